@@ -1,0 +1,27 @@
+"""Copy a trained teacher or student of the `shapes` default into the package, as float16.
+
+python scripts/ship_shapes_weights.py {teacher,student} runs/.../teacher.safetensors
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from safetensors.torch import save
+
+from lcm_distill import assets
+from lcm_distill.models.checkpoint import METADATA, read_description, read_tensors
+from lcm_distill.pipeline.atomic import commit_bytes
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("role", choices=["teacher", "student"])
+    parser.add_argument("checkpoint", type=Path)
+    arguments = parser.parse_args()
+    description = read_description(arguments.checkpoint)
+    if description.get("role") != arguments.role:
+        parser.error(f"{arguments.checkpoint} is not a {arguments.role} that lcm published")
+    tensors = {name: tensor.half() for name, tensor in read_tensors(arguments.checkpoint).items()}
+    target = assets.TEACHER if arguments.role == "teacher" else assets.STUDENT
+    written = commit_bytes(target, save(tensors, {METADATA: json.dumps(description)}))
+    print(f"{written.path}: {written.size:,} bytes")

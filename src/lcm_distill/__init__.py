@@ -1,0 +1,1 @@
+"""Latent consistency distillation of MicroDiT: precompute, distill, evaluate."""

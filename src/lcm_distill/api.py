@@ -1,0 +1,283 @@
+"""The Python interface: text in, pictures out.
+
+model = create_latent_cm(dit_ckpt_path="consistency_dit.pt", latent_res=64, pos_interp_scale=2.0).to("cuda")
+images = model.generate(["An astronaut riding a horse"], num_inference_steps=5, guidance_scale=7.0, seed=2024)
+"""
+
+import secrets
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from lcm_distill import assets
+from lcm_distill.config import DiffusionConfig, load_file
+from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.preconditioning import consistency_function
+from lcm_distill.diffusion.randomness import normal
+from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
+from lcm_distill.diffusion.schedule import karras_sigmas
+from lcm_distill.diffusion.solvers import SOLVERS
+from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
+from lcm_distill.encoders.text import TextEncoder, load_text_encoder
+from lcm_distill.errors import UserError
+from lcm_distill.models import MicroDiT, build, load_checkpoint
+from lcm_distill.models.checkpoint import read_description
+from lcm_distill.pipeline.run_folder import RunFolder
+
+SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
+DFN5B_CLIP = "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378"
+
+Noise = Callable[[int], Tensor]
+"""Step of the sampler -> standard normal (B, C, h, w)."""
+
+
+class TextToImage:
+    """A transformer between a text encoder and the decoder of a VAE. Subclasses know how to sample."""
+
+    default_steps: int
+
+    def __init__(
+        self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, levels: DiffusionConfig
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.image_encoder, self.text_encoder, self.levels = image_encoder, text_encoder, levels
+        self.device = torch.device("cpu")
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move all weights; returns self."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        self.image_encoder.to(self.device)
+        self.text_encoder.to(self.device)
+        return self
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 5.0,
+        seed: int | None = None,
+        image_ids: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Pictures of prompts.
+
+        Args:
+            prompt: one caption or several.
+            num_inference_steps: steps of the sampler; each kind of model has its own default.
+            guidance_scale: 1 is no guidance.
+            seed: 0 or more; None draws one, so that two calls differ.
+            image_ids: numbers that, with the seed, decide each picture's noise, whatever the batch it is
+                drawn in; 0, 1, 2 ... by default.
+
+        Returns:
+            (B, 3, H, W), float32 in [0, 1], on the model's device.
+
+        Raises:
+            UserError: there is no prompt, or a setting is out of range.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        steps = self.default_steps if num_inference_steps is None else num_inference_steps
+        ids = list(range(len(prompts)) if image_ids is None else image_ids)
+        _check(prompts, steps, guidance_scale, ids)
+        seed = secrets.randbits(62) if seed is None else seed
+        side, channels = self.network.latent_size, self.network.in_channels
+
+        def noise(step: int) -> Tensor:
+            return normal(seed, "generate", step, ids, (channels, side, side)).to(self.device)
+
+        captions = self.text_encoder.encode(prompts).to(self.device)
+        guidance = torch.full((len(prompts),), float(guidance_scale), device=self.device)
+        return self.image_encoder.decode(self._sample(noise, captions, guidance, steps))
+
+    def _sample(self, noise: Noise, captions: Tensor, guidance: Tensor, steps: int) -> Tensor:
+        raise NotImplementedError
+
+
+class LatentDiffusion(TextToImage):
+    """A teacher: EDM's deterministic sampler with classifier-free guidance.
+
+    Attributes:
+        solver: `heun` or `euler`.
+    """
+
+    default_steps = 30
+    solver: Literal["heun", "euler"] = "heun"
+
+    def _sample(self, noise: Noise, captions: Tensor, guidance: Tensor, steps: int) -> Tensor:
+        levels = self.levels
+        sigmas = karras_sigmas(steps, levels.sigma_min, levels.sigma_max, levels.rho)
+        denoise = guided_denoiser(self.network, levels.sigma_data, captions, guidance)
+        return sample_edm(denoise, noise(0), sigmas, SOLVERS[self.solver])
+
+
+class LatentConsistencyModel(TextToImage):
+    """A student: the multistep consistency sampler, with guidance as an input of the network.
+
+    Attributes:
+        sigmas: noise levels to jump from, by number of steps; other numbers of steps take the levels of EDM's
+            schedule, less the lowest, from which a jump would change nothing.
+        guidance_range: scales the student was trained on; others are served with a warning.
+    """
+
+    default_steps = 4
+    sigmas: Mapping[int, Sequence[float]]
+    guidance_range: tuple[float, float] | None
+
+    def __init__(
+        self,
+        network: MicroDiT,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        levels: DiffusionConfig,
+        sigmas: Mapping[int, Sequence[float]] | None = None,
+        guidance_range: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(network, image_encoder, text_encoder, levels)
+        self.sigmas, self.guidance_range = sigmas or {}, guidance_range
+
+    def sigmas_for(self, steps: int) -> Tensor:
+        """Noise levels of a number of steps, (steps,), float64, falling."""
+        if steps in self.sigmas:
+            return torch.tensor(self.sigmas[steps], dtype=torch.float64)
+        levels = self.levels
+        return karras_sigmas(steps + 1, levels.sigma_min, levels.sigma_max, levels.rho)[:steps]
+
+    def _sample(self, noise: Noise, captions: Tensor, guidance: Tensor, steps: int) -> Tensor:
+        low, high = self.guidance_range or (1.0, float("inf"))
+        if not low <= float(guidance[0]) <= high:
+            warnings.warn(
+                f"guidance {float(guidance[0]):g} lies outside {low:g} to {high:g}, which this student was trained on",
+                stacklevel=3,
+            )
+        jump = consistency_function(self.network, self.levels.sigma_data, self.levels.sigma_min, captions, guidance)
+        return sample_consistency(jump, noise(0), self.sigmas_for(steps), self.levels.sigma_min, noise)
+
+
+def create_latent_diffusion(
+    vae_name: str = SDXL_VAE,
+    text_encoder_name: str = DFN5B_CLIP,
+    dit_arch: str = "MicroDiT_XL_2",
+    dit_ckpt_path: str | Path | None = None,
+    latent_res: int = 32,
+    in_channels: int = 4,
+    pos_interp_scale: float = 1.0,
+    p_mean: float = -0.6,
+    p_std: float = 1.2,
+) -> LatentDiffusion:
+    """A teacher from the names of its parts; without a checkpoint its transformer is freshly initialised.
+
+    Args:
+        latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
+        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing pictures
+            does not use them.
+    """
+    del p_mean, p_std
+    parts = _parts(
+        vae_name, text_encoder_name, dit_arch, dit_ckpt_path, latent_res, in_channels, pos_interp_scale, False
+    )
+    return LatentDiffusion(*parts, DiffusionConfig())
+
+
+def create_latent_cm(
+    vae_name: str = SDXL_VAE,
+    text_encoder_name: str = DFN5B_CLIP,
+    dit_arch: str = "MicroDiT_XL_2",
+    dit_ckpt_path: str | Path | None = None,
+    latent_res: int = 32,
+    in_channels: int = 4,
+    pos_interp_scale: float = 1.0,
+    p_mean: float = -0.6,
+    p_std: float = 1.2,
+) -> LatentConsistencyModel:
+    """A student from the names of its parts; a teacher's checkpoint gives a student that equals the teacher.
+
+    Noise levels and guidance range are taken from a checkpoint that this package published.
+
+    Args:
+        latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
+        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing pictures
+            does not use them.
+    """
+    del p_mean, p_std
+    parts = _parts(
+        vae_name, text_encoder_name, dit_arch, dit_ckpt_path, latent_res, in_channels, pos_interp_scale, True
+    )
+    return LatentConsistencyModel(*parts, DiffusionConfig(), **_sampling_of(dit_ckpt_path))
+
+
+def open_model(where: str | Path, role: Literal["student", "teacher"] = "student") -> TextToImage:
+    """The model of a run folder, or the one that ships, for `shapes`.
+
+    Raises:
+        UserError: the folder is no run, or holds no such checkpoint yet.
+    """
+    if str(where) == "shapes":
+        from lcm_distill.config import load_preset
+
+        config, student = load_preset("shapes"), assets.STUDENT
+    else:
+        run = RunFolder(Path(where))
+        run.require(run.config, "give a run folder, or `shapes` for the model that ships")
+        config, student = load_file(run.config), run.student
+    teacher = assets.TEACHER if config.model.teacher == "shapes" else Path(config.model.teacher)
+    return assemble(config.model.model_dump(), config.encoders.vae, config.encoders.text, config.diffusion,
+                    student if role == "student" else teacher, role)  # fmt: skip
+
+
+def assemble(
+    model: Mapping[str, Any], vae: str, text: str, levels: DiffusionConfig, checkpoint: Path, role: str
+) -> TextToImage:
+    """A teacher or student from its parts; `model` holds the keys of the configuration's `[model]`."""
+    parts = _parts(
+        vae, text, model["arch"], checkpoint, model["latent_size"], model["in_channels"],
+        model["pos_interp_scale"], role == "student",
+    )  # fmt: skip
+    if role == "teacher":
+        return LatentDiffusion(*parts, levels)
+    return LatentConsistencyModel(*parts, levels, **_sampling_of(checkpoint))
+
+
+def _parts(
+    vae: str,
+    text: str,
+    arch: str,
+    checkpoint: str | Path | None,
+    latent_size: int,
+    in_channels: int,
+    pos_interp_scale: float,
+    guidance_embedding: bool,
+) -> tuple[MicroDiT, ImageEncoder, TextEncoder]:
+    text_encoder = load_text_encoder(text)
+    network = build(arch, latent_size, text_encoder.width, pos_interp_scale, in_channels, guidance_embedding)
+    if checkpoint is not None:
+        load_checkpoint(network, checkpoint)
+    return network, load_image_encoder(vae), text_encoder
+
+
+def _sampling_of(checkpoint: str | Path | None) -> dict[str, Any]:
+    """Noise levels and guidance range that a student's checkpoint carries; nothing for one of another origin."""
+    if checkpoint is None or Path(checkpoint).suffix != ".safetensors":
+        return {}
+    description = read_description(Path(checkpoint))
+    if description.get("role") != "student":
+        return {}
+    return {
+        "sigmas": {int(steps): sigmas for steps, sigmas in description["sigmas"].items()},
+        "guidance_range": tuple(description["guidance_range"]),
+    }
+
+
+def _check(prompts: Sequence[str], steps: int, guidance: float, ids: Sequence[int]) -> None:
+    if not prompts:
+        raise UserError("there is no prompt to draw")
+    if steps < 1:
+        raise UserError(f"num_inference_steps is {steps}: it must be 1 or more")
+    if guidance < 1:
+        raise UserError(f"guidance_scale is {guidance}: it must be 1 or more")
+    if len(ids) != len(prompts):
+        raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids")

@@ -1,0 +1,269 @@
+"""The command line: parse, call one stage, show what it says."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lcm_distill.errors import UserError
+
+if TYPE_CHECKING:
+    from lcm_distill.config import Config
+    from lcm_distill.pipeline.run_folder import RunFolder
+    from lcm_distill.pipeline.task import Progress
+
+app = typer.Typer(
+    help="Distil a text-to-image diffusion transformer into one that draws in one to five steps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+screen = Console(stderr=True)
+
+Preset = Annotated[str | None, typer.Option(help="Configuration that ships: `shapes`, `microdit_xl_512`.")]
+File = Annotated[Path | None, typer.Option("--config", help="Configuration file, in the presets' form.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key: section.key=value.")]
+Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET if not given. A run goes on where it stopped.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+DryRun = Annotated[bool, typer.Option(help="Say what would be done, and do nothing.")]
+
+
+@app.command()
+def precompute(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Stage one: encode pictures and captions into a cache."""
+    _work(["precompute"], _Choice(preset, config, set, run), json, dry_run)
+
+
+@app.command()
+def distill(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Stage two: train the few-step student from its teacher, on the cache alone."""
+    _work(["distill"], _Choice(preset, config, set, run), json, dry_run)
+
+
+@app.command()
+def evaluate(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Stage three: draw held-out captions with teacher and student, and compare them."""
+    _work(["evaluate"], _Choice(preset, config, set, run), json, dry_run)
+
+
+@app.command(name="run")
+def run_all(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """All three stages: precompute, distill, evaluate."""
+    _work(["precompute", "distill", "evaluate"], _Choice(preset, config, set, run), json, dry_run)
+
+
+@app.command()
+def pretrain(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Precompute, then train a teacher by denoising."""
+    _work(["precompute", "pretrain"], _Choice(preset, config, set, run), json, dry_run)
+
+
+@app.command()
+def sample(
+    prompts: Annotated[list[str], typer.Argument(help="Captions to draw.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: a labelled grid.")] = Path("sample.png"),
+    run: Annotated[str, typer.Option(help="Run folder, or `shapes` for the model that ships.")] = "shapes",
+    steps: Annotated[
+        list[int] | None, typer.Option(help="Steps of the student; may be given again. 1, 2 and 4 if not given.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw captions with a student and write a labelled grid."""
+    from lcm_distill.stages.sample import sample as draw
+
+    with _one_line_errors():
+        with screen.status("drawing"):
+            result = draw(run, prompts, steps or [1, 2, 4], guidance, seed, out)
+        _print(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
+    """How far a run has come, and what it quarantined."""
+    with _one_line_errors():
+        from lcm_distill.stages import status as stage
+
+        config, folder = _stored(run)
+        result = stage.status(config, folder)
+        _print(result, json, lambda: _print_status(result))
+
+
+@app.command()
+def inspect(
+    sql: Annotated[str, typer.Argument(help="Query over samples, captions, manifest, events, images, metrics.")],
+    run: Annotated[Path, typer.Option(help="Run folder.")],
+    json: Json = False,
+) -> None:
+    """Ask DuckDB about a run."""
+    with _one_line_errors():
+        from lcm_distill.report.tables import plain_table
+        from lcm_distill.stages import status as stage
+
+        _, folder = _stored(run)
+        rows = stage.inspect(folder, sql)
+        _print(rows, json, lambda: Console().print(plain_table(rows)))
+
+
+def main() -> None:
+    """Entry point of `lcm`."""
+    app()
+
+
+class _Choice:
+    """Which configuration and run folder the options name."""
+
+    def __init__(self, preset: str | None, file: Path | None, assignments: list[str] | None, run: Path | None) -> None:
+        self.preset, self.file, self.run, self.assignments = preset, file, run, assignments or []
+
+    def load(self) -> tuple["Config", "RunFolder"]:
+        from lcm_distill.config import load_file, load_preset
+        from lcm_distill.pipeline.run_folder import RunFolder
+
+        if self.preset and self.file:
+            raise UserError("--preset and --config exclude each other")
+        stored = RunFolder(self.run).config if self.run else None
+        if self.file:
+            config = load_file(self.file, self.assignments)
+        elif self.preset is None and stored is not None and stored.is_file():
+            config = load_file(stored, self.assignments)
+        else:
+            config = load_preset(self.preset or "shapes", self.assignments)
+        return config, RunFolder(self.run or Path("runs") / config.preset)
+
+
+class _one_line_errors:
+    """Ends the process with one line for an error a user can cause, and with 130 for Ctrl-C."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            print(f"lcm: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        if isinstance(error, KeyboardInterrupt):
+            print("lcm: interrupted; the same command goes on from here", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(130)  # threads of native libraries would delay an ordinary exit
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"lcm: {error.filename}: {error.strerror}", file=sys.stderr)
+            raise SystemExit(4) from None
+
+
+def _work(stages: list[str], choice: _Choice, as_json: bool, dry_run: bool) -> None:
+    with _one_line_errors():
+        config, folder = choice.load()
+        if dry_run:
+            from lcm_distill.stages.plans import plan
+
+            result = {stage: plan(stage, config, folder) for stage in stages}
+            _print(result, as_json, lambda: _print_status(result))
+            return
+        if config.data.source == "shapes":
+            screen.print(
+                "[dim]shapes: stand-in data, encoders and teacher; its figures compare with each other only[/]"
+            )
+        folder.open(config)
+        for stage in stages:
+            _show(_stage(stage)(config, folder))
+        result = _result(config, folder, stages[-1])
+        _print(result, as_json, lambda: _print_result(folder, stages[-1], result))
+
+
+def _stage(name: str) -> Callable[["Config", "RunFolder"], Iterator["Progress"]]:
+    from importlib import import_module
+
+    return getattr(import_module(f"lcm_distill.stages.{name}"), name)
+
+
+def _show(reports: Iterator["Progress"]) -> None:
+    from lcm_distill.report.progress import show_progress
+
+    show_progress(reports, screen)
+
+
+def _result(config: "Config", folder: "RunFolder", stage: str) -> Any:
+    from lcm_distill.stages import status as stages
+
+    if stage == "evaluate":
+        return stages.inspect(folder, "FROM metrics")
+    return stages.status(config, folder)[stage]
+
+
+def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
+    from lcm_distill.report.tables import metrics_table
+
+    if stage == "evaluate":
+        Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
+        screen.print(f"pictures side by side: [bold]{folder.grid}[/]")
+    else:
+        _print_status({stage: result})
+
+
+def _print_status(result: dict[str, Any]) -> None:
+    from lcm_distill.report.tables import plain_table
+
+    rows = [
+        {"what": stage if not name else f"{stage} {name}", "figure": figure}
+        for stage, figures in result.items()
+        for name, figure in (figures.items() if isinstance(figures, dict) else [("", figures)])
+    ]
+    Console().print(plain_table(rows))
+
+
+def _stored(run: Path) -> tuple["Config", "RunFolder"]:
+    from lcm_distill.config import load_file
+    from lcm_distill.pipeline.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.require(folder.config, "give the folder of a run")
+    return load_file(folder.config), folder
+
+
+def _print(result: Any, as_json: bool, render: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        render()

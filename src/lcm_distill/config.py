@@ -1,0 +1,334 @@
+"""The configuration of a run: typed, documented at each key and validated once, when it is loaded."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from lcm_distill.errors import UserError
+
+SCHEMA_VERSION = 1
+"""Part of every fingerprint; raised when code starts to give other bytes for the same configuration."""
+
+NOT_IDENTITY: dict[str, Any] = {"identity": False}
+"""Marks a key that changes how work is done and never what comes out."""
+
+
+class Section(BaseModel):
+    """A table of the configuration; unknown keys are refused and values do not change once loaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Where pictures and captions come from."""
+
+    source: Literal["shapes", "journeydb"]
+    """`journeydb`: a download of JourneyDB. `shapes`: the embedded default, drawn in the same layout."""
+    root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    """Folder that holds `data/train/...`. Unset with `shapes`, pictures are drawn into the run folder."""
+    pictures: PositiveInt = 8_000
+    """How many pictures `shapes` draws. Other sources take all they find."""
+    resolution: PositiveInt
+    """Height and width of the pictures that are encoded, in pixels: short side resized, centre cropped."""
+    min_size: PositiveInt
+    """Pictures whose shorter side is below this many pixels are quarantined."""
+    valid_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of distinct captions whose pictures are held out of training."""
+
+
+class EncodersConfig(Section):
+    """What turns pictures and captions into the tensors that training reads."""
+
+    vae: str
+    """`shapes`, a folder in diffusers' layout, or a hub name: `stabilityai/stable-diffusion-xl-base-1.0`."""
+    text: str
+    """`shapes`, or `openclip:` and a model name, such as `openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378`."""
+    batch_size: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
+    """Pictures or captions to one pass."""
+
+
+class CacheConfig(Section):
+    """How the encoded tensors lie on disk."""
+
+    shard_rows: PositiveInt = 1_024
+    """Rows to a shard file, which is also the unit of work that is committed."""
+
+
+class ModelConfig(Section):
+    """The transformer, teacher and student alike."""
+
+    arch: str
+    """A variant by name: `MicroDiT_XL_2`, `MicroDiT_Tiny_2`, `MicroDiT_Nano_2`."""
+    latent_size: PositiveInt
+    """Height and width of the latents, in latent pixels."""
+    in_channels: PositiveInt = 4
+    """Channels of the latents."""
+    caption_channels: PositiveInt = 1_024
+    """Width of a caption token's embedding."""
+    pos_interp_scale: PositiveFloat = 1.0
+    """Divides token positions; 2.0 runs a 256 px network at 512 px."""
+    teacher: str
+    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or `shapes` for the one that ships."""
+
+
+class DiffusionConfig(Section):
+    """The noise levels everything agrees on (EDM, arXiv 2206.00364)."""
+
+    sigma_min: PositiveFloat = 0.002
+    """Lowest noise level."""
+    sigma_max: PositiveFloat = 80.0
+    """Highest noise level."""
+    sigma_data: PositiveFloat = 0.9
+    """Standard deviation of the scaled latents."""
+    rho: PositiveFloat = 7.0
+    """Curvature of the sampling schedule."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
+        return self
+
+
+class OptimiserConfig(Section):
+    """AdamW and its schedule: linear warm-up, constant, then linear to zero."""
+
+    steps: PositiveInt
+    """Optimiser steps."""
+    batch_size: PositiveInt
+    """Samples to a step."""
+    learning_rate: PositiveFloat
+    """Rate between warm-up and decay."""
+    warmup_steps: NonNegativeInt = 20
+    """Steps over which the rate rises from zero."""
+    decay_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Share of the steps, at the end, over which the rate falls to zero."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's averaging factors."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    clip_norm: PositiveFloat = 1.0
+    """The gradient's norm is cut to this."""
+    ema_exponent: float = Field(default=8.0, ge=0)
+    """Width of the power-function average that is published (arXiv 2312.02696): larger follows more closely."""
+    checkpoint_every: PositiveInt = Field(default=50, json_schema_extra=NOT_IDENTITY)
+    """Steps between checkpoints; an interrupted run repeats fewer than this many."""
+
+
+class PretrainConfig(OptimiserConfig):
+    """Training of a teacher by denoising."""
+
+    sigma_mean: float
+    """Mean of ln sigma."""
+    sigma_std: PositiveFloat
+    """Standard deviation of ln sigma."""
+    caption_drop: float = Field(default=0.1, ge=0, le=1)
+    """Share of samples trained on the null caption, which guidance needs."""
+
+
+class DistillConfig(OptimiserConfig):
+    """Training of the few-step student."""
+
+    solver: Literal["euler", "heun"] = "heun"
+    """How the teacher steps from one point of a pair to the other."""
+    guidance_range: tuple[float, float]
+    """Guidance scales the student is trained to answer to, drawn uniformly."""
+    sigma_mean: float = 0.0
+    """Mean of ln sigma of a pair's noisier point."""
+    sigma_std: PositiveFloat = 1.8
+    """Standard deviation of ln sigma."""
+    sigma_max_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of pairs that start at sigma_max, where one-step sampling starts."""
+    gap_ratio: float = Field(default=0.75, gt=0, lt=1)
+    """The nearer point of a pair lies at this share of the noisier one's sigma."""
+    snap_below: PositiveFloat = 0.02
+    """Pairs whose nearer point falls below this sigma end at sigma_min."""
+    target_decay: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the average of the student that says what a pair's nearer point maps to."""
+    huber: PositiveFloat = 0.03
+    """Where the loss turns from squared to absolute, in root mean square of the latents."""
+
+    @model_validator(mode="after")
+    def _range_ordered(self) -> Self:
+        low, high = self.guidance_range
+        if not 1 <= low <= high:
+            raise ValueError(f"guidance_range {[low, high]} must hold two values, 1 or more, the lower first")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Which pictures are generated and measured."""
+
+    images: PositiveInt = 2_000
+    """Pictures to a figure, one a held-out caption; captions repeat when there are fewer."""
+    guidance: float = Field(ge=1)
+    """Guidance scale, for teacher and student alike."""
+    teacher: list[tuple[Literal["euler", "heun"], PositiveInt]]
+    """Solver and steps of each teacher that is measured."""
+    student_steps: list[PositiveInt]
+    """Steps of each student that is measured; each needs an entry in `student_sigmas`."""
+    student_sigmas: dict[PositiveInt, list[PositiveFloat]]
+    """Noise levels the student jumps from, falling, by number of steps."""
+    features: Literal["shapes"] | None = None
+    """Network whose features are compared with those of held-out pictures. Unset: pictures only."""
+    batch_size: PositiveInt = Field(default=250, json_schema_extra=NOT_IDENTITY)
+    """Pictures to one pass."""
+    shard_images: PositiveInt = Field(default=500, json_schema_extra=NOT_IDENTITY)
+    """Pictures that are generated, measured and committed together."""
+
+    @model_validator(mode="after")
+    def _sigmas_fit(self) -> Self:
+        for steps in self.student_steps:
+            if steps not in self.student_sigmas:
+                raise ValueError(f"student_steps has {steps}, student_sigmas does not: add its noise levels")
+        for steps, sigmas in self.student_sigmas.items():
+            if len(sigmas) != steps or sorted(sigmas, reverse=True) != sigmas:
+                raise ValueError(f"student_sigmas.{steps} = {sigmas} must be {steps} falling noise levels")
+        return self
+
+
+class Config(Section):
+    """A whole run."""
+
+    preset: str
+    """Name of the preset this came from."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of everything random. 0 is a seed like any other."""
+    device: str = Field(default="auto", json_schema_extra=NOT_IDENTITY)
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    data: DataConfig
+    encoders: EncodersConfig
+    cache: CacheConfig = CacheConfig()
+    model: ModelConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+    pretrain: PretrainConfig | None = None
+    distill: DistillConfig
+    evaluate: EvaluateConfig
+
+    def fingerprint(self, *sections: str) -> str:
+        """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""
+        identity = {name: _identity(getattr(self, name)) for name in sections}
+        return digest({"schema": SCHEMA_VERSION, "seed": self.seed, **identity})
+
+    def to_toml(self) -> str:
+        """The resolved configuration; loading it gives an equal one."""
+        import tomli_w
+
+        values = self.model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps(values)
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship."""
+    folder = resources.files("lcm_distill") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name: str, assignments: Sequence[str] = ()) -> Config:
+    """A preset by name, changed by `section.key=value` assignments.
+
+    Raises:
+        UserError: the preset, a key or a value is wrong.
+    """
+    if name not in presets():
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")
+    text = (resources.files("lcm_distill") / "presets" / f"{name}.toml").read_text()
+    return parse(text, f"preset {name}", assignments)
+
+
+def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
+    """A configuration file in the presets' form, changed by `section.key=value` assignments.
+
+    Raises:
+        UserError: the file is missing, or a key or value is wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"configuration {path} is missing")
+    return parse(path.read_text(), str(path), assignments)
+
+
+def parse(text: str, origin: str, assignments: Sequence[str] = ()) -> Config:
+    """A configuration from TOML text; `origin` names it in errors."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{origin} is not TOML: {error}") from error
+    for assignment in assignments:
+        _assign(values, assignment)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {assignment}: write section.key=value")
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {assignment}: {table} is a value, not a section")
+    values[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string, as it is in a shell
+
+
+def _explain(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {key}{_suggestion(detail['loc'])}"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    value = "" if detail["type"] == "value_error" and isinstance(detail["input"], dict) else f" = {detail['input']!r}"
+    return f"{key}{value}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _suggestion(location: Iterable[str | int]) -> str:
+    *tables, last = (str(part) for part in location)
+    section: Any = Config
+    for table in tables:
+        field = section.model_fields.get(table) if hasattr(section, "model_fields") else None
+        section = getattr(field, "annotation", None)
+    known = list(getattr(section, "model_fields", {}))
+    close = get_close_matches(last, known, n=1)
+    return f": did you mean {close[0]}?" if close else f": known keys are {', '.join(known)}" if known else ""
+
+
+def _identity(value: Any) -> Any:
+    if not isinstance(value, BaseModel):
+        return value
+    fields = type(value).model_fields
+    return {
+        name: _identity(getattr(value, name))
+        for name, field in fields.items()
+        if field.json_schema_extra != NOT_IDENTITY
+    }

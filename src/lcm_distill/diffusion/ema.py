@@ -1,0 +1,18 @@
+"""Exponential moving averages of weights."""
+
+import torch
+from torch import nn
+
+
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Average <- decay * average + (1 - decay) * model, in place, for every parameter."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def power_decay(step: int, exponent: float) -> float:
+    """Decay of the power-function average after `step` updates, 1 or more (arXiv 2312.02696, eq. 127).
+
+    The average then weighs update t by t**exponent: the profile widens with training, and 0 is a plain mean.
+    """
+    return (1 - 1 / step) ** (exponent + 1)

@@ -1,0 +1,43 @@
+"""Random numbers as functions of (seed, stream, step, sample index).
+
+No generator has a state to save: an interrupted run, another batch size or another number of workers draws the
+same numbers, on every device. The counter-based Philox makes each address its own stream.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def normal(seed: int, stream: str, step: int, indices: Iterable[int], shape: Sequence[int]) -> Tensor:
+    """Standard normal draws, float32 (len(indices), *shape), on the CPU."""
+    return _draw(seed, stream, step, indices, lambda rng: rng.standard_normal(shape, dtype=np.float32))
+
+
+def uniform(seed: int, stream: str, step: int, indices: Iterable[int]) -> Tensor:
+    """Uniform draws in [0, 1), float32 (len(indices),), on the CPU."""
+    return _draw(seed, stream, step, indices, lambda rng: rng.random((), dtype=np.float32))
+
+
+def permutation(seed: int, stream: str, epoch: int, length: int) -> np.ndarray:
+    """A permutation of range(length), int64."""
+    return _generator(seed, stream, epoch, 0).permutation(length)
+
+
+def stable_hash(text: str) -> int:
+    """63 bits of a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _draw(
+    seed: int, stream: str, step: int, indices: Iterable[int], draw: Callable[[np.random.Generator], np.ndarray]
+) -> Tensor:
+    return torch.from_numpy(np.stack([draw(_generator(seed, stream, step, int(index))) for index in indices]))
+
+
+def _generator(seed: int, stream: str, step: int, index: int) -> np.random.Generator:
+    # The low two words of the counter count draws, so two addresses never share a number.
+    return np.random.Generator(np.random.Philox(key=(seed, stable_hash(stream)), counter=(0, 0, step, index)))

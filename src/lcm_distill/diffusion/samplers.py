@@ -1,0 +1,48 @@
+"""From noise to samples: EDM's deterministic sampler and the multistep consistency sampler."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from torch import Tensor
+
+from lcm_distill.diffusion.preconditioning import Denoiser
+from lcm_distill.diffusion.solvers import Solver
+
+
+def sample_edm(denoise: Denoiser, noise: Tensor, sigmas: Tensor, solver: Solver) -> Tensor:
+    """Follow the probability-flow ODE down `sigmas` (arXiv 2206.00364, algorithm 1 without churn).
+
+    Args:
+        noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
+        sigmas: (steps + 1,), falling, 0 at the end.
+
+    Returns:
+        (B, C, H, W), in noise's dtype.
+    """
+    levels = sigmas.to(noise.device)
+    x = noise * levels[0].to(noise.dtype)
+    for sigma, sigma_next in pairwise(levels):
+        x = solver(denoise, x, sigma[None], sigma_next[None])
+    return x
+
+
+def sample_consistency(
+    jump: Denoiser, noise: Tensor, sigmas: Tensor, sigma_min: float, fresh_noise: Callable[[int], Tensor]
+) -> Tensor:
+    """Jump to the start of the trajectory, noise again, jump again (arXiv 2303.01469, algorithm 1).
+
+    Args:
+        jump: the consistency function.
+        noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
+        sigmas: (steps,), falling and above sigma_min: a jump from sigma_min itself would change nothing.
+        fresh_noise: standard normal of noise's shape for step 1, 2, ...
+
+    Returns:
+        (B, C, H, W), in noise's dtype.
+    """
+    levels = sigmas.to(noise.device)
+    x = jump(noise * levels[0].to(noise.dtype), levels[:1])
+    for step in range(1, len(levels)):
+        added = (levels[step] ** 2 - sigma_min**2).sqrt().to(noise.dtype)
+        x = jump(x + added * fresh_noise(step), levels[step : step + 1])
+    return x

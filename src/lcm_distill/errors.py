@@ -1,0 +1,13 @@
+"""Errors a user can cause. The command line prints their message as one line and exits with their code."""
+
+
+class UserError(Exception):
+    """Wrong input, configuration or file; the message says what is wrong and what to do."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """Data on disk is damaged or not what was written."""
+
+    exit_code = 3

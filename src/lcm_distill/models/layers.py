@@ -1,0 +1,139 @@
+"""The small parts MicroDiT is made of: norms, attention, feed-forward and scalar embedding."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NORM_EPS = 1e-6
+
+
+def layer_norm(dim: int) -> nn.LayerNorm:
+    """LayerNorm with a scale and no shift, as every learned norm of MicroDiT has it."""
+    return nn.LayerNorm(dim, eps=NORM_EPS, bias=False)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Shift and scale tokens (B, T, D) by per-sample vectors (B, D): adaLN of DiT (arXiv 2212.09748)."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Multi-head attention with query and key normalised over all heads together.
+
+    Args:
+        query: (B, T, D). key, value: (B, S, D). D is divisible by `heads`.
+
+    Returns:
+        (B, T, D), before the output projection.
+    """
+    width = query.shape[-1]
+    query = functional.layer_norm(query, (width,), eps=NORM_EPS)
+    key = functional.layer_norm(key, (width,), eps=NORM_EPS)
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over tokens (B, T, dim) with an inner width of its own."""
+
+    def __init__(self, dim: int, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * width, bias=False)
+        self.proj = nn.Linear(width, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(attend(query, key, value, self.heads))
+
+    def initialise(self, out_std: float) -> None:
+        nn.init.trunc_normal_(self.qkv.weight, std=0.02)
+        nn.init.trunc_normal_(self.proj.weight, std=out_std)
+
+
+class CrossAttention(nn.Module):
+    """Attention from tokens (B, T, dim) to caption tokens (B, S, dim)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_linear = nn.Linear(dim, dim, bias=False)
+        self.kv_linear = nn.Linear(dim, 2 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, captions: Tensor) -> Tensor:
+        key, value = self.kv_linear(captions).chunk(2, dim=-1)
+        return self.proj(attend(self.q_linear(x), key, value, self.heads))
+
+    def initialise(self, out_std: float) -> None:
+        nn.init.trunc_normal_(self.q_linear.weight, std=0.02)
+        nn.init.trunc_normal_(self.kv_linear.weight, std=0.02)
+        nn.init.trunc_normal_(self.proj.weight, std=out_std)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `value`."""
+    return multiple * math.ceil(value / multiple)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU feed-forward (arXiv 2002.05202); the hidden width is two thirds of `hidden`, rounded up."""
+
+    def __init__(self, dim: int, hidden: int, multiple_of: int) -> None:
+        super().__init__()
+        width = round_up(int(2 * hidden / 3), multiple_of)
+        self.w1 = nn.Linear(dim, width, bias=False)
+        self.w2 = nn.Linear(dim, width, bias=False)
+        self.w3 = nn.Linear(width, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w3(functional.silu(self.w1(x)) * self.w2(x))
+
+    def initialise(self, out_std: float) -> None:
+        nn.init.trunc_normal_(self.w1.weight, std=0.02)
+        nn.init.trunc_normal_(self.w2.weight, std=out_std)
+        nn.init.trunc_normal_(self.w3.weight, std=out_std)
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, norm, linear: the projection of caption tokens and of the pooled caption."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_dim, dim)
+        self.norm = layer_norm(dim)
+        self.fc2 = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.norm(functional.gelu(self.fc1(x), approximate="tanh")))
+
+    def initialise(self) -> None:
+        nn.init.normal_(self.fc1.weight, std=0.02)
+        nn.init.normal_(self.fc2.weight, std=0.02)
+
+
+class ScalarEmbedder(nn.Module):
+    """Embeds one scalar a sample: 512 sinusoids (cosines first, periods up to 10,000), then two layers."""
+
+    FREQUENCIES = 512
+    MAX_PERIOD = 10_000.0
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(self.FREQUENCIES, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(B,) -> (B, dim)."""
+        weights = self.mlp[0].weight
+        # Half precision would round a sinusoid's argument by whole degrees, so it is never used here.
+        dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
+        half = self.FREQUENCIES // 2
+        rank = torch.arange(half, dtype=dtype, device=value.device) / half
+        angles = value.to(dtype)[:, None] * torch.exp(-math.log(self.MAX_PERIOD) * rank)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(weights.dtype))
+
+    def initialise(self) -> None:
+        nn.init.normal_(self.mlp[0].weight, std=0.02)
+        nn.init.normal_(self.mlp[2].weight, std=0.02)

@@ -1,0 +1,209 @@
+"""MicroDiT: the text-to-image diffusion transformer of MicroDiffusion (arXiv 2407.15811).
+
+Names of modules are the names in the published checkpoints; that is why some of them are terse.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lcm_distill.models.experts import ExpertChoice
+from lcm_distill.models.layers import (
+    CrossAttention,
+    FeedForward,
+    Mlp,
+    ScalarEmbedder,
+    SelfAttention,
+    layer_norm,
+    modulate,
+    round_up,
+)
+from lcm_distill.models.positions import grid_positions
+from lcm_distill.models.variants import Variant
+
+
+class MicroDiT(nn.Module):
+    """Diffusion transformer with a patch mixer, expert-choice layers and an optional guidance embedder.
+
+    Args:
+        variant: sizes of the network.
+        latent_size: height and width of the latents, in latent pixels.
+        in_channels: channels of the latents, and of the output.
+        caption_channels: width of the caption embedding.
+        pos_interp_scale: divides token positions; 2.0 when a 256 px network runs at 512 px.
+        guidance_embedding: whether the network takes the guidance scale as an input (a student does).
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        latent_size: int,
+        in_channels: int,
+        caption_channels: int,
+        pos_interp_scale: float,
+        guidance_embedding: bool,
+    ) -> None:
+        super().__init__()
+        self.variant, self.latent_size, self.in_channels = variant, latent_size, in_channels
+        self.patch_size = variant.patch_size
+        dim = variant.dim
+        self.register_buffer("pos_embed", grid_positions(dim, latent_size // self.patch_size, pos_interp_scale))
+        self.register_buffer("mask_token", torch.zeros(1, 1, self.patch_size**2 * in_channels))
+        self.x_embedder = nn.Module()
+        self.x_embedder.proj = nn.Conv2d(in_channels, dim, self.patch_size, stride=self.patch_size)
+        self.t_embedder = ScalarEmbedder(dim)
+        self.cfg_embedder = ScalarEmbedder(dim) if guidance_embedding else None
+        self.y_embedder = nn.Module()
+        self.y_embedder.y_proj = Mlp(caption_channels, dim)
+        self.y_emb_preprocess = CaptionBlock(variant)
+        self.pooled_y_emb_process = Mlp(dim, dim)
+        self.patch_mixer = nn.ModuleList(DiTBlock(variant, layer, mixer=True) for layer in range(variant.mixer_depth))
+        self.blocks = nn.ModuleList(DiTBlock(variant, layer, mixer=False) for layer in range(variant.depth))
+        if variant.mixer_dim != dim:
+            self.patch_mixer_map_xin = _norm_linear(dim, variant.mixer_dim)
+            self.patch_mixer_map_xout = _norm_linear(variant.mixer_dim, dim)
+            self.patch_mixer_map_y = _norm_linear(dim, variant.mixer_dim)
+        else:
+            self.patch_mixer_map_xin = nn.Identity()
+            self.patch_mixer_map_xout = nn.Identity()
+            self.patch_mixer_map_y = nn.Identity()
+        self.final_layer = FinalLayer(dim, self.patch_size**2 * in_channels)
+        self._initialise()
+
+    def forward(self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """The raw network F of EDM (arXiv 2206.00364, table 1); preconditioning is the caller's.
+
+        Args:
+            latents: (B, C, H, W), already scaled by c_in.
+            c_noise: (B,) or (1,), ln(sigma) / 4.
+            captions: (B, L, caption_channels), or (B, 1, L, caption_channels) as published caches have it.
+            guidance: (B,) or (1,) guidance scales, for a network with a guidance embedder; None adds nothing.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            ValueError: guidance was given to a network without a guidance embedder.
+        """
+        batch = latents.shape[0]
+        tokens = self.x_embedder.proj(latents).flatten(2).transpose(1, 2) + self.pos_embed
+        captions = captions.squeeze(1) if captions.dim() == 4 else captions
+        captions = self.y_emb_preprocess(self.y_embedder.y_proj(captions))
+        condition = self.t_embedder(c_noise.expand(batch))
+        condition = condition + self.pooled_y_emb_process(captions.mean(dim=1))
+        if guidance is not None:
+            condition = condition + self._embed_guidance(guidance.expand(batch))
+        tokens = self.patch_mixer_map_xin(tokens)
+        mixer_captions = self.patch_mixer_map_y(captions)
+        for block in self.patch_mixer:
+            tokens = block(tokens, mixer_captions, condition)
+        tokens = self.patch_mixer_map_xout(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, captions, condition)
+        return self._unpatchify(self.final_layer(tokens, condition))
+
+    def _embed_guidance(self, guidance: Tensor) -> Tensor:
+        if self.cfg_embedder is None:
+            raise ValueError("this MicroDiT has no guidance embedder: build it with guidance_embedding=True")
+        return self.cfg_embedder(guidance)
+
+    def _unpatchify(self, tokens: Tensor) -> Tensor:
+        side, patch = self.latent_size // self.patch_size, self.patch_size
+        grid = tokens.view(-1, side, side, patch, patch, self.in_channels)
+        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.in_channels, side * patch, side * patch)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
+        for embedder in (self.t_embedder, self.y_embedder.y_proj, self.pooled_y_emb_process):
+            embedder.initialise()
+        for block in (*self.patch_mixer, *self.blocks):
+            block.initialise()
+        self.y_emb_preprocess.initialise()
+        self.final_layer.initialise()
+        if self.cfg_embedder is not None:
+            # A zero output makes a student that starts from a teacher equal to it, whatever the guidance.
+            self.cfg_embedder.initialise()
+            nn.init.zeros_(self.cfg_embedder.mlp[2].weight)
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, cross-attention to the caption, and a dense or expert feed-forward, with adaLN."""
+
+    def __init__(self, variant: Variant, layer: int, mixer: bool) -> None:
+        super().__init__()
+        dim = variant.mixer_dim if mixer else variant.dim
+        qkv_ratio = 1.0 if mixer else variant.qkv_ratio(layer)
+        hidden = int(dim * (variant.mixer_mlp_ratio if mixer else variant.mlp_ratio(layer)))
+        pair = 2 * variant.head_dim
+        width = dim if qkv_ratio == 1 else round_up(int(dim * qkv_ratio), pair)
+        self.norm1, self.norm2, self.norm3 = layer_norm(dim), layer_norm(dim), layer_norm(dim)
+        self.attn = SelfAttention(dim, width // variant.head_dim, width)
+        self.cross_attn = CrossAttention(dim, dim // variant.head_dim)
+        self.mlp = (
+            ExpertChoice(dim, hidden, variant.multiple_of, variant.experts, variant.expert_capacity)
+            if variant.has_experts(layer, mixer)
+            else FeedForward(dim, hidden, variant.multiple_of)
+        )
+        self.adaLN_modulation = nn.Sequential(nn.GELU(approximate="tanh"), nn.Linear(variant.dim, 6 * dim))
+        self._out_std = 0.02 / (2 * (variant.depth if mixer else layer + 1)) ** 0.5
+
+    def forward(self, x: Tensor, captions: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, T, dim), caption tokens (B, L, dim) and the condition (B, variant.dim)."""
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(condition).chunk(
+            6, dim=1
+        )
+        x = x + gate_attn.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))
+        x = x + self.cross_attn(self.norm2(x), captions)
+        return x + gate_mlp.unsqueeze(1) * self.mlp(modulate(self.norm3(x), shift_mlp, scale_mlp))
+
+    def initialise(self) -> None:
+        for part in (self.attn, self.cross_attn, self.mlp):
+            part.initialise(self._out_std)
+        nn.init.zeros_(self.adaLN_modulation[1].weight)
+
+
+class CaptionBlock(nn.Module):
+    """One transformer block over the caption tokens, before they enter the network."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        dim = variant.dim
+        self.norm1, self.norm2 = layer_norm(dim), layer_norm(dim)
+        self.attn = SelfAttention(dim, dim // variant.head_dim, dim)
+        self.mlp = FeedForward(dim, 4 * dim, variant.multiple_of)
+
+    def forward(self, captions: Tensor) -> Tensor:
+        captions = captions + self.attn(self.norm1(captions))
+        return captions + self.mlp(self.norm2(captions))
+
+    def initialise(self) -> None:
+        self.attn.initialise(0.02)
+        self.mlp.initialise(0.02)
+        nn.init.zeros_(self.attn.proj.weight)
+        nn.init.zeros_(self.mlp.w3.weight)
+
+
+class FinalLayer(nn.Module):
+    """adaLN and a linear map from tokens to patches."""
+
+    def __init__(self, dim: int, patch_values: int) -> None:
+        super().__init__()
+        self.norm_final = layer_norm(dim)
+        self.linear = nn.Linear(dim, patch_values)
+        self.adaLN_modulation = nn.Sequential(nn.GELU(approximate="tanh"), nn.Linear(dim, 2 * dim))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+    def initialise(self) -> None:
+        nn.init.zeros_(self.adaLN_modulation[1].weight)
+        nn.init.zeros_(self.linear.weight)
+
+
+def _norm_linear(in_dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(layer_norm(in_dim), nn.Linear(in_dim, out_dim, bias=False))

@@ -1,0 +1,1 @@
+"""What a run is: tasks, their manifest, where they run, and the folder they leave behind."""

@@ -1,0 +1,80 @@
+"""The folder of one run and the names of what lies in it."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from lcm_distill.config import Config
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans
+
+PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pyarrow", "duckdb", "numpy", "pillow")
+
+
+class RunFolder:
+    """Everything a run makes, below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.toml"
+        self.environment = root / "environment.json"
+        self.pictures = root / "pictures"
+        self.cache = root / "cache"
+        self.pretrain = root / "pretrain"
+        self.distill = root / "distill"
+        self.evaluate = root / "evaluate"
+        self.teacher = root / "teacher.safetensors"
+        self.student = root / "student.safetensors"
+        self.metrics = root / "metrics.parquet"
+        self.grid = root / "grid.png"
+
+    def open(self, config: Config) -> None:
+        """Create the folder, clear what interrupted writers left, and record configuration and environment."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        remove_orphans(self.root)
+        commit_bytes(self.config, config.to_toml().encode())
+        commit_bytes(self.environment, json.dumps(environment(), indent=2).encode())
+
+    def require(self, path: Path, remedy: str) -> Path:
+        """`path`, if it exists.
+
+        Raises:
+            UserError: it does not; the message ends in `remedy`.
+        """
+        if not path.exists():
+            raise UserError(f"{path} is missing: {remedy}")
+        return path
+
+
+def environment() -> dict[str, object]:
+    """Versions of what a result depends on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "commit": source_commit(),
+        "packages": versions,
+    }
+
+
+def source_commit() -> str | None:
+    """The commit of the source tree this package runs from, with `+` when it has changes; None outside git."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,95 @@
+"""Progress of long work: a live bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Report(Protocol):
+    """What work tells of itself; `lcm_distill.pipeline.task.Progress` is one."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def counts(self) -> Mapping[str, float | int | str]: ...
+    @property
+    def resumed(self) -> int: ...
+
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def show_progress(reports: Iterable[Report], console: Console) -> None:
+    """Exhaust `reports`, showing each on `console`."""
+    if console.is_terminal:
+        _show_bars(reports, console)
+    else:
+        for line in plain_lines(reports):
+            print(line, file=sys.stderr if console.stderr else sys.stdout, flush=True)
+
+
+def plain_lines(reports: Iterable[Report]) -> Iterator[str]:
+    """A line when a piece of work begins, every few seconds, and when it ends."""
+    label, began, last_line = "", 0.0, 0.0
+    for report in reports:
+        now = time.monotonic()
+        if report.label != label:
+            label, began, last_line = report.label, now, -PLAIN_LINE_SECONDS
+        if report.done == report.total or now - last_line >= PLAIN_LINE_SECONDS:
+            last_line = now
+            yield _line(report, now - began)
+
+
+def _show_bars(reports: Iterable[Report], console: Console) -> None:
+    columns = (
+        TextColumn("{task.description:>12}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console) as bars:
+        bar: TaskID | None = None
+        label, began = "", 0.0
+        for report in reports:
+            if report.label != label:
+                label, began = report.label, time.monotonic()
+                bar = bars.add_task(label, total=report.total, detail="")
+            assert bar is not None
+            bars.update(
+                bar, completed=report.done, total=report.total, detail=_figures(report, time.monotonic() - began)
+            )
+
+
+def _line(report: Report, seconds: float) -> str:
+    rate = _rate(report, seconds)
+    left = f", {(report.total - report.done) / rate:.0f} s left" if rate and report.done < report.total else ""
+    return f"{report.label}: {_figures(report, seconds)}{left}"
+
+
+def _figures(report: Report, seconds: float) -> str:
+    parts = [f"{report.done:,}/{report.total:,} {report.unit}"]
+    rate = _rate(report, seconds)
+    if rate:
+        parts.append(f"{rate:,.1f}/s")
+    parts += [f"{name.replace('_', ' ')} {_short(value)}" for name, value in report.counts.items()]
+    return ", ".join(parts)
+
+
+def _rate(report: Report, seconds: float) -> float:
+    fresh = report.done - report.resumed
+    return fresh / seconds if fresh > 0 and seconds > 0 else 0.0
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

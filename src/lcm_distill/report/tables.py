@@ -1,0 +1,46 @@
+"""Tables of figures for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+COLUMNS = (
+    ("model", "model", "{}"),
+    ("sampler", "sampler", "{}"),
+    ("steps", "steps", "{}"),
+    ("guidance", "guidance", "{:g}"),
+    ("frechet_distance", "Fréchet distance", "{:.2f}"),
+    ("caption_accuracy", "caption accuracy", "{:.1%}"),
+    ("network_evaluations", "network evaluations", "{}"),
+    ("seconds_per_image", "seconds per image", "{:.4f}"),
+)
+
+
+def one_row_a_model(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `metrics.parquet` with the figures of one way of drawing side by side, in order of appearance."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("model", "sampler", "steps", "guidance", "images", "checkpoint_sha256"))
+        merged.setdefault(key, {**row})[row["metric"]] = row["value"]
+    return list(merged.values())
+
+
+def metrics_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Teacher and student beside each other."""
+    table = Table(title=title, title_justify="left")
+    for _, heading, _ in COLUMNS:
+        table.add_column(heading, justify="left" if heading in ("model", "sampler") else "right")
+    for row in one_row_a_model(rows):
+        table.add_row(*("" if row.get(key) is None else form.format(row[key]) for key, _, form in COLUMNS))
+    return table
+
+
+def plain_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+    """Any rows that share their keys."""
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ():
+        table.add_column(str(name))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    return table

@@ -1,0 +1,150 @@
+"""The cache of a run: its catalog, its manifest, the tasks that fill it, and the batches read from it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lcm_distill.config import Config, digest
+from lcm_distill.data import catalog as catalogs
+from lcm_distill.data.cache import Field, FieldReader
+from lcm_distill.data.catalog import Catalog
+from lcm_distill.data.journeydb import Annotation, BadAnnotation, read_annotations
+from lcm_distill.data.loader import ShuffledBatches
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Task
+
+SAMPLE_COLUMNS = pa.schema(
+    [("kind", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()), ("shard", pa.int64()),
+     ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()), ("width", pa.int64()),
+     ("height", pa.int64()), ("status", pa.string()), ("error", pa.string()), ("checksum", pa.int64())]
+)  # fmt: skip
+"""`kind` is `image`, `caption` or `annotation`; `checksum` is the CRC-32C of the row's bytes."""
+
+CATALOG_TASK = "catalog"
+
+
+def source_root(config: Config, run: RunFolder) -> Path:
+    """The folder that holds `data/train/...`.
+
+    Raises:
+        UserError: a source that must be downloaded has no `data.root`.
+    """
+    if config.data.root is not None:
+        return config.data.root
+    if config.data.source != "shapes":
+        raise UserError(f"data.root is missing: set it to the folder of your {config.data.source} download")
+    return run.pictures
+
+
+def cache_fingerprint(config: Config) -> str:
+    """Identity of everything in the cache but the inputs themselves."""
+    return digest([config.fingerprint("data", "encoders", "cache"), config.model.latent_size])
+
+
+def open_manifest(run: RunFolder) -> Manifest:
+    """The cache's manifest."""
+    return Manifest(run.cache / "manifest", SAMPLE_COLUMNS, run.cache)
+
+
+def build_catalog(config: Config, run: RunFolder) -> Catalog:
+    """The catalog, numbered on the first call and read back ever after.
+
+    Raises:
+        UserError: the cache was made with other settings.
+    """
+    manifest, task = open_manifest(run), Task(CATALOG_TASK, cache_fingerprint(config))
+    if manifest.is_done(task):
+        return catalogs.read_catalog(run.cache)
+    if CATALOG_TASK in manifest.task_names():
+        raise UserError(
+            f"{run.cache} was made with other data, encoder or cache settings: choose another --run, or delete it"
+        )
+    good: list[Annotation] = []
+    bad: list[BadAnnotation] = []
+    for annotation in read_annotations(source_root(config, run)):
+        (good if isinstance(annotation, Annotation) else bad).append(annotation)  # type: ignore[arg-type]
+    catalog = catalogs.build_catalog(good, config.data.valid_fraction)
+    commit_file(catalogs.samples_path(run.cache), lambda path: pq.write_table(catalog.samples, path))
+    commit_file(catalogs.captions_path(run.cache), lambda path: pq.write_table(catalog.captions, path))
+    rows = [{"kind": "annotation", "source": line.source, "status": QUARANTINED, "error": line.error} for line in bad]
+    manifest.commit(task, rows, None)
+    return catalog
+
+
+def plan(config: Config, run: RunFolder, catalog: Catalog) -> list[Task]:
+    """One task a shard: of captions first, then of pictures."""
+    tasks = []
+    for kind, table, identity in (
+        ("captions", catalog.captions, "caption"),
+        ("images", catalog.samples, "path"),
+    ):
+        inputs = table[identity].to_pylist()
+        for shard, start in enumerate(range(0, len(inputs), config.cache.shard_rows)):
+            stop = min(start + config.cache.shard_rows, len(inputs))
+            identity_hash = digest([cache_fingerprint(config), kind, start, inputs[start:stop]])
+            tasks.append(
+                Task(f"{kind}-{shard:05d}", identity_hash, {"kind": kind, "shard": shard, "start": start, "stop": stop})
+            )
+    return tasks
+
+
+def latents_field(config: Config, samples: int) -> Field:
+    """The array of latents, one row a sample."""
+    model = config.model
+    shape = (model.in_channels, model.latent_size, model.latent_size)
+    return Field(f"latents_{config.data.resolution}", samples, shape, config.cache.shard_rows)
+
+
+def text_field(config: Config, captions: int, context_length: int) -> Field:
+    """The array of token embeddings, one row a distinct caption."""
+    return Field("text", captions, (context_length, config.model.caption_channels), config.cache.shard_rows)
+
+
+def count_quarantined(manifest: Manifest, names: Sequence[str]) -> int:
+    """Quarantined rows in the parts of the given tasks."""
+    table = manifest.read([Task(name, "") for name in names])
+    return int(pc.sum(pc.equal(table["status"], QUARANTINED)).as_py() or 0)
+
+
+def usable_samples(run: RunFolder, split: str) -> list[dict[str, Any]]:
+    """Row and caption row of every sample that the manifest calls ok, in order of row."""
+    table = open_manifest(run).read()
+    wanted = pc.and_(pc.equal(table["kind"], "image"), pc.equal(table["status"], OK))
+    table = table.filter(pc.and_(wanted, pc.equal(table["split"], split))).sort_by("row")
+    return table.select(["row", "caption_row", "source"]).to_pylist()
+
+
+def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBatches:
+    """Training batches from the finished cache.
+
+    Raises:
+        UserError: there is no cache, or it is not complete.
+    """
+    remedy = f"run `lcm precompute` into {run.root} first"
+    run.require(catalogs.samples_path(run.cache), remedy)
+    catalog = build_catalog(config, run)
+    manifest = open_manifest(run)
+    unfinished = [task for task in plan(config, run, catalog) if not manifest.is_done(task)]
+    if unfinished:
+        raise UserError(f"{run.cache} lacks {len(unfinished)} shards: {remedy}")
+    samples = usable_samples(run, "train")
+    latents = FieldReader(run.cache, latents_field(config, len(catalog.samples)))
+    captions = FieldReader(run.cache, stored_text_field(config, run, catalog))
+    rows = np.array([sample["row"] for sample in samples])
+    caption_rows = np.array([sample["caption_row"] for sample in samples])
+    return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, config.seed)
+
+
+def stored_text_field(config: Config, run: RunFolder, catalog: Catalog) -> Field:
+    """The text field as the cache has it; its context length is read off its metadata."""
+    stored = json.loads((run.cache / "text" / "zarr.json").read_text())
+    return text_field(config, len(catalog.captions), stored["shape"][1])

@@ -1,0 +1,39 @@
+"""Teacher and student networks as a configuration asks for them."""
+
+from pathlib import Path
+
+from lcm_distill import assets
+from lcm_distill.config import Config
+from lcm_distill.models import MicroDiT, build, load_checkpoint
+
+
+def teacher_path(config: Config) -> Path:
+    """The teacher's checkpoint file."""
+    return assets.TEACHER if config.model.teacher == "shapes" else Path(config.model.teacher)
+
+
+def build_network(config: Config, guidance_embedding: bool) -> MicroDiT:
+    """The configured transformer, freshly initialised."""
+    model = config.model
+    return build(
+        model.arch,
+        model.latent_size,
+        model.caption_channels,
+        model.pos_interp_scale,
+        model.in_channels,
+        guidance_embedding,
+    )
+
+
+def load_teacher(config: Config) -> MicroDiT:
+    """The teacher, ready to be asked."""
+    teacher = build_network(config, guidance_embedding=False)
+    load_checkpoint(teacher, teacher_path(config))
+    return teacher.eval().requires_grad_(False)
+
+
+def student_from_teacher(config: Config) -> MicroDiT:
+    """A student that equals its teacher at every guidance scale."""
+    student = build_network(config, guidance_embedding=True)
+    load_checkpoint(student, teacher_path(config))
+    return student

@@ -1,0 +1,71 @@
+"""What a stage would do, without doing it."""
+
+from typing import Any
+
+import torch
+
+from lcm_distill.config import Config, OptimiserConfig
+from lcm_distill.data.catalog import read_catalog, samples_path
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages import cache
+from lcm_distill.stages.evaluate import samplings
+from lcm_distill.stages.networks import build_network, teacher_path
+
+
+def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
+    """Figures of a stage's work: how much, with what, and how much of it is already done."""
+    plans = {"precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "evaluate": _evaluate}
+    return plans[stage](config, run)
+
+
+def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "source": config.data.source,
+        "root": str(config.data.root or run.pictures),
+        "vae": config.encoders.vae,
+        "text_encoder": config.encoders.text,
+        "latent_bytes_per_sample": cache.latents_field(config, 1).row_bytes,
+    }
+    if samples_path(run.cache).is_file():
+        tasks = cache.plan(config, run, read_catalog(run.cache))
+        manifest = cache.open_manifest(run)
+        figures |= {"tasks": len(tasks), "done": sum(manifest.is_done(task) for task in tasks)}
+    return figures
+
+
+def _pretrain(config: Config, run: RunFolder) -> dict[str, Any]:
+    if config.pretrain is None:
+        raise UserError("pretrain is missing: this configuration has no [pretrain] section")
+    return _training(config, config.pretrain, guidance_embedding=False)
+
+
+def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
+    teacher = teacher_path(config)
+    return {
+        **_training(config, config.distill, guidance_embedding=True),
+        "teacher": str(teacher),
+        "teacher_present": teacher.is_file(),
+        "teacher_forwards_per_sample": 4 if config.distill.solver == "heun" else 2,
+    }
+
+
+def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
+    ways, images = samplings(config), config.evaluate.images
+    return {
+        "samplings": [way.name for way in ways],
+        "images": images * len(ways),
+        "network_evaluations": images * sum(way.evaluations for way in ways),
+    }
+
+
+def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
+    with torch.device("meta"):
+        network = build_network(config, guidance_embedding)
+    return {
+        "network": config.model.arch,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "samples": settings.steps * settings.batch_size,
+    }

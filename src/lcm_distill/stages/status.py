@@ -1,0 +1,82 @@
+"""How far a run has come, from what it has committed."""
+
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from lcm_distill.config import Config
+from lcm_distill.data.catalog import read_catalog
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.cache import CATALOG_TASK, open_manifest, plan
+
+VIEWS = {
+    "samples": "cache/catalog/samples.parquet",
+    "captions": "cache/catalog/captions.parquet",
+    "manifest": "cache/manifest/*.parquet",
+    "events": "distill/events/*.parquet",
+    "pretrain_events": "pretrain/events/*.parquet",
+    "images": "evaluate/*/manifest/*.parquet",
+    "metrics": "metrics.parquet",
+}
+"""Views that `inspect` offers, and the files below the run folder that they read."""
+
+
+def status(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Work done and to do, stage by stage, and quarantined samples by reason."""
+    return {
+        "run": str(run.root),
+        "precompute": _cache_status(config, run),
+        "pretrain": _training_status(run.pretrain, config.pretrain.steps if config.pretrain else 0),
+        "distill": _training_status(run.distill, config.distill.steps),
+        "evaluate": {"drawings": len(list(run.evaluate.glob("*/manifest"))), "metrics": run.metrics.is_file()},
+        "student": run.student.is_file(),
+    }
+
+
+def inspect(run: RunFolder, sql: str) -> list[dict[str, Any]]:
+    """Rows of a query over `VIEWS`; those without a file yet are absent. The query can read nothing else.
+
+    Raises:
+        UserError: DuckDB refuses the query.
+    """
+    with duckdb.connect() as connection:
+        for view, pattern in VIEWS.items():
+            if any(run.root.glob(pattern)):
+                path = str((run.root / pattern).resolve()).replace("'", "''")
+                connection.sql(f"CREATE VIEW {view} AS FROM read_parquet('{path}', union_by_name=true)")
+        folder = str(run.root.resolve()).replace("'", "''")
+        connection.sql(f"SET allowed_directories=['{folder}/']")
+        connection.sql("SET enable_external_access=false")
+        connection.sql("SET lock_configuration=true")
+        try:
+            relation = connection.sql(sql)
+            if relation is None:
+                raise UserError("the query returns no rows: write a SELECT")
+            return relation.to_arrow_table().to_pylist()
+        except duckdb.Error as error:
+            raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
+
+
+def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
+    manifest = open_manifest(run)
+    if CATALOG_TASK not in manifest.task_names():
+        return {"tasks": None, "done": 0, "quarantined": {}}
+    tasks = plan(config, run, read_catalog(run.cache))
+    rows = inspect(
+        run, "SELECT error, count(*) AS n FROM manifest WHERE status = 'quarantined' GROUP BY error ORDER BY n DESC"
+    )
+    return {
+        "tasks": len(tasks),
+        "done": sum(manifest.is_done(task) for task in tasks),
+        "quarantined": {row["error"]: row["n"] for row in rows},
+    }
+
+
+def _training_status(folder: Any, steps: int) -> dict[str, Any]:
+    saved = Checkpoints(folder / "checkpoints", "").steps()
+    events = sorted((folder / "events").glob("*.parquet"))
+    last = pq.read_table(events[-1]).to_pylist()[-1] if events else {}
+    return {"steps": steps, "done": saved[-1] if saved else 0, "loss": last.get("loss")}

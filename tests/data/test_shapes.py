@@ -1,0 +1,61 @@
+"""The stand-in pictures: deterministic, true to their captions, in JourneyDB's layout."""
+
+import numpy as np
+import pytest
+
+from lcm_distill.data.journeydb import Annotation, BadAnnotation, read_annotations
+from lcm_distill.data.shapes import BACKGROUNDS, COLOURS, POSITIONS, Scene, draw, render, scene_of
+from lcm_distill.data.shapes_set import annotations_path, write_pictures
+from lcm_distill.data.transforms import load_square
+
+
+def test_a_picture_depends_on_seed_and_index_alone():
+    (first, caption), (again, same), (other, _) = draw(0, 7, 64), draw(0, 7, 64), draw(1, 7, 64)
+    assert caption == same and first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("index", range(20))
+def test_caption_says_what_is_drawn(index):
+    image, caption = draw(3, index, 64)
+    scene, pixels = scene_of(caption), np.asarray(image, float)
+    right, down = POSITIONS[scene.position]
+    # The middle of a ring is background, so look half-way between hole and rim.
+    radius = {"small": 0.16, "medium": 0.22, "large": 0.29}[scene.size]
+    reach = 0.76 * radius if scene.shape == "ring" else 0.0
+    x, y = (round(64 * (0.5 + place)) for place in (right - reach, down))
+    assert nearest(pixels[y, x], COLOURS) == scene.colour
+    corner = (1, 1) if right >= 0 and down >= 0 else (-2, -2)
+    assert nearest(pixels[corner], BACKGROUNDS) == scene.background
+
+
+def nearest(pixel, palette):
+    return min(palette, key=lambda name: np.abs(pixel - palette[name]).sum())
+
+
+def test_large_is_larger_than_small():
+    def area(size):
+        scene = Scene("circle", "red", size, "in the centre", "cream")
+        pixels = np.asarray(render(scene, 64, np.random.default_rng(0)), float)
+        return (np.abs(pixels - COLOURS["red"]).sum(-1) < 120).sum()
+
+    assert area("small") < area("medium") < area("large")
+
+
+def test_longest_phrase_counts():
+    assert scene_of("a small red circle at the top left on a navy background").position == "at the top left"
+    with pytest.raises(ValueError, match="names no colour"):
+        scene_of("a small circle at the top on a navy background")
+
+
+def test_layout_is_journeydbs(tmp_path):
+    lines = [line for _, line in write_pictures(tmp_path, seed=0, count=3, width=64)]
+    annotations_path(tmp_path).write_text("\n".join([*lines, "{broken", '{"prompt": "x"}', lines[0]]) + "\n")
+    records = list(read_annotations(tmp_path))
+    good = [record for record in records if isinstance(record, Annotation)]
+    bad = [record.error for record in records if isinstance(record, BadAnnotation)]
+    assert len(good) == 3 and scene_of(good[0].caption)
+    assert load_square(tmp_path / good[0].path, 64, 64)[0].shape == (64, 64, 3)
+    assert bad[0].startswith("malformed annotation: not JSON")
+    assert bad[1] == "malformed annotation: no img_path"
+    assert bad[2].startswith("duplicate picture")

@@ -1,0 +1,305 @@
+"""Schedules, scalings, solvers, samplers and the objective against what is known exactly."""
+
+import copy
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lcm_distill.diffusion.consistency import consistency_loss, shrink_sigma
+from lcm_distill.diffusion.denoising import denoising_loss
+from lcm_distill.diffusion.ema import power_decay, update_average
+from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.preconditioning import (
+    apply_scalings,
+    consistency_function,
+    consistency_scalings,
+    edm_denoiser,
+)
+from lcm_distill.diffusion.randomness import normal, permutation, uniform
+from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
+from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas
+from lcm_distill.diffusion.solvers import euler_step, heun_step, network_evaluations
+from tests.diffusion.gaussian import (
+    CAPTIONS,
+    SIGMA_DATA,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    exact_denoiser,
+    exact_jump,
+    flow,
+    zero_network,
+)
+
+
+def noise(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_karras_schedule():
+    sigmas = karras_sigmas(18, SIGMA_MIN, SIGMA_MAX, 7)
+    assert sigmas.shape == (19,)
+    assert sigmas[0].item() == pytest.approx(80) and sigmas[17].item() == pytest.approx(0.002) and sigmas[18] == 0
+    roots = sigmas[:-1] ** (1 / 7)
+    assert torch.allclose(roots.diff(), roots.diff()[0].expand(17))  # even steps in sigma^(1/rho)
+    assert karras_sigmas(1, SIGMA_MIN, SIGMA_MAX, 7).tolist() == pytest.approx([80, 0])
+
+
+def test_lognormal_sigmas_are_bounded_and_centred():
+    draws = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    sigma = lognormal_sigmas(draws, -0.4, 1.2, 1e-9, 1e9)
+    assert sigma.log().mean().item() == pytest.approx(-0.4, abs=0.02)
+    assert sigma.log().std().item() == pytest.approx(1.2, abs=0.02)
+    assert lognormal_sigmas(torch.tensor([-9.0, 9.0]), 0, 2, 0.5, 2).tolist() == [0.5, 2]
+
+
+def test_zero_network_is_the_exact_denoiser():
+    x, sigma = noise(3), torch.tensor([0.05, 1.0, 40.0], dtype=torch.float64)
+    denoise = edm_denoiser(zero_network, SIGMA_DATA, CAPTIONS)
+    assert torch.allclose(denoise(x, sigma), exact_denoiser(x, sigma), rtol=1e-12)
+
+
+def test_consistency_function_is_the_identity_at_sigma_min():
+    def wild(latents, c_noise, captions, guidance=None):
+        return 1e3 * torch.ones_like(latents)
+
+    x = noise(4)
+    jump = consistency_function(wild, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None)
+    assert torch.equal(jump(x, torch.tensor([SIGMA_MIN], dtype=torch.float64)), x)
+
+
+@pytest.mark.parametrize(("step", "order"), [(euler_step, 1.0), (heun_step, 2.0)])
+def test_solver_order(step, order):
+    x = noise(2) * 3
+    start, end = 3.0, 0.5
+    errors, counts = [], np.array([16, 32, 64, 128])
+    for count in counts:
+        y, sigmas = x, torch.linspace(start, end, count + 1, dtype=torch.float64)
+        for sigma, sigma_next in pairwise(sigmas):
+            y = step(exact_denoiser, y, sigma[None], sigma_next[None])
+        exact = flow(x, sigmas[:1], sigmas[-1:])
+        errors.append((y - exact).norm().item())
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(order, abs=0.1)
+
+
+def test_heun_takes_an_euler_step_to_zero():
+    x, sigma, zero = noise(2), torch.tensor([2.0, 3.0]), torch.zeros(2)
+    assert torch.allclose(heun_step(exact_denoiser, x, sigma, zero), exact_denoiser(x, sigma))
+    mixed = heun_step(exact_denoiser, x, sigma, torch.tensor([0.0, 1.0]))
+    assert torch.allclose(mixed[0], exact_denoiser(x, sigma)[0])
+    assert torch.allclose(mixed[1], heun_step(exact_denoiser, x, sigma, torch.ones(2))[1])
+
+
+def test_network_evaluations_count_what_the_sampler_calls():
+    calls = 0
+
+    def counting(x, sigma):
+        nonlocal calls
+        calls += 1
+        return exact_denoiser(x, sigma)
+
+    for solver, step in (("euler", euler_step), ("heun", heun_step)):
+        calls = 0
+        sample_edm(counting, noise(1), karras_sigmas(5, SIGMA_MIN, SIGMA_MAX, 7), step)
+        assert network_evaluations(solver, 5, guided=False) == calls
+        assert network_evaluations(solver, 5, guided=True) == 2 * calls
+
+
+def test_edm_sampler_reaches_the_data():
+    samples = sample_edm(exact_denoiser, noise(400), karras_sigmas(64, SIGMA_MIN, SIGMA_MAX, 7), heun_step)
+    assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.01)
+
+
+@pytest.mark.parametrize("sigmas", [[80.0], [80.0, 2.0], [80.0, 4.0, 1.5, 0.6]])
+def test_consistency_sampler_reaches_the_data(sigmas):
+    samples = sample_consistency(
+        exact_jump, noise(400), torch.tensor(sigmas), SIGMA_MIN, lambda step: noise(400, seed=step)
+    )
+    assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.01)
+
+
+def test_more_steps_use_fresh_noise():
+    seen = []
+    sample_consistency(
+        exact_jump, noise(1), torch.tensor([80.0, 4.0, 1.0]), SIGMA_MIN, lambda k: seen.append(k) or noise(1)
+    )
+    assert seen == [1, 2]
+
+
+class Linear(nn.Module):
+    """A network that answers to caption and guidance, small enough to reason about."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def forward(self, latents, c_noise, captions, guidance=None):
+        return self.gain * latents + captions.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+
+
+def test_guidance_one_equals_conditional():
+    network, x, sigma = Linear(), noise(2), torch.tensor([0.5, 5.0], dtype=torch.float64)
+    captions = torch.ones(2, 3, 4, dtype=torch.float64)
+    conditional = edm_denoiser(network, SIGMA_DATA, captions)(x, sigma)
+    assert torch.equal(guided_denoiser(network, SIGMA_DATA, captions, torch.ones(2))(x, sigma), conditional)
+    mixed = guided_denoiser(network, SIGMA_DATA, captions, torch.tensor([1.0, 3.0]))(x, sigma)
+    assert torch.allclose(mixed[0], conditional[0], rtol=1e-12)
+
+
+def test_guidance_moves_away_from_the_null_caption():
+    network, x, sigma = Linear(), noise(2), torch.tensor([0.5, 5.0], dtype=torch.float64)
+    captions = torch.ones(2, 3, 4, dtype=torch.float64)
+    conditional = edm_denoiser(network, SIGMA_DATA, captions)(x, sigma)
+    null = edm_denoiser(network, SIGMA_DATA, torch.zeros_like(captions))(x, sigma)
+    guided = guided_denoiser(network, SIGMA_DATA, captions, torch.full((2,), 4.0))(x, sigma)
+    assert torch.allclose(guided, null + 4 * (conditional - null), rtol=1e-12)
+
+
+def test_pairs_snap_to_sigma_min():
+    sigma = torch.tensor([80.0, 1.0, 0.02, 0.003])
+    assert shrink_sigma(sigma, 0.75, SIGMA_MIN, 0.02).tolist() == pytest.approx([60, 0.75, SIGMA_MIN, SIGMA_MIN])
+
+
+def pair_loss(student, target, teacher, ratio: float = 0.75) -> torch.Tensor:
+    sigma = torch.tensor([0.3, 1.0, 5.0, 80.0], dtype=torch.float64)
+    sigma_next = shrink_sigma(sigma, ratio, SIGMA_MIN, 0.02)
+    clean = SIGMA_DATA * noise(4, seed=5)
+    return consistency_loss(student, target, teacher, heun_step, clean, noise(4), sigma, sigma_next, huber=0.03)
+
+
+def test_exact_consistency_map_has_no_loss_but_the_solver_error():
+    coarse, fine = (pair_loss(exact_jump, exact_jump, exact_denoiser, ratio).sum().item() for ratio in (0.9, 0.95))
+    assert fine < 1e-6
+    # Squared below c, and Heun's error of one step is of third order: the loss falls by 2^6.
+    assert coarse / fine == pytest.approx(64, rel=0.25)
+
+
+def test_gradient_reaches_the_student_only():
+    student, target, teacher = Linear(), Linear(), Linear()
+    with torch.no_grad():
+        target.gain.fill_(0.1)
+    captions = torch.ones(4, 3, 4, dtype=torch.float64)
+    loss = pair_loss(
+        consistency_function(student, SIGMA_DATA, SIGMA_MIN, captions, None),
+        consistency_function(target, SIGMA_DATA, SIGMA_MIN, captions, None),
+        edm_denoiser(teacher, SIGMA_DATA, captions),
+    )
+    loss.sum().backward()
+    assert student.gain.grad is not None and student.gain.grad.abs() > 1e-3
+    assert target.gain.grad is None and teacher.gain.grad is None
+
+
+def test_pseudo_huber_of_a_known_error():
+    def off_by_tenth(x, sigma):
+        return exact_jump(x, sigma) + 0.1
+
+    loss = pair_loss(off_by_tenth, exact_jump, exact_denoiser)
+    assert loss.tolist() == pytest.approx([math.hypot(0.1, 0.03) - 0.03] * 4, rel=1e-2)
+
+
+class ScaleByLevel(nn.Module):
+    """The exact consistency map on Gaussian data is a factor at each level: one learned value a level."""
+
+    LEVELS = 24
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(self.LEVELS, dtype=torch.float64))
+
+    def forward(self, latents, c_noise, captions, guidance=None):
+        low, high = math.log(SIGMA_MIN) / 4, math.log(SIGMA_MAX) / 4
+        place = (c_noise - low) / (high - low) * (self.LEVELS - 1)
+        left = place.floor().clamp(0, self.LEVELS - 2).long()
+        share = place - left
+        return latents * ((1 - share) * self.value[left] + share * self.value[left + 1]).view(-1, 1, 1, 1)
+
+
+def test_objective_trains_to_the_exact_map():
+    student = ScaleByLevel()
+    target = copy.deepcopy(student)
+    optimiser = torch.optim.Adam(student.parameters(), lr=0.02)
+    for step in range(1500):
+        generator = torch.Generator().manual_seed(step)
+        draws = torch.randn(64, generator=generator, dtype=torch.float64)
+        sigma = lognormal_sigmas(draws, 0.0, 1.8, SIGMA_MIN / 0.75, SIGMA_MAX)
+        sigma[:8] = SIGMA_MAX
+        loss = consistency_loss(
+            consistency_function(student, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None),
+            consistency_function(target, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None),
+            exact_denoiser,
+            heun_step,
+            SIGMA_DATA * noise(64, seed=2 * step),
+            noise(64, seed=2 * step + 1),
+            sigma,
+            shrink_sigma(sigma, 0.75, SIGMA_MIN, 0.02),
+            huber=0.03,
+        ).mean()
+        for group in optimiser.param_groups:
+            group["lr"] = 0.02 * (1 - step / 1500)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        update_average(target, student, 0.95)
+    jump = consistency_function(student, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None)
+    with torch.no_grad():
+        samples = sample_consistency(jump, noise(200), torch.tensor([SIGMA_MAX]), SIGMA_MIN, lambda step: noise(200))
+    assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.02)
+
+
+def test_denoising_loss_of_a_zero_network_is_one():
+    sigma = lognormal_sigmas(torch.randn(2000, generator=torch.Generator().manual_seed(1)), -0.4, 1.2, 0.002, 80)
+    clean, added = SIGMA_DATA * noise(2000, seed=3), noise(2000, seed=4)
+    loss = denoising_loss(zero_network, clean, added, sigma.double(), CAPTIONS, SIGMA_DATA)
+    assert loss.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_power_average_weighs_updates_by_a_power_of_their_step():
+    model, average = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    exponent, steps = 3.0, 40
+    for step in range(1, steps + 1):
+        nn.init.constant_(model.weight, float(step))
+        update_average(average, model, power_decay(step, exponent))
+    weights = np.array(
+        [
+            math.prod(power_decay(j, exponent) for j in range(i + 1, steps + 1)) * (1 - power_decay(i, exponent))
+            for i in range(1, steps + 1)
+        ]
+    )
+    assert weights.sum() == pytest.approx(1)
+    assert average.weight.item() == pytest.approx(float(weights @ np.arange(1, steps + 1)), rel=1e-5)
+    assert weights[-1] / weights[19] == pytest.approx((steps / 20) ** exponent, rel=0.1)
+
+
+def test_randomness_is_addressed_not_drawn_in_order():
+    whole = normal(0, "a", 3, range(6), (2, 2))
+    assert torch.equal(whole[4:5], normal(0, "a", 3, [4], (2, 2)))
+    others = [
+        normal(1, "a", 3, [4], (2, 2)),
+        normal(0, "b", 3, [4], (2, 2)),
+        normal(0, "a", 2, [4], (2, 2)),
+        whole[3:4],
+    ]
+    assert not any(torch.equal(whole[4:5], other) for other in others)
+    many = normal(0, "a", 0, range(2000), (16,))
+    assert many.mean().item() == pytest.approx(0, abs=0.02) and many.std().item() == pytest.approx(1, abs=0.02)
+    assert uniform(0, "u", 0, range(4000)).mean().item() == pytest.approx(0.5, abs=0.02)
+    assert sorted(permutation(0, "p", 1, 100)) == list(range(100))
+    assert list(permutation(0, "p", 1, 100)) != list(permutation(0, "p", 2, 100))
+
+
+def test_scalings_keep_unit_variance():
+    # EDM table 1: the network's input has unit variance at every level.
+    sigma = torch.tensor([0.01, 0.9, 30.0], dtype=torch.float64)
+    x = SIGMA_DATA * noise(3, seed=1) + sigma.view(-1, 1, 1, 1) * noise(3, seed=2)
+    seen = []
+    apply_scalings(
+        lambda latents, *rest: seen.append(latents) or latents,
+        consistency_scalings(sigma, SIGMA_DATA, SIGMA_MIN),
+        x,
+        CAPTIONS,
+    )
+    assert seen[0].std(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=0.15)

@@ -1,0 +1,63 @@
+"""The Fréchet distance against its closed form."""
+
+import pytest
+import torch
+
+from lcm_distill.errors import UserError
+from lcm_distill.metrics.captions import caption_hits
+from lcm_distill.metrics.frechet import Moments, frechet_distance
+
+
+def features(count, dim, seed, rank=None):
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(count, rank or dim, generator=generator, dtype=torch.float64)
+    return draws @ torch.randn(rank or dim, dim, generator=generator, dtype=torch.float64)
+
+
+def test_same_features_are_at_distance_zero():
+    moments = Moments.of(features(500, 24, 0))
+    assert frechet_distance(moments, moments) == pytest.approx(0, abs=1e-8 * float(moments.covariance().trace()))
+
+
+def test_shift_and_scale_have_a_closed_form():
+    x = features(400, 16, 1)
+    shifted, scaled = Moments.of(x + 0.5), Moments.of(3 * x)
+    a = Moments.of(x)
+    assert frechet_distance(a, shifted) == pytest.approx(16 * 0.25, rel=1e-9)
+    exact = float(4 * a.mean().square().sum() + 4 * a.covariance().trace())
+    assert frechet_distance(a, scaled) == pytest.approx(exact, rel=1e-9)
+
+
+def test_rank_deficient_covariances():
+    a = Moments.of(features(300, 32, 2, rank=5))
+    doubled = Moments(a.count, 2 * a.total, 4 * a.outer)
+    exact = float(a.mean().square().sum() + a.covariance().trace())
+    assert frechet_distance(a, doubled) == pytest.approx(exact, rel=1e-6)
+
+
+def test_moments_of_parts_add_up():
+    x = features(331, 12, 3).float()
+    merged = Moments.of(x[:7])
+    for part in (x[7:100], x[100:101], x[101:]):
+        merged = merged + Moments.of(part)
+    whole = Moments.of(x)
+    assert merged.count == 331
+    assert torch.allclose(merged.mean(), x.double().mean(0), rtol=1e-10)
+    assert torch.allclose(merged.covariance(), torch.cov(x.double().T), rtol=1e-9, atol=1e-10)
+    assert torch.allclose(merged.covariance(), whole.covariance(), rtol=1e-10)
+
+
+def test_too_few_pictures_are_explained():
+    one = Moments.of(features(1, 4, 0))
+    with pytest.raises(UserError, match="at least 2 pictures"):
+        frechet_distance(one, one)
+
+
+def test_caption_hits_need_shape_and_colour():
+    logits = {"shape": torch.eye(3), "colour": torch.eye(3), "size": torch.zeros(3, 2)}
+    labels = [
+        {"shape": 0, "colour": 0, "size": 1},
+        {"shape": 1, "colour": 2, "size": 0},
+        {"shape": 0, "colour": 2, "size": 0},
+    ]
+    assert caption_hits(logits, labels).tolist() == [True, False, False]

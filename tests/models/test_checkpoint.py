@@ -1,0 +1,120 @@
+"""Checkpoints load strictly, and a student made from a teacher is that teacher."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lcm_distill.errors import UserError
+from lcm_distill.models import build, load_checkpoint
+from lcm_distill.models.checkpoint import read_description, serialise
+
+
+def nano(guidance_embedding=False, seed=0):
+    torch.manual_seed(seed)
+    model = build("MicroDiT_Nano_2", 8, 64, guidance_embedding=guidance_embedding)
+    with torch.no_grad():  # zero-initialised layers would hide differences
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(3, 4, 8, 8, generator=generator),
+        torch.tensor([-1.0, 0.0, 1.0]),
+        torch.randn(3, 16, 64, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_student_from_teacher_equals_it_exactly(tmp_path, inputs, suffix):
+    teacher, path = nano(), tmp_path / f"teacher{suffix}"
+    if suffix == ".pt":
+        torch.save(teacher.state_dict(), path)
+    else:
+        save_file(teacher.state_dict(), path)
+    student = build("MicroDiT_Nano_2", 8, 64, guidance_embedding=True).eval()
+    load_checkpoint(student, path)
+    with torch.no_grad():
+        expected = teacher(*inputs)
+        assert torch.equal(student(*inputs), expected)
+        assert torch.equal(student(*inputs, guidance=torch.tensor([1.0, 3.0, 7.5])), expected)
+
+
+def test_student_checkpoint_keeps_its_guidance_embedder(tmp_path, inputs):
+    student, path = nano(guidance_embedding=True), tmp_path / "student.safetensors"
+    path.write_bytes(serialise(student, {"role": "student"}))
+    loaded = build("MicroDiT_Nano_2", 8, 64, guidance_embedding=True).eval()
+    load_checkpoint(loaded, path)
+    guidance = torch.tensor([1.0, 3.0, 7.5])
+    with torch.no_grad():
+        assert torch.equal(loaded(*inputs, guidance=guidance), student(*inputs, guidance=guidance))
+        assert not torch.equal(loaded(*inputs, guidance=guidance), loaded(*inputs))
+    assert read_description(path) == {"role": "student"}
+
+
+def test_every_misfit_is_listed(tmp_path):
+    tensors = nano().state_dict()
+    del tensors["final_layer.linear.bias"]
+    tensors["blocks.0.norm1.weight"] = torch.zeros(3)
+    tensors["stranger"] = torch.zeros(1)
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(nano(), tmp_path / "odd.safetensors")
+    message = str(caught.value)
+    assert "missing final_layer.linear.bias" in message
+    assert "unexpected stranger" in message
+    assert "blocks.0.norm1.weight has shape (3,), the model wants (128,)" in message
+
+
+def test_half_a_guidance_embedder_is_refused(tmp_path):
+    tensors = nano(guidance_embedding=True).state_dict()
+    del tensors["cfg_embedder.mlp.2.bias"]
+    save_file(tensors, tmp_path / "half.safetensors")
+    with pytest.raises(UserError, match=r"missing cfg_embedder\.mlp\.2\.bias"):
+        load_checkpoint(nano(guidance_embedding=True), tmp_path / "half.safetensors")
+
+
+def test_student_checkpoint_does_not_fit_a_teacher(tmp_path):
+    save_file(nano(guidance_embedding=True).state_dict(), tmp_path / "student.safetensors")
+    with pytest.raises(UserError, match="unexpected cfg_embedder"):
+        load_checkpoint(nano(), tmp_path / "student.safetensors")
+
+
+def test_missing_and_foreign_files_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.pt is missing"):
+        load_checkpoint(nano(), tmp_path / "nowhere.pt")
+    (tmp_path / "broken.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        load_checkpoint(nano(), tmp_path / "broken.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_code_is_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"x": Payload()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_checkpoint(nano(), tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_guidance_without_embedder_is_refused(inputs):
+    with pytest.raises(ValueError, match="guidance_embedding=True"):
+        nano()(*inputs, guidance=torch.ones(3))
+
+
+def test_unknown_variant_names_the_known():
+    with pytest.raises(UserError, match="MicroDiT_XL_2"):
+        build("MicroDiT_Huge_2", 64, 1024)
+
+
+def test_captions_of_published_caches_have_an_axis_more(inputs):
+    latents, c_noise, captions = inputs
+    model = nano()
+    with torch.no_grad():
+        assert torch.equal(model(latents, c_noise, captions), model(latents, c_noise, captions[:, None]))

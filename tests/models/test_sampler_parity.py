@@ -1,0 +1,25 @@
+"""MicroDiT under our EDM sampler reproduces pictures recorded from the reference implementation."""
+
+import numpy as np
+import pytest
+import torch
+
+from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.samplers import sample_edm
+from lcm_distill.diffusion.schedule import karras_sigmas
+from lcm_distill.diffusion.solvers import heun_step
+from lcm_distill.models import build
+from tests.models.test_parity import REFERENCE, name_seeded, relative_error
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(5, 1), (5, 3), (18, 2)])
+def test_heun_sampler(steps, guidance):
+    reference = np.load(REFERENCE / "tiny_2_edm_sampler.npz")[f"heun{steps}_cfg{guidance}"]
+    model = name_seeded(build("MicroDiT_Tiny_2", 16, 1024)).double().eval()
+    generator = torch.Generator().manual_seed(11)
+    noise = torch.randn(2, 4, 16, 16, generator=generator).double()
+    captions = torch.randn(2, 1, 77, 1024, generator=generator).double().squeeze(1)
+    with torch.no_grad():
+        denoise = guided_denoiser(model, 0.9, captions, torch.full((2,), float(guidance)))
+        samples = sample_edm(denoise, noise, karras_sigmas(steps, 0.002, 80.0, 7.0), heun_step)
+    assert relative_error(samples, reference) < 1e-6

@@ -1,0 +1,97 @@
+"""What is committed is whole; what is not leaves no trace that counts."""
+
+import pyarrow as pa
+import pytest
+
+from lcm_distill.errors import DataError, UserError
+from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans
+from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.pipeline.executor import run_serially
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.task import Task
+
+COLUMNS = pa.schema([("row", pa.int64()), ("status", pa.string())])
+
+
+class Crash(Exception):
+    pass
+
+
+def test_interrupted_write_keeps_the_old_file(tmp_path):
+    commit_bytes(tmp_path / "a", b"old")
+
+    def crash(path):
+        path.write_bytes(b"half")
+        raise Crash
+
+    with pytest.raises(Crash):
+        commit_file(tmp_path / "a", crash)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert remove_orphans(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_folder_is_replaced_whole(tmp_path):
+    commit_folder(tmp_path / "d", lambda folder: (folder / "one").write_text("1"))
+    commit_folder(tmp_path / "d", lambda folder: (folder / "two").write_text("2"))
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["two"]
+
+
+def tasks_and_log(root, crash_at=None):
+    tasks = [Task(f"t{number}", f"print{number}", {"number": number}) for number in range(4)]
+    executed = []
+
+    def execute(task):
+        number = task.inputs["number"]
+        if number == crash_at:
+            raise Crash
+        executed.append(number)
+        return [{"row": number, "status": "ok"}], commit_bytes(root / f"file{number}", bytes(number + 1))
+
+    return tasks, execute, executed
+
+
+def test_only_uncommitted_tasks_run_again(tmp_path):
+    manifest = Manifest(tmp_path / "manifest", COLUMNS, tmp_path)
+    tasks, execute, _ = tasks_and_log(tmp_path, crash_at=2)
+    with pytest.raises(Crash):
+        list(run_serially(tasks, manifest, execute))
+    tasks, execute, executed = tasks_and_log(tmp_path)
+    outcome = [(task.name, done) for task, done in run_serially(tasks, manifest, execute)]
+    assert executed == [2, 3]
+    assert outcome == [("t0", True), ("t1", True), ("t2", False), ("t3", False)]
+    assert manifest.read(tasks)["row"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_task_counts_as_done_only_with_its_fingerprint_and_file(tmp_path):
+    manifest = Manifest(tmp_path / "manifest", COLUMNS, tmp_path)
+    tasks, execute, _ = tasks_and_log(tmp_path)
+    list(run_serially(tasks, manifest, execute))
+    assert manifest.is_done(tasks[1])
+    assert not manifest.is_done(Task("t1", "another print"))
+    (tmp_path / "file1").write_bytes(b"")
+    (tmp_path / "file2").unlink()
+    assert [manifest.is_done(task) for task in tasks] == [True, False, False, True]
+
+
+def test_task_without_rows_is_done(tmp_path):
+    manifest, task = Manifest(tmp_path / "manifest", COLUMNS, tmp_path), Task("empty", "print")
+    manifest.commit(task, [], None)
+    assert manifest.is_done(task) and not manifest.is_done(Task("empty", "other"))
+
+
+def test_checkpoints_keep_the_newest_and_name_damage(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "print")
+    assert checkpoints.load_latest() is None
+    for step in (10, 20, 30):
+        checkpoints.save(step, {"value": step})
+    assert checkpoints.steps() == [20, 30]
+    assert checkpoints.load_latest() == (30, {"value": 30})
+    with pytest.raises(UserError, match="other settings"):
+        Checkpoints(tmp_path, "another print").load_latest()
+    path = tmp_path / "step-0000030" / "state.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="step-0000030 is damaged"):
+        checkpoints.load_latest()

@@ -1,0 +1,88 @@
+"""Configuration is validated once, and errors name key, value and remedy."""
+
+import tomllib
+
+import pytest
+
+from lcm_distill.config import Config, load_file, load_preset, parse, presets
+from lcm_distill.errors import UserError
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_load_and_survive_a_round_trip(name):
+    config = load_preset(name)
+    assert parse(config.to_toml(), "copy") == config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.pictres=5", "unknown key data.pictres: did you mean pictures?"),
+        ("nonsense.key=1", "unknown key nonsense"),
+        ("data.pictures=-3", "data.pictures = -3"),
+        ("data.source=flickr", "data.source = 'flickr'"),
+        ("distill.guidance_range=[3, 1]", "guidance_range [3.0, 1.0] must hold"),
+        ("evaluate.student_steps=[3]", "student_steps has 3"),
+        ("evaluate.student_sigmas={1=[80.0, 2.0], 2=[80.0, 2.0], 4=[80.0, 4.0, 1.5, 0.6]}", "must be 1 falling"),
+        ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
+        ("seed=-1", "seed = -1"),
+        ("justakey", "write section.key=value"),
+        ("data.pictures.more=1", "pictures is a value, not a section"),
+    ],
+)
+def test_errors_are_one_line_with_key_and_value(assignment, message):
+    with pytest.raises(UserError) as caught:
+        load_preset("shapes", [assignment])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_unknown_preset_and_missing_file():
+    with pytest.raises(UserError, match="unknown preset 'shape': choose one of microdit_xl_512, shapes"):
+        load_preset("shape")
+    with pytest.raises(UserError, match=r"nowhere\.toml is missing"):
+        from pathlib import Path
+
+        load_file(Path("nowhere.toml"))
+    with pytest.raises(UserError, match="is not TOML"):
+        parse("a = = b", "file")
+
+
+def test_assignments_are_toml_or_bare_words():
+    config = load_preset("shapes", ["seed=7", "device=cpu", "distill.betas=[0.9, 0.95]", "evaluate.guidance=1.5"])
+    assert (config.seed, config.device, config.distill.betas, config.evaluate.guidance) == (7, "cpu", (0.9, 0.95), 1.5)
+
+
+def test_fingerprint_changes_with_results_and_nothing_else():
+    base = load_preset("shapes")
+
+    def fingerprint(*assignments):
+        return load_preset("shapes", assignments).fingerprint("data", "encoders", "distill")
+
+    assert fingerprint() == base.fingerprint("data", "encoders", "distill")
+    assert fingerprint("encoders.batch_size=3", "data.root=/elsewhere", "device=cpu") == fingerprint()
+    assert fingerprint("evaluate.images=5") == fingerprint()
+    assert (
+        len({fingerprint(), fingerprint("seed=1"), fingerprint("data.pictures=9"), fingerprint("distill.huber=0.1")})
+        == 4
+    )
+
+
+def test_every_key_is_documented():
+    def walk(section):
+        for name, field in section.model_fields.items():
+            nested = field.annotation
+            if isinstance(nested, type) and issubclass(nested, Config.__base__):
+                yield from walk(nested)
+            elif section is not Config:
+                yield section, name, field.description
+
+    undocumented = [(section.__name__, name) for section, name, text in walk(Config) if not text]
+    assert undocumented == []
+
+
+def test_presets_name_themselves():
+    from importlib import resources
+
+    for name in presets():
+        text = (resources.files("lcm_distill") / "presets" / f"{name}.toml").read_text()
+        assert tomllib.loads(text)["preset"] == name
