@@ -30,7 +30,7 @@ lint: install
 	$(BIN)/lint-imports
 
 bench: install
-	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/network_and_cache.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache

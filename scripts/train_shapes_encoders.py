@@ -1,6 +1,6 @@
 """Train the stand-ins of the `shapes` default: VAE, text tower and metric network.
 
-    python scripts/train_shapes_encoders.py {vae,features,text} [--minutes 10] [--seed 0]
+    python scripts/train_shapes_encoders.py {vae,features,text} [--minutes 10] [--refine] [--seed 0]
 
 Pictures are drawn on the fly and never seen by `lcm evaluate`, which draws under another seed. `text` needs the
 metric network: its frozen features stand where CLIP has its image tower.
@@ -43,11 +43,11 @@ def schedule(minutes: float, rate: float, optimiser: torch.optim.Optimizer) -> I
         step += 1
 
 
-def train_vae(minutes: float) -> None:
-    """Fit the autoencoder by absolute error with a light pull of its latents to a standard normal."""
+def new_vae() -> nn.Module:
+    """The autoencoder, freshly initialised: 64 px to 8 x 8 latents of 8 channels."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 16, 48, 64),
@@ -55,16 +55,27 @@ def train_vae(minutes: float) -> None:
         latent_channels=8,
         norm_num_groups=4,
         sample_size=WIDTH,
-    ).to(memory_format=torch.channels_last)
+    )
+
+
+def train_vae(minutes: float, refine: bool) -> None:
+    """Fit the autoencoder by absolute error with a light pull of its latents to a standard normal.
+
+    `refine` goes on from the weights that ship, on whole pictures, with shape and background weighed more evenly.
+    """
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(assets.VAE, torch_dtype=torch.float32) if refine else new_vae()
+    vae = vae.to(memory_format=torch.channels_last)
     images, _ = pictures(20_000)
     optimiser = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     began = time.monotonic()
     for step in schedule(minutes, 2e-3, optimiser):
         # Crops cost a quarter and show an edge as a whole picture does; whole pictures come at the end.
-        cropped = time.monotonic() - began < 0.75 * 60 * minutes
+        cropped = not refine and time.monotonic() - began < 0.75 * 60 * minutes
         batch = images[torch.randint(len(images), (32,))].float() / 127.5 - 1
-        weight = foreground_weight(batch)
+        weight = 1 + (1 if refine else 5) * foreground(batch)
         if cropped:
             top, left = torch.randint(0, WIDTH // 2 + 1, (2,)).tolist()
             batch, weight = (x[..., top : top + WIDTH // 2, left : left + WIDTH // 2] for x in (batch, weight))
@@ -84,10 +95,10 @@ def train_vae(minutes: float) -> None:
     print("scaling factor", vae.config.scaling_factor, "channel means", latents.mean((0, 2, 3)).tolist())
 
 
-def foreground_weight(images: Tensor) -> Tensor:
-    """6 where a picture (B, 3, H, W) departs from its own median colour, else 1; (B, 1, H, W)."""
+def foreground(images: Tensor) -> Tensor:
+    """1 where a picture (B, 3, H, W) departs from its own median colour, else 0; (B, 1, H, W)."""
     background = images.flatten(2).median(dim=2).values[:, :, None, None]
-    return 1 + 5 * ((images - background).abs().amax(dim=1, keepdim=True) > 0.2).float()
+    return ((images - background).abs().amax(dim=1, keepdim=True) > 0.2).float()
 
 
 def train_features(minutes: float) -> None:
@@ -183,8 +194,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=["vae", "features", "text"])
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--refine", action="store_true", help="go on from the VAE that ships")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     np.random.seed(arguments.seed)
-    {"vae": train_vae, "features": train_features, "text": train_text}[arguments.network](arguments.minutes)
+    if arguments.network == "vae":
+        train_vae(arguments.minutes, arguments.refine)
+    else:
+        {"features": train_features, "text": train_text}[arguments.network](arguments.minutes)

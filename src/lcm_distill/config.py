@@ -288,11 +288,12 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {assignment}: write section.key=value")
     *tables, last = key.strip().split(".")
+    section = values
     for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
+        if not isinstance(section.setdefault(table, {}), dict):
             raise UserError(f"--set {assignment}: {table} is a value, not a section")
-    values[last] = _toml_value(text.strip())
+        section = section[table]
+    section[last] = _toml_value(text.strip())
 
 
 def _toml_value(text: str) -> Any:

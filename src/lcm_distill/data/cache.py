@@ -48,10 +48,11 @@ def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
     """The field's `zarr.json`. A row that was never written reads as NaN."""
     import zarr
     from zarr.codecs import Crc32cCodec
+    from zarr.storage import MemoryStore
 
     store: dict[str, Any] = {}
     zarr.create_array(
-        zarr.storage.MemoryStore(store),
+        MemoryStore(store),
         shape=(field.rows, *field.shape),
         chunks=(1, *field.shape),
         shards=(field.shard_rows, *field.shape),

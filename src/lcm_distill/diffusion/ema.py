@@ -7,7 +7,8 @@ from torch import nn
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Average <- decay * average + (1 - decay) * model, in place, for every parameter."""
     with torch.no_grad():
-        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
+            averaged.lerp_(current, 1 - decay)
 
 
 def power_decay(step: int, exponent: float) -> float:

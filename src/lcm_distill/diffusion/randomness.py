@@ -35,7 +35,7 @@ def stable_hash(text: str) -> int:
 def _draw(
     seed: int, stream: str, step: int, indices: Iterable[int], draw: Callable[[np.random.Generator], np.ndarray]
 ) -> Tensor:
-    return torch.from_numpy(np.stack([draw(_generator(seed, stream, step, int(index))) for index in indices]))
+    return torch.tensor(np.stack([draw(_generator(seed, stream, step, int(index))) for index in indices]))
 
 
 def _generator(seed: int, stream: str, step: int, index: int) -> np.random.Generator:

@@ -1,3 +1,6 @@
+# The types that diffusers declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false
 """Between pictures and latents: a variational autoencoder with the scaling its latents are served in."""
 
 from pathlib import Path
@@ -63,15 +66,22 @@ def load_image_encoder(name: str) -> ImageEncoder:
     Raises:
         UserError: the weights are neither on this machine nor can they be fetched.
     """
-    from diffusers import AutoencoderKL
-
     if name == "shapes":
-        return ImageEncoder(AutoencoderKL.from_pretrained(assets.VAE, torch_dtype=torch.float32))
+        return _open(assets.VAE)
     subfolder = "vae" if not Path(name).is_dir() or (Path(name) / "vae").is_dir() else None
     try:
-        return ImageEncoder(AutoencoderKL.from_pretrained(name, subfolder=subfolder))
+        return _open(name, subfolder)
     except (OSError, ValueError) as error:
         raise UserError(
             f"VAE {name!r} cannot be loaded: fetch it on a machine with network with "
             f"`hf download {name} --include 'vae/*' --local-dir DIR` and set encoders.vae to DIR"
         ) from error
+
+
+def _open(name: str | Path, subfolder: str | None = None) -> ImageEncoder:
+    from diffusers import AutoencoderKL
+
+    # The lean loading path needs `accelerate`, and weights that are stored in half precision are raised.
+    return ImageEncoder(
+        AutoencoderKL.from_pretrained(name, subfolder=subfolder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    )

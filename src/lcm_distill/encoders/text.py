@@ -1,8 +1,12 @@
+# The types that open_clip declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false
 """Captions to token embeddings, by the text tower of a CLIP."""
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +28,8 @@ class TextEncoder:
     def __init__(self, tower: nn.Module, tokenize: Tokenizer) -> None:
         self.tower = tower.eval().requires_grad_(False)
         self.tokenize = tokenize
-        self.context_length, self.width = tower.positional_embedding.shape
+        positions = cast(Tensor, tower.positional_embedding)
+        self.context_length, self.width = positions.shape
 
     def to(self, device: str | torch.device) -> "TextEncoder":
         """Move the weights; returns self."""
@@ -34,7 +39,7 @@ class TextEncoder:
     @torch.inference_mode()
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Captions to (B, context_length, width), float32."""
-        device = self.tower.positional_embedding.device
+        device = cast(Tensor, self.tower.positional_embedding).device
         return hidden_states(self.tower, self.tokenize(list(captions)).to(device)).float()
 
 
@@ -73,7 +78,7 @@ def load_text_encoder(name: str) -> TextEncoder:
     return TextEncoder(tower, tokenizer)
 
 
-def build_shapes_tower(config: dict[str, int]) -> nn.Module:
+def build_shapes_tower(config: dict[str, Any]) -> nn.Module:
     """The tiny text tower of `shapes`, freshly initialised, from its `config.json`."""
     from open_clip.transformer import TextTransformer
 

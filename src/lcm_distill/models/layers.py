@@ -1,6 +1,7 @@
 """The small parts MicroDiT is made of: norms, attention, feed-forward and scalar embedding."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +127,7 @@ class ScalarEmbedder(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
-        weights = self.mlp[0].weight
+        weights = _linear(self.mlp, 0).weight
         # Half precision would round a sinusoid's argument by whole degrees, so it is never used here.
         dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
         half = self.FREQUENCIES // 2
@@ -135,5 +136,52 @@ class ScalarEmbedder(nn.Module):
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(weights.dtype))
 
     def initialise(self) -> None:
-        nn.init.normal_(self.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.mlp[2].weight, std=0.02)
+        nn.init.normal_(_linear(self.mlp, 0).weight, std=0.02)
+        nn.init.normal_(_linear(self.mlp, 2).weight, std=0.02)
+
+    def initialise_to_zero(self) -> None:
+        """Whatever the value, the embedding starts as zero."""
+        self.initialise()
+        nn.init.zeros_(_linear(self.mlp, 2).weight)
+
+
+class Modulation(nn.Sequential):
+    """adaLN's map from the condition (B, in_dim) to (B, out_dim), zero at the start but for its bias."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(nn.GELU(approximate="tanh"), nn.Linear(in_dim, out_dim))
+
+    def initialise(self) -> None:
+        nn.init.zeros_(_linear(self, 1).weight)
+
+
+class PatchEmbedder(nn.Module):
+    """Non-overlapping patches to tokens: (B, C, H, W) -> (B, T, dim)."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.proj(latents).flatten(2).transpose(1, 2)
+
+    def initialise(self) -> None:
+        nn.init.xavier_uniform_(self.proj.weight.flatten(1))
+
+
+class CaptionEmbedder(nn.Module):
+    """Caption tokens to the network's width: (B, L, in_dim) -> (B, L, dim)."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.y_proj = Mlp(in_dim, dim)
+
+    def forward(self, captions: Tensor) -> Tensor:
+        return self.y_proj(captions)
+
+    def initialise(self) -> None:
+        self.y_proj.initialise()
+
+
+def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
+    return cast(nn.Linear, layers[index])

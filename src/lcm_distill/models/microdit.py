@@ -3,14 +3,19 @@
 Names of modules are the names in the published checkpoints; that is why some of them are terse.
 """
 
+from typing import Protocol, cast
+
 import torch
 from torch import Tensor, nn
 
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import (
+    CaptionEmbedder,
     CrossAttention,
     FeedForward,
     Mlp,
+    Modulation,
+    PatchEmbedder,
     ScalarEmbedder,
     SelfAttention,
     layer_norm,
@@ -48,12 +53,10 @@ class MicroDiT(nn.Module):
         dim = variant.dim
         self.register_buffer("pos_embed", grid_positions(dim, latent_size // self.patch_size, pos_interp_scale))
         self.register_buffer("mask_token", torch.zeros(1, 1, self.patch_size**2 * in_channels))
-        self.x_embedder = nn.Module()
-        self.x_embedder.proj = nn.Conv2d(in_channels, dim, self.patch_size, stride=self.patch_size)
+        self.x_embedder = PatchEmbedder(in_channels, dim, self.patch_size)
         self.t_embedder = ScalarEmbedder(dim)
         self.cfg_embedder = ScalarEmbedder(dim) if guidance_embedding else None
-        self.y_embedder = nn.Module()
-        self.y_embedder.y_proj = Mlp(caption_channels, dim)
+        self.y_embedder = CaptionEmbedder(caption_channels, dim)
         self.y_emb_preprocess = CaptionBlock(variant)
         self.pooled_y_emb_process = Mlp(dim, dim)
         self.patch_mixer = nn.ModuleList(DiTBlock(variant, layer, mixer=True) for layer in range(variant.mixer_depth))
@@ -85,9 +88,9 @@ class MicroDiT(nn.Module):
             ValueError: guidance was given to a network without a guidance embedder.
         """
         batch = latents.shape[0]
-        tokens = self.x_embedder.proj(latents).flatten(2).transpose(1, 2) + self.pos_embed
+        tokens = self.x_embedder(latents) + self.pos_embed
         captions = captions.squeeze(1) if captions.dim() == 4 else captions
-        captions = self.y_emb_preprocess(self.y_embedder.y_proj(captions))
+        captions = self.y_emb_preprocess(self.y_embedder(captions))
         condition = self.t_embedder(c_noise.expand(batch))
         condition = condition + self.pooled_y_emb_process(captions.mean(dim=1))
         if guidance is not None:
@@ -117,17 +120,21 @@ class MicroDiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
-        for embedder in (self.t_embedder, self.y_embedder.y_proj, self.pooled_y_emb_process):
-            embedder.initialise()
-        for block in (*self.patch_mixer, *self.blocks):
-            block.initialise()
-        self.y_emb_preprocess.initialise()
-        self.final_layer.initialise()
+        parts = (
+            self.x_embedder, self.t_embedder, self.y_embedder, self.pooled_y_emb_process, *self.patch_mixer,
+            *self.blocks, self.y_emb_preprocess, self.final_layer,
+        )  # fmt: skip
+        for part in cast(tuple[Initialised, ...], parts):
+            part.initialise()
         if self.cfg_embedder is not None:
             # A zero output makes a student that starts from a teacher equal to it, whatever the guidance.
-            self.cfg_embedder.initialise()
-            nn.init.zeros_(self.cfg_embedder.mlp[2].weight)
+            self.cfg_embedder.initialise_to_zero()
+
+
+class Initialised(Protocol):
+    """A module that knows how its weights start."""
+
+    def initialise(self) -> None: ...
 
 
 class DiTBlock(nn.Module):
@@ -148,7 +155,7 @@ class DiTBlock(nn.Module):
             if variant.has_experts(layer, mixer)
             else FeedForward(dim, hidden, variant.multiple_of)
         )
-        self.adaLN_modulation = nn.Sequential(nn.GELU(approximate="tanh"), nn.Linear(variant.dim, 6 * dim))
+        self.adaLN_modulation = Modulation(variant.dim, 6 * dim)
         self._out_std = 0.02 / (2 * (variant.depth if mixer else layer + 1)) ** 0.5
 
     def forward(self, x: Tensor, captions: Tensor, condition: Tensor) -> Tensor:
@@ -163,7 +170,7 @@ class DiTBlock(nn.Module):
     def initialise(self) -> None:
         for part in (self.attn, self.cross_attn, self.mlp):
             part.initialise(self._out_std)
-        nn.init.zeros_(self.adaLN_modulation[1].weight)
+        self.adaLN_modulation.initialise()
 
 
 class CaptionBlock(nn.Module):
@@ -194,14 +201,14 @@ class FinalLayer(nn.Module):
         super().__init__()
         self.norm_final = layer_norm(dim)
         self.linear = nn.Linear(dim, patch_values)
-        self.adaLN_modulation = nn.Sequential(nn.GELU(approximate="tanh"), nn.Linear(dim, 2 * dim))
+        self.adaLN_modulation = Modulation(dim, 2 * dim)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
     def initialise(self) -> None:
-        nn.init.zeros_(self.adaLN_modulation[1].weight)
+        self.adaLN_modulation.initialise()
         nn.init.zeros_(self.linear.weight)
 
 

@@ -45,13 +45,13 @@ VARIANTS = {
     # Not published: small enough for the embedded default to train on two cores.
     "MicroDiT_Nano_2": Variant(
         dim=128,
-        depth=6,
+        depth=4,
         head_dim=32,
         mixer_dim=128,
         mixer_depth=2,
         multiple_of=32,
-        mixer_mlp_ratio=2.0,
-        mlp_ratios=(0.5, 2.5),
+        mixer_mlp_ratio=1.5,
+        mlp_ratios=(0.5, 2.0),
         experts=4,
     ),
 }

@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 """The manifest: one Parquet part a task, written last. The part is the commit.
 
 Anyone may read the folder with DuckDB while workers add to it:

@@ -18,7 +18,7 @@ class Task:
 
     name: str
     fingerprint: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ class Progress:
     done: int
     total: int
     unit: str
-    counts: Mapping[str, float | int | str] = field(default_factory=dict)
+    counts: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     resumed: int = 0

@@ -112,14 +112,13 @@ def text_field(config: Config, captions: int, context_length: int) -> Field:
 def count_quarantined(manifest: Manifest, names: Sequence[str]) -> int:
     """Quarantined rows in the parts of the given tasks."""
     table = manifest.read([Task(name, "") for name in names])
-    return int(pc.sum(pc.equal(table["status"], QUARANTINED)).as_py() or 0)
+    return table.filter(pc.field("status") == QUARANTINED).num_rows
 
 
 def usable_samples(run: RunFolder, split: str) -> list[dict[str, Any]]:
-    """Row and caption row of every sample that the manifest calls ok, in order of row."""
-    table = open_manifest(run).read()
-    wanted = pc.and_(pc.equal(table["kind"], "image"), pc.equal(table["status"], OK))
-    table = table.filter(pc.and_(wanted, pc.equal(table["split"], split))).sort_by("row")
+    """Row, caption row and source of every sample that the manifest calls ok, in order of row."""
+    wanted = (pc.field("kind") == "image") & (pc.field("status") == OK) & (pc.field("split") == split)
+    table = open_manifest(run).read().filter(wanted).sort_by("row")
     return table.select(["row", "caption_row", "source"]).to_pylist()
 
 

@@ -1,0 +1,54 @@
+"""A small run of the embedded default, made once and shared."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcm_distill.config import Config, load_preset
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Progress
+
+SMALL = [
+    "data.pictures=72",
+    "data.valid_fraction=0.3",
+    "cache.shard_rows=16",
+    "encoders.batch_size=8",
+    "distill.steps=6",
+    "distill.batch_size=8",
+    "distill.checkpoint_every=2",
+    "evaluate.images=14",
+    "evaluate.shard_images=6",
+    "evaluate.batch_size=4",
+    "evaluate.teacher=[['heun', 3], ['euler', 2]]",
+    "evaluate.student_steps=[1, 2]",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    # Small tensors gain nothing from threads, and forked children must not inherit any.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Config:
+    return load_preset("shapes", SMALL)
+
+
+def run_all(config: Config, root: Path) -> list[Progress]:
+    """All three stages into `root`; returns everything they told."""
+    from lcm_distill.stages.distill import distill
+    from lcm_distill.stages.evaluate import evaluate
+    from lcm_distill.stages.precompute import precompute
+
+    run = RunFolder(root)
+    run.open(config)
+    return [report for stage in (precompute, distill, evaluate) for report in stage(config, run)]
+
+
+@pytest.fixture(scope="session")
+def finished_run(small_config, tmp_path_factory) -> RunFolder:
+    root = tmp_path_factory.mktemp("finished")
+    run_all(small_config, root)
+    return RunFolder(root)
