@@ -27,7 +27,7 @@ SMALL = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    # Small tensors gain nothing from threads, and forked children must not inherit any.
+    # Small tensors gain nothing from threads.
     torch.set_num_threads(1)
 
 

@@ -203,7 +203,8 @@ def _work(stages: list[str], choice: _Choice, as_json: bool, dry_run: bool) -> N
             return
         if config.data.source == "shapes":
             screen.print(
-                "[dim]shapes: stand-in data, encoders and teacher; its figures compare with each other only[/]"
+                "[dim]shapes: stand-in data, encoders and teacher; its figures compare with each other only[/]",
+                soft_wrap=True,
             )
         folder.open(config)
         for stage in stages:

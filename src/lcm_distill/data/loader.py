@@ -59,6 +59,6 @@ class ShuffledBatches:
         rows = self.rows[chosen]
         return Batch(
             rows,
-            torch.from_numpy(self.latents[rows].astype(np.float32)),
-            torch.from_numpy(self.captions[self.caption_rows[chosen]].astype(np.float32)),
+            torch.from_numpy(self.latents[rows]).float(),
+            torch.from_numpy(self.captions[self.caption_rows[chosen]]).float(),
         )

@@ -16,6 +16,10 @@ COLUMNS = (
     ("seconds_per_image", "seconds per image", "{:.4f}"),
 )
 
+CAPTION = (
+    "Distances are to real pictures of the captions drawn; row `real` is the distance of pictures of other captions."
+)
+
 
 def one_row_a_model(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of `metrics.parquet` with the figures of one way of drawing side by side, in order of appearance."""
@@ -28,7 +32,7 @@ def one_row_a_model(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def metrics_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Teacher and student beside each other."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     for _, heading, _ in COLUMNS:
         table.add_column(heading, justify="left" if heading in ("model", "sampler") else "right")
     for row in one_row_a_model(rows):

@@ -13,7 +13,7 @@ from lcm_distill.diffusion.consistency import consistency_loss, shrink_sigma
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function
-from lcm_distill.diffusion.randomness import normal, uniform
+from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas
 from lcm_distill.diffusion.solvers import SOLVERS
 from lcm_distill.models.checkpoint import serialise
@@ -59,6 +59,7 @@ def prepare(config: Config, run: RunFolder) -> Training:
     settings, sigma_data, sigma_min = config.distill, config.diffusion.sigma_data, config.diffusion.sigma_min
     batches = open_batches(config, run, settings.batch_size)
     teacher = load_teacher(config).to(device)
+    torch.manual_seed(stable_hash(f"student {config.seed}"))  # the guidance embedder's first layer is random
     student = student_from_teacher(config).to(device)
     target = copy.deepcopy(student).requires_grad_(False)
 

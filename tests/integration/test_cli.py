@@ -1,0 +1,130 @@
+"""The command line: exit codes, one-line errors, JSON, dry runs."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import duckdb
+import pytest
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+from tests.conftest import SMALL
+
+SMALL_OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
+
+
+def lcm(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from typer.testing import CliRunner; from lcm_distill.cli import app;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        "print(sorted({'torch', 'diffusers', 'open_clip', 'zarr', 'pyarrow', 'duckdb', 'numpy'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["precompute", "--set", "data.pictres=1"], "unknown key data.pictres: did you mean pictures?"),
+        (["run", "--preset", "shape"], "unknown preset 'shape'"),
+        (["distill", "--set", "model.teacher=nowhere.pt"], "nowhere.pt is missing"),
+        (["evaluate"], "run `lcm distill`"),
+        (["distill"], "run `lcm precompute`"),
+        (["status"], "config.toml is missing"),
+        (["precompute", "--preset", "microdit_xl_512"], "data.root is missing"),
+        (["precompute", "--preset", "shapes", "--config", "x.toml"], "exclude each other"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_code_2(tmp_path, arguments, message):
+    result = lcm(*arguments, "--run", tmp_path / "run")
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 2, result.output
+    assert last.startswith("lcm: ") and message in last
+
+
+@pytest.mark.parametrize("preset", ["shapes", "microdit_xl_512"])
+def test_dry_run_plans_everything_and_writes_nothing(tmp_path, preset):
+    result = lcm("run", "--preset", preset, "--run", tmp_path / "run", "--dry-run", "--json")
+    plan = json.loads(result.stdout)
+    assert list(plan) == ["precompute", "distill", "evaluate"]
+    assert not (tmp_path / "run").exists()
+    if preset == "microdit_xl_512":
+        assert plan["distill"]["parameters"] == 1_167_017_232
+        assert plan["precompute"]["latent_bytes_per_sample"] == 4 * 64 * 64 * 2
+
+
+def test_stages_one_by_one_then_status_and_inspect(tmp_path):
+    for stage in ("precompute", "distill", "evaluate"):
+        assert lcm(stage, *SMALL_OPTIONS, "--run", tmp_path, "--json").exit_code == 0
+    status = json.loads(lcm("status", "--run", tmp_path, "--json").stdout)
+    assert status["precompute"]["done"] == status["precompute"]["tasks"] > 5
+    assert status["distill"]["done"] == 6 and status["student"]
+    rows = json.loads(
+        lcm("inspect", "SELECT model, sampler, steps FROM metrics ORDER BY ALL", "--run", tmp_path, "--json").stdout
+    )
+    assert {"model": "student", "sampler": "consistency", "steps": 2} in rows
+    plain = duckdb.sql(
+        f"SELECT DISTINCT model, sampler, steps FROM '{tmp_path}/metrics.parquet' WHERE model != 'real'"
+    ).fetchall()
+    assert sorted(plain) == [
+        ("student", "consistency", 1),
+        ("student", "consistency", 2),
+        ("teacher", "euler", 2),
+        ("teacher", "heun", 3),
+    ]
+    assert "Fréchet distance" in lcm("evaluate", "--run", tmp_path).stdout  # settings come from the run folder
+
+
+def test_inspect_reads_the_run_and_nothing_else(finished_run):
+    refused = lcm("inspect", "SELECT * FROM read_csv('/etc/passwd')", "--run", finished_run.root)
+    assert refused.exit_code == 2 and "DuckDB" in refused.stderr
+    assert lcm("inspect", "SELEC 1", "--run", finished_run.root).exit_code == 2
+
+
+def test_other_settings_in_a_finished_run_are_refused(finished_run):
+    result = lcm("precompute", "--run", finished_run.root, "--set", "data.pictures=80")
+    assert result.exit_code == 2 and "choose another --run" in result.stderr
+    result = lcm("distill", "--run", finished_run.root, "--set", "distill.huber=0.5")
+    assert result.exit_code == 2 and "choose another --run" in result.stderr
+    assert lcm("evaluate", "--run", finished_run.root).exit_code == 0  # the refused settings left no trace
+
+
+def test_sample_writes_a_grid(tmp_path):
+    from PIL import Image
+
+    out = tmp_path / "grid.png"
+    result = lcm(
+        "sample", "a large red circle in the centre on a navy background", "--steps", 1, "--steps", 2, "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    with Image.open(out) as grid:
+        assert grid.size[0] > 2 * 128
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_in_one_line(tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        "from lcm_distill.cli import main; main()",
+        "run",
+        *SMALL_OPTIONS,
+        "--run",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "cache" / "manifest").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == "lcm: interrupted; the same command goes on from here"

@@ -1,0 +1,73 @@
+"""Bad records are set aside with their reason, counted, and the run completes."""
+
+import duckdb
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from lcm_distill.config import load_preset
+from lcm_distill.data.journeydb import ANNOTATIONS
+from lcm_distill.data.shapes_set import annotations_path, write_pictures
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.cache import open_batches, usable_samples
+from lcm_distill.stages.precompute import precompute
+from tests.conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A JourneyDB download of 24 pictures of which four are bad, and two bad annotation lines."""
+    root = tmp_path_factory.mktemp("journeydb")
+    lines = [line for _, line in write_pictures(root, seed=0, count=24, width=64)]
+    pictures = sorted((root / "data/train/imgs/000").glob("*.jpg"))
+    pictures[0].write_bytes(b"not a picture at all")
+    pictures[1].write_bytes(pictures[1].read_bytes()[:300])
+    pictures[2].unlink()
+    Image.new("RGB", (64, 20)).save(pictures[3])
+    lines[5:5] = ["{broken", '{"img_path": "./000/x.jpg"}']
+    annotations_path(root).write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
+    config = load_preset("shapes", [*SMALL, "data.source=journeydb", f"data.root='{damaged}'"])
+    run = RunFolder(tmp_path)
+    reports = list(precompute(config, run))
+    assert reports[-1].done == reports[-1].total and reports[-1].counts["quarantined"] == 6
+    rows = duckdb.sql(
+        f"SELECT kind, source, error, row FROM read_parquet('{run.cache}/manifest/*.parquet', union_by_name=true)"
+        " WHERE status = 'quarantined' ORDER BY error"
+    ).fetchall()
+    assert [error.split(":")[0] for _, _, error, _ in rows] == [
+        "malformed annotation", "malformed annotation", "missing file",
+        "not a picture", "too small", "unreadable picture",
+    ]  # fmt: skip
+    assert rows[0][1] == f"{ANNOTATIONS}:7" or rows[0][1] == f"{ANNOTATIONS}:6"
+    latents = zarr.open_array(run.cache / "latents_64", mode="r")[:]
+    bad = [row for kind, _, _, row in rows if kind == "image"]
+    assert np.isnan(latents[bad]).all()
+    assert np.isfinite(np.delete(latents, bad, axis=0)).all()
+    drawn = np.concatenate([open_batches(config, run, 8)[step].rows for step in range(9)])
+    assert set(drawn) == {sample["row"] for sample in usable_samples(run, "train")} and not set(drawn) & set(bad)
+
+
+def test_no_usable_picture_is_an_error(tmp_path):
+    root = tmp_path / "journeydb"
+    lines = [line for _, line in write_pictures(root, seed=0, count=3, width=64)]
+    for picture in root.rglob("*.jpg"):
+        picture.unlink()
+    annotations_path(root).write_text("\n".join(lines))
+    config = load_preset("shapes", [*SMALL, "data.source=journeydb", f"data.root='{root}'"])
+    with pytest.raises(UserError, match=r"no picture of .* could be used"):
+        list(precompute(config, RunFolder(tmp_path / "run")))
+
+
+def test_missing_download_is_explained(tmp_path):
+    for assignments, message in (
+        (["data.source=journeydb"], "data.root is missing"),
+        (["data.source=journeydb", f"data.root={tmp_path}"], "set data.root"),
+    ):
+        with pytest.raises(UserError, match=message):
+            list(precompute(load_preset("shapes", [*SMALL, *assignments]), RunFolder(tmp_path / "run")))

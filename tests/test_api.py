@@ -1,0 +1,102 @@
+"""Text in, pictures out."""
+
+import warnings
+
+import pytest
+import torch
+
+from lcm_distill import assets
+from lcm_distill.api import LatentConsistencyModel, create_latent_cm, create_latent_diffusion, open_model
+from lcm_distill.errors import UserError
+
+PROMPTS = [
+    "a large red circle in the centre on a navy background",
+    "a small blue star at the top left on a cream background",
+    "a medium green heart on the right on a slate background",
+]
+SHAPES = {
+    "vae_name": "shapes",
+    "text_encoder_name": "shapes",
+    "dit_arch": "MicroDiT_Nano_2",
+    "latent_res": 8,
+    "in_channels": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def student() -> LatentConsistencyModel:
+    return create_latent_cm(**SHAPES, dit_ckpt_path=assets.STUDENT, pos_interp_scale=1.0, p_mean=0, p_std=0.6).to("cpu")
+
+
+def test_pictures_are_rgb_in_zero_to_one(student):
+    images = student.generate(prompt=PROMPTS, num_inference_steps=4, guidance_scale=2.0, seed=2024)
+    assert images.shape == (3, 3, 64, 64) and images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_student_sees_its_caption(student):
+    red, blue = student.generate(PROMPTS[:2], 4, 2.0, seed=1)
+    assert red[0, 32, 32] > 0.6 and red[2, 32, 32] < 0.5
+    assert blue[:, -4:, -4:].mean() > 0.8  # cream
+
+
+def test_seed_zero_is_a_seed_and_none_differs(student):
+    draw = lambda seed: student.generate(PROMPTS[:1], 1, 2.0, seed=seed)  # noqa: E731
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+    assert not torch.equal(draw(None), draw(None))
+
+
+def test_a_picture_does_not_depend_on_its_batch(student):
+    together = student.generate(PROMPTS, 2, 2.0, seed=3)
+    alone = student.generate(PROMPTS[2], 2, 2.0, seed=3, image_ids=[2])
+    assert torch.allclose(together[2:], alone, atol=1 / 255)
+
+
+def test_teacher_and_its_unguided_form():
+    teacher = create_latent_diffusion(**SHAPES, dit_ckpt_path=assets.TEACHER)
+    guided, plain = (teacher.generate(PROMPTS[0], 4, scale, seed=0) for scale in (3.0, 1.0))
+    assert guided.shape == (1, 3, 64, 64) and not torch.allclose(guided, plain, atol=0.01)
+
+
+def test_steps_without_levels_of_their_own_waste_none(student):
+    for steps in (1, 2, 3, 5, 8):
+        sigmas = student.sigmas_for(steps)
+        assert len(sigmas) == steps and sigmas[0] == 80 and sigmas[-1] > 10 * student.levels.sigma_min
+
+
+def test_guidance_outside_the_trained_range_warns(student):
+    with pytest.warns(UserWarning, match="guidance 7 lies outside 1 to 3"):
+        student.generate(PROMPTS[0], 1, 7.0, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        student.generate(PROMPTS[0], 1, 3.0, seed=0)
+
+
+def test_shipped_and_trained_models_open(finished_run):
+    for where, role in (("shapes", "student"), ("shapes", "teacher"), (finished_run.root, "student")):
+        assert open_model(where, role).generate(PROMPTS[0], 1, 2.0, seed=0).shape == (1, 3, 64, 64)
+    with pytest.raises(UserError, match="give a run folder"):
+        open_model(finished_run.root / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": []}, "no prompt"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"guidance_scale": 0.5}, "guidance_scale is 0.5"),
+        ({"image_ids": [1, 2]}, "1 prompts and 2 image_ids"),
+    ],
+)
+def test_wrong_settings_are_refused(student, arguments, message):
+    with pytest.raises(UserError, match=message):
+        student.generate(**{"prompt": PROMPTS[0], "seed": 0, **arguments})
+
+
+# diffusers 0.42 passes huggingface_hub 2 an argument that is gone.
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument")
+def test_weights_that_cannot_be_fetched_name_the_remedy(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="hf download nobody/nothing"):
+        create_latent_cm(**{**SHAPES, "vae_name": "nobody/nothing"})

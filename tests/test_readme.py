@@ -1,0 +1,50 @@
+"""The README's examples run."""
+
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def in_run(finished_run, tmp_path, monkeypatch):
+    """A folder in which `runs/shapes` is the finished small run."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "shapes").symlink_to(finished_run.root)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_there_are_examples():
+    assert blocks("python") and blocks("sql") and blocks("sh")
+
+
+@pytest.mark.parametrize("query", blocks("sql"))
+def test_queries(in_run, query):
+    assert duckdb.sql(query).fetchall()
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(in_run, code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("sh") for line in block.splitlines() if line.startswith("lcm ")]
+)
+def test_commands(in_run, line):
+    import shlex
+
+    command, *arguments = shlex.split(line, comments=True)[1:]
+    expensive = command in ("run", "precompute", "distill", "evaluate", "pretrain")
+    result = CliRunner().invoke(app, [command, *arguments, *(["--dry-run"] if expensive else [])])
+    assert result.exit_code == 0, result.output
