@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,6 +149,7 @@ def inspect(
 
 def main() -> None:
     """Entry point of `lcm`."""
+    warnings.showwarning = lambda message, *_: print(f"lcm: {message}", file=sys.stderr)
     app()
 
 

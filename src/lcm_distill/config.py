@@ -3,11 +3,11 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -83,8 +83,9 @@ class ModelConfig(Section):
     """Width of a caption token's embedding."""
     pos_interp_scale: PositiveFloat = 1.0
     """Divides token positions; 2.0 runs a 256 px network at 512 px."""
-    teacher: str
-    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or `shapes` for the one that ships."""
+    teacher: str = Field(json_schema_extra=NOT_IDENTITY)
+    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or `shapes` for the one that ships. What the file
+    holds decides results, not where it lies: fingerprints take its hash."""
 
 
 class DiffusionConfig(Section):
@@ -226,6 +227,16 @@ class Config(Section):
         identity = {name: _identity(getattr(self, name)) for name in sections}
         return digest({"schema": SCHEMA_VERSION, "seed": self.seed, **identity})
 
+    def differences(self, other: "Config", sections: Iterable[str]) -> list[str]:
+        """`key = value, not other's` for every key of `sections` (or `seed`) that changes results and is not equal."""
+        ours, theirs = ({name: _identity(getattr(config, name)) for name in sections} for config in (self, other))
+        flat, other_flat = dict(_flatten(ours)), dict(_flatten(theirs))
+        return [
+            f"{key} = {flat.get(key)!r}, not {other_flat.get(key)!r}"
+            for key in sorted(flat.keys() | other_flat.keys())
+            if flat.get(key) != other_flat.get(key)
+        ]
+
     def to_toml(self) -> str:
         """The resolved configuration; loading it gives an equal one."""
         import tomli_w
@@ -333,3 +344,11 @@ def _identity(value: Any) -> Any:
         for name, field in fields.items()
         if field.json_schema_extra != NOT_IDENTITY
     }
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

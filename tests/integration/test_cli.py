@@ -8,9 +8,12 @@ import time
 
 import duckdb
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from lcm_distill import assets
 from lcm_distill.cli import app
+from lcm_distill.models.checkpoint import read_tensors
 from tests.conftest import SMALL
 
 SMALL_OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
@@ -90,12 +93,34 @@ def test_inspect_reads_the_run_and_nothing_else(finished_run):
     assert lcm("inspect", "SELEC 1", "--run", finished_run.root).exit_code == 2
 
 
-def test_other_settings_in_a_finished_run_are_refused(finished_run):
-    result = lcm("precompute", "--run", finished_run.root, "--set", "data.pictures=80")
-    assert result.exit_code == 2 and "choose another --run" in result.stderr
-    result = lcm("distill", "--run", finished_run.root, "--set", "distill.huber=0.5")
-    assert result.exit_code == 2 and "choose another --run" in result.stderr
-    assert lcm("evaluate", "--run", finished_run.root).exit_code == 0  # the refused settings left no trace
+@pytest.mark.parametrize(
+    ("command", "assignment", "message"),
+    [
+        ("precompute", "data.pictures=80", "pictures was made with data.pictures = 72, not 80: choose another --run"),
+        ("evaluate", "encoders.vae='other'", "cache was made with encoders.vae = 'shapes', not 'other'"),
+        ("evaluate", "seed=1", "was made with seed = 0, not 1"),
+        ("distill", "distill.huber=0.5", "distill was made with distill.huber = 0.03, not 0.5"),
+        ("evaluate", "diffusion.sigma_max=70", "distill was made with diffusion.sigma_max = 80.0, not 70.0"),
+    ],
+)
+def test_other_settings_in_a_finished_run_are_refused(finished_run, command, assignment, message):
+    before = finished_run.config.read_text()
+    result = lcm(command, "--run", finished_run.root, "--set", assignment)
+    assert result.exit_code == 2 and message in result.stderr
+    assert finished_run.config.read_text() == before
+
+
+def test_settings_that_change_no_result_may_change(finished_run):
+    assert lcm("distill", "--run", finished_run.root, "--set", "encoders.batch_size=3").exit_code == 0
+    assert lcm("distill", "--run", finished_run.root, "--set", "encoders.batch_size=8").exit_code == 0
+
+
+def test_another_teacher_is_refused(finished_run, tmp_path):
+    teacher = tmp_path / "teacher.safetensors"
+    save_file({name: 1.01 * tensor for name, tensor in read_tensors(assets.TEACHER).items()}, teacher)
+    result = lcm("distill", "--run", finished_run.root, "--set", f"model.teacher='{teacher}'")
+    assert result.exit_code == 2 and "was trained with other settings" in result.stderr
+    assert lcm("distill", "--run", finished_run.root, "--set", "model.teacher='shapes'").exit_code == 0
 
 
 def test_sample_writes_a_grid(tmp_path):

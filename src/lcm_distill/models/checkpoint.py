@@ -58,18 +58,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 METADATA = "lcm_distill"
 
 
-def serialise(model: torch.nn.Module, description: Mapping[str, Any], half: bool = False) -> bytes:
+def serialise(model: torch.nn.Module, description: Mapping[str, Any]) -> bytes:
     """Weights as a safetensors file in the published key layout, with a description to rebuild the model by.
 
     Args:
         description: JSON; `model` holds the arguments of `build`, `role` says teacher or student.
-        half: store float16, for weights that ship.
     """
     from safetensors.torch import save
 
-    tensors = {
-        name: (tensor.half() if half else tensor).cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     return save(tensors, {METADATA: json.dumps(description)})
 
 

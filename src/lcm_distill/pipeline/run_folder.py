@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, load_file
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans
 
@@ -30,13 +30,35 @@ class RunFolder:
         self.student = root / "student.safetensors"
         self.metrics = root / "metrics.parquet"
         self.grid = root / "grid.png"
+        self._settled_by = {
+            self.pictures: ("seed", "data"),
+            self.cache: ("seed", "data", "encoders", "cache"),
+            self.pretrain: ("seed", "model", "diffusion", "pretrain"),
+            self.distill: ("seed", "model", "diffusion", "distill"),
+        }
 
     def open(self, config: Config) -> None:
-        """Create the folder, clear what interrupted writers left, and record configuration and environment."""
+        """Create the folder, clear what interrupted writers left, and record configuration and environment.
+
+        Raises:
+            UserError: settings differ from those of work that is already here; nothing was changed.
+        """
+        self._refuse_other_settings(config)
         self.root.mkdir(parents=True, exist_ok=True)
         remove_orphans(self.root)
         commit_bytes(self.config, config.to_toml().encode())
         commit_bytes(self.environment, json.dumps(environment(), indent=2).encode())
+
+    def _refuse_other_settings(self, config: Config) -> None:
+        if not self.config.is_file():
+            return
+        stored = load_file(self.config)
+        for work, sections in self._settled_by.items():
+            differences = stored.differences(config, sections) if work.exists() else []
+            if differences:
+                raise UserError(
+                    f"{work} was made with {'; '.join(differences)}: choose another --run, or delete {work}"
+                )
 
     def require(self, path: Path, remedy: str) -> Path:
         """`path`, if it exists.

@@ -46,9 +46,8 @@ def describe_student(config: Config) -> dict[str, Any]:
 def fingerprint(config: Config) -> str:
     """Identity of the student that this configuration trains."""
     return digest([
-        config.fingerprint("diffusion", "distill"),
+        config.fingerprint("model", "diffusion", "distill"),
         cache_fingerprint(config),
-        config.model.arch,
         file_sha256(teacher_path(config)),
     ])  # fmt: skip
 

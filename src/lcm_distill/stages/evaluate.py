@@ -136,7 +136,7 @@ class Drawing:
         self.checkpoint = run.student if way.model == "student" else teacher_path(config)
         sigmas = config.evaluate.student_sigmas.get(way.steps) if way.model == "student" else None
         self.fingerprint = digest([
-            config.fingerprint("diffusion"), cache_fingerprint(config), file_sha256(self.checkpoint),
+            config.fingerprint("model", "diffusion"), cache_fingerprint(config), file_sha256(self.checkpoint),
             [way.sampler, way.steps, way.guidance, sigmas, config.evaluate.features], len(prompts),
         ])  # fmt: skip
         self.folder = run.evaluate / f"{way.name}-{self.fingerprint[:8]}"

@@ -50,6 +50,6 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Trainin
         captions = captions * kept[:, None, None]
         return denoising_loss(model, clean, noise, sigma, captions, levels.sigma_data).mean()
 
-    identity = digest([config.fingerprint("diffusion", "pretrain"), cache_fingerprint(config), config.model.arch])
+    identity = digest([config.fingerprint("model", "diffusion", "pretrain"), cache_fingerprint(config)])
     average = copy.deepcopy(model)
     return Training("pretrain", run.pretrain, identity, settings, model, average, loss)
