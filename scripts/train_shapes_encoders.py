@@ -63,10 +63,11 @@ def train_vae(minutes: float, refine: bool) -> None:
 
     `refine` goes on from the weights that ship, on whole pictures, with shape and background weighed more evenly.
     """
-    from diffusers import AutoencoderKL
+    from safetensors.torch import load_model
 
-    vae = AutoencoderKL.from_pretrained(assets.VAE, torch_dtype=torch.float32) if refine else new_vae()
-    vae = vae.to(memory_format=torch.channels_last)
+    vae = new_vae().to(memory_format=torch.channels_last)
+    if refine:
+        load_model(vae, assets.VAE / "diffusion_pytorch_model.safetensors")
     images, _ = pictures(20_000)
     optimiser = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
