@@ -38,10 +38,19 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where pictures and captions come from."""
 
-    source: Literal["shapes", "journeydb"]
-    """`journeydb`: a download of JourneyDB. `shapes`: the embedded default, drawn in the same layout."""
+    source: Literal["shapes", "journeydb", "coco", "folder", "webdataset", "parquet"]
+    """`journeydb`: a download of JourneyDB, extracted or not. `shapes`: the embedded default, drawn in the same layout.
+    `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: pictures with `metadata.jsonl`. `webdataset`: tar
+    archives. `parquet`: files with a column of picture bytes."""
     root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Folder that holds `data/train/...`. Unset with `shapes`, pictures are drawn into the run folder."""
+    """Folder of the data set; JourneyDB's holds `data/train/...`. Unset with `shapes`, pictures are drawn into the run
+    folder."""
+    archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
+    """Numbered archives of JourneyDB that are taken: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
+    captions: dict[str, PositiveFloat] | None = None
+    """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The draw depends on
+    the sample's name; where a record lacks the field, the next is taken. Unset: `prompt` (JourneyDB), `text`
+    (`folder`), `txt` (`webdataset`), `caption` (`parquet`); `coco` has its own."""
     pictures: PositiveInt = 8_000
     """How many pictures `shapes` draws. Other sources take all they find."""
     resolution: PositiveInt
@@ -50,6 +59,21 @@ class DataConfig(Section):
     """Pictures whose shorter side is below this many pixels are quarantined."""
     valid_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of distinct captions whose pictures are held out of training."""
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        if self.archives is not None and self.source != "journeydb":
+            raise ValueError(f"archives = {self.archives!r} goes with source journeydb, not {self.source}")
+        if self.captions is not None and (self.source == "coco" or not self.captions):
+            raise ValueError(f"captions = {self.captions} names no field of source {self.source}: leave it unset")
+        return self
+
+    def archive_numbers(self) -> frozenset[int] | None:
+        """What `archives` stands for; None for all."""
+        if self.archives is None:
+            return None
+        ranges = [part.split("-") for part in self.archives.split(",")]
+        return frozenset(number for ends in ranges for number in range(int(ends[0]), int(ends[-1]) + 1))
 
 
 class EncodersConfig(Section):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lcm_distill.data.journeydb import Annotation, BadAnnotation, read_annotations
+from lcm_distill.data.journeydb import JourneyDB
 from lcm_distill.data.shapes import BACKGROUNDS, COLOURS, POSITIONS, Scene, draw, render, scene_of
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
-from lcm_distill.data.transforms import load_square
+from lcm_distill.data.transforms import decode_square
 
 
 def test_a_picture_depends_on_seed_and_index_alone():
@@ -50,12 +50,9 @@ def test_longest_phrase_counts():
 
 def test_layout_is_journeydbs(tmp_path):
     lines = [line for _, line in write_pictures(tmp_path, seed=0, count=3, width=64)]
-    annotations_path(tmp_path).write_text("\n".join([*lines, "{broken", '{"prompt": "x"}', lines[0]]) + "\n")
-    records = list(read_annotations(tmp_path))
-    good = [record for record in records if isinstance(record, Annotation)]
-    bad = [record.error for record in records if isinstance(record, BadAnnotation)]
-    assert len(good) == 3 and scene_of(good[0].caption)
-    assert load_square(tmp_path / good[0].path, 64, 64)[0].shape == (64, 64, 3)
-    assert bad[0].startswith("malformed annotation: not JSON")
-    assert bad[1] == "malformed annotation: no img_path"
-    assert bad[2].startswith("duplicate picture")
+    annotations_path(tmp_path).write_text("\n".join(lines) + "\n")
+    source = JourneyDB(tmp_path, None, {"prompt": 1.0})
+    annotations = list(source.annotations())
+    assert [scene_of(annotation.caption) for annotation in annotations]
+    contents = dict(source.read([annotation.path for annotation in annotations]))
+    assert decode_square(contents[annotations[0].path], 64, 64)[0].shape == (64, 64, 3)

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcm_distill.data.transforms import UnusablePicture, load_square
+from lcm_distill.data.records import UnusablePicture
+from lcm_distill.data.transforms import decode_square
 
 
 def test_short_side_is_resized_and_the_centre_kept(tmp_path):
     pixels = np.zeros((100, 300, 3), np.uint8)
     pixels[:, 100:200] = (10, 200, 30)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    square, size = load_square(tmp_path / "wide.png", 50, 64)
+    square, size = decode_square((tmp_path / "wide.png").read_bytes(), 50, 64)
     assert size == (300, 100) and square.shape == (50, 50, 3)
     assert (square[25, 2:48] == (10, 200, 30)).all()
 
@@ -19,19 +20,20 @@ def test_short_side_is_resized_and_the_centre_kept(tmp_path):
 def test_transparency_lies_over_white(tmp_path):
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGBA", (64, 64), (255, 0, 0, 128)).save(tmp_path / "half.png")
-    assert (load_square(tmp_path / "clear.png", 64, 64)[0] == 255).all()
-    assert load_square(tmp_path / "half.png", 64, 64)[0][0, 0].tolist() == pytest.approx([255, 127, 127], abs=1)
+    assert (decode_square((tmp_path / "clear.png").read_bytes(), 64, 64)[0] == 255).all()
+    assert decode_square((tmp_path / "half.png").read_bytes(), 64, 64)[0][0, 0].tolist() == pytest.approx(
+        [255, 127, 127], abs=1
+    )
 
 
 def test_sixteen_bits_are_scaled_not_saturated(tmp_path):
     Image.fromarray(np.full((64, 64), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
-    assert (load_square(tmp_path / "deep.png", 64, 64)[0] == 100).all()
+    assert (decode_square((tmp_path / "deep.png").read_bytes(), 64, 64)[0] == 100).all()
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("absent.jpg", "missing file"),
         ("text.jpg", "not a picture"),
         ("cut.jpg", "unreadable"),
         ("tiny.png", "too small: 64x40"),
@@ -45,4 +47,4 @@ def test_unusable_pictures_say_why(tmp_path, name, reason):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (64, 40)).save(tmp_path / "tiny.png")
     with pytest.raises(UnusablePicture, match=reason):
-        load_square(tmp_path / name, 64, 64)
+        decode_square((tmp_path / name).read_bytes(), 64, 64)

@@ -41,12 +41,13 @@ def tasks_and_log(root, crash_at=None):
     tasks = [Task(f"t{number}", f"print{number}", {"number": number}) for number in range(4)]
     executed = []
 
-    def execute(task):
-        number = task.inputs["number"]
-        if number == crash_at:
-            raise Crash
-        executed.append(number)
-        return [{"row": number, "status": "ok"}], commit_bytes(root / f"file{number}", bytes(number + 1))
+    def execute(pending):
+        for task in pending:
+            number = task.inputs["number"]
+            if number == crash_at:
+                raise Crash
+            executed.append(number)
+            yield task, [{"row": number, "status": "ok"}], commit_bytes(root / f"file{number}", bytes(number + 1))
 
     return tasks, execute, executed
 

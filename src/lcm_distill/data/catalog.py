@@ -1,13 +1,14 @@
 """The catalog: one row a sample and one row a distinct caption. A row's number is its address for ever."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lcm_distill.data.journeydb import Annotation
+from lcm_distill.data.records import Annotation
 from lcm_distill.diffusion.randomness import stable_hash
 
 SAMPLES = pa.schema(
@@ -15,6 +16,28 @@ SAMPLES = pa.schema(
      ("caption_row", pa.int64()), ("split", pa.string())]
 )  # fmt: skip
 CAPTIONS = pa.schema([("row", pa.int64()), ("caption", pa.string()), ("split", pa.string())])
+RECORDS = pa.schema(
+    [("position", pa.int64()), ("parent", pa.string()), ("sample_id", pa.string()), ("path", pa.string()),
+     ("caption", pa.string()), ("split", pa.string())]
+)  # fmt: skip
+"""What is numbered: annotations as they come."""
+
+BATCH = 50_000
+
+NUMBERED = """
+CREATE TEMP TABLE records AS
+    SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY position) AS appearance FROM read_parquet($records);
+CREATE TEMP TABLE samples AS
+    SELECT row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption, split
+    FROM records WHERE appearance = 1;
+CREATE TEMP TABLE captions AS
+    SELECT row_number() OVER (ORDER BY min(row)) - 1 AS row, caption, any_value(split) AS split
+    FROM samples GROUP BY caption;
+"""
+ADDRESSED = """
+SELECT samples.row, sample_id, path, captions.row AS caption_row, samples.split
+FROM samples JOIN captions USING (caption) ORDER BY samples.row
+"""
 
 
 @dataclass(frozen=True)
@@ -25,27 +48,32 @@ class Catalog:
     captions: pa.Table
 
 
-def build_catalog(annotations: Iterable[Annotation], valid_fraction: float) -> Catalog:
-    """Number samples and distinct captions in order of appearance.
+def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scratch: Path) -> tuple[Catalog, list[str]]:
+    """Number samples and distinct captions.
 
-    A caption's split depends on its text alone, so pictures of one caption stay together and a longer data
-    set moves none of them.
+    Samples are numbered in order of their paths' parents, which are best read one after the other, and within a
+    parent in order of appearance; captions in order of their first sample. A caption's split depends on its text
+    alone, so pictures of one caption stay together and a longer data set moves none of them.
+
+    Args:
+        scratch: folder that DuckDB sorts in when memory is short.
+
+    Returns:
+        the catalog, and the names of samples that came again; the first of each was taken.
     """
-    rows: dict[str, int] = {}
-    samples = [
-        {
-            "row": row,
-            "sample_id": annotation.sample_id,
-            "path": annotation.path,
-            "caption_row": rows.setdefault(annotation.caption, len(rows)),
-            "split": split_of(annotation.caption, valid_fraction),
-        }
-        for row, annotation in enumerate(annotations)
-    ]
-    captions = [
-        {"row": row, "caption": caption, "split": split_of(caption, valid_fraction)} for caption, row in rows.items()
-    ]
-    return Catalog(pa.Table.from_pylist(samples, schema=SAMPLES), pa.Table.from_pylist(captions, schema=CAPTIONS))
+    import duckdb
+
+    records = scratch / "records.parquet"
+    with pq.ParquetWriter(records, RECORDS) as writer:
+        for table in _tables(annotations, valid_fraction):
+            writer.write_table(table)
+    with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": "2GB"}) as database:
+        for statement in NUMBERED.split(";")[:-1]:
+            database.execute(statement, {"records": str(records)} if "$records" in statement else None)
+        again = database.sql("SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position").fetchall()
+        samples = database.sql(ADDRESSED).to_arrow_table().cast(SAMPLES)
+        captions = database.sql("FROM captions ORDER BY row").to_arrow_table().cast(CAPTIONS)
+    return Catalog(samples, captions), [name for (name,) in again]
 
 
 def split_of(caption: str, valid_fraction: float) -> str:
@@ -66,3 +94,14 @@ def captions_path(cache: Path) -> Path:
 def read_catalog(cache: Path) -> Catalog:
     """The catalog of a cache."""
     return Catalog(pq.read_table(samples_path(cache)), pq.read_table(captions_path(cache)))
+
+
+def _tables(annotations: Iterable[Annotation], valid_fraction: float) -> Iterator[pa.Table]:
+    rows = (
+        {"position": position, "parent": str(PurePosixPath(annotation.path).parent),
+         "sample_id": annotation.sample_id, "path": annotation.path, "caption": annotation.caption,
+         "split": split_of(annotation.caption, valid_fraction)}
+        for position, annotation in enumerate(annotations)
+    )  # fmt: skip
+    while batch := list(islice(rows, BATCH)):
+        yield pa.Table.from_pylist(batch, schema=RECORDS)

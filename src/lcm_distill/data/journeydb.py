@@ -1,71 +1,111 @@
-"""JourneyDB's layout on disk: annotations as JSON lines, pictures in numbered folders."""
+"""JourneyDB as it lies on disk after download: numbered archives, extracted or not, and one file of annotations."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
-from lcm_distill.errors import UserError
+from lcm_distill.data.captions import choose_caption
+from lcm_distill.data.files import by_parent, leaves, read_files
+from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
+from lcm_distill.data.tars import DAMAGE, read_members
+from lcm_distill.errors import DataError, UserError
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
 IMAGES = "data/train/imgs"
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """One annotated picture: where it lies below the data set's root, and its caption."""
+class JourneyDB:
+    """The training part of JourneyDB.
 
-    sample_id: str
-    path: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class BadAnnotation:
-    """A line that is no annotation, and why."""
-
-    source: str
-    error: str
-
-
-def read_annotations(root: Path) -> Iterator[Annotation | BadAnnotation]:
-    """Every line of the annotation file, in order.
-
-    Raises:
-        UserError: there is no annotation file below `root`.
+    Args:
+        root: folder that holds `data/train`.
+        archives: numbers of the archives that are taken; None takes all.
+        captions: annotation fields that captions come from, with their shares.
     """
-    path = root / ANNOTATIONS
-    if not path.is_file():
-        raise UserError(f"{path} is missing: set data.root to the folder that holds JourneyDB's `data`")
-    seen: set[str] = set()
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            source = f"{ANNOTATIONS}:{number}"
-            try:
-                annotation = _parse(line)
-            except ValueError as error:
-                yield BadAnnotation(source, f"malformed annotation: {error}")
-                continue
-            if annotation.sample_id in seen:
-                yield BadAnnotation(source, f"duplicate picture {annotation.sample_id}")
-                continue
-            seen.add(annotation.sample_id)
-            yield annotation
+
+    def __init__(self, root: Path, archives: frozenset[int] | None, captions: Mapping[str, float]) -> None:
+        self.root, self.archives, self.captions = root, archives, captions
+
+    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+        """Every line of the annotation file that belongs to the chosen archives.
+
+        Raises:
+            UserError: there is no annotation file below the root.
+            DataError: its archive is damaged.
+        """
+        with _open_lines(self.root) as lines:
+            for number, line in enumerate(lines, start=1):
+                source = f"{ANNOTATIONS}:{number}"
+                try:
+                    annotation = self._parse(line)
+                except ValueError as error:
+                    yield BadAnnotation(source, f"malformed annotation: {error}")
+                    continue
+                if annotation is not None:
+                    yield annotation
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
+        """Pictures from extracted folders where there are any, else streamed from `NNN.tgz`."""
+        for folder, members in by_parent(paths):
+            archive = self.root / f"{folder}.tgz"
+            if archive.is_file() and not (self.root / folder).is_dir():
+                yield from read_members(archive, {_member(path): path for path in members})
+            else:
+                yield from read_files(self.root, members)
+
+    def _parse(self, line: bytes) -> Annotation | None:
+        """The annotation, or None when its archive was not chosen."""
+        record = _json_object(line)
+        path = record.get("img_path")
+        if not isinstance(path, str) or not path:
+            raise ValueError("no img_path")
+        if leaves(path):
+            raise ValueError(f"img_path {path} leaves the data set")
+        picture = PurePosixPath(path)
+        if self.archives is not None and not self._chosen(picture):
+            return None
+        caption = choose_caption(record, self.captions, picture.stem)
+        return Annotation(picture.stem, f"{IMAGES}/{picture}", caption)
+
+    def _chosen(self, picture: PurePosixPath) -> bool:
+        folder = picture.parent.name
+        return folder.isdecimal() and int(folder) in (self.archives or ())
 
 
-def _parse(line: bytes) -> Annotation:
+def _member(path: str) -> str:
+    """Name inside its archive: `NNN/<uuid>.jpg`."""
+    return "/".join(PurePosixPath(path).parts[-2:])
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
     try:
         record: Any = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
-    path, prompt = record.get("img_path"), record.get("prompt")
-    if not isinstance(path, str) or not path:
-        raise ValueError("no img_path")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError("no prompt")
-    if ".." in Path(path).parts or Path(path).is_absolute():
-        raise ValueError(f"img_path {path} leaves the data set")
-    return Annotation(Path(path).stem, f"{IMAGES}/{Path(path).as_posix()}", prompt.strip())
+    return record
+
+
+@contextmanager
+def _open_lines(root: Path) -> Iterator[IO[bytes]]:
+    """The annotation file, from its archive when it was not extracted."""
+    plain, packed = root / ANNOTATIONS, root / f"{ANNOTATIONS}.tgz"
+    if plain.is_file():
+        with plain.open("rb") as lines:
+            yield lines
+    elif packed.is_file():
+        try:
+            with tarfile.open(packed, "r|gz") as archive:
+                files = (archive.extractfile(member) for member in archive if member.isfile())
+                lines = next(files, None)
+                if lines is None:
+                    raise DataError(f"{packed} holds no file: download it again")
+                yield lines
+        except DAMAGE as error:
+            raise DataError(f"{packed} is damaged ({error}): download it again") from error
+    else:
+        raise UserError(f"{plain} and its .tgz are missing: set data.root to the folder that holds JourneyDB's `data`")

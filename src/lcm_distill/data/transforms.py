@@ -1,30 +1,26 @@
-"""From a picture file to the square array of pixels that is encoded."""
+"""From a picture file's bytes to the square array of pixels that is encoded."""
 
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-
-class UnusablePicture(Exception):
-    """A picture that cannot be used; the message is the reason that goes into the manifest."""
+from lcm_distill.data.records import UnusablePicture
 
 
-def load_square(path: Path, resolution: int, min_size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read, resize by the short side (bicubic, antialiased) and crop the centre.
+def decode_square(content: bytes, resolution: int, min_size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode, resize by the short side (bicubic, antialiased) and crop the centre.
 
     Returns:
-        uint8 (resolution, resolution, 3), RGB, and the (width, height) on disk.
+        uint8 (resolution, resolution, 3), RGB, and the (width, height) in the file.
 
     Raises:
-        UnusablePicture: the file is missing, unreadable, truncated or too small.
+        UnusablePicture: the picture is unreadable, truncated or too small.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(BytesIO(content)) as file:
             picture = ImageOps.exif_transpose(file)
             picture.load()
-    except FileNotFoundError as error:
-        raise UnusablePicture("missing file") from error
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else f"unreadable picture: {error}"
         raise UnusablePicture(reason) from error

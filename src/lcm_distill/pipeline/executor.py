@@ -7,8 +7,11 @@ from lcm_distill.pipeline.atomic import WrittenFile
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
-Execute = Callable[[Task], tuple[Sequence[Mapping[str, Any]], WrittenFile | None]]
-"""Does a task's work; returns its manifest rows and the file it wrote."""
+Outcome = tuple[Task, Sequence[Mapping[str, Any]], WrittenFile | None]
+"""A finished task, its manifest rows and the file it wrote."""
+
+Execute = Callable[[Sequence[Task]], Iterator[Outcome]]
+"""Does the work of tasks, in whatever order suits it; tells of each when its file is written."""
 
 
 def run_serially(tasks: Sequence[Task], manifest: Manifest, execute: Execute) -> Iterator[tuple[Task, bool]]:
@@ -23,7 +26,6 @@ def run_serially(tasks: Sequence[Task], manifest: Manifest, execute: Execute) ->
             yield task, True
         else:
             pending.append(task)
-    for task in pending:
-        rows, file = execute(task)
+    for task, rows, file in execute(pending):
         manifest.commit(task, rows, file)
         yield task, False

@@ -1,8 +1,9 @@
 """The cache of a run: its catalog, its manifest, the tasks that fill it, and the batches read from it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from lcm_distill.config import Config, digest
 from lcm_distill.data import catalog as catalogs
 from lcm_distill.data.cache import Field, FieldReader
 from lcm_distill.data.catalog import Catalog
-from lcm_distill.data.journeydb import Annotation, BadAnnotation, read_annotations
 from lcm_distill.data.loader import ShuffledBatches
-from lcm_distill.errors import UserError
-from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
+from lcm_distill.data.sources import open_source
+from lcm_distill.data.transforms import decode_square
+from lcm_distill.errors import DataError, UserError
+from lcm_distill.pipeline.atomic import TEMPORARY, commit_file
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
@@ -68,11 +71,12 @@ def build_catalog(config: Config, run: RunFolder) -> Catalog:
         raise UserError(
             f"{run.cache} was made with other data, encoder or cache settings: choose another --run, or delete it"
         )
-    good: list[Annotation] = []
     bad: list[BadAnnotation] = []
-    for annotation in read_annotations(source_root(config, run)):
-        (good if isinstance(annotation, Annotation) else bad).append(annotation)  # type: ignore[arg-type]
-    catalog = catalogs.build_catalog(good, config.data.valid_fraction)
+    records = open_source(config.data, source_root(config, run)).annotations()
+    run.cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=TEMPORARY, dir=run.cache) as scratch:
+        catalog, again = catalogs.build_catalog(_set_aside(records, bad), config.data.valid_fraction, Path(scratch))
+    bad += [BadAnnotation(name, "duplicate picture") for name in again]
     commit_file(catalogs.samples_path(run.cache), lambda path: pq.write_table(catalog.samples, path))
     commit_file(catalogs.captions_path(run.cache), lambda path: pq.write_table(catalog.captions, path))
     rows = [{"kind": "annotation", "source": line.source, "status": QUARANTINED, "error": line.error} for line in bad]
@@ -80,17 +84,26 @@ def build_catalog(config: Config, run: RunFolder) -> Catalog:
     return catalog
 
 
+def _set_aside(records: Iterable[Annotation | BadAnnotation], bad: list[BadAnnotation]) -> Iterator[Annotation]:
+    """The annotations; what is none goes into `bad`."""
+    for record in records:
+        if isinstance(record, Annotation):
+            yield record
+        else:
+            bad.append(record)
+
+
 def plan(config: Config, run: RunFolder, catalog: Catalog) -> list[Task]:
     """One task a shard: of captions first, then of pictures."""
-    tasks = []
+    tasks, fingerprint = [], cache_fingerprint(config)
     for kind, table, identity in (
         ("captions", catalog.captions, "caption"),
         ("images", catalog.samples, "path"),
     ):
-        inputs = table[identity].to_pylist()
-        for shard, start in enumerate(range(0, len(inputs), config.cache.shard_rows)):
-            stop = min(start + config.cache.shard_rows, len(inputs))
-            identity_hash = digest([cache_fingerprint(config), kind, start, inputs[start:stop]])
+        for shard, start in enumerate(range(0, len(table), config.cache.shard_rows)):
+            stop = min(start + config.cache.shard_rows, len(table))
+            inputs = table[identity].slice(start, stop - start).to_pylist()
+            identity_hash = digest([fingerprint, kind, start, inputs])
             tasks.append(
                 Task(f"{kind}-{shard:05d}", identity_hash, {"kind": kind, "shard": shard, "start": start, "stop": stop})
             )
@@ -120,6 +133,23 @@ def usable_samples(run: RunFolder, split: str) -> list[dict[str, Any]]:
     wanted = (pc.field("kind") == "image") & (pc.field("status") == OK) & (pc.field("split") == split)
     table = open_manifest(run).read().filter(wanted).sort_by("row")
     return table.select(["row", "caption_row", "source"]).to_pylist()
+
+
+def real_pictures(config: Config, run: RunFolder, paths: Sequence[str]) -> np.ndarray:
+    """Pictures of the data set, prepared as for encoding: uint8 (len(paths), H, W, 3), in the source's own order.
+
+    Raises:
+        DataError: a picture that was encoded cannot be read any more.
+    """
+    data, pictures = config.data, []
+    for path, content in open_source(data, source_root(config, run)).read(paths):
+        try:
+            if isinstance(content, UnusablePicture):
+                raise content
+            pictures.append(decode_square(content, data.resolution, data.min_size)[0])
+        except UnusablePicture as error:
+            raise DataError(f"{path}: {error}, though it was encoded before: put it back") from error
+    return np.stack(pictures)
 
 
 def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBatches:

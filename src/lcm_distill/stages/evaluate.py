@@ -19,7 +19,6 @@ from lcm_distill.api import LatentConsistencyModel, LatentDiffusion, TextToImage
 from lcm_distill.config import Config, digest
 from lcm_distill.data.catalog import read_catalog
 from lcm_distill.data.shapes import ATTRIBUTES, scene_of
-from lcm_distill.data.transforms import load_square
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.solvers import network_evaluations
 from lcm_distill.errors import UserError
@@ -27,12 +26,12 @@ from lcm_distill.metrics.captions import caption_hits
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.metrics.shapes_network import ShapesNetwork, load_shapes_network
 from lcm_distill.pipeline.atomic import WrittenFile, commit_file, commit_folder, file_sha256
-from lcm_distill.pipeline.executor import run_serially
+from lcm_distill.pipeline.executor import Outcome, run_serially
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder, source_commit
 from lcm_distill.pipeline.task import Progress, Task
 from lcm_distill.report.grid import labelled_grid
-from lcm_distill.stages.cache import cache_fingerprint, source_root, usable_samples
+from lcm_distill.stages.cache import cache_fingerprint, real_pictures, usable_samples
 from lcm_distill.stages.networks import teacher_path
 
 IMAGE_COLUMNS = pa.schema(
@@ -150,8 +149,12 @@ class Drawing:
             for start in range(0, count, size)
         ]
 
-    def execute(self, task: Task) -> tuple[list[dict[str, Any]], WrittenFile | None]:
-        """Draw one shard, measure it, and write pictures and features."""
+    def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Draw shards one after the other, measure each, and write its pictures and features."""
+        for task in tasks:
+            yield task, *self._draw_shard(task)
+
+    def _draw_shard(self, task: Task) -> tuple[list[dict[str, Any]], WrittenFile | None]:
         ids = list(range(task.inputs["start"], task.inputs["stop"]))
         pictures, seconds = self._draw(ids)
         shard = self.folder / task.name
@@ -288,9 +291,7 @@ def measure(
 
 def real_moments(config: Config, run: RunFolder, eye: ShapesNetwork, sources: Sequence[str]) -> Moments:
     """Moments of the features of real pictures, prepared as for encoding."""
-    root, data = source_root(config, run), config.data
-    pictures = np.stack([load_square(root / source, data.resolution, data.min_size)[0] for source in sources])
-    return Moments.of(torch.from_numpy(see(eye, pictures)[0]))
+    return Moments.of(torch.from_numpy(see(eye, real_pictures(config, run, sources))[0]))
 
 
 def side_by_side(drawings: Sequence["Drawing"], prompts: Sequence[Prompt]) -> Image.Image:

@@ -1,0 +1,90 @@
+"""Parquet files with a column of picture bytes and columns of text, as the hub's data sets have them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lcm_distill.data.captions import choose_caption
+from lcm_distill.data.files import by_parent
+from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
+from lcm_distill.errors import UserError
+
+BATCH_ROWS = 256
+
+
+class ParquetPictures:
+    """All `.parquet` files below a folder.
+
+    Args:
+        captions: columns that captions come from, with their shares.
+    """
+
+    def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
+        self.root, self.captions = root, captions
+
+    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+        """Every row of every file.
+
+        Raises:
+            UserError: there is no file, or a file has none of the caption columns or no column of pictures.
+        """
+        files = sorted(self.root.rglob("*.parquet"))
+        if not files:
+            raise UserError(f"{self.root} holds no .parquet file: set data.root to their folder")
+        for path in files:
+            yield from self._annotations_of(path)
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
+        """Pictures in order of row; a path is `file.parquet/row`."""
+        for name, run in by_parent(paths):
+            yield from _read_rows(self.root / name, {int(PurePosixPath(path).name): path for path in run})
+
+    def _annotations_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
+        where = path.relative_to(self.root).as_posix()
+        file = pq.ParquetFile(path)
+        _picture_column(path, file.schema_arrow)
+        columns = {field.partition(".")[0] for field in self.captions} & set(file.schema_arrow.names)
+        if not columns:
+            raise UserError(f"{path} has no column {' or '.join(self.captions)}: set data.captions to one it has")
+        row = 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=sorted(columns)):
+            for record in batch.to_pylist():
+                name = f"{where}/{row}"
+                try:
+                    yield Annotation(name, name, choose_caption(record, self.captions, name))
+                except ValueError as error:
+                    yield BadAnnotation(name, f"malformed annotation: {error}")
+                row += 1
+
+
+def _read_rows(path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
+    if not path.is_file():
+        yield from ((called, UnusablePicture("missing file")) for called in wanted.values())
+        return
+    file = pq.ParquetFile(path)
+    column = _picture_column(path, file.schema_arrow)
+    first = 0
+    for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
+        for offset, value in enumerate(batch[0] if any(first <= row < first + len(batch) for row in wanted) else ()):
+            called = wanted.get(first + offset)
+            if called is not None:
+                content = value.as_py()
+                content = content["bytes"] if isinstance(content, dict) else content
+                yield called, content if content else UnusablePicture("missing file")
+        first += len(batch)
+
+
+def _picture_column(path: Path, schema: pa.Schema) -> str:
+    """The one column of bytes, or of the hub's `{bytes, path}`."""
+    found = [field.name for field in schema if _holds_pictures(field.type)]
+    if len(found) != 1:
+        raise UserError(f"{path} has {len(found)} columns of bytes, where one column of pictures is looked for")
+    return found[0]
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -1,0 +1,51 @@
+"""What a data set hands over: captioned pictures, read in whatever order suits it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotated picture.
+
+    Attributes:
+        sample_id: its name, unique in the data set.
+        path: where it lies, as the source spells it. Pictures with the same parent are best read together.
+        caption: what it shows.
+    """
+
+    sample_id: str
+    path: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class BadAnnotation:
+    """A record that is no annotation, and why."""
+
+    source: str
+    error: str
+
+
+class UnusablePicture(Exception):
+    """A picture that cannot be used; the message is the reason that goes into the manifest."""
+
+
+class Source(Protocol):
+    """A data set on disk."""
+
+    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+        """Every record, in an order that does not change.
+
+        Raises:
+            UserError: the data set is not where it was looked for.
+        """
+        ...
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
+        """The files at `paths`: each is answered once, in an order of the source's own.
+
+        `paths` is consumed a parent at a time, so it may be as long as the data set.
+        """
+        ...

@@ -1,0 +1,36 @@
+"""The data sets that can be read, by the name that configuration gives them."""
+
+from pathlib import Path
+
+from lcm_distill.config import DataConfig
+from lcm_distill.data.coco import Coco
+from lcm_distill.data.folder import PictureFolder
+from lcm_distill.data.journeydb import JourneyDB
+from lcm_distill.data.parquet import ParquetPictures
+from lcm_distill.data.records import Source
+from lcm_distill.data.webdataset import WebDataset
+
+CAPTION_FIELDS = {
+    "journeydb": "prompt",
+    "shapes": "prompt",
+    "webdataset": "txt",
+    "parquet": "caption",
+    "folder": "text",
+}
+"""Where captions come from when configuration does not say."""
+
+
+def open_source(data: DataConfig, root: Path) -> Source:
+    """The data set at `root`."""
+    if data.source == "coco":
+        return Coco(root)
+    captions = data.captions or {CAPTION_FIELDS[data.source]: 1.0}
+    match data.source:
+        case "webdataset":
+            return WebDataset(root, captions)
+        case "parquet":
+            return ParquetPictures(root, captions)
+        case "folder":
+            return PictureFolder(root, captions)
+        case "journeydb" | "shapes":
+            return JourneyDB(root, data.archive_numbers(), captions)

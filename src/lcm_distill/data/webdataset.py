@@ -1,0 +1,93 @@
+"""WebDataset: tar archives in which `key.jpg` is a picture and `key.txt` or `key.json` says what it shows."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lcm_distill.data.captions import choose_caption
+from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
+from lcm_distill.data.tars import DAMAGE, read_members, stream_members
+from lcm_distill.errors import UserError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+TEXTS = (".txt", ".json")
+
+
+class WebDataset:
+    """All `.tar` archives below a folder.
+
+    A record's fields are those of its `.json`, and `txt` for its `.txt`.
+
+    Args:
+        captions: fields that captions come from, with their shares.
+    """
+
+    def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
+        self.root, self.captions = root, captions
+
+    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+        """Every record of every archive.
+
+        Raises:
+            UserError: there is no archive below the root.
+        """
+        archives = sorted(self.root.rglob("*.tar"))
+        if not archives:
+            raise UserError(f"{self.root} holds no .tar archive: set data.root to a WebDataset's folder")
+        for archive in archives:
+            yield from self._annotations_of(archive)
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
+        """Pictures streamed from their archives; a path is `archive.tar/member`."""
+        for archive, members in groupby(paths, key=_archive_of):
+            yield from read_members(self.root / archive, {path.removeprefix(f"{archive}/"): path for path in members})
+
+    def _annotations_of(self, archive: Path) -> Iterator[Annotation | BadAnnotation]:
+        where = archive.relative_to(self.root).as_posix()
+        pictures: dict[str, str] = {}
+        records: dict[str, dict[str, Any]] = {}
+
+        def is_text(name: str) -> bool:
+            key, suffix = _split(name)
+            if suffix in PICTURES:
+                pictures[key] = name
+            return suffix in TEXTS
+
+        try:
+            for name, content in stream_members(archive, is_text):
+                key, suffix = _split(name)
+                records.setdefault(key, {}).update(_fields(suffix, content))
+        except DAMAGE as error:
+            yield BadAnnotation(where, f"damaged archive: {error}")
+        for key, picture in pictures.items():
+            try:
+                caption = choose_caption(records.get(key, {}), self.captions, f"{where}/{key}")
+            except ValueError as error:
+                yield BadAnnotation(f"{where}/{key}", f"malformed annotation: {error}")
+                continue
+            yield Annotation(f"{where}/{key}", f"{where}/{picture}", caption)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A record's key ends at the first dot of the file's own name."""
+    path = PurePosixPath(name)
+    stem, dot, ending = path.name.partition(".")
+    return str(path.with_name(stem)) if stem else name, f".{ending.lower()}" if dot else ""
+
+
+def _fields(suffix: str, content: bytes) -> dict[str, Any]:
+    text = content.decode("utf-8", errors="replace")
+    if suffix == ".txt":
+        return {"txt": text}
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _archive_of(path: str) -> str:
+    archive, ending, _ = path.partition(".tar/")
+    return (archive + ending).removesuffix("/")
