@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from lcm_distill import assets
 from lcm_distill.errors import UserError
 
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names the hub's open_clip repositories give their weights."""
+
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
@@ -50,7 +53,7 @@ def hidden_states(tower: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def load_text_encoder(name: str) -> TextEncoder:
-    """The text tower called `name`: `shapes`, or `openclip:` and a name open_clip knows.
+    """The text tower called `name`: `shapes`, `openclip:hf-hub:ORGANISATION/NAME` or `openclip:local-dir:FOLDER`.
 
     Raises:
         UserError: the name has another form, or the weights are neither here nor can they be fetched.
@@ -59,23 +62,82 @@ def load_text_encoder(name: str) -> TextEncoder:
         return load_shapes_text_encoder(assets.TEXT_ENCODER)
     if not name.startswith("openclip:"):
         raise UserError(f"text encoder {name!r}: write `shapes` or `openclip:NAME`")
+    return _open_clip_encoder(name.removeprefix("openclip:"))
+
+
+def _open_clip_encoder(name: str) -> TextEncoder:
     import open_clip
 
-    model_name = name.removeprefix("openclip:")
     try:
-        clip = open_clip.create_model(model_name, require_pretrained=model_name.startswith("hf-hub:"))
-        tokenizer = open_clip.get_tokenizer(model_name)
+        tower = build_text_tower(name)
+        load_text_weights(tower, _weights_file(name))
+        tokenizer = open_clip.get_tokenizer(name)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"text encoder {name!r} cannot be loaded: fetch it on a machine with network with "
-            f"`hf download {model_name.removeprefix('hf-hub:')} --local-dir DIR` and set "
+            f"text encoder openclip:{name} cannot be loaded ({' '.join(str(error).split())[:200]}): fetch it on a "
+            f"machine with network with `hf download {name.removeprefix('hf-hub:')} --local-dir DIR` and set "
             "encoders.text to openclip:local-dir:DIR"
         ) from error
-    # Models with a text tower of their own keep it under `.text`; plain CLIP has its parts at the top.
-    tower = getattr(clip, "text", clip)
-    if tower is clip:
-        del clip.visual
     return TextEncoder(tower, tokenizer)
+
+
+def build_text_tower(name: str) -> nn.Module:
+    """The text tower of an open_clip model, freshly initialised; its image tower, most of the weights, is not built.
+
+    Raises:
+        ValueError: open_clip knows no such model.
+    """
+    import open_clip
+    from open_clip.model import _build_text_tower
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise ValueError("open_clip knows no such model")
+    return _build_text_tower(config["embed_dim"], config["text_cfg"], config.get("quick_gelu", False))
+
+
+def load_text_weights(tower: nn.Module, path: Path) -> None:
+    """Load the text tower's share of a whole CLIP's weights, strictly; of a `.safetensors` the rest is not even read.
+
+    Raises:
+        RuntimeError: weights are missing, unexpected or of another shape.
+    """
+    wanted = set(tower.state_dict())
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(name) for name in file.keys() if (key := _text_key(name)) in wanted}  # noqa: SIM118
+    else:
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        tensors = {key: tensor for name, tensor in stored.items() if (key := _text_key(name)) in wanted}
+    # The mask is a constant that older files carry and newer ones leave out.
+    tensors.setdefault("attn_mask", tower.state_dict().get("attn_mask"))
+    tower.load_state_dict({name: tensor for name, tensor in tensors.items() if name in wanted})
+
+
+def _text_key(name: str) -> str:
+    """Models with a text tower of their own keep it under `text.`; plain CLIP has its parts at the top."""
+    return name.removeprefix("text.")
+
+
+def _weights_file(name: str) -> Path:
+    """Where a model's weights lie, fetched from the hub if need be.
+
+    Raises:
+        OSError: they are neither here nor can they be fetched.
+    """
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    location, _, where = name.partition(":")
+    if location == "hf-hub":
+        return Path(download_pretrained_from_hf(where))
+    if location != "local-dir":
+        raise ValueError("write hf-hub:ORGANISATION/NAME or local-dir:FOLDER")
+    found = [path for file in WEIGHTS if (path := Path(where) / file).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{where} holds no {' or '.join(WEIGHTS)}")
+    return found[0]
 
 
 def build_shapes_tower(config: dict[str, Any]) -> nn.Module:
