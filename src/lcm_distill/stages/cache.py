@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from lcm_distill.config import Config, digest
 from lcm_distill.data import catalog as catalogs
-from lcm_distill.data.cache import Field, FieldReader
+from lcm_distill.data.cache import Field
 from lcm_distill.data.catalog import Catalog
 from lcm_distill.data.journeydb import Annotation, BadAnnotation, read_annotations
 from lcm_distill.data.loader import ShuffledBatches
+from lcm_distill.data.reader import FieldReader
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
