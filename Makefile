@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-all lint bench clean
+.PHONY: install demo test test-all lint bench bench-cache clean
 
 install: $(VENV)/.installed
 
@@ -32,5 +32,14 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/network_and_cache.py
 
+bench-cache: .venv-bench/.installed
+	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py
+
+# Peers pin old releases of what we use, hence an environment of their own.
+.venv-bench/.installed: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench runs build dist .pytest_cache .ruff_cache

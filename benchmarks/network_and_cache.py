@@ -14,7 +14,8 @@ import zarr
 from torch import Tensor
 from torch.nn import functional
 
-from lcm_distill.data.cache import Field, FieldReader, describe, encode_shard
+from lcm_distill.data.cache import Field, describe, encode_shard
+from lcm_distill.data.reader import FieldReader
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.pipeline.atomic import commit_bytes
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import zarr
 
-from lcm_distill.data.cache import Field, FieldReader, describe, encode_shard
+from lcm_distill.data import reader as reader_module
+from lcm_distill.data import shard_files
+from lcm_distill.data.buffers import Buffers
+from lcm_distill.data.cache import Field, describe, encode_shard
+from lcm_distill.data.reader import FieldReader
 from lcm_distill.errors import DataError
 from lcm_distill.pipeline.atomic import commit_bytes
 
@@ -43,23 +47,88 @@ def test_shards_are_byte_for_byte_those_of_zarr(cache, rows, tmp_path_factory):
         assert ours == theirs
 
 
+@pytest.fixture(params=["direct", "mapped"])
+def file_kind(request, monkeypatch):
+    kind = {"direct": shard_files.DirectFile, "mapped": shard_files.MappedFile}[request.param]
+    monkeypatch.setattr(shard_files, "ShardFile", kind)
+
+
+@pytest.mark.parametrize("wanted", [range(23), [7, 8, 6, 9], [22, 0, 5, 9, 9, 15], [3], []])
+def test_reader_equals_zarr(cache, file_kind, wanted):
+    theirs = zarr.open_array(cache / FIELD.name, mode="r")[:][list(wanted)]
+    ours = FieldReader(cache, FIELD)[np.array(wanted, int)]
+    assert ours.dtype == np.float16
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_many_threads_and_few_open_files_change_nothing(cache, rows, monkeypatch):
+    monkeypatch.setattr(reader_module, "THREAD_BYTES", 1024)
+    monkeypatch.setattr(reader_module, "OPEN_SHARDS", 1)
+    monkeypatch.setattr(reader_module, "RUN_ROWS", 3)
+    reader = FieldReader(cache, FIELD)
+    for seed in range(20):
+        wanted = np.random.default_rng(seed).integers(0, 23, 60)
+        np.testing.assert_array_equal(reader[wanted], rows[wanted])
+
+
+def test_what_is_held_is_never_written_over(cache, rows):
+    reader = FieldReader(cache, FIELD)
+    held = [reader[np.arange(start, start + 6)][1:, 0] for start in range(17)]  # views of what was returned
+    for start, view in enumerate(held):
+        np.testing.assert_array_equal(view, rows[start + 1 : start + 6, 0])
+
+
+def test_memory_is_used_again_once_free():
+    buffers = Buffers()
+    first = buffers.empty((4, 8))
+    address, view = first.ctypes.data, first.view(np.float16)[1:]
+    del first
+    assert buffers.empty((4, 8)).ctypes.data != address
+    del view
+    assert address in {array.ctypes.data for array in [buffers.empty((4, 8)) for _ in range(2)]}
+
+
+@pytest.mark.parametrize("row", [-1, 23])
+def test_rows_that_are_not_there_are_refused(cache, row):
+    with pytest.raises(IndexError, match="rows 0 to 22"):
+        FieldReader(cache, FIELD)[np.array([1, row])]
+
+
+def test_damaged_index_is_refused(cache, file_kind):
+    path = FIELD.shard_path(cache, 0)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path} has an index"):
+        FieldReader(cache, FIELD)[np.array([0])]
+
+
+def test_shard_cut_short_after_it_was_opened_is_named(cache, monkeypatch):
+    monkeypatch.setattr(shard_files, "ShardFile", shard_files.DirectFile)
+    path, reader = FIELD.shard_path(cache, 1), FieldReader(cache, FIELD)
+    reader[np.array([8])]
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(DataError, match=f"{path}: row 9 is cut short"):
+        reader[np.array([8, 9])]
+
+
 def test_reader_gathers_any_rows(cache, rows):
     wanted = np.array([22, 0, 5, 9, 9, 15])
     np.testing.assert_array_equal(FieldReader(cache, FIELD)[wanted], rows[wanted])
 
 
-def test_flipped_bit_is_named(cache):
+def test_flipped_bit_is_named(cache, file_kind):
     path = FIELD.shard_path(cache, 1)
     content = bytearray(path.read_bytes())
     content[3 * (FIELD.row_bytes + 4) + 17] ^= 1
     path.write_bytes(content)
     reader = FieldReader(cache, FIELD)
     reader[np.array([8, 9, 10])]
-    with pytest.raises(DataError, match="row 11 does not match its checksum"):
+    with pytest.raises(DataError, match=f"{path}: row 11 does not match its checksum"):
         reader[np.array([10, 11])]
 
 
-def test_missing_and_short_shards_are_refused(cache):
+def test_missing_and_short_shards_are_refused(cache, file_kind):
     path = FIELD.shard_path(cache, 2)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="cut short"):

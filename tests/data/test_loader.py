@@ -1,6 +1,8 @@
 """Batches are functions of their step."""
 
 import numpy as np
+import pytest
+import torch
 
 from lcm_distill.data.loader import ShuffledBatches
 
@@ -33,3 +35,26 @@ def test_caption_belongs_to_its_sample():
     batch = batches()[1]
     np.testing.assert_array_equal(batch.captions[:, 0], batch.rows / 2 + 50)
     np.testing.assert_array_equal(batch.latents[:, 0], batch.rows)
+
+
+def test_batches_reach_the_network_in_float32():
+    batch = batches()[0]
+    latents, captions = batch.to(torch.device("cpu"))
+    assert latents.dtype == captions.dtype == torch.float32
+    np.testing.assert_array_equal(captions, batch.captions)
+
+
+def test_error_of_the_batch_read_ahead_comes_when_that_batch_is_asked_for():
+    class Broken(Rows):
+        def __getitem__(self, rows):
+            if 0 in rows:
+                raise ValueError("row 0 is broken")
+            return super().__getitem__(rows)
+
+    drawn = np.concatenate([batches()[step].rows for step in range(5)])
+    bad = int(np.flatnonzero(drawn == 0)[0]) // 4
+    broken = ShuffledBatches(Broken(), Rows(), np.arange(10) * 2, np.arange(10) + 50, batch_size=4, seed=0)
+    for step in range(bad):
+        broken[step]
+    with pytest.raises(ValueError, match="row 0"):
+        broken[bad]

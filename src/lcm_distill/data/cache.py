@@ -1,10 +1,11 @@
-"""The latent cache: Zarr v3 arrays whose shards are written whole and read without Zarr.
+"""The latent cache on disk: Zarr v3 arrays whose shards are written whole.
 
 A field is one array with one row a chunk and `shard_rows` rows a shard, float16, each chunk followed by its
 CRC-32C. Row i of a shard then starts at (i % shard_rows) * (row bytes + 4), which the shard's own index confirms.
 """
 
 import functools
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-
-from lcm_distill.errors import DataError
 
 CHECKSUM = 4
 ABSENT = 2**64 - 1
@@ -32,7 +31,12 @@ class Field:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row of float16, without its checksum."""
-        return 2 * int(np.prod(self.shape))
+        return 2 * math.prod(self.shape)
+
+    @property
+    def stride(self) -> int:
+        """Bytes from a row's start to the next one's."""
+        return self.row_bytes + CHECKSUM
 
     @property
     def shards(self) -> int:
@@ -66,64 +70,33 @@ def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
     return store["zarr.json"].to_bytes()
 
 
-def encode_shard(field: Field, rows: np.ndarray) -> tuple[bytes, list[int]]:
+def encode_shard(field: Field, rows: np.ndarray) -> tuple[memoryview, list[int]]:
     """A shard file's bytes, and the checksum of each row.
 
     Args:
         rows: float16 (n, *field.shape), the shard's first n rows; only the last shard has fewer than
             `shard_rows`.
     """
-    stride = field.row_bytes + CHECKSUM
-    payloads = [row.tobytes() for row in np.ascontiguousarray(rows)]
-    checksums = [google_crc32c.value(payload) for payload in payloads]
-    body = b"".join(p + struct.pack("<I", c) for p, c in zip(payloads, checksums, strict=True))
+    index = encode_index(field, len(rows))
+    content = np.empty(len(rows) * field.stride + len(index), np.uint8)
+    slots = content[: len(rows) * field.stride].reshape(len(rows), field.stride)
+    sealed = slots.view()
+    sealed.flags.writeable = False  # google_crc32c takes nothing that may change under it
+    checksums = []
+    for row, slot, written in zip(rows, slots, sealed, strict=True):
+        slot[: field.row_bytes].view(np.float16).reshape(field.shape)[...] = row
+        # At once, while the row is in the processor's cache.
+        checksums.append(google_crc32c.value(written[: field.row_bytes]))
+    slots[:, field.row_bytes :] = np.array(checksums, "<u4").view(np.uint8).reshape(-1, CHECKSUM)
+    content[slots.size :] = np.frombuffer(index, np.uint8)
+    return content.data, checksums
+
+
+@functools.lru_cache(maxsize=8)
+def encode_index(field: Field, present: int) -> bytes:
+    """The end of a shard file whose first `present` rows are there: where each row lies, and a checksum of that."""
     index = np.full((field.shard_rows, 2), ABSENT, dtype="<u8")
-    index[: len(rows), 0] = np.arange(len(rows)) * stride
-    index[: len(rows), 1] = stride
-    tail = index.tobytes()
-    return body + tail + struct.pack("<I", google_crc32c.value(tail)), checksums
-
-
-class FieldReader:
-    """Random access to the rows of a field, checksums verified.
-
-    Raises:
-        DataError: a shard is absent or laid out otherwise than `encode_shard` does it.
-    """
-
-    def __init__(self, cache: Path, field: Field) -> None:
-        self.cache, self.field = cache, field
-        self._shard = functools.cache(self._open_shard)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Rows by number, float16 (len(rows), *shape).
-
-        Raises:
-            DataError: a row's bytes do not match their checksum; the message names shard and row.
-        """
-        field, gathered = self.field, np.empty((len(rows), self.field.row_bytes + CHECKSUM), np.uint8)
-        shards, places = np.divmod(np.asarray(rows), field.shard_rows)
-        for shard in np.unique(shards):
-            chosen = shards == shard
-            gathered[chosen] = self._shard(int(shard))[places[chosen]]
-        for row, stored in zip(rows, gathered, strict=True):
-            if google_crc32c.value(stored[:-CHECKSUM].tobytes()) != int.from_bytes(
-                stored[-CHECKSUM:].tobytes(), "little"
-            ):
-                path = field.shard_path(self.cache, int(row) // field.shard_rows)
-                raise DataError(f"{path}: row {row} does not match its checksum: delete the file and precompute again")
-        payload = np.ascontiguousarray(gathered[:, :-CHECKSUM])
-        return payload.view(np.float16).reshape(len(rows), *field.shape)
-
-    def _open_shard(self, shard: int) -> np.ndarray:
-        field, path = self.field, self.field.shard_path(self.cache, shard)
-        present = min(field.shard_rows, field.rows - shard * field.shard_rows)
-        stride = field.row_bytes + CHECKSUM
-        tail = 16 * field.shard_rows + CHECKSUM
-        if not path.is_file() or path.stat().st_size != present * stride + tail:
-            raise DataError(f"{path} is missing or cut short: delete it and precompute again")
-        content = np.memmap(path, np.uint8, mode="r")
-        index = content[-tail:-CHECKSUM].view("<u8").reshape(field.shard_rows, 2)
-        if not np.array_equal(index[:present, 0], np.arange(present) * stride):
-            raise DataError(f"{path} has rows in another order than this reader knows: precompute again")
-        return content[: present * stride].reshape(present, stride)
+    index[:present, 0] = np.arange(present) * field.stride
+    index[:present, 1] = field.stride
+    table = index.tobytes()
+    return table + struct.pack("<I", google_crc32c.value(table))

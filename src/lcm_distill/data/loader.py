@@ -1,5 +1,6 @@
 """Batches for training: a global shuffle over the cache that any step can be asked for."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcm_distill.data.cache import FieldReader
+from lcm_distill.data.reader import FieldReader
 from lcm_distill.diffusion.randomness import permutation
 
 
@@ -17,19 +18,23 @@ class Batch:
 
     Attributes:
         rows: (B,), the samples' rows in the cache, which address their randomness.
-        latents: (B, C, h, w), float32. captions: (B, L, width), float32.
+        latents: (B, C, h, w), float16. captions: (B, L, width), float16.
     """
 
     rows: np.ndarray
     latents: Tensor
     captions: Tensor
 
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Latents and captions on a device, float32; they travel as the float16 they are stored as."""
+        return self.latents.to(device).float(), self.captions.to(device).float()
+
 
 class ShuffledBatches:
     """Every sample once an epoch, in an order that depends on (seed, epoch) alone.
 
     A batch is a function of its step, so there is no position to save. A batch at the seam of two epochs takes
-    from both.
+    from both. While a batch is used the next one is read.
 
     Args:
         latents, captions: readers of the two fields.
@@ -50,15 +55,19 @@ class ShuffledBatches:
         self.batch_size = batch_size
         # Two epochs are alive at a seam.
         self._order = lru_cache(maxsize=2)(lambda epoch: permutation(seed, "batches", epoch, len(rows)))
+        self._thread = ThreadPoolExecutor(1, "next-batch")
+        self._next: tuple[int, Future[Batch]] | None = None
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
+        ahead = self._next
+        batch = ahead[1].result() if ahead and ahead[0] == step else self._read(step)
+        self._next = step + 1, self._thread.submit(self._read, step + 1)
+        return batch
+
+    def _read(self, step: int) -> Batch:
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, offsets = np.divmod(places, len(self.rows))
-        chosen = np.array([self._order(int(epoch))[offset] for epoch, offset in zip(epochs, offsets, strict=True)])
-        rows = self.rows[chosen]
-        return Batch(
-            rows,
-            torch.from_numpy(self.latents[rows]).float(),
-            torch.from_numpy(self.captions[self.caption_rows[chosen]]).float(),
-        )
+        chosen = np.concatenate([self._order(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)])
+        rows, caption_rows = self.rows[chosen], self.caption_rows[chosen]
+        return Batch(rows, torch.from_numpy(self.latents[rows]), torch.from_numpy(self.captions[caption_rows]))

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,10 @@ def commit_bytes(path: Path, content: bytes | bytearray | memoryview) -> Written
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
 
-    commit_file(path, write)
-    return WrittenFile(path, len(content), hashlib.sha256(content).hexdigest())
+    with ThreadPoolExecutor(1) as threads:
+        digest = threads.submit(hashlib.sha256, content)  # takes as long as writing, so beside it
+        commit_file(path, write)
+    return WrittenFile(path, len(content), digest.result().hexdigest())
 
 
 def commit_file(path: Path, write: Callable[[Path], None]) -> None:

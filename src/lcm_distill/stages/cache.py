@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from lcm_distill.config import Config, digest
 from lcm_distill.data import catalog as catalogs
-from lcm_distill.data.cache import Field, FieldReader
+from lcm_distill.data.cache import Field
 from lcm_distill.data.catalog import Catalog
 from lcm_distill.data.loader import ShuffledBatches
+from lcm_distill.data.reader import FieldReader
 from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
 from lcm_distill.data.sources import open_source
 from lcm_distill.data.transforms import decode_square

@@ -64,7 +64,7 @@ def prepare(config: Config, run: RunFolder) -> Training:
 
     def loss(step: int) -> Tensor:
         batch = batches[step]
-        clean, captions = batch.latents.to(device), batch.captions.to(device)
+        clean, captions = batch.to(device)
         noise = normal(config.seed, "distill noise", step, batch.rows, clean.shape[1:]).to(device)
         sigma, guidance = (draw.to(device) for draw in draw_levels(config, settings, step, batch.rows))
         return consistency_loss(

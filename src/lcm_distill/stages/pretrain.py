@@ -42,7 +42,7 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Trainin
 
     def loss(step: int) -> Tensor:
         batch = batches[step]
-        clean, captions = batch.latents.to(device), batch.captions.to(device)
+        clean, captions = batch.to(device)
         noise = normal(seed, "pretrain noise", step, batch.rows, clean.shape[1:]).to(device)
         draws = normal(seed, "pretrain sigma", step, batch.rows, ()).to(device)
         sigma = lognormal_sigmas(draws, settings.sigma_mean, settings.sigma_std, levels.sigma_min, levels.sigma_max)
