@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-all lint bench clean
+.PHONY: install demo test test-all lint bench bench-manifest clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/network_and_cache.py
+
+bench-manifest: install
+	$(BIN)/python benchmarks/manifest.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
