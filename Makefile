@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-all lint bench bench-cache clean
+.PHONY: install demo test test-all lint bench bench-cache bench-manifest clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/network_and_cache.py
+
+bench-manifest: install
+	$(BIN)/python benchmarks/manifest.py
 
 bench-cache: .venv-bench/.installed
 	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py

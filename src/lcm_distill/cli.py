@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cache_app = typer.Typer(help="Look after the cache of a run.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 screen = Console(stderr=True)
 
 Preset = Annotated[str | None, typer.Option(help="Configuration that ships: `shapes`, `microdit_xl_512`.")]
@@ -147,6 +149,40 @@ def inspect(
         _print(rows, json, lambda: Console().print(plain_table(rows)))
 
 
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Option(help="Run folder.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Encode what is broken again.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare every row of the cache with what was written; say what is broken, or mend it."""
+    with _one_line_errors():
+        from lcm_distill.stages.verify import Verification
+
+        verification = Verification(*_stored(run))
+        _show(verification.check())
+        if repair and verification.damage:
+            _show(verification.repair())
+        result = verification.result()
+        _print(result, json, lambda: _print_verification(result))
+        verification.raise_if_broken()
+
+
+@cache_app.command()
+def compact(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
+    """Merge the manifest's many parts into few files, so that queries over thousands of parts are fast."""
+    with _one_line_errors():
+        from lcm_distill.pipeline.compaction import compact as merge
+        from lcm_distill.stages.cache import open_manifest
+
+        _, folder = _stored(run)
+        manifest = open_manifest(folder)
+        folder.require(manifest.folder, f"run `lcm precompute` into {run} first")
+        _show(merge(manifest))
+        result = {"tasks": len(manifest.task_names()), "files": len(manifest.merged_files())}
+        _print(result, json, lambda: _print_status({"manifest": result}))
+
+
 def main() -> None:
     """Entry point of `lcm`."""
     warnings.showwarning = lambda message, *_: print(f"lcm: {message}", file=sys.stderr)
@@ -254,6 +290,14 @@ def _print_status(result: dict[str, Any]) -> None:
         for name, figure in (figures.items() if isinstance(figures, dict) else [("", figures)])
     ]
     Console().print(plain_table(rows))
+
+
+def _print_verification(result: dict[str, Any]) -> None:
+    from lcm_distill.report.tables import plain_table
+
+    if result["damage"]:
+        Console(width=None if sys.stdout.isatty() else 140).print(plain_table(result["damage"], "broken"))
+    _print_status({"cache": {name: figure for name, figure in result.items() if name != "damage"}})
 
 
 def _stored(run: Path) -> tuple["Config", "RunFolder"]:

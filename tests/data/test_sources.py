@@ -135,7 +135,9 @@ def test_every_source_hands_over_the_same(tmp_path, name, make):
     assert pairs(source) == dict(zip(CAPTIONS, PICTURES, strict=True))
     identities = [record.sample_id for record in source.annotations()]
     assert len(set(identities)) == 6
-    some = [record.path for record in source.annotations()][1:5:3]
+    paths = [record.path for record in source.annotations()]
+    assert all(source.holder(path).is_file() for path in paths)
+    some = paths[1:5:3]
     assert {path for path, _ in source.read(some)} == set(some)
 
 

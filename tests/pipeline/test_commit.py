@@ -1,5 +1,6 @@
 """What is committed is whole; what is not leaves no trace that counts."""
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -79,6 +80,20 @@ def test_task_without_rows_is_done(tmp_path):
     manifest, task = Manifest(tmp_path / "manifest", COLUMNS, tmp_path), Task("empty", "print")
     manifest.commit(task, [], None)
     assert manifest.is_done(task) and not manifest.is_done(Task("empty", "other"))
+
+
+def test_a_part_being_written_is_no_part_to_duckdb(tmp_path):
+    manifest, task = Manifest(tmp_path / "manifest", COLUMNS, tmp_path), Task("t", "print")
+    manifest.commit(task, [{"row": 1}], None)
+
+    def crash(path):
+        path.write_bytes(manifest.part("t").read_bytes())
+        raise Crash
+
+    with pytest.raises(Crash):
+        commit_file(manifest.part("u"), crash)
+    assert len(list(manifest.folder.iterdir())) == 2
+    assert duckdb.sql(f"SELECT row FROM read_parquet('{manifest.folder}/*.parquet')").fetchall() == [(1,)]
 
 
 def test_checkpoints_keep_the_newest_and_name_damage(tmp_path):

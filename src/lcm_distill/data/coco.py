@@ -34,6 +34,10 @@ class Coco:
         """Pictures in the order asked for."""
         return read_files(self.root, paths)
 
+    def holder(self, path: str) -> Path:
+        """The picture."""
+        return self.root / path
+
     def _annotations_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
         split = path.stem.removeprefix("captions_")
         try:

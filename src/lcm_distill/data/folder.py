@@ -44,6 +44,10 @@ class PictureFolder:
         """Pictures in the order asked for."""
         return read_files(self.root, paths)
 
+    def holder(self, path: str) -> Path:
+        """The picture."""
+        return self.root / path
+
     def _parse(self, line: bytes, folder: PurePosixPath) -> Annotation:
         record = json.loads(line)
         name = record.get("file_name") if isinstance(record, dict) else None

@@ -49,12 +49,18 @@ class JourneyDB:
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
         """Pictures from extracted folders where there are any, else streamed from `NNN.tgz`."""
-        for folder, members in by_parent(paths):
-            archive = self.root / f"{folder}.tgz"
-            if archive.is_file() and not (self.root / folder).is_dir():
-                yield from read_members(archive, {_member(path): path for path in members})
+        for _, members in by_parent(paths):
+            holder = self.holder(members[0])
+            if holder.suffix == ".tgz":
+                yield from read_members(holder, {_member(path): path for path in members})
             else:
                 yield from read_files(self.root, members)
+
+    def holder(self, path: str) -> Path:
+        """The picture, or `NNN.tgz` where only that is there."""
+        folder = (self.root / path).parent
+        archive = folder.with_name(f"{folder.name}.tgz")
+        return archive if archive.is_file() and not folder.is_dir() else self.root / path
 
     def _parse(self, line: bytes) -> Annotation | None:
         """The annotation, or None when its archive was not chosen."""

@@ -41,6 +41,10 @@ class ParquetPictures:
         for name, run in by_parent(paths):
             yield from _read_rows(self.root / name, {int(PurePosixPath(path).name): path for path in run})
 
+    def holder(self, path: str) -> Path:
+        """The Parquet file."""
+        return (self.root / path).parent
+
     def _annotations_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
         where = path.relative_to(self.root).as_posix()
         file = pq.ParquetFile(path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -48,4 +49,8 @@ class Source(Protocol):
 
         `paths` is consumed a parent at a time, so it may be as long as the data set.
         """
+        ...
+
+    def holder(self, path: str) -> Path:
+        """The file on disk that a path is read from: the picture itself, or the archive it lies in."""
         ...

@@ -44,6 +44,10 @@ class WebDataset:
         for archive, members in groupby(paths, key=_archive_of):
             yield from read_members(self.root / archive, {path.removeprefix(f"{archive}/"): path for path in members})
 
+    def holder(self, path: str) -> Path:
+        """The archive."""
+        return self.root / _archive_of(path)
+
     def _annotations_of(self, archive: Path) -> Iterator[Annotation | BadAnnotation]:
         where = archive.relative_to(self.root).as_posix()
         pictures: dict[str, str] = {}

@@ -1,5 +1,7 @@
 """Writing that either happened or did not: a temporary name, fsync, rename, fsync of the folder."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import shutil
@@ -8,8 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcm_distill.errors import UserError
+
 TEMPORARY = ".writing-"
-"""Prefix that no reader looks for; what still bears it after a crash is an orphan."""
+"""Prefix of what is being written; what still bears it after a crash is an orphan."""
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ def commit_bytes(path: Path, content: bytes | bytearray | memoryview) -> Written
 def commit_file(path: Path, write: Callable[[Path], None]) -> None:
     """Put at `path` the file that `write` makes at the path it is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(TEMPORARY + path.name)
+    temporary = _temporary(path)
     write(temporary)
     _fsync(temporary)
     os.replace(temporary, path)
@@ -46,7 +53,7 @@ def commit_file(path: Path, write: Callable[[Path], None]) -> None:
 def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Put at `path` the folder that `write` fills, replacing a folder that was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(TEMPORARY + path.name)
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     write(temporary)
@@ -57,6 +64,28 @@ def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(path)
     os.replace(temporary, path)
     _fsync(path.parent)
+
+
+def exchange_folders(one: Path, other: Path) -> None:
+    """Let two folders change places in one step: at no moment is either name absent.
+
+    Raises:
+        UserError: the operating system or the file system cannot do this; nothing was changed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise _cannot_exchange(other)
+    paths = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    if libc.renameat2(_HERE, paths[0], _HERE, paths[1], _EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV):
+            raise _cannot_exchange(other)
+        raise OSError(code, os.strerror(code), str(other))
+    _fsync(other.parent)
+
+
+def _cannot_exchange(folder: Path) -> UserError:
+    return UserError(f"the file system of {folder} cannot exchange folders: leave it as it is, it is complete")
 
 
 def remove_orphans(folder: Path) -> int:
@@ -74,6 +103,11 @@ def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that bears no known suffix: DuckDB's `*.parquet` matches hidden files as well."""
+    return path.with_name(f"{TEMPORARY}{path.name}~")
 
 
 def _fsync(path: Path) -> None:

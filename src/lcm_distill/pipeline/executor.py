@@ -21,8 +21,9 @@ def run_serially(tasks: Sequence[Task], manifest: Manifest, execute: Execute) ->
         each task once it is committed, and whether that was already so before this call. Those come first.
     """
     pending: list[Task] = []
+    done = manifest.done(tasks)
     for task in tasks:
-        if manifest.is_done(task):
+        if task.name in done:
             yield task, True
         else:
             pending.append(task)

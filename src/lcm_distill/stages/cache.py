@@ -21,7 +21,7 @@ from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
 from lcm_distill.data.sources import open_source
 from lcm_distill.data.transforms import decode_square
 from lcm_distill.errors import DataError, UserError
-from lcm_distill.pipeline.atomic import TEMPORARY, commit_file
+from lcm_distill.pipeline.atomic import TEMPORARY, WrittenFile, commit_file, file_sha256
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
@@ -31,7 +31,8 @@ SAMPLE_COLUMNS = pa.schema(
      ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()), ("width", pa.int64()),
      ("height", pa.int64()), ("status", pa.string()), ("error", pa.string()), ("checksum", pa.int64())]
 )  # fmt: skip
-"""`kind` is `image`, `caption` or `annotation`; `checksum` is the CRC-32C of the row's bytes."""
+"""`kind` is `image`, `caption`, `annotation` (a line left out) or `catalog` (one of its files); `checksum` is the
+CRC-32C of the row's bytes."""
 
 CATALOG_TASK = "catalog"
 
@@ -63,26 +64,47 @@ def build_catalog(config: Config, run: RunFolder) -> Catalog:
     """The catalog, numbered on the first call and read back ever after.
 
     Raises:
+        DataError: the catalog or its manifest part is damaged.
         UserError: the cache was made with other settings.
     """
     manifest, task = open_manifest(run), Task(CATALOG_TASK, cache_fingerprint(config))
     if manifest.is_done(task):
         return catalogs.read_catalog(run.cache)
-    if CATALOG_TASK in manifest.task_names():
+    if recorded := manifest.entries([CATALOG_TASK]):
+        if recorded[CATALOG_TASK].fingerprint == task.fingerprint:
+            raise DataError(
+                f"{run.cache / 'catalog'} is damaged: `lcm verify --repair --run {run.root}` makes it again"
+            )
         raise UserError(
             f"{run.cache} was made with other data, encoder or cache settings: choose another --run, or delete it"
         )
+    catalog, bad = number_annotations(config, run)
+    commit_catalog(config, run, catalog, bad)
+    return catalog
+
+
+def number_annotations(config: Config, run: RunFolder) -> tuple[Catalog, list[BadAnnotation]]:
+    """The catalog of what the source holds now, and the lines that cannot be used."""
     bad: list[BadAnnotation] = []
     records = open_source(config.data, source_root(config, run)).annotations()
     run.cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=TEMPORARY, dir=run.cache) as scratch:
         catalog, again = catalogs.build_catalog(_set_aside(records, bad), config.data.valid_fraction, Path(scratch))
-    bad += [BadAnnotation(name, "duplicate picture") for name in again]
-    commit_file(catalogs.samples_path(run.cache), lambda path: pq.write_table(catalog.samples, path))
-    commit_file(catalogs.captions_path(run.cache), lambda path: pq.write_table(catalog.captions, path))
-    rows = [{"kind": "annotation", "source": line.source, "status": QUARANTINED, "error": line.error} for line in bad]
-    manifest.commit(task, rows, None)
-    return catalog
+    return catalog, bad + [BadAnnotation(name, "duplicate picture") for name in again]
+
+
+def commit_catalog(config: Config, run: RunFolder, catalog: Catalog, bad: Sequence[BadAnnotation]) -> None:
+    """Write the catalog's files; the manifest part names them and their hashes, and the lines left out."""
+    manifest, rows = open_manifest(run), []
+    for path, table in (
+        (catalogs.samples_path(run.cache), catalog.samples),
+        (catalogs.captions_path(run.cache), catalog.captions),
+    ):
+        commit_file(path, lambda temporary, table=table: pq.write_table(table, temporary))
+        file = WrittenFile(path, path.stat().st_size, file_sha256(path))
+        rows.append({"kind": "catalog", "status": OK, **manifest.file_columns(file)})
+    rows += [{"kind": "annotation", "source": line.source, "status": QUARANTINED, "error": line.error} for line in bad]
+    manifest.commit(Task(CATALOG_TASK, cache_fingerprint(config)), rows, None)
 
 
 def _set_aside(records: Iterable[Annotation | BadAnnotation], bad: list[BadAnnotation]) -> Iterator[Annotation]:
@@ -123,10 +145,11 @@ def text_field(config: Config, captions: int, context_length: int) -> Field:
     return Field("text", captions, (context_length, config.model.caption_channels), config.cache.shard_rows)
 
 
-def count_quarantined(manifest: Manifest, names: Sequence[str]) -> int:
-    """Quarantined rows in the parts of the given tasks."""
+def quarantined_by_task(manifest: Manifest, names: Iterable[str]) -> dict[str, int]:
+    """How many quarantined rows the given tasks have, in one pass; tasks without any are absent."""
     table = manifest.read([Task(name, "") for name in names])
-    return table.filter(pc.field("status") == QUARANTINED).num_rows
+    counts = table.filter(pc.field("status") == QUARANTINED).group_by("task").aggregate([([], "count_all")])
+    return dict(zip(counts["task"].to_pylist(), counts["count_all"].to_pylist(), strict=True))
 
 
 def usable_samples(run: RunFolder, split: str) -> list[dict[str, Any]]:
@@ -163,9 +186,10 @@ def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBat
     run.require(catalogs.samples_path(run.cache), remedy)
     catalog = build_catalog(config, run)
     manifest = open_manifest(run)
-    unfinished = [task for task in plan(config, run, catalog) if not manifest.is_done(task)]
-    if unfinished:
-        raise UserError(f"{run.cache} lacks {len(unfinished)} shards: {remedy}")
+    tasks = plan(config, run, catalog)
+    lacking = len(tasks) - len(manifest.done(tasks))
+    if lacking:
+        raise UserError(f"{run.cache} lacks {lacking} shards: {remedy}")
     samples = usable_samples(run, "train")
     latents = FieldReader(run.cache, latents_field(config, len(catalog.samples)))
     captions = FieldReader(run.cache, stored_text_field(config, run, catalog))

@@ -30,7 +30,7 @@ def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
     if samples_path(run.cache).is_file():
         tasks = cache.plan(config, run, read_catalog(run.cache))
         manifest = cache.open_manifest(run)
-        figures |= {"tasks": len(tasks), "done": sum(manifest.is_done(task) for task in tasks)}
+        figures |= {"tasks": len(tasks), "done": len(manifest.done(tasks))}
     return figures
 
 

@@ -12,9 +12,9 @@ from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.cache import (
     CATALOG_TASK,
     build_catalog,
-    count_quarantined,
     open_manifest,
     plan,
+    quarantined_by_task,
     source_root,
     usable_samples,
 )
@@ -27,7 +27,9 @@ def precompute(config: Config, run: RunFolder) -> Iterator[Progress]:
     catalog = build_catalog(config, run)
     manifest = open_manifest(run)
     tasks = plan(config, run, catalog)
-    rows_done, resumed, quarantined = 0, 0, count_quarantined(manifest, [CATALOG_TASK])
+    # Counted once for what an earlier run left: asking task by task would read every merged file again and again.
+    known = quarantined_by_task(manifest, [CATALOG_TASK, *manifest.done(tasks)])
+    rows_done, resumed, quarantined = 0, 0, known.get(CATALOG_TASK, 0)
     total = len(catalog.samples) + len(catalog.captions)
     executor = Encoding(config, run, catalog)
     yield Progress("encode", 0, total, "rows", {"quarantined": quarantined})
@@ -35,7 +37,8 @@ def precompute(config: Config, run: RunFolder) -> Iterator[Progress]:
         size = task.inputs["stop"] - task.inputs["start"]
         rows_done += size
         resumed += size if already_done else 0
-        quarantined += count_quarantined(manifest, [task.name])
+        counts = known if already_done else quarantined_by_task(manifest, [task.name])
+        quarantined += counts.get(task.name, 0)
         yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, resumed)
     if not usable_samples(run, "train"):
         raise UserError(f"no picture of {source_root(config, run)} could be used: see `lcm status --run {run.root}`")

@@ -11,6 +11,7 @@ from lcm_distill.errors import UserError
 from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.cache import CATALOG_TASK, open_manifest, plan
+from lcm_distill.stages.encode_rate import encode_rate
 
 VIEWS = {
     "samples": "cache/catalog/samples.parquet",
@@ -61,17 +62,29 @@ def inspect(run: RunFolder, sql: str) -> list[dict[str, Any]]:
 
 
 def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
+    """`damaged` counts tasks that were committed and whose file is gone or has another size by now."""
     manifest = open_manifest(run)
-    if CATALOG_TASK not in manifest.task_names():
-        return {"tasks": None, "done": 0, "quarantined": {}}
+    names = set(manifest.task_names())
+    if CATALOG_TASK not in names:
+        return {
+            "tasks": None,
+            "done": 0,
+            "damaged": 0,
+            "quarantined": {},
+            "rows_per_second": None,
+            "seconds_left": None,
+        }
     tasks = plan(config, run, read_catalog(run.cache))
+    done = manifest.done(tasks)
     rows = inspect(
         run, "SELECT error, count(*) AS n FROM manifest WHERE status = 'quarantined' GROUP BY error ORDER BY n DESC"
     )
     return {
         "tasks": len(tasks),
-        "done": sum(manifest.is_done(task) for task in tasks),
+        "done": len(done),
+        "damaged": sum(task.name in names and task.name not in done for task in tasks),
         "quarantined": {row["error"]: row["n"] for row in rows},
+        **encode_rate(manifest, tasks, done),
     }
 
 

@@ -1,0 +1,275 @@
+"""Whatever is broken is named, and mended to the bytes of a cache that never was."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+from lcm_distill.data.cache import CHECKSUM
+from lcm_distill.errors import DataError
+from lcm_distill.pipeline.compaction import compact
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.cache import SAMPLE_COLUMNS, build_catalog, latents_field, open_manifest, plan
+from lcm_distill.stages.status import status
+from lcm_distill.stages.verify import Verification
+
+SHARD = "latents_64/c/1/0/0/0"
+PART = "manifest/images-00001.parquet"
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> RunFolder:
+    """A copy of the finished run that may be broken."""
+    for name in ("config.toml", "cache", "pictures"):
+        (shutil.copytree if (finished_run.root / name).is_dir() else shutil.copy)(
+            finished_run.root / name, tmp_path / name
+        )
+    return RunFolder(tmp_path)
+
+
+def lcm(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def looked_at(config, run) -> Verification:
+    verification = Verification(config, run)
+    reports = list(verification.check())
+    assert reports[-1].done == reports[-1].total
+    return verification
+
+
+def found(verification) -> list[tuple[str | None, str, int | None, str]]:
+    return [(damage.task, damage.path, damage.row, damage.reason) for damage in verification.damage]
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def contents(run) -> dict[str, bytes]:
+    files = [path for path in run.cache.rglob("*") if path.is_file() and "manifest" not in path.parts]
+    return {str(path.relative_to(run.cache)): path.read_bytes() for path in files}
+
+
+def manifest_rows(config, run) -> list[dict]:
+    manifest = open_manifest(run)
+    assert len(manifest.done(plan(config, run, build_catalog(config, run)))) > 5
+    return manifest.read().to_pylist()
+
+
+def test_a_sound_cache_is_sound(small_config, run):
+    verification = looked_at(small_config, run)
+    catalog = build_catalog(small_config, run)
+    assert found(verification) == [] and verification.pending == 0
+    assert verification.rows == len(catalog.samples) + len(catalog.captions) > 72
+
+
+def flip_a_byte_of_row_19(run, config):
+    stride = latents_field(config, 72).row_bytes + CHECKSUM
+    flip(run.cache / SHARD, 3 * stride + 5)
+    return [
+        ("images-00001", SHARD, None, "SHA-256 is not the one recorded"),
+        ("images-00001", SHARD, 19, "does not match the CRC-32C behind it"),
+    ]
+
+
+def flip_a_byte_of_the_index(run, config):
+    stride = latents_field(config, 72).row_bytes + CHECKSUM
+    flip(run.cache / SHARD, 16 * stride + 16)
+    return [
+        ("images-00001", SHARD, None, "SHA-256 is not the one recorded"),
+        ("images-00001", SHARD, None, "no row can be read: the shard's index is damaged"),
+    ]
+
+
+def truncate_a_file(run, config):
+    path = run.cache / SHARD
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1000])
+    return [("images-00001", SHARD, None, f"has {size - 1000:,} bytes, {size:,} were written")]
+
+
+def delete_a_shard(run, config):
+    (run.cache / "text/c/0/0/0").unlink()
+    return [("captions-00000", "text/c/0/0/0", None, "the file is missing")]
+
+
+def delete_a_part(run, config):
+    (run.cache / PART).unlink()
+    return [("images-00001", PART, None, "the manifest part is missing")]
+
+
+def flip_a_byte_of_a_part(run, config):
+    flip(run.cache / PART, (run.cache / PART).read_bytes().index(b"imgs/"))
+    return [("images-00001", PART, None, "the manifest part is damaged")]
+
+
+def empty_a_part(run, config):
+    (run.cache / PART).write_bytes(b"")
+    return [("images-00001", PART, None, "the manifest part is damaged")]
+
+
+def swap_checksums_in_a_part(run, config):
+    """The part is whole and the shard is whole, and they disagree."""
+    table = pq.read_table(run.cache / PART)
+    checksums = table["checksum"].to_pylist()
+    checksums[4] += 1
+    place = table.schema.get_field_index("checksum")
+    table = table.set_column(place, "checksum", pa.array(checksums, SAMPLE_COLUMNS.field("checksum").type))
+    pq.write_table(table, run.cache / PART)
+    return [("images-00001", SHARD, 20, "does not match the manifest's checksum")]
+
+
+def break_metadata(run, config):
+    (run.cache / "latents_64/zarr.json").write_bytes(b"{")
+    return [("images-00000", "latents_64/zarr.json", None, "is missing or does not describe the field")]
+
+
+def flip_a_byte_of_the_catalog(run, config):
+    flip(run.cache / "catalog/samples.parquet", 100)
+    return [("catalog", "catalog/samples.parquet", None, "SHA-256 is not the one recorded")]
+
+
+def delete_captions_and_their_part(run, config):
+    (run.cache / "catalog/captions.parquet").unlink()
+    (run.cache / "manifest/catalog.parquet").unlink()
+    return [("catalog", "manifest/catalog.parquet", None, "the manifest part is missing")]
+
+
+BREAKS = [
+    flip_a_byte_of_row_19, flip_a_byte_of_the_index, truncate_a_file, delete_a_shard, delete_a_part,
+    flip_a_byte_of_a_part, empty_a_part, swap_checksums_in_a_part, break_metadata, flip_a_byte_of_the_catalog,
+    delete_captions_and_their_part,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+def test_damage_is_named_and_mended(small_config, finished_run, run, damage):
+    expected = damage(run, small_config)
+    verification = looked_at(small_config, run)
+    assert found(verification) == expected
+    with pytest.raises(DataError, match="lcm verify --repair"):
+        verification.raise_if_broken()
+    untouched = {path: path.stat().st_ino for path in run.cache.rglob("c/*/*") if path.is_file()}
+    list(verification.repair())
+    assert found(verification) == [] and len(verification.repaired) == 1
+    assert found(looked_at(small_config, run)) == []
+    assert contents(run) == contents(finished_run)
+    assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
+    again = [path for path, inode in untouched.items() if path.stat().st_ino != inode]
+    assert len(again) <= 1
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte_of_row_19, delete_a_shard, flip_a_byte_of_the_catalog, break_metadata])
+def test_a_compacted_cache_is_mended_as_well(small_config, finished_run, run, damage):
+    list(compact(open_manifest(run), tasks_per_file=4))
+    expected = damage(run, small_config)
+    verification = looked_at(small_config, run)
+    assert found(verification) == expected
+    list(verification.repair())
+    assert found(verification) == [] and contents(run) == contents(finished_run)
+    assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
+
+
+@pytest.mark.parametrize("how", ["flip", "delete"])
+def test_a_broken_merged_file_has_all_its_tasks_done_again(small_config, finished_run, run, how):
+    manifest = open_manifest(run)
+    list(compact(manifest, tasks_per_file=4))
+    for path in manifest.merged_files():
+        flip(path, path.read_bytes().index(b"parquet")) if how == "flip" else path.unlink()
+    verification = looked_at(small_config, run)
+    assert verification.damage[0].task == "catalog"
+    list(verification.repair())
+    assert found(verification) == [] and contents(run) == contents(finished_run)
+    assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
+
+
+def test_what_was_not_begun_is_pending(small_config, run):
+    (run.cache / SHARD).unlink()
+    (run.cache / PART).unlink()
+    verification = looked_at(small_config, run)
+    assert found(verification) == [] and verification.pending == 1
+
+
+def test_shards_whose_pictures_are_gone_are_left_alone(small_config, run):
+    """Encoding them again would lose the rows that are still sound."""
+    flip_a_byte_of_row_19(run, small_config)
+    source = open_manifest(run).read().filter(pa.compute.field("row") == 20).filter(
+        pa.compute.field("kind") == "image"
+    )["source"][0].as_py()  # fmt: skip
+    (run.pictures / source).unlink()
+    before, verification = contents(run), looked_at(small_config, run)
+    with pytest.raises(DataError, match=r"lacks 1 pictures of broken shards, such as .*: put them back"):
+        list(verification.repair())
+    assert contents(run) == before and len(manifest_rows(small_config, run)) > 72
+
+
+def test_another_source_is_not_numbered_over_the_cache(small_config, run):
+    flip_a_byte_of_the_catalog(run, small_config)
+    annotations = next(path for path in run.pictures.rglob("*") if path.suffix == ".jsonl")
+    annotations.write_text("\n".join(annotations.read_text().splitlines()[1:]) + "\n")
+    before, verification = contents(run), looked_at(small_config, run)
+    with pytest.raises(DataError, match=r"is not what .* was made from"):
+        list(verification.repair())
+    assert contents(run) == before
+
+
+def test_command_line(small_config, run):
+    assert json.loads(lcm("verify", "--run", run.root, "--json").stdout)["sound"]
+    flip_a_byte_of_row_19(run, small_config)
+    broken = lcm("verify", "--run", run.root, "--json")
+    assert broken.exit_code == 3
+    assert broken.stderr.strip().splitlines()[-1].startswith(f"lcm: {run.cache} is damaged in 2 places: ")
+    assert [damage["row"] for damage in json.loads(broken.stdout)["damage"]] == [None, 19]
+    table = lcm("verify", "--run", run.root)
+    assert table.exit_code == 3 and SHARD in table.stdout and "19" in table.stdout
+    mended = lcm("verify", "--run", run.root, "--repair", "--json")
+    assert mended.exit_code == 0 and json.loads(mended.stdout)["repaired"] == ["images-00001"]
+    compacted = lcm("cache", "compact", "--run", run.root, "--json")
+    assert compacted.exit_code == 0 and json.loads(compacted.stdout)["files"] == 1
+    assert lcm("verify", "--run", run.root).exit_code == 0
+
+
+def test_commands_need_a_cache(tmp_path, run):
+    shutil.rmtree(run.cache)
+    for command in (["verify"], ["cache", "compact"]):
+        result = lcm(*command, "--run", run.root)
+        assert result.exit_code == 2 and "run `lcm precompute`" in result.stderr
+
+
+def test_a_damaged_catalog_is_not_taken_for_other_settings(small_config, run):
+    truncated = run.cache / "catalog/samples.parquet"
+    truncated.write_bytes(truncated.read_bytes()[:-8])
+    with pytest.raises(DataError, match="catalog is damaged: `lcm verify --repair"):
+        build_catalog(small_config, run)
+
+
+def test_status_tells_rate_time_left_and_damage(small_config, run):
+    import os
+
+    manifest = open_manifest(run)
+    tasks = plan(small_config, run, build_catalog(small_config, run))
+    images = [task for task in tasks if task.inputs["kind"] == "images"]
+    for second, task in enumerate(task for task in tasks if task not in images):
+        os.utime(manifest.part(task.name), (second, second))
+    times = [100, 108, 116, 3600, 3602]  # 16 rows in 8 s, 16 in 8 s, a pause, 8 rows in 2 s
+    for task, when in zip(images, times, strict=True):
+        os.utime(manifest.part(task.name), (when, when))
+    figures = status(small_config, run)["precompute"]
+    assert figures["rows_per_second"] == round((16 + 16 + 8) / 18, 1) and figures["seconds_left"] == 0
+    manifest.drop([images[4].name])
+    (run.cache / "latents_64/c/3/0/0/0").unlink()
+    figures = status(small_config, run)["precompute"]
+    assert (figures["done"], figures["damaged"]) == (len(tasks) - 2, 1)
+    assert figures["rows_per_second"] == 2.0 and figures["seconds_left"] == (16 + 8) / 2
+    manifest.drop([tasks[0].name])
+    assert status(small_config, run)["precompute"]["seconds_left"] is None
+    list(compact(manifest))
+    assert np.all([status(small_config, run)["precompute"]["rows_per_second"] is None])

@@ -1,0 +1,91 @@
+"""The queries of docs/queries.md answer, by DuckDB alone, what they say they do."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from PIL import Image
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "queries.md").read_text()
+PIECES = DOCUMENT.split("```")
+QUERIES = {
+    text.strip().split("\n\n")[-1].replace("\n", " ").rstrip(":"): block.removeprefix("sql\n")
+    for text, block in zip(PIECES[0::2], PIECES[1::2], strict=False)
+}
+"""By the sentence before them."""
+
+
+@pytest.fixture
+def in_run(finished_run, tmp_path, monkeypatch):
+    """A folder in which `runs/shapes` is the finished small run."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "shapes").symlink_to(finished_run.root)
+    monkeypatch.chdir(tmp_path)
+
+
+def answer(beginning: str) -> list[dict]:
+    """Rows of the query whose sentence begins so."""
+    (query,) = [query for title, query in QUERIES.items() if title.startswith(beginning)]
+    return duckdb.sql(query).to_arrow_table().to_pylist()
+
+
+def test_every_query_has_a_sentence():
+    assert len(QUERIES) == DOCUMENT.count("```sql") > 14
+
+
+def test_queries_need_only_duckdb(in_run):
+    """In a process that has nothing else; only a run without bad records has nothing to say of them."""
+    code = (
+        "import sys, duckdb\n"
+        "print([len(duckdb.sql(query).fetchall()) for query in sys.argv[1:]])\n"
+        "assert not any(name.startswith('lcm_distill') for name in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *QUERIES.values()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = dict(zip(QUERIES, map(int, re.findall(r"\d+", done.stdout)), strict=True))
+    assert [title for title, count in rows.items() if count == 0] == ["What was left out, and why"]
+
+
+def test_quarantined_records_are_told_with_their_reason(tmp_path, monkeypatch):
+    folder = tmp_path / "runs/shapes/cache/manifest"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    duckdb.sql(
+        "COPY (FROM (VALUES ('image', 'ok', NULL, 'a'), ('image', 'quarantined', 'missing file', 'c'),"
+        " ('image', 'quarantined', 'missing file', 'b')) AS t(kind, status, error, source))"
+        f" TO '{folder}/part.parquet'"
+    )
+    assert answer("What was left out") == [{"kind": "image", "error": "missing file", "records": 2, "for_example": "b"}]
+
+
+def test_data(in_run, finished_run):
+    (counts,) = answer("How many distinct captions")
+    assert counts["pictures"] == 72 and 1 <= counts["pictures_per_caption"] <= counts["most"]
+    assert sum(row["pictures"] for row in answer("How large training")) == 72
+    assert answer("Sizes of the pictures") == [{"width": 64, "height": 64, "pictures": 72, "aspect": 1.0}]
+    for row in answer("What each field takes"):
+        files = [path for path in (finished_run.cache / row["field"] / "c").rglob("*") if path.is_file()]
+        assert (row["shards"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
+
+
+def test_training(in_run):
+    assert [row["from_step"] for row in answer("Loss by hundred")] == [0]
+    outliers = answer("Steps whose gradient")
+    assert len(outliers) == 6 and outliers[0]["gradient_norm"] == max(row["gradient_norm"] for row in outliers)
+
+
+def test_figures(in_run, finished_run):
+    ways = {(row["model"], row["steps"]): row for row in answer("Teacher beside student")}
+    assert set(ways) == {("teacher", 3), ("teacher", 2), ("student", 1), ("student", 2)}
+    missed = {row["folder"]: row for row in answer("How often each way")}
+    for (model, steps), row in ways.items():
+        (told,) = [count for folder, count in missed.items() if re.match(rf"{model}-\w+-{steps}-", folder)]
+        assert told["pictures"] == 14
+        assert row["caption_accuracy"] == pytest.approx(1 - told["missed"] / told["pictures"], abs=6e-4)
+    first = answer("Pictures that missed")[0]
+    with Image.open(finished_run.evaluate / first["folder"] / first["path"]) as picture:
+        assert picture.size == (64, 64)
+    assert {row["commit"] for row in answer("Where a figure")} and len(answer("Where a figure")) == 9
