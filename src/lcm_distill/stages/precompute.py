@@ -17,7 +17,7 @@ from lcm_distill.diffusion.randomness import normal, stable_hash
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.errors import UserError
-from lcm_distill.pipeline.atomic import WrittenFile, commit_bytes
+from lcm_distill.pipeline.atomic import WrittenFile, commit_bytes, commit_parts
 from lcm_distill.pipeline.executor import run_serially
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -167,8 +167,8 @@ class Encoding:
         metadata = self.run.cache / field.name / "zarr.json"
         if not metadata.exists():
             commit_bytes(metadata, describe(field, {**attributes, "fingerprint": cache_fingerprint(self.config)}))
-        content, checksums = encode_shard(field, rows)
-        return commit_bytes(field.shard_path(self.run.cache, shard), content), checksums
+        parts, checksums = encode_shard(field, rows)
+        return commit_parts(field.shard_path(self.run.cache, shard), parts), checksums
 
     def _images(self) -> ImageEncoder:
         if self._image_encoder is None:
