@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from lcm_distill.data.cache import Field, describe, encode_shard
 from lcm_distill.data.loader import ShuffledBatches
 from lcm_distill.data.reader import FieldReader
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 
 SAMPLES, SHARD, BATCH, WORKERS, REPEATS = 4096, 1024, 256, 2, 7
 FIELDS = [Field("latents", SAMPLES, (4, 64, 64), SHARD), Field("text", SAMPLES, (77, 1024), SHARD)]
@@ -42,7 +42,7 @@ def shard_rows(shard: int) -> list[np.ndarray]:
 def write_ours(folder: Path, shard: int, rows: list[np.ndarray]) -> None:
     """Our writer; it calls fsync itself."""
     for field, values in zip(FIELDS, rows, strict=True):
-        commit_bytes(field.shard_path(folder, shard), encode_shard(field, values)[0])
+        commit_parts(field.shard_path(folder, shard), encode_shard(field, values)[0])
 
 
 def write_zarr(folder: Path, shard: int, rows: list[np.ndarray]) -> None:

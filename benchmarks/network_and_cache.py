@@ -17,7 +17,7 @@ from torch.nn import functional
 from lcm_distill.data.cache import Field, describe, encode_shard
 from lcm_distill.data.reader import FieldReader
 from lcm_distill.models.experts import ExpertChoice
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -60,7 +60,7 @@ def cache_vs_zarr() -> float:
         cache = Path(folder)
         commit_bytes(cache / field.name / "zarr.json", describe(field, {}))
         for shard in range(field.shards):
-            commit_bytes(field.shard_path(cache, shard), encode_shard(field, rows)[0])
+            commit_parts(field.shard_path(cache, shard), encode_shard(field, rows)[0])
         reader, array = FieldReader(cache, field), zarr.open_array(cache / field.name, mode="r")
         np.testing.assert_array_equal(reader[batch], array.oindex[batch])
         return seconds(lambda: array.oindex[batch], 3) / seconds(lambda: reader[batch], 3)

@@ -10,7 +10,7 @@ from lcm_distill.data.buffers import Buffers
 from lcm_distill.data.cache import Field, describe, encode_shard
 from lcm_distill.data.reader import FieldReader
 from lcm_distill.errors import DataError
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 
 FIELD = Field("latents_64", rows=23, shape=(4, 8, 8), shard_rows=8)
 
@@ -26,8 +26,8 @@ def rows() -> np.ndarray:
 def cache(tmp_path, rows):
     commit_bytes(tmp_path / FIELD.name / "zarr.json", describe(FIELD, {"scaling_factor": 0.5}))
     for shard in range(FIELD.shards):
-        content, _ = encode_shard(FIELD, rows[shard * 8 : (shard + 1) * 8])
-        commit_bytes(FIELD.shard_path(tmp_path, shard), content)
+        parts, _ = encode_shard(FIELD, rows[shard * 8 : (shard + 1) * 8])
+        commit_parts(FIELD.shard_path(tmp_path, shard), parts)
     return tmp_path
 
 

@@ -70,26 +70,20 @@ def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
     return store["zarr.json"].to_bytes()
 
 
-def encode_shard(field: Field, rows: np.ndarray) -> tuple[memoryview, list[int]]:
-    """A shard file's bytes, and the checksum of each row.
+def encode_shard(field: Field, rows: np.ndarray) -> tuple[list[bytes | memoryview], list[int]]:
+    """A shard file's bytes in parts, which refer to `rows` rather than copy them, and the checksum of each row.
 
     Args:
         rows: float16 (n, *field.shape), the shard's first n rows; only the last shard has fewer than
             `shard_rows`.
     """
-    index = encode_index(field, len(rows))
-    content = np.empty(len(rows) * field.stride + len(index), np.uint8)
-    slots = content[: len(rows) * field.stride].reshape(len(rows), field.stride)
-    sealed = slots.view()
-    sealed.flags.writeable = False  # google_crc32c takes nothing that may change under it
-    checksums = []
-    for row, slot, written in zip(rows, slots, sealed, strict=True):
-        slot[: field.row_bytes].view(np.float16).reshape(field.shape)[...] = row
-        # At once, while the row is in the processor's cache.
-        checksums.append(google_crc32c.value(written[: field.row_bytes]))
-    slots[:, field.row_bytes :] = np.array(checksums, "<u4").view(np.uint8).reshape(-1, CHECKSUM)
-    content[slots.size :] = np.frombuffer(index, np.uint8)
-    return content.data, checksums
+    payloads = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+    payloads.flags.writeable = False  # google_crc32c takes nothing that may change under it
+    checksums = [google_crc32c.value(payload) for payload in payloads]
+    parts: list[bytes | memoryview] = []
+    for payload, checksum in zip(payloads, checksums, strict=True):
+        parts += [payload.data, struct.pack("<I", checksum)]
+    return [*parts, encode_index(field, len(rows))], checksums
 
 
 @functools.lru_cache(maxsize=8)

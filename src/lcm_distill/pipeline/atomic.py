@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,26 @@ class WrittenFile:
 
 def commit_bytes(path: Path, content: bytes | bytearray | memoryview) -> WrittenFile:
     """Put `content` at `path`, replacing what was there."""
+    return commit_parts(path, [content])
+
+
+def commit_parts(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> WrittenFile:
+    """Put at `path` the parts one after the other, replacing what was there."""
 
     def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.writelines(parts)
+
+    def digest() -> str:
+        total = hashlib.sha256()
+        for part in parts:
+            total.update(part)
+        return total.hexdigest()
 
     with ThreadPoolExecutor(1) as threads:
-        digest = threads.submit(hashlib.sha256, content)  # takes as long as writing, so beside it
+        sha256 = threads.submit(digest)  # takes as long as writing, so beside it
         commit_file(path, write)
-    return WrittenFile(path, len(content), digest.result().hexdigest())
+    return WrittenFile(path, sum(map(len, parts)), sha256.result())
 
 
 def commit_file(path: Path, write: Callable[[Path], None]) -> None:

@@ -19,7 +19,7 @@ from lcm_distill.diffusion.randomness import normal, stable_hash
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.errors import UserError
-from lcm_distill.pipeline.atomic import WrittenFile, commit_bytes
+from lcm_distill.pipeline.atomic import WrittenFile, commit_bytes, commit_parts
 from lcm_distill.pipeline.executor import Outcome
 from lcm_distill.pipeline.lookahead import map_ahead
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
@@ -176,8 +176,8 @@ class Encoding:
         metadata = self.run.cache / array.name / "zarr.json"
         if not metadata.exists():
             commit_bytes(metadata, describe(array, {**attributes, "fingerprint": cache_fingerprint(self.config)}))
-        content, checksums = encode_shard(array, rows)
-        return commit_bytes(array.shard_path(self.run.cache, shard), content), checksums
+        parts, checksums = encode_shard(array, rows)
+        return commit_parts(array.shard_path(self.run.cache, shard), parts), checksums
 
     def _images(self) -> ImageEncoder:
         if self._image_encoder is None:
