@@ -1,6 +1,7 @@
 """The README's examples run."""
 
 import re
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -18,9 +19,14 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def in_run(finished_run, tmp_path, monkeypatch):
-    """A folder in which `runs/shapes` is the finished small run."""
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "shapes").symlink_to(finished_run.root)
+    """A folder in which `runs/shapes` is the finished small run, with a cache of its own to work on."""
+    run = tmp_path / "runs" / "shapes"
+    run.mkdir(parents=True)
+    for path in finished_run.root.iterdir():
+        if path == finished_run.cache:
+            shutil.copytree(path, run / path.name)
+        else:
+            (run / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
 
 

@@ -262,3 +262,11 @@ def test_parts_of_the_first_version_go_on(tmp_path):
         list(compact(manifest))
     (tmp_path / "file0").write_bytes(b"longer")
     assert manifest.done(TASKS) == {EMPTY.name}
+
+
+def test_a_column_whose_name_is_damaged_does_not_read_as_absent(tmp_path):
+    manifest = committed(tmp_path)
+    part = manifest.part("t2")
+    part.write_bytes(part.read_bytes().replace(b"status", b"stauts"))
+    with pytest.raises(DataError, match=r"t2\.parquet is damaged"):
+        manifest.read()
