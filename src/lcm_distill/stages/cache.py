@@ -38,7 +38,7 @@ CATALOG_TASK = "catalog"
 
 
 def source_root(config: Config, run: RunFolder) -> Path:
-    """The folder that holds `data/train/...`.
+    """The folder of the data set.
 
     Raises:
         UserError: a source that must be downloaded has no `data.root`.

@@ -48,9 +48,9 @@ class Shard:
     task: Task
     samples: list[dict[str, Any]]
     latents: np.ndarray
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    waiting: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    left: int = 0
+    rows: list[dict[str, Any]] = field(init=False)
+    waiting: list[tuple[int, np.ndarray]] = field(init=False, default_factory=list)
+    left: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.left = len(self.samples)

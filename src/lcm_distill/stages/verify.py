@@ -312,25 +312,29 @@ class Verification:
     def _require_source(self, tasks: Sequence[Task]) -> None:
         """A picture that was encoded once must be there still: encoding its shard without it would lose it."""
         names = {task.name for task in tasks if task.inputs["kind"] == "images"}
+        if not names:
+            return
         known, gone = set[str](), list[str]()
-        for path in self._parts() if names else ():
+        data_set = open_source(self.config.data, source_root(self.config, self.run))
+
+        def is_there(path: str) -> bool:
+            return data_set.holder(path).is_file()
+
+        for path in self._parts():
             for entry, rows in self._readable_rows(path, names):
                 known.add(entry.task)
                 pairs = zip(rows["source"].to_pylist(), rows["status"].to_pylist(), strict=True)
-                gone += [source for source, status in pairs if status == OK and not self._is_there(source)]
+                gone += [source for source, status in pairs if status == OK and not is_there(source)]
         samples = read_catalog(self.run.cache).samples["path"]
         for task in tasks:
             if task.name in names - known:  # nothing says which of them could be used
                 sources = samples[task.inputs["start"] : task.inputs["stop"]].to_pylist()
-                gone += sources if not any(map(self._is_there, sources)) else []
+                gone += sources if not any(map(is_there, sources)) else []
         if gone:
             raise DataError(
                 f"{source_root(self.config, self.run)} lacks {len(gone)} pictures of broken shards, such as {gone[0]}: "
                 "put them back and repair again"
             )
-
-    def _is_there(self, source: str) -> bool:
-        return open_source(self.config.data, source_root(self.config, self.run)).holder(source).is_file()
 
     def _readable_rows(self, path: Path, names: set[str]) -> list[tuple[Entry, pa.Table]]:
         try:
