@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -34,6 +34,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET if not given. A run goes on where it stopped.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option(help="Say what would be done, and do nothing.")]
+Place = Annotated[
+    Literal["auto", "serial", "processes", "ranks", "ray"],
+    typer.Option("--executor", help="Where work runs; auto: launched ranks, or a process a GPU, or here."),
+]
 
 
 @app.command()
@@ -44,9 +48,12 @@ def precompute(
     run: Run = None,
     json: Json = False,
     dry_run: DryRun = False,
+    executor: Place = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; as many as GPUs if unset.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster; one is started here if unset.")] = None,
 ) -> None:
     """Stage one: encode pictures and captions into a cache."""
-    _work(["precompute"], _Choice(preset, config, set, run), json, dry_run)
+    _work(["precompute"], _Choice(preset, config, set, run), json, dry_run, (executor, workers, ray_address))
 
 
 @app.command()
@@ -144,8 +151,7 @@ def inspect(
         from lcm_distill.report.tables import plain_table
         from lcm_distill.stages import status as stage
 
-        _, folder = _stored(run)
-        rows = stage.inspect(folder, sql)
+        rows = stage.inspect(*_stored(run), sql)
         _print(rows, json, lambda: Console().print(plain_table(rows)))
 
 
@@ -173,14 +179,29 @@ def compact(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json =
     """Merge the manifest's many parts into few files, so that queries over thousands of parts are fast."""
     with _one_line_errors():
         from lcm_distill.pipeline.compaction import compact as merge
-        from lcm_distill.stages.cache import open_manifest
+        from lcm_distill.pipeline.storage import LocalStorage
+        from lcm_distill.stages.cache import how_to_complete, open_manifest
 
-        _, folder = _stored(run)
-        manifest = open_manifest(folder)
-        folder.require(manifest.folder, f"run `lcm precompute` into {run} first")
+        config, folder = _stored(run)
+        folder.require(folder.cache / "manifest", how_to_complete(config, folder))
+        manifest = open_manifest(LocalStorage(folder.cache))
         _show(merge(manifest))
         result = {"tasks": len(manifest.task_names()), "files": len(manifest.merged_files())}
         _print(result, json, lambda: _print_status({"manifest": result}))
+
+
+@cache_app.command()
+def pull(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
+    """Copy a cache that is made in an object store to the run folder, where training reads it."""
+    with _one_line_errors():
+        from lcm_distill.pipeline.storage import LocalStorage
+        from lcm_distill.stages.cache import open_manifest
+        from lcm_distill.stages.pull import pull as copy
+
+        config, folder = _stored(run)
+        _show(copy(config, folder))
+        result = {"tasks": len(open_manifest(LocalStorage(folder.cache)).task_names()), "cache": str(folder.cache)}
+        _print(result, json, lambda: _print_status({"cache": result}))
 
 
 def main() -> None:
@@ -230,7 +251,13 @@ class _one_line_errors:
             raise SystemExit(4) from None
 
 
-def _work(stages: list[str], choice: _Choice, as_json: bool, dry_run: bool) -> None:
+def _work(
+    stages: list[str],
+    choice: _Choice,
+    as_json: bool,
+    dry_run: bool,
+    place: tuple[Literal["auto", "serial", "processes", "ranks", "ray"], int | None, str | None] = ("auto", None, None),
+) -> None:
     with _one_line_errors():
         config, folder = choice.load()
         if dry_run:
@@ -246,12 +273,20 @@ def _work(stages: list[str], choice: _Choice, as_json: bool, dry_run: bool) -> N
             )
         folder.open(config)
         for stage in stages:
-            _show(_stage(stage)(config, folder))
+            if stage == "precompute":
+                from lcm_distill.pipeline.executors.choice import choose_executor
+
+                executor = choose_executor(*place)
+                _show(_stage(stage)(config, folder, executor))
+                if not executor.leads:
+                    return
+            else:
+                _show(_stage(stage)(config, folder))
         result = _result(config, folder, stages[-1])
         _print(result, as_json, lambda: _print_result(folder, stages[-1], result))
 
 
-def _stage(name: str) -> Callable[["Config", "RunFolder"], Iterator["Progress"]]:
+def _stage(name: str) -> Callable[..., Iterator["Progress"]]:
     from importlib import import_module
 
     return getattr(import_module(f"lcm_distill.stages.{name}"), name)
@@ -267,7 +302,7 @@ def _result(config: "Config", folder: "RunFolder", stage: str) -> Any:
     from lcm_distill.stages import status as stages
 
     if stage == "evaluate":
-        return stages.inspect(folder, "FROM metrics")
+        return stages.inspect(config, folder, "FROM metrics")
     return stages.status(config, folder)[stage]
 
 

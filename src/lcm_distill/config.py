@@ -53,8 +53,9 @@ class DataConfig(Section):
     (`folder`), `txt` (`webdataset`), `caption` (`parquet`); `coco` has its own."""
     pictures: PositiveInt = 8_000
     """How many pictures `shapes` draws. Other sources take all they find."""
-    resolution: PositiveInt
-    """Height and width of the pictures that are encoded, in pixels: short side resized, centre cropped."""
+    resolutions: list[PositiveInt] = Field(min_length=1)
+    """Heights and widths, in pixels, that pictures are encoded at: short side resized, centre cropped. All are made in
+    one pass over the pictures; which one trains is told by `model.latent_size`."""
     min_size: PositiveInt
     """Pictures whose shorter side is below this many pixels are quarantined."""
     valid_fraction: float = Field(default=0.1, ge=0, lt=1)
@@ -83,8 +84,10 @@ class EncodersConfig(Section):
     """`shapes`, a folder in diffusers' layout, or a hub name: `stabilityai/stable-diffusion-xl-base-1.0`."""
     text: str
     """`shapes`, or `openclip:` and a model name, such as `openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378`."""
+    downsampling: PositiveInt = 8
+    """Picture pixels to a latent pixel, along each side; that of the VAE."""
     batch_size: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
-    """Pictures or captions to one pass."""
+    """Pictures or captions to one pass. A batch that does not fit the GPU's memory is halved until it does."""
 
 
 class CacheConfig(Section):
@@ -92,6 +95,9 @@ class CacheConfig(Section):
 
     shard_rows: PositiveInt = 1_024
     """Rows to a shard file, which is also the unit of work that is committed."""
+    location: str | None = Field(default=None, pattern=r"^(s3|gs)://[^/]+", json_schema_extra=NOT_IDENTITY)
+    """Object store that the cache is made in: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it
+    into the run folder, where training reads it. Unset: it is made in the run folder."""
 
 
 class ModelConfig(Section):
@@ -245,6 +251,27 @@ class Config(Section):
     pretrain: PretrainConfig | None = None
     distill: DistillConfig
     evaluate: EvaluateConfig
+
+    @model_validator(mode="after")
+    def _resolutions_fit(self) -> Self:
+        wanted, downsampling = self.data.resolutions, self.encoders.downsampling
+        if odd := [pixels for pixels in wanted if pixels % downsampling]:
+            raise ValueError(
+                f"data.resolutions has {odd[0]}, which encoders.downsampling {downsampling} does not divide"
+            )
+        if len(set(wanted)) < len(wanted):
+            raise ValueError(f"data.resolutions = {wanted} names a resolution twice")
+        if self.resolution not in wanted:
+            raise ValueError(
+                f"model.latent_size {self.model.latent_size} stands for {self.resolution} px, "
+                f"which data.resolutions = {wanted} lacks"
+            )
+        return self
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the pictures that train and are drawn, in pixels."""
+        return self.model.latent_size * self.encoders.downsampling
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""

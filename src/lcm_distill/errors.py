@@ -11,3 +11,15 @@ class DataError(UserError):
     """Data on disk is damaged or not what was written."""
 
     exit_code = 3
+
+
+class StorageError(UserError):
+    """An object store refused, or cannot be reached; what was stored is intact and the same command goes on."""
+
+    exit_code = 4
+
+
+class WorkError(UserError):
+    """Part of the work could not be done though it was tried again; all else is committed."""
+
+    exit_code = 5

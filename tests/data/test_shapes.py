@@ -6,7 +6,7 @@ import pytest
 from lcm_distill.data.journeydb import JourneyDB
 from lcm_distill.data.shapes import BACKGROUNDS, COLOURS, POSITIONS, Scene, draw, render, scene_of
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
-from lcm_distill.data.transforms import decode_square
+from lcm_distill.data.transforms import decode
 
 
 def test_a_picture_depends_on_seed_and_index_alone():
@@ -55,4 +55,4 @@ def test_layout_is_journeydbs(tmp_path):
     annotations = list(source.annotations())
     assert [scene_of(annotation.caption) for annotation in annotations]
     contents = dict(source.read([annotation.path for annotation in annotations]))
-    assert decode_square(contents[annotations[0].path], 64, 64)[0].shape == (64, 64, 3)
+    assert decode(contents[annotations[0].path], 64).size == (64, 64)

@@ -5,30 +5,29 @@ import pytest
 from PIL import Image
 
 from lcm_distill.data.records import UnusablePicture
-from lcm_distill.data.transforms import decode_square
+from lcm_distill.data.transforms import decode, square
 
 
 def test_short_side_is_resized_and_the_centre_kept(tmp_path):
     pixels = np.zeros((100, 300, 3), np.uint8)
     pixels[:, 100:200] = (10, 200, 30)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    square, size = decode_square((tmp_path / "wide.png").read_bytes(), 50, 64)
-    assert size == (300, 100) and square.shape == (50, 50, 3)
-    assert (square[25, 2:48] == (10, 200, 30)).all()
+    picture = decode((tmp_path / "wide.png").read_bytes(), 64)
+    assert picture.size == (300, 100) and square(picture, 50).shape == (50, 50, 3)
+    assert (square(picture, 50)[25, 2:48] == (10, 200, 30)).all()
 
 
 def test_transparency_lies_over_white(tmp_path):
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGBA", (64, 64), (255, 0, 0, 128)).save(tmp_path / "half.png")
-    assert (decode_square((tmp_path / "clear.png").read_bytes(), 64, 64)[0] == 255).all()
-    assert decode_square((tmp_path / "half.png").read_bytes(), 64, 64)[0][0, 0].tolist() == pytest.approx(
-        [255, 127, 127], abs=1
-    )
+    clear, half = (decode((tmp_path / name).read_bytes(), 64) for name in ("clear.png", "half.png"))
+    assert (np.asarray(clear) == 255).all()
+    assert half.getpixel((0, 0)) == pytest.approx((255, 127, 127), abs=1)
 
 
 def test_sixteen_bits_are_scaled_not_saturated(tmp_path):
     Image.fromarray(np.full((64, 64), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
-    assert (decode_square((tmp_path / "deep.png").read_bytes(), 64, 64)[0] == 100).all()
+    assert (np.asarray(decode((tmp_path / "deep.png").read_bytes(), 64)) == 100).all()
 
 
 @pytest.mark.parametrize(
@@ -47,4 +46,4 @@ def test_unusable_pictures_say_why(tmp_path, name, reason):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (64, 40)).save(tmp_path / "tiny.png")
     with pytest.raises(UnusablePicture, match=reason):
-        decode_square((tmp_path / name).read_bytes(), 64, 64)
+        decode((tmp_path / name).read_bytes(), 64)

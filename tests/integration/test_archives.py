@@ -59,7 +59,7 @@ def test_archives_and_folders_give_the_same_latents(extracted, packed, tmp_path)
     assert sorted(root.rglob("*")) == before
 
 
-@pytest.mark.parametrize("lost", ["images-00000", "images-00001"])
+@pytest.mark.parametrize("lost", ["latents_64-00000", "latents_64-00001"])
 def test_shards_that_are_made_again_are_the_same(packed, tmp_path, lost):
     run = RunFolder(tmp_path / "run")
     encode(packed[0], run)

@@ -11,6 +11,7 @@ from lcm_distill.data.journeydb import ANNOTATIONS
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.cache import open_batches, usable_samples
 from lcm_distill.stages.precompute import precompute
 from tests.conftest import SMALL
@@ -50,7 +51,8 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     assert np.isnan(latents[bad]).all()
     assert np.isfinite(np.delete(latents, bad, axis=0)).all()
     drawn = np.concatenate([open_batches(config, run, 8)[step].rows for step in range(9)])
-    assert set(drawn) == {sample["row"] for sample in usable_samples(run, "train")} and not set(drawn) & set(bad)
+    usable = {sample["row"] for sample in usable_samples(config, LocalStorage(run.cache), "train")}
+    assert set(drawn) == usable and not usable & set(bad)
 
 
 def test_no_usable_picture_is_an_error(tmp_path):

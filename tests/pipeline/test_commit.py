@@ -7,8 +7,9 @@ import pytest
 from lcm_distill.errors import DataError, UserError
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans
 from lcm_distill.pipeline.checkpoints import Checkpoints
-from lcm_distill.pipeline.executor import run_serially
-from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.pipeline.manifest import Manifest, part_name
+from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Task
 
 COLUMNS = pa.schema([("row", pa.int64()), ("status", pa.string())])
@@ -48,27 +49,27 @@ def tasks_and_log(root, crash_at=None):
             if number == crash_at:
                 raise Crash
             executed.append(number)
-            yield task, [{"row": number, "status": "ok"}], commit_bytes(root / f"file{number}", bytes(number + 1))
+            yield task, [{"row": number, "status": "ok"}], LocalStorage(root).put(f"file{number}", [bytes(number + 1)])
 
     return tasks, execute, executed
 
 
 def test_only_uncommitted_tasks_run_again(tmp_path):
-    manifest = Manifest(tmp_path / "manifest", COLUMNS, tmp_path)
+    manifest = Manifest(LocalStorage(tmp_path), COLUMNS)
     tasks, execute, _ = tasks_and_log(tmp_path, crash_at=2)
     with pytest.raises(Crash):
-        list(run_serially(tasks, manifest, execute))
+        list(Serial().run(tasks, manifest, lambda device: execute))
     tasks, execute, executed = tasks_and_log(tmp_path)
-    outcome = [(task.name, done) for task, done in run_serially(tasks, manifest, execute)]
+    outcome = [(task.name, done) for task, done in Serial().run(tasks, manifest, lambda device: execute)]
     assert executed == [2, 3]
     assert outcome == [("t0", True), ("t1", True), ("t2", False), ("t3", False)]
     assert manifest.read(tasks)["row"].to_pylist() == [0, 1, 2, 3]
 
 
 def test_task_counts_as_done_only_with_its_fingerprint_and_file(tmp_path):
-    manifest = Manifest(tmp_path / "manifest", COLUMNS, tmp_path)
+    manifest = Manifest(LocalStorage(tmp_path), COLUMNS)
     tasks, execute, _ = tasks_and_log(tmp_path)
-    list(run_serially(tasks, manifest, execute))
+    list(Serial().run(tasks, manifest, lambda device: execute))
     assert manifest.is_done(tasks[1])
     assert not manifest.is_done(Task("t1", "another print"))
     (tmp_path / "file1").write_bytes(b"")
@@ -77,23 +78,23 @@ def test_task_counts_as_done_only_with_its_fingerprint_and_file(tmp_path):
 
 
 def test_task_without_rows_is_done(tmp_path):
-    manifest, task = Manifest(tmp_path / "manifest", COLUMNS, tmp_path), Task("empty", "print")
+    manifest, task = Manifest(LocalStorage(tmp_path), COLUMNS), Task("empty", "print")
     manifest.commit(task, [], None)
     assert manifest.is_done(task) and not manifest.is_done(Task("empty", "other"))
 
 
 def test_a_part_being_written_is_no_part_to_duckdb(tmp_path):
-    manifest, task = Manifest(tmp_path / "manifest", COLUMNS, tmp_path), Task("t", "print")
+    manifest, task = Manifest(LocalStorage(tmp_path), COLUMNS), Task("t", "print")
     manifest.commit(task, [{"row": 1}], None)
 
     def crash(path):
-        path.write_bytes(manifest.part("t").read_bytes())
+        path.write_bytes((tmp_path / part_name("t")).read_bytes())
         raise Crash
 
     with pytest.raises(Crash):
-        commit_file(manifest.part("u"), crash)
-    assert len(list(manifest.folder.iterdir())) == 2
-    assert duckdb.sql(f"SELECT row FROM read_parquet('{manifest.folder}/*.parquet')").fetchall() == [(1,)]
+        commit_file(tmp_path / part_name("u"), crash)
+    assert len(list((tmp_path / "manifest").iterdir())) == 2
+    assert duckdb.sql(f"SELECT row FROM read_parquet('{tmp_path}/manifest/*.parquet')").fetchall() == [(1,)]
 
 
 def test_checkpoints_keep_the_newest_and_name_damage(tmp_path):

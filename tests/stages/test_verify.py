@@ -13,13 +13,16 @@ from lcm_distill.cli import app
 from lcm_distill.data.cache import CHECKSUM
 from lcm_distill.errors import DataError
 from lcm_distill.pipeline.compaction import compact
+from lcm_distill.pipeline.manifest import part_name
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.cache import SAMPLE_COLUMNS, build_catalog, latents_field, open_manifest, plan
+from lcm_distill.pipeline.storage import LocalStorage
+from lcm_distill.stages.cache import SAMPLE_COLUMNS, build_catalog, latents_field, plan
+from lcm_distill.stages.cache import open_manifest as manifest_of
 from lcm_distill.stages.status import status
 from lcm_distill.stages.verify import Verification
 
 SHARD = "latents_64/c/1/0/0/0"
-PART = "manifest/images-00001.parquet"
+PART = "manifest/latents_64-00001.parquet"
 
 
 @pytest.fixture
@@ -30,6 +33,10 @@ def run(finished_run, tmp_path) -> RunFolder:
             finished_run.root / name, tmp_path / name
         )
     return RunFolder(tmp_path)
+
+
+def open_manifest(run):
+    return manifest_of(LocalStorage(run.cache))
 
 
 def lcm(*arguments: object):
@@ -60,13 +67,13 @@ def contents(run) -> dict[str, bytes]:
 
 def manifest_rows(config, run) -> list[dict]:
     manifest = open_manifest(run)
-    assert len(manifest.done(plan(config, run, build_catalog(config, run)))) > 5
+    assert len(manifest.done(plan(config, build_catalog(config, run, LocalStorage(run.cache))))) > 5
     return manifest.read().to_pylist()
 
 
 def test_a_sound_cache_is_sound(small_config, run):
     verification = looked_at(small_config, run)
-    catalog = build_catalog(small_config, run)
+    catalog = build_catalog(small_config, run, LocalStorage(run.cache))
     assert found(verification) == [] and verification.pending == 0
     assert verification.rows == len(catalog.samples) + len(catalog.captions) > 72
 
@@ -75,8 +82,8 @@ def flip_a_byte_of_row_19(run, config):
     stride = latents_field(config, 72).row_bytes + CHECKSUM
     flip(run.cache / SHARD, 3 * stride + 5)
     return [
-        ("images-00001", SHARD, None, "SHA-256 is not the one recorded"),
-        ("images-00001", SHARD, 19, "does not match the CRC-32C behind it"),
+        ("latents_64-00001", SHARD, None, "SHA-256 is not the one recorded"),
+        ("latents_64-00001", SHARD, 19, "does not match the CRC-32C behind it"),
     ]
 
 
@@ -84,8 +91,8 @@ def flip_a_byte_of_the_index(run, config):
     stride = latents_field(config, 72).row_bytes + CHECKSUM
     flip(run.cache / SHARD, 16 * stride + 16)
     return [
-        ("images-00001", SHARD, None, "SHA-256 is not the one recorded"),
-        ("images-00001", SHARD, None, "no row can be read: the shard's index is damaged"),
+        ("latents_64-00001", SHARD, None, "SHA-256 is not the one recorded"),
+        ("latents_64-00001", SHARD, None, "no row can be read: the shard's index is damaged"),
     ]
 
 
@@ -93,27 +100,27 @@ def truncate_a_file(run, config):
     path = run.cache / SHARD
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-1000])
-    return [("images-00001", SHARD, None, f"has {size - 1000:,} bytes, {size:,} were written")]
+    return [("latents_64-00001", SHARD, None, f"has {size - 1000:,} bytes, {size:,} were written")]
 
 
 def delete_a_shard(run, config):
     (run.cache / "text/c/0/0/0").unlink()
-    return [("captions-00000", "text/c/0/0/0", None, "the file is missing")]
+    return [("text-00000", "text/c/0/0/0", None, "the file is missing")]
 
 
 def delete_a_part(run, config):
     (run.cache / PART).unlink()
-    return [("images-00001", PART, None, "the manifest part is missing")]
+    return [("latents_64-00001", PART, None, "the manifest part is missing")]
 
 
 def flip_a_byte_of_a_part(run, config):
     flip(run.cache / PART, (run.cache / PART).read_bytes().index(b"imgs/"))
-    return [("images-00001", PART, None, "the manifest part is damaged")]
+    return [("latents_64-00001", PART, None, "the manifest part is damaged")]
 
 
 def empty_a_part(run, config):
     (run.cache / PART).write_bytes(b"")
-    return [("images-00001", PART, None, "the manifest part is damaged")]
+    return [("latents_64-00001", PART, None, "the manifest part is damaged")]
 
 
 def swap_checksums_in_a_part(run, config):
@@ -124,12 +131,12 @@ def swap_checksums_in_a_part(run, config):
     place = table.schema.get_field_index("checksum")
     table = table.set_column(place, "checksum", pa.array(checksums, SAMPLE_COLUMNS.field("checksum").type))
     pq.write_table(table, run.cache / PART)
-    return [("images-00001", SHARD, 20, "does not match the manifest's checksum")]
+    return [("latents_64-00001", SHARD, 20, "does not match the manifest's checksum")]
 
 
 def break_metadata(run, config):
     (run.cache / "latents_64/zarr.json").write_bytes(b"{")
-    return [("images-00000", "latents_64/zarr.json", None, "is missing or does not describe the field")]
+    return [("latents_64-00000", "latents_64/zarr.json", None, "is missing or does not describe the field")]
 
 
 def flip_a_byte_of_the_catalog(run, config):
@@ -182,7 +189,7 @@ def test_a_compacted_cache_is_mended_as_well(small_config, finished_run, run, da
 def test_a_broken_merged_file_has_all_its_tasks_done_again(small_config, finished_run, run, how):
     manifest = open_manifest(run)
     list(compact(manifest, tasks_per_file=4))
-    for path in manifest.merged_files():
+    for path in (run.cache / file for file in manifest.merged_files()):
         flip(path, path.read_bytes().index(b"parquet")) if how == "flip" else path.unlink()
     verification = looked_at(small_config, run)
     assert verification.damage[0].task == "catalog"
@@ -231,7 +238,7 @@ def test_command_line(small_config, run):
     table = lcm("verify", "--run", run.root)
     assert table.exit_code == 3 and SHARD in table.stdout and "19" in table.stdout
     mended = lcm("verify", "--run", run.root, "--repair", "--json")
-    assert mended.exit_code == 0 and json.loads(mended.stdout)["repaired"] == ["images-00001"]
+    assert mended.exit_code == 0 and json.loads(mended.stdout)["repaired"] == ["latents_64-00001"]
     compacted = lcm("cache", "compact", "--run", run.root, "--json")
     assert compacted.exit_code == 0 and json.loads(compacted.stdout)["files"] == 1
     assert lcm("verify", "--run", run.root).exit_code == 0
@@ -248,20 +255,20 @@ def test_a_damaged_catalog_is_not_taken_for_other_settings(small_config, run):
     truncated = run.cache / "catalog/samples.parquet"
     truncated.write_bytes(truncated.read_bytes()[:-8])
     with pytest.raises(DataError, match="catalog is damaged: `lcm verify --repair"):
-        build_catalog(small_config, run)
+        build_catalog(small_config, run, LocalStorage(run.cache))
 
 
 def test_status_tells_rate_time_left_and_damage(small_config, run):
     import os
 
     manifest = open_manifest(run)
-    tasks = plan(small_config, run, build_catalog(small_config, run))
-    images = [task for task in tasks if task.inputs["kind"] == "images"]
+    tasks = plan(small_config, build_catalog(small_config, run, LocalStorage(run.cache)))
+    images = [task for task in tasks if task.inputs["kind"] == "image"]
     for second, task in enumerate(task for task in tasks if task not in images):
-        os.utime(manifest.part(task.name), (second, second))
+        os.utime(run.cache / part_name(task.name), (second, second))
     times = [100, 108, 116, 3600, 3602]  # 16 rows in 8 s, 16 in 8 s, a pause, 8 rows in 2 s
     for task, when in zip(images, times, strict=True):
-        os.utime(manifest.part(task.name), (when, when))
+        os.utime(run.cache / part_name(task.name), (when, when))
     figures = status(small_config, run)["precompute"]
     assert figures["rows_per_second"] == round((16 + 16 + 8) / 18, 1) and figures["seconds_left"] == 0
     manifest.drop([images[4].name])

@@ -7,7 +7,7 @@ CRC-32C. Row i of a shard then starts at (i % shard_rows) * (row bytes + 4), whi
 import functools
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,18 @@ class Field:
         """How many shard files hold the rows."""
         return -(-self.rows // self.shard_rows)
 
+    @property
+    def metadata_name(self) -> str:
+        """File of the field's Zarr metadata, below the cache."""
+        return f"{self.name}/zarr.json"
+
+    def shard_name(self, shard: int) -> str:
+        """File that Zarr looks for a shard in, below the cache."""
+        return "/".join([self.name, "c", str(shard), *("0" for _ in self.shape)])
+
     def shard_path(self, cache: Path, shard: int) -> Path:
-        """Where Zarr looks for a shard."""
-        return cache.joinpath(self.name, "c", str(shard), *("0" for _ in self.shape))
+        """A shard's file in a cache on disk."""
+        return cache / self.shard_name(shard)
 
 
 def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
@@ -84,6 +93,24 @@ def encode_shard(field: Field, rows: np.ndarray) -> tuple[list[bytes | memoryvie
     for payload, checksum in zip(payloads, checksums, strict=True):
         parts += [payload.data, struct.pack("<I", checksum)]
     return [*parts, encode_index(field, len(rows))], checksums
+
+
+def broken_rows(field: Field, content: bytes, checksums: Sequence[int]) -> Iterator[tuple[int | None, str]]:
+    """What is wrong with a shard file of the right length: a row within the shard (None: the index), and how.
+
+    Args:
+        checksums: CRC-32C of each row as it was recorded when the shard was written.
+    """
+    rows = np.frombuffer(content, np.uint8, len(checksums) * field.stride).reshape(-1, field.stride)
+    if content[rows.size :] != encode_index(field, len(checksums)):
+        yield None, "no row can be read: the shard's index is damaged"
+        return
+    for number, (row, recorded) in enumerate(zip(rows, checksums, strict=True)):
+        computed = google_crc32c.value(row[: field.row_bytes])
+        if computed != int.from_bytes(row[field.row_bytes :], "little"):
+            yield number, "does not match the CRC-32C behind it"
+        elif computed != recorded:
+            yield number, "does not match the manifest's checksum"
 
 
 @functools.lru_cache(maxsize=8)

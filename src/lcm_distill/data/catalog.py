@@ -22,6 +22,9 @@ RECORDS = pa.schema(
 )  # fmt: skip
 """What is numbered: annotations as they come."""
 
+SAMPLES_FILE, CAPTIONS_FILE = "catalog/samples.parquet", "catalog/captions.parquet"
+"""Where a cache keeps them."""
+
 BATCH = 50_000
 
 NUMBERED = """
@@ -79,21 +82,6 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
 def split_of(caption: str, valid_fraction: float) -> str:
     """`train` or `valid`."""
     return "valid" if stable_hash(caption) < valid_fraction * 2**63 else "train"
-
-
-def samples_path(cache: Path) -> Path:
-    """Where a cache keeps its samples."""
-    return cache / "catalog" / "samples.parquet"
-
-
-def captions_path(cache: Path) -> Path:
-    """Where a cache keeps its captions."""
-    return cache / "catalog" / "captions.parquet"
-
-
-def read_catalog(cache: Path) -> Catalog:
-    """The catalog of a cache."""
-    return Catalog(pq.read_table(samples_path(cache)), pq.read_table(captions_path(cache)))
 
 
 def _tables(annotations: Iterable[Annotation], valid_fraction: float) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""From a picture file's bytes to the square array of pixels that is encoded."""
+"""From a picture file's bytes to the square arrays of pixels that are encoded."""
 
 from io import BytesIO
 
@@ -8,15 +8,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lcm_distill.data.records import UnusablePicture
 
 
-def decode_square(content: bytes, resolution: int, min_size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode, resize by the short side (bicubic, antialiased) and crop the centre.
-
-    Returns:
-        uint8 (resolution, resolution, 3), RGB, and the (width, height) in the file.
+def decode(content: bytes | UnusablePicture, min_size: int) -> Image.Image:
+    """The upright RGB picture in a file's bytes, or in what a source gave instead of them.
 
     Raises:
-        UnusablePicture: the picture is unreadable, truncated or too small.
+        UnusablePicture: there are no bytes, they are unreadable or truncated, or the shorter side is below `min_size`
+            pixels.
     """
+    if isinstance(content, UnusablePicture):
+        raise content
     try:
         with Image.open(BytesIO(content)) as file:
             picture = ImageOps.exif_transpose(file)
@@ -24,11 +24,15 @@ def decode_square(content: bytes, resolution: int, min_size: int) -> tuple[np.nd
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else f"unreadable picture: {error}"
         raise UnusablePicture(reason) from error
-    size = picture.size
-    if min(size) < min_size:
-        raise UnusablePicture(f"too small: {size[0]}x{size[1]}, shorter side below {min_size}")
-    square = ImageOps.fit(_as_rgb(picture), (resolution, resolution), Image.Resampling.BICUBIC)
-    return np.asarray(square), size
+    if min(picture.size) < min_size:
+        width, height = picture.size
+        raise UnusablePicture(f"too small: {width}x{height}, shorter side below {min_size}")
+    return _as_rgb(picture)
+
+
+def square(picture: Image.Image, resolution: int) -> np.ndarray:
+    """The picture resized by its short side (bicubic, antialiased), its centre cropped: uint8 (H, W, 3), RGB."""
+    return np.asarray(ImageOps.fit(picture, (resolution, resolution), Image.Resampling.BICUBIC))
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

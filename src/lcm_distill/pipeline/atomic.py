@@ -5,36 +5,31 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from lcm_distill.errors import UserError
 
 TEMPORARY = ".writing-"
-"""Prefix of what is being written; what still bears it after a crash is an orphan."""
+"""Prefix of what is being written."""
+
+ABANDONED_SECONDS = 24 * 3600
+"""Another machine's unfinished file is an orphan once it has not been touched for this long."""
 
 _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 
-@dataclass(frozen=True)
-class WrittenFile:
-    """A file that is safely on disk."""
-
-    path: Path
-    size: int
-    sha256: str
-
-
-def commit_bytes(path: Path, content: bytes | bytearray | memoryview) -> WrittenFile:
+def commit_bytes(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Put `content` at `path`, replacing what was there."""
-    return commit_parts(path, [content])
+    commit_parts(path, [content])
 
 
-def commit_parts(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> WrittenFile:
-    """Put at `path` the parts one after the other, replacing what was there."""
+def commit_parts(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> str:
+    """Put at `path` the parts one after the other, replacing what was there; returns their hex SHA-256."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -49,7 +44,7 @@ def commit_parts(path: Path, parts: Sequence[bytes | bytearray | memoryview]) ->
     with ThreadPoolExecutor(1) as threads:
         sha256 = threads.submit(digest)  # takes as long as writing, so beside it
         commit_file(path, write)
-    return WrittenFile(path, sum(map(len, parts)), sha256.result())
+        return sha256.result()
 
 
 def commit_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -101,8 +96,13 @@ def _cannot_exchange(folder: Path) -> UserError:
 
 
 def remove_orphans(folder: Path) -> int:
-    """Delete what interrupted writers left below `folder`; returns how many files and folders that were."""
-    orphans = list(folder.rglob(f"{TEMPORARY}*")) if folder.is_dir() else []
+    """Delete what interrupted writers left below `folder`; returns how many files and folders that were.
+
+    Several machines may work in one folder: what a living process of this machine writes stays, and so does what
+    another machine's process wrote lately.
+    """
+    temporary = folder.rglob(f"{TEMPORARY}*") if folder.is_dir() else ()
+    orphans = [path for path in temporary if _is_orphan(path)]
     for orphan in orphans:
         if orphan.is_dir():
             shutil.rmtree(orphan, ignore_errors=True)
@@ -117,9 +117,36 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def temporary_prefix() -> str:
+    """Begins the names of what this process is writing: they tell whose they are."""
+    return f"{TEMPORARY}{os.getpid()}@{socket.gethostname()}-"
+
+
 def _temporary(path: Path) -> Path:
     """A name beside `path` that bears no known suffix: DuckDB's `*.parquet` matches hidden files as well."""
-    return path.with_name(f"{TEMPORARY}{path.name}~")
+    return path.with_name(f"{temporary_prefix()}{path.name}~")
+
+
+def _is_orphan(path: Path) -> bool:
+    process, _, rest = path.name.removeprefix(TEMPORARY).partition("@")
+    if process.isdecimal() and rest.startswith(f"{socket.gethostname()}-"):
+        return not _is_running(int(process))
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False  # its writer has just finished
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid():
+        return False  # a number used again: this process has not written yet
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _fsync(path: Path) -> None:

@@ -15,7 +15,7 @@ step of the file system. So
 - a damaged merged file costs the rows of all its tasks, where a damaged part costs one task's.
 
 What a killed compaction leaves is the hidden folder; the next compaction deletes it. File systems that cannot exchange
-folders (NFS is one) keep their loose parts: everything works with them as well.
+folders (NFS is one) and object stores keep their loose parts: everything works with them as well.
 """
 
 import fcntl
@@ -27,9 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lcm_distill.errors import UserError
-from lcm_distill.pipeline.atomic import commit_file, exchange_folders
-from lcm_distill.pipeline.manifest import MERGED, Manifest
-from lcm_distill.pipeline.parts import Entry, write_part
+from lcm_distill.pipeline.atomic import exchange_folders
+from lcm_distill.pipeline.manifest import FOLDER, MERGED, Manifest
+from lcm_distill.pipeline.parts import Entry, encode_part
+from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
 
 TASKS_PER_FILE = 128
@@ -42,12 +43,20 @@ def compact(manifest: Manifest, tasks_per_file: int = TASKS_PER_FILE) -> Iterato
 
     Raises:
         DataError: a part is damaged; nothing was changed.
-        UserError: another compaction is under way, or the file system cannot exchange folders; nothing was changed.
+        UserError: another compaction is under way, or the manifest lies where folders cannot be exchanged; nothing
+            was changed.
     """
-    with _alone(manifest.folder.parent):
-        building = manifest.folder.with_name(BUILDING + manifest.folder.name)
+    storage = manifest.storage
+    if not isinstance(storage, LocalStorage):
+        raise UserError(f"{storage.locate(FOLDER)} cannot be compacted where it is: compact a copy on a local disk")
+    folder = storage.root / FOLDER
+    with _alone(storage.root):
+        building = folder.with_name(BUILDING + FOLDER)
         shutil.rmtree(building, ignore_errors=True)
-        merged = {path: path.stat().st_ino for path in (*manifest.merged_files(), *manifest.loose_parts())}
+        merged = {
+            Path(file).name: _identity(storage.root / file)
+            for file in (*manifest.merged_files(), *manifest.loose_parts())
+        }
         entries = sorted(manifest.entries().values(), key=lambda entry: entry.task)
         if not manifest.loose_parts() and len(merged) <= -(-len(entries) // tasks_per_file):
             return
@@ -55,24 +64,29 @@ def compact(manifest: Manifest, tasks_per_file: int = TASKS_PER_FILE) -> Iterato
         for start in range(0, len(entries), tasks_per_file):
             yield Progress("compact", start, len(entries), "tasks")
             _merge(manifest, entries[start : start + tasks_per_file], building)
-        exchange_folders(building, manifest.folder)
-        _carry_over(manifest, building, {path.name: inode for path, inode in merged.items()})
+        exchange_folders(building, folder)
+        _carry_over(manifest, building, folder, merged)
         shutil.rmtree(building)
         yield Progress("compact", len(entries), len(entries), "tasks", {"files": len(manifest.merged_files())})
 
 
 def _merge(manifest: Manifest, entries: Sequence[Entry], folder: Path) -> None:
     table = manifest.read([Task(entry.task, entry.fingerprint) for entry in entries])
-    path = folder / f"{MERGED}{secrets.token_hex(8)}.parquet"
-    commit_file(path, lambda temporary: write_part(temporary, table, entries))
+    LocalStorage(folder).put(f"{MERGED}{secrets.token_hex(8)}.parquet", [encode_part(table, entries)])
 
 
-def _carry_over(manifest: Manifest, old: Path, merged: dict[str, int]) -> None:
-    """Move parts that were committed while the merged files were written; a replaced part has another inode."""
+def _carry_over(manifest: Manifest, old: Path, folder: Path, merged: dict[str, tuple[int, int]]) -> None:
+    """Move parts that were committed while the merged files were written; a part that was replaced is another file."""
     for part in sorted(old.glob("[!.]*.parquet")):
-        if merged.get(part.name) != part.stat().st_ino:
+        if merged.get(part.name) != _identity(part):
             manifest.drop([part.stem])
-            os.replace(part, manifest.folder / part.name)
+            os.replace(part, folder / part.name)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another one that took its name, even if it was given the same inode."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager

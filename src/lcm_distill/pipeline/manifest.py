@@ -1,6 +1,6 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """The manifest: one Parquet part a task, written last. The part is the commit.
 
 Anyone may read the folder with DuckDB while workers add to it:
@@ -9,59 +9,51 @@ Anyone may read the folder with DuckDB while workers add to it:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from lcm_distill.errors import DataError
-from lcm_distill.pipeline.atomic import WrittenFile, commit_file
-from lcm_distill.pipeline.parts import Entry, file_records, read_entries, read_rows, write_part
+from lcm_distill.pipeline.lookahead import map_ahead
+from lcm_distill.pipeline.parts import Entry, encode_part, read_entries, read_rows, written_files
+from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Task
 
 OK = "ok"
 QUARANTINED = "quarantined"
+FOLDER = "manifest"
+AHEAD = 64
+"""Parts that are read ahead."""
 MERGED = "merged."
 """Prefix of files that hold many tasks. A task's name has no dot, so none is mistaken for another."""
 
 
 class Manifest:
-    """The parts in one folder.
+    """The parts in the folder `manifest` of a storage, which also holds the files that tasks write.
 
     Args:
-        folder: holds `<task name>.parquet`, and `merged.<token>.parquet` once compacted.
+        storage: its folder `manifest` holds `<task name>.parquet`, and `merged.<token>.parquet` once compacted.
         schema: columns that the tasks of this manifest fill, one row a sample. `task`, `fingerprint`, `file`,
             `file_bytes` and `file_sha256` come on top.
-        root: what file names in the manifest are relative to.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, root: Path) -> None:
-        self.folder, self.root = folder, root
+    def __init__(self, storage: Storage, schema: pa.Schema) -> None:
+        self.storage = storage
         self.schema = pa.schema(
             [("task", pa.string()), ("fingerprint", pa.string()), *schema,
              ("file", pa.string()), ("file_bytes", pa.int64()), ("file_sha256", pa.string())]
         )  # fmt: skip
 
     def commit(self, task: Task, rows: Sequence[Mapping[str, Any]], file: WrittenFile | None) -> None:
-        """Record that `task` is done: `rows` are its samples, `file` what it wrote.
+        """Record that `task`, which has no commit, is done: `rows` are its samples, `file` what it wrote.
 
         A row that concerns another file of the task says so itself, by what `file_columns` gives.
         """
-        shared = {"task": task.name, "fingerprint": task.fingerprint, **(self.file_columns(file) if file else {})}
+        shared = {"task": task.name, "fingerprint": task.fingerprint, **(file_columns(file) if file else {})}
         table = pa.Table.from_pylist([{**shared, **row} for row in rows], schema=self.schema)
-        entry = Entry(task.name, task.fingerprint, len(rows), file_records(table))
-        # Out of the merged file first: a crash in between has the task done again and never shows it twice.
-        self._drop_merged({task.name})
-        commit_file(self.part(task.name), lambda path: write_part(path, table, [entry]))
-
-    def file_columns(self, file: WrittenFile) -> dict[str, Any]:
-        """The columns that name a file, its size and its hash."""
-        return {
-            "file": str(file.path.relative_to(self.root)),
-            "file_bytes": file.size,
-            "file_sha256": file.sha256,
-        }
+        entry = Entry(task.name, task.fingerprint, len(rows), written_files(table))
+        self.storage.put(part_name(task.name), [encode_part(table, [entry])])
 
     def is_done(self, task: Task) -> bool:
         """Whether this very task is committed and its files still have the sizes they were written with.
@@ -78,7 +70,14 @@ class Manifest:
             DataError: a part is damaged.
         """
         entries = self.entries([task.name for task in tasks])
-        return {task.name for task in tasks if task.name in entries and self._stands(entries[task.name], task)}
+        sizes = self.storage.sizes({file.name for entry in entries.values() for file in entry.files})
+        return {
+            task.name
+            for task in tasks
+            if (entry := entries.get(task.name))
+            and entry.fingerprint == task.fingerprint
+            and all(sizes.get(file.name) == file.size for file in entry.files)
+        }
 
     def entries(self, names: Iterable[str] | None = None) -> dict[str, Entry]:
         """Footer entries of all tasks, or of those of the given names that have one.
@@ -86,12 +85,18 @@ class Manifest:
         Raises:
             DataError: a part is damaged.
         """
+        files = self._files_of(names)
+        found = map_ahead(lambda file: read_entries(self.storage, file[0]), files, self.storage.readers, AHEAD)
         return {
             entry.task: entry
-            for path, wanted in self._files_of(names)
-            for entry in read_entries(path)
+            for (_, wanted), entries in zip(files, found, strict=True)
+            for entry in entries
             if wanted is None or entry.task in wanted
         }
+
+    def merged_entries(self) -> dict[str, Entry]:
+        """Footer entries of the tasks that lie in merged files."""
+        return {entry.task: entry for file in self.merged_files() for entry in read_entries(self.storage, file)}
 
     def read(self, tasks: Sequence[Task] | None = None) -> pa.Table:
         """All rows, or those of the given tasks, in order of task name.
@@ -100,71 +105,72 @@ class Manifest:
             DataError: a part is damaged, or one of `tasks` has none.
         """
         names = None if tasks is None else {task.name for task in tasks}
-        tables = {
-            entry.task: rows
-            for path, wanted in self._files_of(names)
-            for entry, rows in read_rows(path, self.schema, wanted)
-        }
+        found = map_ahead(
+            lambda file: list(read_rows(self.storage, file[0], self.schema, file[1])),
+            self._files_of(names), self.storage.readers, AHEAD,
+        )  # fmt: skip
+        tables = {entry.task: rows for file in found for entry, rows in file}
         missing = sorted((names or set()) - tables.keys())
         if missing:
-            raise DataError(f"{self.folder} has no part of {missing[0]}: the same command makes it")
+            raise DataError(f"{self.storage.locate(FOLDER)} has no part of {missing[0]}: the same command makes it")
         parts = [tables[name] for name in sorted(tables)]
         return pa.concat_tables(parts) if parts else self.schema.empty_table()
 
     def task_names(self) -> list[str]:
         """Names of the tasks that have a part."""
-        merged = [entry.task for path in self.merged_files() for entry in read_entries(path)]
-        return sorted({*merged, *(path.stem for path in self.loose_parts())})
+        return sorted({*self.merged_entries(), *map(task_of_part, self.loose_parts())})
 
     def drop(self, names: Iterable[str]) -> None:
         """Take back the commits of the given tasks, as far as there are any; their files stay."""
         dropped = set(names)
-        for name in dropped:
-            self.part(name).unlink(missing_ok=True)
-        self._drop_merged(dropped)
+        for name in dropped & set(map(task_of_part, self.loose_parts())):
+            self.storage.remove(part_name(name))
+        for file in self.merged_files():
+            self._drop_merged(file, dropped)
 
-    def part(self, name: str) -> Path:
-        """Where a task's own part is, unless it was merged."""
-        return self.folder / f"{name}.parquet"
-
-    def loose_parts(self) -> list[Path]:
+    def loose_parts(self) -> list[str]:
         """Parts of one task, in order of name."""
-        return [path for path in self._all_files() if not path.name.startswith(MERGED)]
+        return [file for file in self._all_files() if not PurePosixPath(file).name.startswith(MERGED)]
 
-    def merged_files(self) -> list[Path]:
+    def merged_files(self) -> list[str]:
         """Files of many tasks, in order of name."""
-        return [path for path in self._all_files() if path.name.startswith(MERGED)]
+        return [file for file in self._all_files() if PurePosixPath(file).name.startswith(MERGED)]
 
-    def _all_files(self) -> list[Path]:
-        return sorted(self.folder.glob("[!.]*.parquet"))
+    def _all_files(self) -> list[str]:
+        return [file for file in self.storage.listing(FOLDER) if file.endswith(".parquet")]
 
-    def _files_of(self, names: Iterable[str] | None) -> list[tuple[Path, set[str] | None]]:
+    def _files_of(self, names: Iterable[str] | None) -> list[tuple[str, set[str] | None]]:
         """Files to look into for the given tasks, and which tasks to look for in each; None means all."""
+        merged, loose = self.merged_files(), self.loose_parts()
         if names is None:
-            return [(path, None) for path in (*self.merged_files(), *self.loose_parts())]
+            return [(file, None) for file in (*merged, *loose)]
         wanted = set(names)
-        loose = {path.stem: path for path in self.loose_parts()} if len(wanted) > 1 else self._loose_one(wanted)
-        rest = wanted - loose.keys()
-        files: list[tuple[Path, set[str] | None]] = [(path, rest) for path in self.merged_files() if rest]
-        return files + [(loose[name], {name}) for name in sorted(wanted & loose.keys())]
+        own = {task_of_part(file): file for file in loose}
+        rest = wanted - own.keys()
+        files: list[tuple[str, set[str] | None]] = [(file, rest) for file in merged if rest]
+        return files + [(own[name], {name}) for name in sorted(wanted & own.keys())]
 
-    def _loose_one(self, names: set[str]) -> dict[str, Path]:
-        """The loose parts among few tasks, without listing the folder."""
-        return {name: self.part(name) for name in names if self.part(name).is_file()}
+    def _drop_merged(self, file: str, names: set[str]) -> None:
+        if names.isdisjoint(entry.task for entry in read_entries(self.storage, file)):
+            return
+        kept = [(entry, rows) for entry, rows in read_rows(self.storage, file, self.schema) if entry.task not in names]
+        if kept:
+            table, entries = pa.concat_tables([rows for _, rows in kept]), [entry for entry, _ in kept]
+            self.storage.put(file, [encode_part(table, entries)])
+        else:
+            self.storage.remove(file)
 
-    def _stands(self, entry: Entry, task: Task) -> bool:
-        paths = [(self.root / file.name, file.size) for file in entry.files]
-        return entry.fingerprint == task.fingerprint and all(
-            path.is_file() and path.stat().st_size == size for path, size in paths
-        )
 
-    def _drop_merged(self, names: set[str]) -> None:
-        for path in self.merged_files():
-            if names.isdisjoint(entry.task for entry in read_entries(path)):
-                continue
-            kept = [(entry, rows) for entry, rows in read_rows(path, self.schema) if entry.task not in names]
-            if kept:
-                table, entries = pa.concat_tables([rows for _, rows in kept]), [entry for entry, _ in kept]
-                commit_file(path, partial(write_part, table=table, entries=entries))
-            else:
-                path.unlink()
+def part_name(task: str) -> str:
+    """The file of a task's own part, which it has until it is merged."""
+    return f"{FOLDER}/{task}.parquet"
+
+
+def task_of_part(file: str) -> str:
+    """The task that a loose part is of."""
+    return PurePosixPath(file).stem
+
+
+def file_columns(file: WrittenFile) -> dict[str, Any]:
+    """The columns that name a file, its size and its hash."""
+    return {"file": file.name, "file_bytes": file.size, "file_sha256": file.sha256}

@@ -10,25 +10,15 @@ carry checksums, so that a damaged file is named and never believed.
 import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lcm_distill.errors import DataError
+from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
 
 TASKS = b"tasks"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file that a task wrote: its name below the manifest's root, its size and its hex SHA-256."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -38,68 +28,69 @@ class Entry:
     task: str
     fingerprint: str
     rows: int
-    files: tuple[FileRecord, ...]
+    files: tuple[WrittenFile, ...]
 
 
-def write_part(path: Path, table: pa.Table, entries: Sequence[Entry]) -> None:
-    """Write the rows of `entries`, one after the other in `table`, a row group a task."""
+def encode_part(table: pa.Table, entries: Sequence[Entry]) -> Part:
+    """The file of the rows of `entries`, one after the other in `table`, a row group a task."""
     footer = {
         entry.task: [entry.fingerprint, entry.rows, [[file.name, file.size, file.sha256] for file in entry.files]]
         for entry in entries
     }
     schema = table.schema.with_metadata({TASKS: json.dumps(footer)})
-    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, schema, write_page_checksum=True) as writer:
         for entry, rows in _by_task(table, entries):
             if entry.rows:
                 writer.write_table(rows.cast(schema), row_group_size=entry.rows)
+    return memoryview(content.getvalue())
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(storage: Storage, name: str) -> list[Entry]:
     """The tasks of a file, from its footer.
 
     Raises:
         DataError: the footer cannot be read.
     """
     try:
-        schema = pq.read_schema(path)
-        footer = (schema.metadata or {}).get(TASKS)
-        if footer is None:
-            return [_entry_of_first_version(path, schema)]
+        footer = pq.read_schema(storage.source(name)).metadata[TASKS]
         return [
-            Entry(task, fingerprint, rows, tuple(FileRecord(*file) for file in files))
+            Entry(task, fingerprint, rows, tuple(WrittenFile(*file) for file in files))
             for task, (fingerprint, rows, files) in json.loads(footer).items()
         ]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(path) from error
+        raise _damaged(storage, name) from error
 
 
-def read_rows(path: Path, schema: pa.Schema, tasks: Container[str] | None = None) -> Iterator[tuple[Entry, pa.Table]]:
+def read_rows(
+    storage: Storage, name: str, schema: pa.Schema, tasks: Container[str] | None = None
+) -> Iterator[tuple[Entry, pa.Table]]:
     """All tasks of a file, or those of the given names, and their rows, every page's checksum verified.
 
     Raises:
         DataError: the file is not the one that was written.
     """
-    entries = read_entries(path)
+    entries = read_entries(storage, name)
     if tasks is not None and not any(entry.task in tasks for entry in entries):
         return
     try:
         # A column may be absent from older parts; one that nobody writes has a damaged name.
-        if not set(pq.read_schema(path).names) <= set(schema.names):
-            raise _damaged(path)
-        table = pq.read_table(path, schema=schema, page_checksum_verification=True)
+        if not set(pq.read_schema(storage.source(name)).names) <= set(schema.names):
+            raise _damaged(storage, name)
+        table = pq.read_table(storage.source(name), schema=schema, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path) from error
+        raise _damaged(storage, name) from error
     if table.num_rows != sum(entry.rows for entry in entries):
-        raise _damaged(path)
+        raise _damaged(storage, name)
     for entry, rows in _by_task(table, entries):
         if tasks is None or entry.task in tasks:
             yield entry, rows
 
 
-def file_records(table: pa.Table) -> tuple[FileRecord, ...]:
+def written_files(table: pa.Table) -> tuple[WrittenFile, ...]:
     """The distinct files that rows name, in order of appearance."""
     named = table.select(["file", "file_bytes", "file_sha256"]).filter(pc.field("file").is_valid())
-    return tuple(dict.fromkeys(FileRecord(*row.values()) for row in named.to_pylist()))
+    return tuple(dict.fromkeys(WrittenFile(*row.values()) for row in named.to_pylist()))
 
 
 def _by_task(table: pa.Table, entries: Sequence[Entry]) -> Iterator[tuple[Entry, pa.Table]]:
@@ -109,11 +100,5 @@ def _by_task(table: pa.Table, entries: Sequence[Entry]) -> Iterator[tuple[Entry,
         start += entry.rows
 
 
-def _entry_of_first_version(path: Path, schema: Any) -> Entry:
-    """Parts once held one task and only its fingerprint in the footer; caches made so go on."""
-    table = pq.read_table(path, columns=["file", "file_bytes", "file_sha256"])
-    return Entry(path.stem, schema.metadata[b"fingerprint"].decode(), table.num_rows, file_records(table.slice(0, 1)))
-
-
-def _damaged(path: Path) -> DataError:
-    return DataError(f"{path} is damaged: `lcm verify --repair` makes it again")
+def _damaged(storage: Storage, name: str) -> DataError:
+    return DataError(f"{storage.locate(name)} is damaged: `lcm verify --repair` makes it again")

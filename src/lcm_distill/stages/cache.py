@@ -19,22 +19,31 @@ from lcm_distill.data.loader import ShuffledBatches
 from lcm_distill.data.reader import FieldReader
 from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
 from lcm_distill.data.sources import open_source
-from lcm_distill.data.transforms import decode_square
+from lcm_distill.data.transforms import decode, square
 from lcm_distill.errors import DataError, UserError
-from lcm_distill.pipeline.atomic import TEMPORARY, WrittenFile, commit_file, file_sha256
-from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
+from lcm_distill.pipeline.atomic import temporary_prefix
+from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest, file_columns
+from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import LocalStorage, Storage
 from lcm_distill.pipeline.task import Task
 
 SAMPLE_COLUMNS = pa.schema(
-    [("kind", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()), ("shard", pa.int64()),
-     ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()), ("width", pa.int64()),
-     ("height", pa.int64()), ("status", pa.string()), ("error", pa.string()), ("checksum", pa.int64())]
+    [("kind", pa.string()), ("field", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()),
+     ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
+     ("width", pa.int64()), ("height", pa.int64()), ("status", pa.string()),
+     ("error", pa.string()), ("checksum", pa.int64())]
 )  # fmt: skip
-"""`kind` is `image`, `caption`, `annotation` (a line left out) or `catalog` (one of its files); `checksum` is the
-CRC-32C of the row's bytes."""
+"""`kind` is `image`, `caption`, `annotation` (a line left out) or `catalog` (one of its files); `field` is the
+array that holds the row, `checksum` the CRC-32C of its bytes."""
 
 CATALOG_TASK = "catalog"
+
+
+def cache_storage(config: Config, run: RunFolder) -> Storage:
+    """Where the cache is made: below the run folder, or in the object store that `cache.location` names."""
+    location = config.cache.location
+    return RemoteStorage(location) if location else LocalStorage(run.cache)
 
 
 def source_root(config: Config, run: RunFolder) -> Path:
@@ -52,59 +61,75 @@ def source_root(config: Config, run: RunFolder) -> Path:
 
 def cache_fingerprint(config: Config) -> str:
     """Identity of everything in the cache but the inputs themselves."""
-    return digest([config.fingerprint("data", "encoders", "cache"), config.model.latent_size])
+    model = config.model
+    return digest([config.fingerprint("data", "encoders", "cache"), model.in_channels, model.caption_channels])
 
 
-def open_manifest(run: RunFolder) -> Manifest:
-    """The cache's manifest."""
-    return Manifest(run.cache / "manifest", SAMPLE_COLUMNS, run.cache)
+def open_manifest(cache: Storage) -> Manifest:
+    """The manifest of a cache."""
+    return Manifest(cache, SAMPLE_COLUMNS)
 
 
-def build_catalog(config: Config, run: RunFolder) -> Catalog:
+def read_catalog(cache: Storage) -> Catalog:
+    """The catalog of a cache."""
+    samples, captions = (pq.read_table(cache.source(name)) for name in (catalogs.SAMPLES_FILE, catalogs.CAPTIONS_FILE))
+    return Catalog(samples, captions)
+
+
+def build_catalog(config: Config, run: RunFolder, cache: Storage) -> Catalog:
     """The catalog, numbered on the first call and read back ever after.
 
     Raises:
         DataError: the catalog or its manifest part is damaged.
         UserError: the cache was made with other settings.
     """
-    manifest, task = open_manifest(run), Task(CATALOG_TASK, cache_fingerprint(config))
+    catalog = find_catalog(config, cache)
+    if catalog is None:
+        catalog, bad = number_annotations(config, run)
+        commit_catalog(config, cache, catalog, bad)
+    return catalog
+
+
+def find_catalog(config: Config, cache: Storage) -> Catalog | None:
+    """The catalog, if there is one.
+
+    Raises:
+        DataError: the catalog or its manifest part is damaged.
+        UserError: the cache was made with other settings.
+    """
+    manifest, task = open_manifest(cache), Task(CATALOG_TASK, cache_fingerprint(config))
     if manifest.is_done(task):
-        return catalogs.read_catalog(run.cache)
+        return read_catalog(cache)
     if recorded := manifest.entries([CATALOG_TASK]):
         if recorded[CATALOG_TASK].fingerprint == task.fingerprint:
-            raise DataError(
-                f"{run.cache / 'catalog'} is damaged: `lcm verify --repair --run {run.root}` makes it again"
-            )
+            raise DataError(f"{cache.locate('catalog')} is damaged: `lcm verify --repair` makes it again")
         raise UserError(
-            f"{run.cache} was made with other data, encoder or cache settings: choose another --run, or delete it"
+            f"{cache.locate()} was made with other data, encoder or cache settings: choose another --run, or delete it"
         )
-    catalog, bad = number_annotations(config, run)
-    commit_catalog(config, run, catalog, bad)
-    return catalog
+    return None
 
 
 def number_annotations(config: Config, run: RunFolder) -> tuple[Catalog, list[BadAnnotation]]:
     """The catalog of what the source holds now, and the lines that cannot be used."""
     bad: list[BadAnnotation] = []
     records = open_source(config.data, source_root(config, run)).annotations()
-    run.cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=TEMPORARY, dir=run.cache) as scratch:
+    run.root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=run.root) as scratch:
         catalog, again = catalogs.build_catalog(_set_aside(records, bad), config.data.valid_fraction, Path(scratch))
     return catalog, bad + [BadAnnotation(name, "duplicate picture") for name in again]
 
 
-def commit_catalog(config: Config, run: RunFolder, catalog: Catalog, bad: Sequence[BadAnnotation]) -> None:
+def commit_catalog(config: Config, cache: Storage, catalog: Catalog, bad: Sequence[BadAnnotation]) -> None:
     """Write the catalog's files; the manifest part names them and their hashes, and the lines left out."""
-    manifest, rows = open_manifest(run), []
-    for path, table in (
-        (catalogs.samples_path(run.cache), catalog.samples),
-        (catalogs.captions_path(run.cache), catalog.captions),
-    ):
-        commit_file(path, lambda temporary, table=table: pq.write_table(table, temporary))
-        file = WrittenFile(path, path.stat().st_size, file_sha256(path))
-        rows.append({"kind": "catalog", "status": OK, **manifest.file_columns(file)})
+    rows: list[dict[str, Any]] = []
+    for name, table in ((catalogs.SAMPLES_FILE, catalog.samples), (catalogs.CAPTIONS_FILE, catalog.captions)):
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content)
+        rows.append(
+            {"kind": "catalog", "status": OK, **file_columns(cache.put(name, [memoryview(content.getvalue())]))}
+        )
     rows += [{"kind": "annotation", "source": line.source, "status": QUARANTINED, "error": line.error} for line in bad]
-    manifest.commit(Task(CATALOG_TASK, cache_fingerprint(config)), rows, None)
+    open_manifest(cache).commit(Task(CATALOG_TASK, cache_fingerprint(config)), rows, None)
 
 
 def _set_aside(records: Iterable[Annotation | BadAnnotation], bad: list[BadAnnotation]) -> Iterator[Annotation]:
@@ -116,28 +141,40 @@ def _set_aside(records: Iterable[Annotation | BadAnnotation], bad: list[BadAnnot
             bad.append(record)
 
 
-def plan(config: Config, run: RunFolder, catalog: Catalog) -> list[Task]:
-    """One task a shard: of captions first, then of pictures."""
+def plan(config: Config, catalog: Catalog) -> list[Task]:
+    """One task a shard: of captions first, then of pictures, the resolutions of a range of rows side by side."""
+    captions = _tasks(config, "caption", catalog.captions, "caption", text_field(config, 1, 1))
+    pictures = [
+        _tasks(config, "image", catalog.samples, "path", latents_field(config, 1, resolution), resolution)
+        for resolution in config.data.resolutions
+    ]
+    return [*captions, *(task for same_rows in zip(*pictures, strict=True) for task in same_rows)]
+
+
+def _tasks(
+    config: Config, kind: str, table: pa.Table, identity: str, field: Field, resolution: int | None = None
+) -> list[Task]:
     tasks, fingerprint = [], cache_fingerprint(config)
-    for kind, table, identity in (
-        ("captions", catalog.captions, "caption"),
-        ("images", catalog.samples, "path"),
-    ):
-        for shard, start in enumerate(range(0, len(table), config.cache.shard_rows)):
-            stop = min(start + config.cache.shard_rows, len(table))
-            inputs = table[identity].slice(start, stop - start).to_pylist()
-            identity_hash = digest([fingerprint, kind, start, inputs])
-            tasks.append(
-                Task(f"{kind}-{shard:05d}", identity_hash, {"kind": kind, "shard": shard, "start": start, "stop": stop})
+    for shard, start in enumerate(range(0, len(table), config.cache.shard_rows)):
+        stop = min(start + config.cache.shard_rows, len(table))
+        inputs = table[identity].slice(start, stop - start).to_pylist()
+        task_fingerprint = digest([fingerprint, field.name, start, inputs])
+        tasks.append(
+            Task(
+                f"{field.name}-{shard:05d}",
+                task_fingerprint,
+                {"kind": kind, "field": field.name, "resolution": resolution, "shard": shard, "start": start,
+                 "stop": stop, "file": field.shard_name(shard)},
             )
+        )  # fmt: skip
     return tasks
 
 
-def latents_field(config: Config, samples: int) -> Field:
-    """The array of latents, one row a sample."""
-    model = config.model
-    shape = (model.in_channels, model.latent_size, model.latent_size)
-    return Field(f"latents_{config.data.resolution}", samples, shape, config.cache.shard_rows)
+def latents_field(config: Config, samples: int, resolution: int | None = None) -> Field:
+    """The array of latents of a resolution, one row a sample; of the one that trains if none is given."""
+    resolution = resolution or config.resolution
+    side = resolution // config.encoders.downsampling
+    return Field(f"latents_{resolution}", samples, (config.model.in_channels, side, side), config.cache.shard_rows)
 
 
 def text_field(config: Config, captions: int, context_length: int) -> Field:
@@ -152,10 +189,11 @@ def quarantined_by_task(manifest: Manifest, names: Iterable[str]) -> dict[str, i
     return dict(zip(counts["task"].to_pylist(), counts["count_all"].to_pylist(), strict=True))
 
 
-def usable_samples(run: RunFolder, split: str) -> list[dict[str, Any]]:
-    """Row, caption row and source of every sample that the manifest calls ok, in order of row."""
-    wanted = (pc.field("kind") == "image") & (pc.field("status") == OK) & (pc.field("split") == split)
-    table = open_manifest(run).read().filter(wanted).sort_by("row")
+def usable_samples(config: Config, cache: Storage, split: str) -> list[dict[str, Any]]:
+    """Row, caption row and source of every sample whose latents the manifest calls ok, in order of row."""
+    latents = latents_field(config, 1).name
+    wanted = (pc.field("field") == latents) & (pc.field("status") == OK) & (pc.field("split") == split)
+    table = open_manifest(cache).read().filter(wanted).sort_by("row")
     return table.select(["row", "caption_row", "source"]).to_pylist()
 
 
@@ -168,12 +206,15 @@ def real_pictures(config: Config, run: RunFolder, paths: Sequence[str]) -> np.nd
     data, pictures = config.data, []
     for path, content in open_source(data, source_root(config, run)).read(paths):
         try:
-            if isinstance(content, UnusablePicture):
-                raise content
-            pictures.append(decode_square(content, data.resolution, data.min_size)[0])
+            pictures.append(square(decode(content, data.min_size), config.resolution))
         except UnusablePicture as error:
             raise DataError(f"{path}: {error}, though it was encoded before: put it back") from error
     return np.stack(pictures)
+
+
+def how_to_complete(config: Config, run: RunFolder) -> str:
+    """What makes the cache in the run folder, from which training reads, complete."""
+    return f"run `lcm {'cache pull' if config.cache.location else 'precompute'}` into {run.root} first"
 
 
 def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBatches:
@@ -182,23 +223,29 @@ def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBat
     Raises:
         UserError: there is no cache, or it is not complete.
     """
-    remedy = f"run `lcm precompute` into {run.root} first"
-    run.require(catalogs.samples_path(run.cache), remedy)
-    catalog = build_catalog(config, run)
-    manifest = open_manifest(run)
-    tasks = plan(config, run, catalog)
-    lacking = len(tasks) - len(manifest.done(tasks))
+    cache, remedy = LocalStorage(run.cache), how_to_complete(config, run)
+    run.require(run.cache / catalogs.SAMPLES_FILE, remedy)
+    catalog = build_catalog(config, run, cache)
+    tasks = plan(config, catalog)
+    lacking = len(tasks) - len(open_manifest(cache).done(tasks))
     if lacking:
         raise UserError(f"{run.cache} lacks {lacking} shards: {remedy}")
-    samples = usable_samples(run, "train")
+    samples = usable_samples(config, cache, "train")
     latents = FieldReader(run.cache, latents_field(config, len(catalog.samples)))
-    captions = FieldReader(run.cache, stored_text_field(config, run, catalog))
+    captions = FieldReader(run.cache, stored_text_field(config, cache, catalog))
     rows = np.array([sample["row"] for sample in samples])
     caption_rows = np.array([sample["caption_row"] for sample in samples])
     return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, config.seed)
 
 
-def stored_text_field(config: Config, run: RunFolder, catalog: Catalog) -> Field:
+def stored_text_field(config: Config, cache: Storage, catalog: Catalog) -> Field:
     """The text field as the cache has it; its context length is read off its metadata."""
-    stored = json.loads((run.cache / "text" / "zarr.json").read_text())
+    stored = json.loads(cache.read(text_field(config, 1, 1).metadata_name))
     return text_field(config, len(catalog.captions), stored["shape"][1])
+
+
+def task_field(config: Config, cache: Storage, task: Task, catalog: Catalog) -> Field:
+    """The array that a task fills, as the cache has it."""
+    if task.inputs["kind"] == "caption":
+        return stored_text_field(config, cache, catalog)
+    return latents_field(config, len(catalog.samples), task.inputs["resolution"])

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from statistics import median
 
-from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.manifest import FOLDER, Manifest, part_name
 from lcm_distill.pipeline.task import Task
 
 PARTS = 20
@@ -31,8 +31,9 @@ def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]
 
 def _newest_of_one_kind(manifest: Manifest, tasks: Sequence[Task]) -> list[tuple[float, Task]]:
     """When the last parts were committed, oldest first."""
-    parts = [(manifest.part(task.name), task) for task in tasks]
-    times = sorted(((part.stat().st_mtime, task) for part, task in parts if part.is_file()), key=lambda item: item[0])
+    parts = manifest.storage.listing(FOLDER)
+    written = [(parts[part_name(task.name)].modified, task) for task in tasks if part_name(task.name) in parts]
+    times = sorted(written, key=lambda item: item[0])
     return [(when, task) for when, task in times if task.inputs["kind"] == times[-1][1].inputs["kind"]][-PARTS:]
 
 

@@ -1,34 +1,41 @@
 """From catalog rows to shards of the cache: read, decode ahead, encode, write."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.data.cache import Field, describe, encode_shard
 from lcm_distill.data.catalog import Catalog
 from lcm_distill.data.records import UnusablePicture
 from lcm_distill.data.sources import open_source
-from lcm_distill.data.transforms import decode_square
+from lcm_distill.data.transforms import decode, square
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.randomness import normal, stable_hash
+from lcm_distill.encoders.batches import FittingBatches
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.errors import UserError
-from lcm_distill.pipeline.atomic import WrittenFile, commit_bytes, commit_parts
-from lcm_distill.pipeline.executor import Outcome
+from lcm_distill.pipeline.executors.work import Execute, Outcome
 from lcm_distill.pipeline.lookahead import map_ahead
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Task
-from lcm_distill.stages.cache import cache_fingerprint, latents_field, source_root, text_field
-
-Decoded = tuple[np.ndarray, tuple[int, int]]
-"""A picture's pixels, and the width and height it had on disk."""
+from lcm_distill.stages.cache import (
+    cache_fingerprint,
+    cache_storage,
+    latents_field,
+    read_catalog,
+    source_root,
+    text_field,
+)
 
 
 @dataclass
@@ -39,37 +46,26 @@ class Shard:
     are encoded in batches of that order: an interrupted run makes the same batches, and so the same bytes, again.
 
     Attributes:
+        resolution: height and width that pictures are encoded at.
         latents: float16 (samples, C, h, w), NaN until encoded and where a picture is unusable.
         rows: what the manifest will say of each sample.
         waiting: places and pixels of pictures that are decoded and not yet encoded.
-        left: pictures that have not come yet.
     """
 
     task: Task
+    resolution: int
     samples: list[dict[str, Any]]
     latents: np.ndarray
     rows: list[dict[str, Any]] = field(init=False)
     waiting: list[tuple[int, np.ndarray]] = field(init=False, default_factory=list)
-    left: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.left = len(self.samples)
         self.rows = [
-            {"kind": "image", "sample_id": sample["sample_id"], "row": sample["row"],
-             "shard": self.task.inputs["shard"], "source": sample["path"],
+            {"kind": "image", "field": self.task.inputs["field"], "sample_id": sample["sample_id"],
+             "row": sample["row"], "shard": self.task.inputs["shard"], "source": sample["path"],
              "caption_row": sample["caption_row"], "split": sample["split"]}
             for sample in self.samples
         ]  # fmt: skip
-
-    def take(self, place: int, picture: Decoded | UnusablePicture) -> None:
-        """Note what became of a sample's picture."""
-        self.left -= 1
-        if isinstance(picture, UnusablePicture):
-            self.quarantine(place, str(picture))
-            return
-        pixels, (width, height) = picture
-        self.rows[place] |= {"width": width, "height": height, "status": OK}
-        self.waiting.append((place, pixels))
 
     def quarantine(self, place: int, reason: str) -> None:
         """Set a sample aside."""
@@ -77,117 +73,173 @@ class Shard:
         self.rows[place] |= {"status": QUARANTINED, "error": reason}
 
 
+@dataclass
+class Page:
+    """The pictures of a range of rows, on their way into a shard for each resolution that lacks one.
+
+    Attributes:
+        left: pictures that have not come yet.
+    """
+
+    shards: list[Shard]
+    left: int
+
+    def prepare(self, content: bytes | UnusablePicture, min_size: int) -> "Prepared | UnusablePicture":
+        """Decode a picture and make its square for each shard."""
+        try:
+            picture = decode(content, min_size)
+        except UnusablePicture as reason:
+            return reason
+        return Prepared(picture.size, [square(picture, shard.resolution) for shard in self.shards])
+
+    def take(self, place: int, picture: "Prepared | UnusablePicture") -> None:
+        """Note what became of a sample's picture."""
+        self.left -= 1
+        for number, shard in enumerate(self.shards):
+            if isinstance(picture, UnusablePicture):
+                shard.quarantine(place, str(picture))
+                continue
+            width, height = picture.size
+            shard.rows[place] |= {"width": width, "height": height, "status": OK}
+            shard.waiting.append((place, picture.squares[number]))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded picture: width and height in its file, and uint8 (H, W, 3) squares, one a shard."""
+
+    size: tuple[int, int]
+    squares: list[np.ndarray]
+
+
+def open_encoding(config: Config, run: RunFolder, device: str | None) -> Execute:
+    """Ready to encode into the cache that is being made, on a device other than the configured one if one is given."""
+    cache = cache_storage(config, run)
+    return Encoding(config, run, cache, read_catalog(cache), device or config.device).execute
+
+
 class Encoding:
     """Executes the tasks of `stages.cache.plan`. Encoders load when the first task needs them."""
 
-    def __init__(self, config: Config, run: RunFolder, catalog: Catalog) -> None:
-        self.config, self.run, self.catalog = config, run, catalog
+    def __init__(self, config: Config, run: RunFolder, cache: Storage, catalog: Catalog, device: str) -> None:
+        self.config, self.run, self.cache, self.catalog = config, run, cache, catalog
+        self.device = device
         self._image_encoder: ImageEncoder | None = None
         self._text_encoder: TextEncoder | None = None
+        size = config.encoders.batch_size
+        self._encode_texts = FittingBatches(self._encode_text_batch, size)
+        self._encode_squares = {
+            resolution: FittingBatches(self._encode_square_batch, size) for resolution in config.data.resolutions
+        }
 
-    def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Encode captions, then pictures; tell of each shard when it is written."""
-        for task in tasks:
-            if task.inputs["kind"] == "captions":
-                yield task, *self._encode_captions(task.inputs)
-        yield from self._encode_pictures([task for task in tasks if task.inputs["kind"] == "images"])
+    def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """Encode captions and pictures; tell of each shard when it is written."""
+        for kind, same in groupby(tasks, key=lambda task: task.inputs["kind"]):
+            if kind == "caption":
+                for task in same:
+                    yield task, *self._encode_captions(task)
+            else:
+                yield from self._encode_pictures(same)
 
-    def _encode_captions(self, inputs: Mapping[str, Any]) -> tuple[list[dict[str, Any]], WrittenFile]:
-        encoder = self._text()
-        captions = self.catalog.captions.slice(inputs["start"], inputs["stop"] - inputs["start"]).to_pylist()
-        texts = [row["caption"] for row in captions]
-        size = self.config.encoders.batch_size
-        encoded = torch.cat([encoder.encode(texts[i : i + size]).cpu() for i in range(0, len(texts), size)])
-        array = text_field(self.config, len(self.catalog.captions), encoder.context_length)
+    def _encode_captions(self, task: Task) -> tuple[list[dict[str, Any]], WrittenFile]:
+        captions = _rows(self.catalog.captions, task)
+        encoded = self._encode_texts([row["caption"] for row in captions])
+        stored = text_field(self.config, len(self.catalog.captions), self._text().context_length)
         attributes = {"encoder": self.config.encoders.text, "units": "last hidden state after the final norm"}
-        file, checksums = self._write(array, inputs["shard"], encoded.half().numpy(), attributes)
+        file, checksums = self._write(stored, task.inputs["shard"], encoded.half().numpy(), attributes)
         rows = [
-            {"kind": "caption", "row": row["row"], "shard": inputs["shard"], "caption_row": row["row"],
-             "split": row["split"], "status": OK, "checksum": checksum}
+            {"kind": "caption", "field": stored.name, "row": row["row"], "shard": task.inputs["shard"],
+             "caption_row": row["row"], "split": row["split"], "status": OK, "checksum": checksum}
             for row, checksum in zip(captions, checksums, strict=True)
         ]  # fmt: skip
         return rows, file
 
-    def _encode_pictures(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Read every picture once; the source may mix the order, so several shards can be under way."""
-        expected: dict[str, tuple[Shard, int]] = {}
+    def _encode_pictures(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """Read every picture once; the source may mix the order, so several pages can be under way."""
+        expected: dict[str, tuple[Page, int]] = {}
 
         def paths() -> Iterator[str]:
-            for task in tasks:
-                shard = self._open_shard(task)
-                for place, sample in enumerate(shard.samples):
-                    expected[sample["path"]] = (shard, place)
+            for _, same in groupby(tasks, key=lambda task: task.inputs["start"]):
+                shards = [self._open_shard(task) for task in same]
+                page = Page(shards, left=len(shards[0].samples))
+                for place, sample in enumerate(shards[0].samples):
+                    expected[sample["path"]] = (page, place)
                     yield sample["path"]
 
+        def prepare(item: tuple[str, bytes | UnusablePicture]) -> tuple[str, Prepared | UnusablePicture]:
+            path, content = item
+            return path, expected[path][0].prepare(content, self.config.data.min_size)
+
         contents = open_source(self.config.data, source_root(self.config, self.run)).read(paths())
-        size = self.config.encoders.batch_size
-        for path, picture in map_ahead(self._decode, contents, os.cpu_count() or 1, ahead=2 * size):
-            shard, place = expected.pop(path)
-            shard.take(place, picture)
-            if len(shard.waiting) == size or (shard.waiting and not shard.left):
-                self._encode_waiting(shard)
-            if not shard.left:
-                yield shard.task, *self._finish(shard)
+        ahead = 2 * self.config.encoders.batch_size
+        for path, picture in map_ahead(prepare, contents, os.cpu_count() or 1, ahead):
+            page, place = expected.pop(path)
+            page.take(place, picture)
+            for shard in page.shards:
+                if shard.waiting and (len(shard.waiting) == self.config.encoders.batch_size or not page.left):
+                    self._encode_waiting(shard)
+            if not page.left:
+                for shard in page.shards:
+                    yield shard.task, *self._finish(shard)
 
     def _open_shard(self, task: Task) -> Shard:
-        start, stop = task.inputs["start"], task.inputs["stop"]
-        shape = latents_field(self.config, len(self.catalog.samples)).shape
-        samples = self.catalog.samples.slice(start, stop - start).to_pylist()
-        return Shard(task, samples, np.full((len(samples), *shape), np.nan, np.float16))
-
-    def _decode(self, item: tuple[str, bytes | UnusablePicture]) -> tuple[str, Decoded | UnusablePicture]:
-        path, content = item
-        if isinstance(content, UnusablePicture):
-            return path, content
-        try:
-            return path, decode_square(content, self.config.data.resolution, self.config.data.min_size)
-        except UnusablePicture as reason:
-            return path, reason
+        resolution = task.inputs["resolution"]
+        shape = latents_field(self.config, len(self.catalog.samples), resolution).shape
+        samples = _rows(self.catalog.samples, task)
+        return Shard(task, resolution, samples, np.full((len(samples), *shape), np.nan, np.float16))
 
     def _encode_waiting(self, shard: Shard) -> None:
+        pictures = [(pixels, shard.samples[place]["sample_id"]) for place, pixels in shard.waiting]
         places = [place for place, _ in shard.waiting]
-        images = torch.from_numpy(np.stack([pixels for _, pixels in shard.waiting])).permute(0, 3, 1, 2) / 127.5 - 1
-        # Addressed by the sample's name: the draw does not depend on batch, worker or order.
-        noise = torch.cat([
-            normal(self.config.seed, "posterior", 0, [stable_hash(shard.samples[place]["sample_id"])],
-                   shard.latents.shape[1:])
-            for place in places
-        ])  # fmt: skip
-        shard.latents[places] = self._images().encode(images, noise).cpu().half().numpy()
+        shard.latents[places] = self._encode_squares[shard.resolution](pictures).half().numpy()
         shard.waiting.clear()
         for place in places:
             if not np.isfinite(shard.latents[place]).all():
                 shard.quarantine(place, "latents are not finite")
 
-    def _finish(self, shard: Shard) -> tuple[list[dict[str, Any]], WrittenFile]:
+    def _encode_text_batch(self, captions: Sequence[str]) -> Tensor:
+        return self._text().encode(captions).cpu()
+
+    def _encode_square_batch(self, pictures: Sequence[tuple[np.ndarray, str]]) -> Tensor:
+        """Latents of squares and the names of their samples."""
         encoder = self._images()
+        images = torch.from_numpy(np.stack([pixels for pixels, _ in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
+        side = images.shape[-1] // encoder.downsampling
+        # Addressed by the sample's name: the draw does not depend on batch, worker or order.
+        names = [stable_hash(sample_id) for _, sample_id in pictures]
+        noise = torch.cat([
+            normal(self.config.seed, "posterior", 0, [name], (encoder.channels, side, side)) for name in names
+        ])  # fmt: skip
+        return encoder.encode(images, noise).cpu()
+
+    def _finish(self, shard: Shard) -> tuple[list[dict[str, Any]], WrittenFile]:
         attributes = {
             "encoder": self.config.encoders.vae,
-            "scaling_factor": encoder.scaling_factor,
+            "scaling_factor": self._images().scaling_factor,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
         }
-        array = latents_field(self.config, len(self.catalog.samples))
-        file, checksums = self._write(array, shard.task.inputs["shard"], shard.latents, attributes)
+        stored = latents_field(self.config, len(self.catalog.samples), shard.resolution)
+        file, checksums = self._write(stored, shard.task.inputs["shard"], shard.latents, attributes)
         return [{**row, "checksum": checksum} for row, checksum in zip(shard.rows, checksums, strict=True)], file
 
     def _write(
-        self, array: Field, shard: int, rows: np.ndarray, attributes: dict[str, Any]
+        self, stored: Field, shard: int, rows: np.ndarray, attributes: dict[str, Any]
     ) -> tuple[WrittenFile, list[int]]:
-        metadata = self.run.cache / array.name / "zarr.json"
-        if not metadata.exists():
-            commit_bytes(metadata, describe(array, {**attributes, "fingerprint": cache_fingerprint(self.config)}))
-        parts, checksums = encode_shard(array, rows)
-        return commit_parts(array.shard_path(self.run.cache, shard), parts), checksums
+        if not self.cache.sizes([stored.metadata_name]):
+            attributes = {**attributes, "fingerprint": cache_fingerprint(self.config)}
+            self.cache.put(stored.metadata_name, [describe(stored, attributes)])
+        parts, checksums = encode_shard(stored, rows)
+        return self.cache.put(stored.shard_name(shard), parts), checksums
 
     def _images(self) -> ImageEncoder:
         if self._image_encoder is None:
-            self._image_encoder = load_image_encoder(self.config.encoders.vae).to(resolve_device(self.config.device))
+            self._image_encoder = load_image_encoder(self.config.encoders.vae).to(resolve_device(self.device))
             self._check_latents(self._image_encoder)
         return self._image_encoder
 
     def _text(self) -> TextEncoder:
         if self._text_encoder is None:
-            self._text_encoder = load_text_encoder(self.config.encoders.text).to(resolve_device(self.config.device))
+            self._text_encoder = load_text_encoder(self.config.encoders.text).to(resolve_device(self.device))
             width, wanted = self._text_encoder.width, self.config.model.caption_channels
             if width != wanted:
                 raise UserError(
@@ -196,10 +248,14 @@ class Encoding:
         return self._text_encoder
 
     def _check_latents(self, encoder: ImageEncoder) -> None:
-        data, model = self.config.data, self.config.model
-        side = data.resolution // encoder.downsampling
-        if (encoder.channels, side) != (model.in_channels, model.latent_size):
+        model, downsampling = self.config.model, self.config.encoders.downsampling
+        if (encoder.channels, encoder.downsampling) != (model.in_channels, downsampling):
             raise UserError(
-                f"{self.config.encoders.vae} makes {encoder.channels} x {side} x {side} latents at "
-                f"{data.resolution} px: set model.in_channels and model.latent_size to that"
+                f"{self.config.encoders.vae} makes latents of {encoder.channels} channels, {encoder.downsampling} "
+                "times smaller than the picture: set model.in_channels and encoders.downsampling to that"
             )
+
+
+def _rows(table: Any, task: Task) -> list[dict[str, Any]]:
+    start, stop = task.inputs["start"], task.inputs["stop"]
+    return table.slice(start, stop - start).to_pylist()

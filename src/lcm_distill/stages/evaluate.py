@@ -1,7 +1,7 @@
 """Stage three: pictures of held-out captions from teacher and student, and the figures that compare them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,7 +17,6 @@ from PIL import Image
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, LatentDiffusion, TextToImage, assemble
 from lcm_distill.config import Config, digest
-from lcm_distill.data.catalog import read_catalog
 from lcm_distill.data.shapes import ATTRIBUTES, scene_of
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.solvers import network_evaluations
@@ -25,13 +24,15 @@ from lcm_distill.errors import UserError
 from lcm_distill.metrics.captions import caption_hits
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.metrics.shapes_network import ShapesNetwork, load_shapes_network
-from lcm_distill.pipeline.atomic import WrittenFile, commit_file, commit_folder, file_sha256
-from lcm_distill.pipeline.executor import Outcome, run_serially
+from lcm_distill.pipeline.atomic import commit_file, commit_folder, file_sha256
+from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.pipeline.executors.work import Execute, Outcome
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder, source_commit
+from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
 from lcm_distill.report.grid import labelled_grid
-from lcm_distill.stages.cache import cache_fingerprint, real_pictures, usable_samples
+from lcm_distill.stages.cache import cache_fingerprint, how_to_complete, read_catalog, real_pictures, usable_samples
 from lcm_distill.stages.networks import teacher_path
 
 IMAGE_COLUMNS = pa.schema(
@@ -96,7 +97,7 @@ def evaluate(config: Config, run: RunFolder) -> Iterator[Progress]:
     yield Progress("draw", 0, total, "pictures")
     for way in ways:
         drawing = Drawing(config, run, way, prompts)
-        for task, already_done in run_serially(drawing.tasks(), drawing.manifest, drawing.execute):
+        for task, already_done in Serial().run(drawing.tasks(), drawing.manifest, drawing.opened):
             size = task.inputs["stop"] - task.inputs["start"]
             done += size
             resumed += size if already_done else 0
@@ -118,9 +119,10 @@ class Prompt:
 
 def held_out_prompts(config: Config, run: RunFolder) -> list[Prompt]:
     """As many prompts as pictures are asked for, in order of catalog row, from the start again when they run out."""
-    run.require(run.cache / "manifest", f"run `lcm precompute` into {run.root} first")
-    captions = read_catalog(run.cache).captions["caption"].to_pylist()
-    held_out = usable_samples(run, "valid")
+    run.require(run.cache / "manifest", how_to_complete(config, run))
+    cache = LocalStorage(run.cache)
+    captions = read_catalog(cache).captions["caption"].to_pylist()
+    held_out = usable_samples(config, cache, "valid")
     if not held_out:
         raise UserError("no picture is held out: raise data.valid_fraction")
     prompts = [Prompt(captions[sample["caption_row"]], sample["source"]) for sample in held_out]
@@ -139,7 +141,8 @@ class Drawing:
             [way.sampler, way.steps, way.guidance, sigmas, config.evaluate.features], len(prompts),
         ])  # fmt: skip
         self.folder = run.evaluate / f"{way.name}-{self.fingerprint[:8]}"
-        self.manifest = Manifest(self.folder / "manifest", IMAGE_COLUMNS, self.folder)
+        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
+        self._device = config.device
 
     def tasks(self) -> list[Task]:
         """One task a shard of pictures."""
@@ -149,7 +152,12 @@ class Drawing:
             for start in range(0, count, size)
         ]
 
-    def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def opened(self, device: str | None = None) -> Execute:
+        """Ready to draw, on a device other than the configured one if one is given."""
+        self._device = device or self.config.device
+        return self.execute
+
+    def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Draw shards one after the other, measure each, and write its pictures and features."""
         for task in tasks:
             yield task, *self._draw_shard(task)
@@ -175,7 +183,7 @@ class Drawing:
         if features is None:
             return rows, None
         path = shard / FEATURES_FILE
-        return rows, WrittenFile(path, path.stat().st_size, file_sha256(path))
+        return rows, WrittenFile(f"{task.name}/{FEATURES_FILE}", path.stat().st_size, file_sha256(path))
 
     def features(self) -> np.ndarray:
         """Features of all pictures, (images, D), float32."""
@@ -224,7 +232,7 @@ class Drawing:
         model = assemble(
             config.model.model_dump(), config.encoders.vae, config.encoders.text, config.diffusion,
             self.checkpoint, self.way.model,
-        ).to(resolve_device(config.device))  # fmt: skip
+        ).to(resolve_device(self._device))  # fmt: skip
         if isinstance(model, LatentDiffusion):
             model.solver = "euler" if self.way.sampler == "euler" else "heun"
         if isinstance(model, LatentConsistencyModel):
@@ -281,7 +289,10 @@ def measure(
              "checkpoint_sha256": file_sha256(drawing.checkpoint), **shared}
             for metric, value in values.items()
         ]  # fmt: skip
-    floor_pictures = [sample["source"] for sample in usable_samples(run, "train")[: config.evaluate.images]]
+    floor_pictures = [
+        sample["source"]
+        for sample in usable_samples(config, LocalStorage(run.cache), "train")[: config.evaluate.images]
+    ]
     floor = frechet_distance(real_moments(config, run, eye, floor_pictures), reference)
     rows.append(
         {"model": "real", "sampler": "none", "metric": FRECHET, "value": floor, "images": len(floor_pictures), **shared}

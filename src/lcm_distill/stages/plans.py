@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from lcm_distill.config import Config, OptimiserConfig
-from lcm_distill.data.catalog import read_catalog, samples_path
+from lcm_distill.data.catalog import SAMPLES_FILE
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import cache
@@ -23,14 +23,15 @@ def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "source": config.data.source,
         "root": str(config.data.root or run.pictures),
+        "cache": cache.cache_storage(config, run).locate(),
         "vae": config.encoders.vae,
         "text_encoder": config.encoders.text,
         "latent_bytes_per_sample": cache.latents_field(config, 1).row_bytes,
     }
-    if samples_path(run.cache).is_file():
-        tasks = cache.plan(config, run, read_catalog(run.cache))
-        manifest = cache.open_manifest(run)
-        figures |= {"tasks": len(tasks), "done": len(manifest.done(tasks))}
+    storage = cache.cache_storage(config, run)
+    if storage.sizes([SAMPLES_FILE]):
+        tasks = cache.plan(config, cache.read_catalog(storage))
+        figures |= {"tasks": len(tasks), "done": len(cache.open_manifest(storage).done(tasks))}
     return figures
 
 

@@ -1,47 +1,77 @@
 """Stage one: pictures and captions to a cache of latents and text embeddings."""
 
+import time
 from collections.abc import Iterator
+from functools import partial
 
 from lcm_distill.config import Config
+from lcm_distill.data.catalog import Catalog
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
-from lcm_distill.errors import UserError
+from lcm_distill.errors import UserError, WorkError
 from lcm_distill.pipeline.atomic import commit_bytes
-from lcm_distill.pipeline.executor import run_serially
+from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.pipeline.executors.work import Executor
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.cache import (
     CATALOG_TASK,
     build_catalog,
+    cache_storage,
+    find_catalog,
     open_manifest,
     plan,
     quarantined_by_task,
     source_root,
     usable_samples,
 )
-from lcm_distill.stages.encoding import Encoding
+from lcm_distill.stages.encoding import open_encoding
+
+CATALOG_SECONDS = 3600
+"""How long ranks wait for the first one to number the data set."""
 
 
-def precompute(config: Config, run: RunFolder) -> Iterator[Progress]:
+def precompute(config: Config, run: RunFolder, executor: Executor | None = None) -> Iterator[Progress]:
     """Draw pictures if the source is `shapes`, number what there is, and encode what is not encoded yet."""
-    yield from draw_pictures(config, run)
-    catalog = build_catalog(config, run)
-    manifest = open_manifest(run)
-    tasks = plan(config, run, catalog)
+    executor = executor or Serial()
+    cache = cache_storage(config, run)
+    if executor.leads:
+        yield from draw_pictures(config, run)
+        catalog = build_catalog(config, run, cache)
+    else:
+        catalog = wait_for_catalog(config, cache)
+    manifest = open_manifest(cache)
+    tasks = plan(config, catalog)
     # Counted once for what an earlier run left: asking task by task would read every merged file again and again.
     known = quarantined_by_task(manifest, [CATALOG_TASK, *manifest.done(tasks)])
     rows_done, resumed, quarantined = 0, 0, known.get(CATALOG_TASK, 0)
-    total = len(catalog.samples) + len(catalog.captions)
-    executor = Encoding(config, run, catalog)
+    total = sum(task.inputs["stop"] - task.inputs["start"] for task in tasks)
     yield Progress("encode", 0, total, "rows", {"quarantined": quarantined})
-    for task, already_done in run_serially(tasks, manifest, executor.execute):
+    for task, already_done in executor.run(tasks, manifest, partial(open_encoding, config, run)):
         size = task.inputs["stop"] - task.inputs["start"]
         rows_done += size
         resumed += size if already_done else 0
         counts = known if already_done else quarantined_by_task(manifest, [task.name])
         quarantined += counts.get(task.name, 0)
         yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, resumed)
-    if not usable_samples(run, "train"):
+    if executor.leads and not usable_samples(config, cache, "train"):
         raise UserError(f"no picture of {source_root(config, run)} could be used: see `lcm status --run {run.root}`")
+
+
+def wait_for_catalog(config: Config, cache: Storage) -> Catalog:
+    """The catalog, once another process has made it.
+
+    Raises:
+        WorkError: that takes too long.
+    """
+    began = time.monotonic()
+    while (catalog := find_catalog(config, cache)) is None:
+        if time.monotonic() - began > CATALOG_SECONDS:
+            raise WorkError(
+                f"{cache.locate()} has no catalog yet: the first rank makes it, and has ended or is too slow"
+            )
+        time.sleep(1)
+    return catalog
 
 
 def draw_pictures(config: Config, run: RunFolder) -> Iterator[Progress]:
@@ -50,7 +80,7 @@ def draw_pictures(config: Config, run: RunFolder) -> Iterator[Progress]:
     if config.data.source != "shapes" or annotations_path(root).exists():
         return
     data, lines = config.data, []
-    for done, line in write_pictures(root, config.seed, data.pictures, data.resolution):
+    for done, line in write_pictures(root, config.seed, data.pictures, max(data.resolutions)):
         lines.append(line)
         if done % 200 == 0 or done == data.pictures:
             yield Progress("draw shapes", done, data.pictures, "pictures")

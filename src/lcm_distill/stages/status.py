@@ -1,16 +1,17 @@
 """How far a run has come, from what it has committed."""
 
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
-from lcm_distill.data.catalog import read_catalog
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.pipeline.executors.board import Worker, read_board
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.cache import CATALOG_TASK, open_manifest, plan
+from lcm_distill.stages.cache import CATALOG_TASK, cache_storage, open_manifest, plan, read_catalog
 from lcm_distill.stages.encode_rate import encode_rate
 
 VIEWS = {
@@ -37,15 +38,20 @@ def status(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def inspect(run: RunFolder, sql: str) -> list[dict[str, Any]]:
+def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
     """Rows of a query over `VIEWS`; those without a file yet are absent. The query can read nothing else.
+
+    Of a cache that is made in an object store, what the query names is fetched.
 
     Raises:
         UserError: DuckDB refuses the query.
     """
     with duckdb.connect() as connection:
+        if config.cache.location:
+            for view, table in _remote_tables(config, run, sql).items():
+                connection.register(view, table)
         for view, pattern in VIEWS.items():
-            if any(run.root.glob(pattern)):
+            if any(run.root.glob(pattern)) and not (config.cache.location and pattern.startswith("cache/")):
                 path = str((run.root / pattern).resolve()).replace("'", "''")
                 connection.sql(f"CREATE VIEW {view} AS FROM read_parquet('{path}', union_by_name=true)")
         folder = str(run.root.resolve()).replace("'", "''")
@@ -61,31 +67,59 @@ def inspect(run: RunFolder, sql: str) -> list[dict[str, Any]]:
             raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
 
 
+def _remote_tables(config: Config, run: RunFolder, sql: str) -> dict[str, Any]:
+    cache = cache_storage(config, run)
+    if not cache.listing("catalog"):
+        return {}
+    tables: dict[str, Callable[[], Any]] = {
+        "samples": lambda: read_catalog(cache).samples,
+        "captions": lambda: read_catalog(cache).captions,
+        "manifest": lambda: open_manifest(cache).read(),
+    }
+    return {view: read() for view, read in tables.items() if view in sql}
+
+
 def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
-    """`damaged` counts tasks that were committed and whose file is gone or has another size by now."""
-    manifest = open_manifest(run)
+    """`failed` names tasks that are not done, and why the worker that last had each in hand did not finish it.
+
+    `damaged` counts tasks that were committed and whose file is gone or has another size by now.
+    """
+    cache = cache_storage(config, run)
+    manifest = open_manifest(cache)
     names = set(manifest.task_names())
     if CATALOG_TASK not in names:
-        return {
-            "tasks": None,
-            "done": 0,
-            "damaged": 0,
-            "quarantined": {},
-            "rows_per_second": None,
-            "seconds_left": None,
-        }
-    tasks = plan(config, run, read_catalog(run.cache))
+        return {"tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
+                "rows_per_second": None, "seconds_left": None}  # fmt: skip
+    tasks = plan(config, read_catalog(cache))
     done = manifest.done(tasks)
+    running, failed = _under_way(read_board(cache), done)
     rows = inspect(
-        run, "SELECT error, count(*) AS n FROM manifest WHERE status = 'quarantined' GROUP BY error ORDER BY n DESC"
+        config,
+        run,
+        "SELECT error, count(*) AS n FROM manifest WHERE status = 'quarantined' GROUP BY error ORDER BY n DESC",
     )
     return {
         "tasks": len(tasks),
         "done": len(done),
+        "running": len(running),
+        "failed": failed,
         "damaged": sum(task.name in names and task.name not in done for task in tasks),
         "quarantined": {row["error"]: row["n"] for row in rows},
         **encode_rate(manifest, tasks, done),
     }
+
+
+def _under_way(workers: Sequence[Worker], done: Collection[str]) -> tuple[set[str], dict[str, str]]:
+    """Tasks that a living worker has in hand, and those that others left undone, with the reason."""
+    running = {task for worker in workers if worker.alive for task in worker.tasks} - set(done)
+    failed = {
+        task: worker.error.strip().splitlines()[-1] if worker.error else f"worker {worker.name} is gone"
+        for worker in workers
+        if not worker.alive
+        for task in worker.tasks
+        if task not in running and task not in done
+    }
+    return running, failed
 
 
 def _training_status(folder: Any, steps: int) -> dict[str, Any]:

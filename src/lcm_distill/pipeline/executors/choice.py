@@ -1,0 +1,42 @@
+"""Which executor a command gets."""
+
+from typing import Literal
+
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.executors.processes import Processes
+from lcm_distill.pipeline.executors.ranks import launched_ranks
+from lcm_distill.pipeline.executors.ray_actors import RayActors
+from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.pipeline.executors.work import Executor, count_gpus
+
+Name = Literal["auto", "serial", "processes", "ranks", "ray"]
+
+
+def choose_executor(name: Name = "auto", workers: int | None = None, ray_address: str | None = None) -> Executor:
+    """An executor by name.
+
+    `auto` is the ranks that a launcher started, else a process a GPU where there are several (or `workers` of them),
+    else this process alone.
+
+    Raises:
+        UserError: the options do not go together, or no launcher started ranks.
+    """
+    ranks = launched_ranks()
+    if name == "auto":
+        several = (workers or count_gpus()) > 1
+        name = "ray" if ray_address else "ranks" if ranks else "processes" if several else "serial"
+    if ray_address and name != "ray":
+        raise UserError(f"--ray-address goes with --executor ray, not {name}")
+    if workers and name in ("serial", "ranks"):
+        raise UserError(f"--workers goes with --executor processes or ray, not {name}")
+    match name:
+        case "processes":
+            return Processes(workers or count_gpus() or 1)
+        case "ray":
+            return RayActors(ray_address, workers)
+        case "serial":
+            return Serial()
+        case "ranks":
+            if ranks is None:
+                raise UserError("--executor ranks: start them with `torchrun --nproc-per-node 8 --no-python lcm`")
+            return ranks

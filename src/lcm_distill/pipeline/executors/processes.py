@@ -1,0 +1,72 @@
+"""A process a GPU, on this machine."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from lcm_distill.pipeline.executors.dispatch import dispatch
+from lcm_distill.pipeline.executors.work import Blocks, Open, count_gpus
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.task import Task
+
+_blocks: Blocks | None = None
+"""In a worker process: what it runs its blocks with."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Runs tasks in processes of their own, one to a GPU where there are any."""
+
+    workers: int
+    leads = True
+
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+        """Execute and commit what is not done; a process that dies is replaced."""
+        return dispatch(tasks, manifest, partial(ProcessWorker, open_work, manifest), self.workers)
+
+
+class ProcessWorker:
+    """A process that runs blocks."""
+
+    def __init__(self, open_work: Open, manifest: Manifest, seat: int) -> None:
+        gpus = count_gpus()
+        blocks = Blocks(open_work, manifest, f"cuda:{seat % gpus}" if gpus else None)
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_process, (blocks,))
+        self._process = self._pool.submit(os.getpid)
+
+    def submit(self, tasks: Sequence[Task]) -> Future[None]:
+        """Begin a block."""
+        return self._pool.submit(_run, tasks)
+
+    def stop(self) -> None:
+        """Kill the process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._process.done() and not self._process.cancelled() and not self._process.exception():
+            with suppress(ProcessLookupError):
+                os.kill(self._process.result(), signal.SIGKILL)
+
+
+def _begin_process(blocks: Blocks) -> None:
+    """Leave Ctrl-C to the parent, and never outlive it."""
+    global _blocks
+    _blocks = blocks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()
+
+
+def _run(tasks: Sequence[Task]) -> None:
+    assert _blocks is not None
+    _blocks.run(tasks)

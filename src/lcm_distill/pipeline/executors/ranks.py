@@ -1,0 +1,97 @@
+"""The ranks that `torchrun` or `srun` started: each does its share, the first one reports."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lcm_distill.errors import WorkError
+from lcm_distill.pipeline.executors.board import clear_board, read_board
+from lcm_distill.pipeline.executors.dispatch import blocks
+from lcm_distill.pipeline.executors.work import Open, commit_each, count_gpus, split
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.task import Task
+
+LOOK_SECONDS = 5.0
+"""How often the first rank looks what the others have done."""
+PATIENCE_SECONDS = 180.0
+"""How long the first rank waits for others who give no sign of life; starting takes them a while."""
+
+LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+"""What torchrun and srun call a process's number, how many there are, and its number on this machine."""
+
+
+@dataclass
+class Ranks:
+    """Runs this rank's share of the tasks. Ranks meet in the manifest alone: no rank needs another one's address."""
+
+    rank: int
+    world: int
+    local_rank: int
+    patience: float = field(default=PATIENCE_SECONDS)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first rank."""
+        return self.rank == 0
+
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+        """Execute and commit this rank's share; the first rank then waits for the others' and tells of it."""
+        done, pending = split(tasks, manifest)
+        for task in done:
+            yield task, True
+        # What was merged is rewritten by one process only.
+        merged = manifest.merged_entries().keys() - {task.name for task in done}
+        names = {task.name for task in share(tasks, self.rank, self.world)}
+        mine = [task for task in pending if (self.leads if task.name in merged else task.name in names)]
+        if self.leads and pending:
+            clear_board(manifest.storage)
+            manifest.drop(merged & {task.name for task in pending})
+        gpus = count_gpus()
+        device = f"cuda:{self.local_rank % gpus}" if gpus else None
+        others = {task.name: task for task in pending if task not in mine} if self.leads else {}
+        looked = time.monotonic()
+        for task in commit_each(open_work(device), mine, manifest) if mine else ():
+            yield task, False
+            if others and time.monotonic() - looked > LOOK_SECONDS:
+                yield from ((other, False) for other in _arrived(others, manifest))
+                looked = time.monotonic()
+        yield from ((other, False) for other in self._wait(others, manifest))
+
+    def _wait(self, others: dict[str, Task], manifest: Manifest) -> Iterator[Task]:
+        """Tasks of other ranks as they are committed.
+
+        Raises:
+            WorkError: tasks are left, and nobody seems to be alive who could do them.
+        """
+        signs, heard = None, time.monotonic()
+        while others:
+            yield from _arrived(others, manifest)
+            now = [(worker.name, worker.beat) for worker in read_board(manifest.storage) if worker.error is None]
+            if now != signs:
+                signs, heard = now, time.monotonic()
+            if others and time.monotonic() - heard > self.patience:
+                raise WorkError(
+                    f"{len(others)} tasks of other ranks are not done, such as {next(iter(others))}, and no rank has "
+                    f"been heard from for {self.patience:.0f} s: the same command does them"
+                )
+            if others:
+                time.sleep(min(LOOK_SECONDS, self.patience / 4))
+
+
+def share(tasks: Sequence[Task], rank: int, world: int) -> list[Task]:
+    """A rank's tasks: every `world`-th portion of neighbours. It depends on nothing that differs between ranks."""
+    return [task for portion in blocks(tasks, world)[rank::world] for task in portion]
+
+
+def launched_ranks(environment: Mapping[str, str] = os.environ) -> Ranks | None:
+    """The ranks this process belongs to, if a launcher started more than one."""
+    for rank, world, local_rank in LAUNCHERS:
+        if int(environment.get(world, "1")) > 1:
+            return Ranks(int(environment[rank]), int(environment[world]), int(environment[local_rank]))
+    return None
+
+
+def _arrived(others: dict[str, Task], manifest: Manifest) -> Iterator[Task]:
+    for name in manifest.done(list(others.values())):
+        yield others.pop(name)

@@ -1,0 +1,74 @@
+# Ray is an extra and ships partial types.
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+"""Ray actors, one a GPU of the cluster. Each finds run folder and data at the same paths as the process that asks."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.executors.dispatch import dispatch
+from lcm_distill.pipeline.executors.work import Blocks, Open
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.task import Task
+
+
+@dataclass(frozen=True)
+class RayActors:
+    """Runs tasks in Ray actors.
+
+    Attributes:
+        address: of the cluster; None joins the one this machine belongs to, or starts one here.
+        workers: how many actors; None takes as many as the cluster has GPUs, or one.
+    """
+
+    address: str | None
+    workers: int | None
+    leads = True
+
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+        """Execute and commit what is not done; an actor that dies is replaced.
+
+        Raises:
+            UserError: Ray is not installed, or there is no such cluster.
+        """
+        ray = _connect(self.address)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        hire = partial(RayWorker, ray, open_work, manifest, 1 if gpus else 0)
+        try:
+            yield from dispatch(tasks, manifest, hire, self.workers or gpus or 1)
+        finally:
+            ray.shutdown()
+
+
+class RayWorker:
+    """An actor that runs blocks."""
+
+    def __init__(self, ray: Any, open_work: Open, manifest: Manifest, gpus: int, seat: int) -> None:
+        self._ray = ray
+        # Ray shows an actor the one GPU that is its own, so the device needs no name.
+        self._actor = ray.remote(Blocks).options(num_cpus=1, num_gpus=gpus).remote(open_work, manifest, None)
+
+    def submit(self, tasks: Sequence[Task]) -> Future[None]:
+        """Begin a block."""
+        return self._actor.run.remote(tasks).future()
+
+    def stop(self) -> None:
+        """Kill the actor."""
+        self._ray.kill(self._actor)
+
+
+def _connect(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--executor ray needs Ray: pip install 'lcm-distill[ray]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--ray-address {address}: {reason}: give the address of a running cluster") from error
+    return ray

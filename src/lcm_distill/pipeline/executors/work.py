@@ -1,0 +1,77 @@
+"""What every executor does with tasks, wherever it runs them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from lcm_distill.pipeline.executors.board import at_work
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.storage import WrittenFile
+from lcm_distill.pipeline.task import Task
+
+Outcome = tuple[Task, Sequence[Mapping[str, Any]], WrittenFile | None]
+"""A finished task, its manifest rows and the file it wrote."""
+
+Execute = Callable[[Iterable[Task]], Iterator[Outcome]]
+"""Does the work of tasks, in whatever order suits it; tells of each when its file is written. A task is under way from
+when it is drawn from the iterable."""
+
+Open = Callable[[str | None], Execute]
+"""Makes ready to work on a device; None leaves the choice to the configuration. Processes send it to each other."""
+
+
+class Executor(Protocol):
+    """Runs tasks and commits them.
+
+    Attributes:
+        leads: whether this process prepares what others wait for, and reports. Only ranks other than the first do not.
+    """
+
+    @property
+    def leads(self) -> bool: ...
+
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+        """Execute and commit every task that has no valid commit yet.
+
+        Yields:
+            each task once it is committed, and whether that was already so before this call. Those come first.
+
+        Raises:
+            WorkError: tasks failed again and again; all others are committed.
+        """
+        ...
+
+
+def split(tasks: Sequence[Task], manifest: Manifest) -> tuple[list[Task], list[Task]]:
+    """Tasks that are done, and those that are not."""
+    done = manifest.done(tasks)
+    return [task for task in tasks if task.name in done], [task for task in tasks if task.name not in done]
+
+
+def commit_each(execute: Execute, tasks: Sequence[Task], manifest: Manifest) -> Iterator[Task]:
+    """Execute tasks that have no commit; each is yielded once it has."""
+    with at_work(manifest.storage) as hands:
+        for task, rows, file in execute(hands.take(tasks)):
+            manifest.commit(task, rows, file)
+            hands.lay_down(task)
+            yield task
+
+
+class Blocks:
+    """Runs blocks of tasks in a worker process; what the work needs is opened for the first one and kept."""
+
+    def __init__(self, open_work: Open, manifest: Manifest, device: str | None) -> None:
+        self._open, self._manifest, self._device = open_work, manifest, device
+        self._execute: Execute | None = None
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        """Execute and commit tasks."""
+        self._execute = self._execute or self._open(self._device)
+        for _ in commit_each(self._execute, tasks, self._manifest):
+            pass
+
+
+def count_gpus() -> int:
+    """CUDA devices of this machine that this process may use."""
+    import torch
+
+    return torch.cuda.device_count()
