@@ -8,6 +8,7 @@ import torch
 from lcm_distill.config import Config, load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
+from tests.s3 import bucket  # noqa: F401  (a fixture)
 
 SMALL = [
     "data.pictures=72",
@@ -23,6 +24,13 @@ SMALL = [
     "evaluate.teacher=[['heun', 3], ['euler', 2]]",
     "evaluate.student_steps=[1, 2]",
 ]
+
+
+def shard_files(cache: Path) -> dict[str, bytes]:
+    """The content of every shard of a cache, by name; there are some."""
+    paths = [path for path in cache.rglob("*") if path.is_file() and path.relative_to(cache).parts[1] == "c"]
+    assert paths
+    return {str(path.relative_to(cache)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="session", autouse=True)

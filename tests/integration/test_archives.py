@@ -12,7 +12,7 @@ from lcm_distill.data.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
-from tests.conftest import SMALL
+from tests.conftest import SMALL, shard_files
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def encode(root, run: RunFolder) -> np.ndarray:
 
 
 def shards(run: RunFolder) -> dict[str, bytes]:
-    return {str(path.relative_to(run.cache)): path.read_bytes() for path in run.cache.rglob("c/*/*") if path.is_file()}
+    return shard_files(run.cache)
 
 
 def test_archives_and_folders_give_the_same_latents(extracted, packed, tmp_path):

@@ -16,7 +16,7 @@ from lcm_distill.pipeline import atomic
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
-from tests.conftest import SMALL, run_all
+from tests.conftest import SMALL, run_all, shard_files
 
 MOVING = ("seconds_per_image", "time", "checkpoint", "commit")
 
@@ -25,16 +25,13 @@ def results(run: RunFolder) -> dict[str, object]:
     """Everything a run leaves that must not depend on how often it was interrupted."""
     rows = pq.read_table(run.metrics).drop_columns(list(MOVING)).to_pylist()
     pictures = {path.relative_to(run.root): path.read_bytes() for path in sorted(run.evaluate.rglob("*.png"))}
-    shards = {
-        path.relative_to(run.root): path.read_bytes() for path in sorted(run.cache.rglob("c/*/*")) if path.is_file()
-    }
     losses = np.concatenate([
         pq.read_table(path)["loss"].to_numpy() for path in sorted((run.distill / "events").glob("*.parquet"))
     ])  # fmt: skip
     return {
         "metrics": rows,
         "pictures": pictures,
-        "shards": shards,
+        "shards": shard_files(run.cache),
         "student": run.student.read_bytes(),
         "losses": losses.tolist(),
     }
@@ -111,8 +108,7 @@ def test_crash_at_every_commit(small_config, finished_run, tmp_path, monkeypatch
     monkeypatch.undo()
     assert len(crashed) > 10
     if stage is precompute:
-        for shard in sorted(path for path in finished_run.cache.rglob("c/*/*") if path.is_file()):
-            assert (run.cache / shard.relative_to(finished_run.cache)).read_bytes() == shard.read_bytes()
+        assert shard_files(run.cache) == shard_files(finished_run.cache)
     else:
         assert run.student.read_bytes() == finished_run.student.read_bytes()
 

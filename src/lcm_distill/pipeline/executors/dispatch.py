@@ -23,8 +23,8 @@ POLL_SECONDS = 0.5
 class Worker(Protocol):
     """Runs one block of tasks at a time, somewhere else, and commits each task itself."""
 
-    def submit(self, tasks: Sequence[Task]) -> Future[None]:
-        """Begin a block; the future fails if the worker does or dies."""
+    def submit(self, tasks: Sequence[Task]) -> Future[UserError | None]:
+        """Begin a block; the future gives what `Blocks.run` does, and fails if the worker does or dies."""
         ...
 
     def stop(self) -> None:
@@ -39,7 +39,7 @@ class _Seat:
     number: int
     worker: Worker | None = None
     block: Sequence[Task] = ()
-    result: Future[None] | None = None
+    result: Future[UserError | None] | None = None
 
 
 def blocks(tasks: Sequence[Task], workers: int) -> list[Sequence[Task]]:
@@ -127,9 +127,9 @@ class _Dispatcher:
     def _end(self, seat: _Seat) -> None:
         assert seat.result is not None
         error, undone = seat.result.exception(), [task for task in seat.block if task.name in self.waiting]
+        if error is None and (told := seat.result.result()) is not None:
+            raise told
         seat.result, seat.block = None, ()
-        if isinstance(error, UserError):
-            raise error
         if error is None and not undone:
             return
         if seat.worker is not None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
 from lcm_distill.pipeline.executors.work import Blocks, Open, count_gpus
 from lcm_distill.pipeline.manifest import Manifest
@@ -40,7 +41,7 @@ class ProcessWorker:
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_process, (blocks,))
         self._process = self._pool.submit(os.getpid)
 
-    def submit(self, tasks: Sequence[Task]) -> Future[None]:
+    def submit(self, tasks: Sequence[Task]) -> Future[UserError | None]:
         """Begin a block."""
         return self._pool.submit(_run, tasks)
 
@@ -67,6 +68,6 @@ def _begin_process(blocks: Blocks) -> None:
     threading.Thread(target=follow, name="parent", daemon=True).start()
 
 
-def _run(tasks: Sequence[Task]) -> None:
+def _run(tasks: Sequence[Task]) -> UserError | None:
     assert _blocks is not None
-    _blocks.run(tasks)
+    return _blocks.run(tasks)

@@ -52,7 +52,7 @@ class RayWorker:
         # Ray shows an actor the one GPU that is its own, so the device needs no name.
         self._actor = ray.remote(Blocks).options(num_cpus=1, num_gpus=gpus).remote(open_work, manifest, None)
 
-    def submit(self, tasks: Sequence[Task]) -> Future[None]:
+    def submit(self, tasks: Sequence[Task]) -> Future[UserError | None]:
         """Begin a block."""
         return self._actor.run.remote(tasks).future()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.board import at_work
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.storage import WrittenFile
@@ -63,11 +64,20 @@ class Blocks:
         self._open, self._manifest, self._device = open_work, manifest, device
         self._execute: Execute | None = None
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        """Execute and commit tasks."""
-        self._execute = self._execute or self._open(self._device)
-        for _ in commit_each(self._execute, tasks, self._manifest):
-            pass
+    def run(self, tasks: Sequence[Task]) -> UserError | None:
+        """Execute and commit tasks.
+
+        Returns:
+            an error that every other worker would meet as well. It is no exception here because what carries
+            exceptions between processes wraps them.
+        """
+        try:
+            self._execute = self._execute or self._open(self._device)
+            for _ in commit_each(self._execute, tasks, self._manifest):
+                pass
+        except UserError as error:
+            return error
+        return None
 
 
 def count_gpus() -> int:

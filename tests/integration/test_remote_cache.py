@@ -1,0 +1,84 @@
+"""A cache in an object store: the bytes of a local one, looked after there, and pulled for training."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+from lcm_distill.pipeline.remote import RemoteStorage
+from lcm_distill.pipeline.run_folder import RunFolder
+from tests.conftest import SMALL, shard_files
+
+OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
+SHARD = "latents_64/c/1/0/0/0"
+
+
+def lcm(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def made(bucket, tmp_path_factory):
+    """A run whose cache is in the bucket."""
+    run = RunFolder(tmp_path_factory.mktemp("remote"))
+    location = f"{bucket}/some/cache"
+    result = lcm("precompute", *OPTIONS, "--set", f"cache.location={location}", "--run", run.root, "--json")
+    assert result.exit_code == 0, result.output
+    return run, RemoteStorage(location)
+
+
+def files(run: RunFolder) -> dict[str, bytes]:
+    """Everything in a cache but its manifest."""
+    paths = [path for path in run.cache.rglob("*") if path.is_file() and "manifest" not in path.parts]
+    return {str(path.relative_to(run.cache)): path.read_bytes() for path in paths}
+
+
+def test_what_is_stored_is_what_would_lie_here(made, finished_run):
+    run, remote = made
+    assert not run.cache.exists()
+    for name, content in files(finished_run).items():
+        assert remote.read(name) == content, name
+
+
+def test_it_is_looked_after_where_it_is(made):
+    run, _ = made
+    figures = json.loads(lcm("status", "--run", run.root, "--json").stdout)["precompute"]
+    assert figures["done"] == figures["tasks"] > 5 and not figures["failed"] and figures["running"] == 0
+    (row,) = json.loads(
+        lcm("inspect", "SELECT count(*) AS n FROM manifest WHERE kind = 'image'", "--run", run.root, "--json").stdout
+    )
+    assert row == {"n": 72}
+    assert json.loads(lcm("verify", "--run", run.root, "--json").stdout)["rows"] > 72
+    assert json.loads(lcm("precompute", "--run", run.root, "--dry-run", "--json").stdout)["precompute"]["done"] > 5
+    refused = lcm("cache", "compact", "--run", run.root)
+    assert refused.exit_code == 2 and "cache pull" in refused.stderr
+
+
+def test_training_asks_for_a_pull_and_goes_on_after_it(made, finished_run):
+    run, remote = made
+    refused = lcm("distill", "--run", run.root)
+    assert refused.exit_code == 2 and "run `lcm cache pull`" in refused.stderr
+    sound = remote.read(SHARD)
+    remote.put(SHARD, [sound[:100] + bytes([sound[100] ^ 1]) + sound[101:]])
+    broken = lcm("cache", "pull", "--run", run.root)
+    assert broken.exit_code == 3 and f"such as s3://bucket/some/cache/{SHARD}" in broken.stderr
+    assert lcm("distill", "--run", run.root).exit_code == 2  # one shard is lacking
+    verified = lcm("verify", "--run", run.root, "--json")
+    assert verified.exit_code == 3
+    assert [damage["row"] for damage in json.loads(verified.stdout)["damage"]][-1] is not None
+    assert lcm("verify", "--run", run.root, "--repair").exit_code == 0
+    assert remote.read(SHARD) == sound
+    assert lcm("cache", "pull", "--run", run.root).exit_code == 0
+    assert files(run) == files(finished_run)
+    before = {run.cache / name: (run.cache / name).stat().st_mtime_ns for name in shard_files(run.cache)}
+    assert lcm("cache", "compact", "--run", run.root).exit_code == 0
+    assert lcm("cache", "pull", "--run", run.root).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert lcm("distill", "--run", run.root).exit_code == 0
+    assert run.student.read_bytes() == finished_run.student.read_bytes()
+
+
+def test_pull_needs_something_to_pull(finished_run, made, tmp_path):
+    nothing = lcm("cache", "pull", "--run", finished_run.root)
+    assert nothing.exit_code == 2 and "cache.location is unset" in nothing.stderr
