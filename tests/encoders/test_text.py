@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lcm_distill.encoders.text import build_text_tower, load_text_encoder
+from lcm_distill.encoders.openclip import build_text_tower
+from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.errors import UserError
 
 DFN5B = "ViT-H-14-378-quickgelu"

@@ -99,7 +99,11 @@ class Encoding:
         size = self.config.encoders.batch_size
         encoded = torch.cat([encoder.encode(texts[i : i + size]).cpu() for i in range(0, len(texts), size)])
         array = text_field(self.config, len(self.catalog.captions), encoder.context_length)
-        attributes = {"encoder": self.config.encoders.text, "units": "last hidden state after the final norm"}
+        attributes = {
+            "encoder": self.config.encoders.text,
+            "weights": self.config.encoders.weights,
+            "units": "last hidden state after the final norm",
+        }
         file, checksums = self._write(array, inputs["shard"], encoded.half().numpy(), attributes)
         rows = [
             {"kind": "caption", "row": row["row"], "shard": inputs["shard"], "caption_row": row["row"],
@@ -163,6 +167,7 @@ class Encoding:
         encoder = self._images()
         attributes = {
             "encoder": self.config.encoders.vae,
+            "weights": self.config.encoders.weights,
             "scaling_factor": encoder.scaling_factor,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
         }
@@ -181,13 +186,17 @@ class Encoding:
 
     def _images(self) -> ImageEncoder:
         if self._image_encoder is None:
-            self._image_encoder = load_image_encoder(self.config.encoders.vae).to(resolve_device(self.config.device))
+            chosen = self.config.encoders
+            encoder = load_image_encoder(chosen.vae, chosen.weights, chosen.dtype, chosen.tiling)
+            self._image_encoder = encoder.to(resolve_device(self.config.device))
             self._check_latents(self._image_encoder)
         return self._image_encoder
 
     def _text(self) -> TextEncoder:
         if self._text_encoder is None:
-            self._text_encoder = load_text_encoder(self.config.encoders.text).to(resolve_device(self.config.device))
+            chosen = self.config.encoders
+            encoder = load_text_encoder(chosen.text, chosen.weights, chosen.dtype)
+            self._text_encoder = encoder.to(resolve_device(self.config.device))
             width, wanted = self._text_encoder.width, self.config.model.caption_channels
             if width != wanted:
                 raise UserError(

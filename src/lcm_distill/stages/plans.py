@@ -25,6 +25,7 @@ def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
         "root": str(config.data.root or run.pictures),
         "vae": config.encoders.vae,
         "text_encoder": config.encoders.text,
+        "weights": config.encoders.weights,
         "latent_bytes_per_sample": cache.latents_field(config, 1).row_bytes,
     }
     if samples_path(run.cache).is_file():
