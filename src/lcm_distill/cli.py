@@ -302,7 +302,7 @@ def _announce(config: "Config") -> None:
         )
     if encoders.weights == "random":
         screen.print(
-            "[bold red]RANDOM WEIGHTS: encoders.weights = random; this cache serves to measure speed and nothing else[/]",
+            "[bold red]RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only[/]",
             soft_wrap=True,
         )
 

@@ -74,4 +74,4 @@ def load_image_encoder(
         )
     if tiling:
         vae.enable_tiling()
-    return ImageEncoder(vae.to(getattr(torch, dtype)))
+    return ImageEncoder(vae.type(getattr(torch, dtype)))
