@@ -26,6 +26,7 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("evaluate.student_sigmas={1=[80.0, 2.0], 2=[80.0, 2.0], 4=[80.0, 4.0, 1.5, 0.6]}", "must be 1 falling"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),
+        ("encoders.dtype=float8", "encoders.dtype = 'float8'"),
         ("justakey", "write section.key=value"),
         ("data.pictures.more=1", "pictures is a value, not a section"),
     ],
@@ -65,6 +66,12 @@ def test_fingerprint_changes_with_results_and_nothing_else():
         len({fingerprint(), fingerprint("seed=1"), fingerprint("data.pictures=9"), fingerprint("distill.huber=0.1")})
         == 4
     )
+
+
+@pytest.mark.parametrize("assignment", ["encoders.dtype=bfloat16", "encoders.tiling=true", "encoders.weights=random"])
+def test_how_encoders_compute_is_part_of_the_identity(assignment):
+    fingerprints = [load_preset("shapes", chosen).fingerprint("encoders") for chosen in ([], [assignment])]
+    assert len(set(fingerprints)) == 2
 
 
 def test_every_key_is_documented():

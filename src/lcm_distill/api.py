@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill import assets
-from lcm_distill.config import DiffusionConfig, load_file
+from lcm_distill.config import DiffusionConfig, EncodersConfig, Weights, load_file
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.randomness import normal
@@ -225,17 +225,20 @@ def open_model(where: str | Path, role: Literal["student", "teacher"] = "student
         run.require(run.config, "give a run folder, or `shapes` for the model that ships")
         config, student = load_file(run.config), run.student
     teacher = assets.TEACHER if config.model.teacher == "shapes" else Path(config.model.teacher)
-    return assemble(config.model.model_dump(), config.encoders.vae, config.encoders.text, config.diffusion,
-                    student if role == "student" else teacher, role)  # fmt: skip
+    checkpoint = student if role == "student" else teacher
+    return assemble(config.model.model_dump(), config.encoders, config.diffusion, checkpoint, role)
 
 
 def assemble(
-    model: Mapping[str, Any], vae: str, text: str, levels: DiffusionConfig, checkpoint: Path, role: str
+    model: Mapping[str, Any], encoders: EncodersConfig, levels: DiffusionConfig, checkpoint: Path, role: str
 ) -> TextToImage:
-    """A teacher or student from its parts; `model` holds the keys of the configuration's `[model]`."""
+    """A teacher or student from its parts, in float32; `model` holds the keys of the configuration's `[model]`.
+
+    With `encoders.weights = "random"` the encoders are those the cache was made with, and pictures show nothing.
+    """
     parts = _parts(
-        vae, text, model["arch"], checkpoint, model["latent_size"], model["in_channels"],
-        model["pos_interp_scale"], role == "student",
+        encoders.vae, encoders.text, model["arch"], checkpoint, model["latent_size"], model["in_channels"],
+        model["pos_interp_scale"], role == "student", encoders.weights,
     )  # fmt: skip
     if role == "teacher":
         return LatentDiffusion(*parts, levels)
@@ -251,12 +254,13 @@ def _parts(
     in_channels: int,
     pos_interp_scale: float,
     guidance_embedding: bool,
+    weights: Weights = "pretrained",
 ) -> tuple[MicroDiT, ImageEncoder, TextEncoder]:
-    text_encoder = load_text_encoder(text)
+    text_encoder = load_text_encoder(text, weights)
     network = build(arch, latent_size, text_encoder.width, pos_interp_scale, in_channels, guidance_embedding)
     if checkpoint is not None:
         load_checkpoint(network, checkpoint)
-    return network, load_image_encoder(vae), text_encoder
+    return network, load_image_encoder(vae, weights), text_encoder
 
 
 def _sampling_of(checkpoint: str | Path | None) -> dict[str, Any]:

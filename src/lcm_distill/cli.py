@@ -33,6 +33,10 @@ File = Annotated[Path | None, typer.Option("--config", help="Configuration file,
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key: section.key=value.")]
 Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET if not given. A run goes on where it stopped.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+AllowRandom = Annotated[
+    bool,
+    typer.Option("--allow-random-weights", help="Train although encoders.weights = random, to measure speed only."),
+]
 DryRun = Annotated[bool, typer.Option(help="Say what would be done, and do nothing.")]
 Place = Annotated[
     Literal["auto", "serial", "processes", "ranks", "ray"],
@@ -53,7 +57,7 @@ def precompute(
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster; one is started here if unset.")] = None,
 ) -> None:
     """Stage one: encode pictures and captions into a cache."""
-    _work(["precompute"], _Choice(preset, config, set, run), json, dry_run, (executor, workers, ray_address))
+    _work(["precompute"], _Choice(preset, config, set, run), json, dry_run, place=(executor, workers, ray_address))
 
 
 @app.command()
@@ -64,9 +68,10 @@ def distill(
     run: Run = None,
     json: Json = False,
     dry_run: DryRun = False,
+    allow_random_weights: AllowRandom = False,
 ) -> None:
     """Stage two: train the few-step student from its teacher, on the cache alone."""
-    _work(["distill"], _Choice(preset, config, set, run), json, dry_run)
+    _work(["distill"], _Choice(preset, config, set, run), json, dry_run, allow_random_weights)
 
 
 @app.command()
@@ -90,9 +95,11 @@ def run_all(
     run: Run = None,
     json: Json = False,
     dry_run: DryRun = False,
+    allow_random_weights: AllowRandom = False,
 ) -> None:
     """All three stages: precompute, distill, evaluate."""
-    _work(["precompute", "distill", "evaluate"], _Choice(preset, config, set, run), json, dry_run)
+    stages = ["precompute", "distill", "evaluate"]
+    _work(stages, _Choice(preset, config, set, run), json, dry_run, allow_random_weights)
 
 
 @app.command()
@@ -103,9 +110,34 @@ def pretrain(
     run: Run = None,
     json: Json = False,
     dry_run: DryRun = False,
+    allow_random_weights: AllowRandom = False,
 ) -> None:
     """Precompute, then train a teacher by denoising."""
-    _work(["precompute", "pretrain"], _Choice(preset, config, set, run), json, dry_run)
+    _work(["precompute", "pretrain"], _Choice(preset, config, set, run), json, dry_run, allow_random_weights)
+
+
+@app.command()
+def fetch(
+    to: Annotated[Path, typer.Option(help="Folder for the weights; what is there already is not fetched again.")],
+    text_only: Annotated[bool, typer.Option("--text-only", help="Leave the VAE out.")] = False,
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Fetch the VAE and the text tower alone, for machines without network; say which settings use them."""
+    with _one_line_errors():
+        from lcm_distill.stages import fetch as stage
+
+        encoders = _Choice(preset, config, set, None).load()[0].encoders
+        if dry_run:
+            plan = stage.plan_fetch(encoders, to, text_only)
+            _print(plan, json, lambda: _print_status(plan))
+            return
+        with screen.status("fetching"):
+            settings = stage.fetch(encoders, to, text_only)
+        _print(settings, json, lambda: print(_as_options(settings)))
 
 
 @app.command()
@@ -256,6 +288,7 @@ def _work(
     choice: _Choice,
     as_json: bool,
     dry_run: bool,
+    allow_random_weights: bool = False,
     place: tuple[Literal["auto", "serial", "processes", "ranks", "ray"], int | None, str | None] = ("auto", None, None),
 ) -> None:
     with _one_line_errors():
@@ -266,11 +299,9 @@ def _work(
             result = {stage: plan(stage, config, folder) for stage in stages}
             _print(result, as_json, lambda: _print_status(result))
             return
-        if config.data.source == "shapes":
-            screen.print(
-                "[dim]shapes: stand-in data, encoders and teacher; its figures compare with each other only[/]",
-                soft_wrap=True,
-            )
+        if not allow_random_weights:
+            _refuse_random_weights(config, stages)
+        _announce(config)
         folder.open(config)
         for stage in stages:
             if stage == "precompute":
@@ -284,6 +315,38 @@ def _work(
                 _show(_stage(stage)(config, folder))
         result = _result(config, folder, stages[-1])
         _print(result, as_json, lambda: _print_result(folder, stages[-1], result))
+
+
+def _refuse_random_weights(config: "Config", stages: list[str]) -> None:
+    """Before anything is done: no training on what random encoders made, unless it is asked for."""
+    if config.encoders.weights == "random" and not {"distill", "pretrain"}.isdisjoint(stages):
+        raise UserError(
+            "encoders.weights = 'random': what is trained on such a cache is worth nothing; set "
+            "encoders.weights=pretrained, or give --allow-random-weights to measure speed"
+        )
+
+
+def _announce(config: "Config") -> None:
+    """Say on standard error what of a run is not the real thing."""
+    encoders = config.encoders
+    parts = {"data": config.data.source, "VAE": encoders.vae, "text encoder": encoders.text,
+             "teacher": config.model.teacher}  # fmt: skip
+    stand_ins = [name for name, value in parts.items() if value == "shapes"]
+    if stand_ins:
+        screen.print(
+            f"[dim]shapes: stand-in {', '.join(stand_ins)}; figures compare with each other only[/]", soft_wrap=True
+        )
+    if encoders.weights == "random":
+        screen.print(
+            "[bold red]RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only[/]",
+            soft_wrap=True,
+        )
+
+
+def _as_options(settings: dict[str, str]) -> str:
+    import shlex
+
+    return shlex.join(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))
 
 
 def _stage(name: str) -> Callable[..., Iterator["Progress"]]:

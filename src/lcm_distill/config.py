@@ -29,6 +29,10 @@ NOT_IDENTITY: dict[str, Any] = {"identity": False}
 """Marks a key that changes how work is done and never what comes out."""
 
 
+Weights = Literal["pretrained", "random"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
 class Section(BaseModel):
     """A table of the configuration; unknown keys are refused and values do not change once loaded."""
 
@@ -81,11 +85,23 @@ class EncodersConfig(Section):
     """What turns pictures and captions into the tensors that training reads."""
 
     vae: str
-    """`shapes`, a folder in diffusers' layout, or a hub name: `stabilityai/stable-diffusion-xl-base-1.0`."""
+    """`shapes`, a hub name (`stabilityai/stable-diffusion-xl-base-1.0`), a folder in diffusers' layout, or a
+    `.safetensors` file: a VAE, or a whole SDXL checkpoint. A file has SDXL's configuration unless a `config.json` lies
+    beside it."""
     text: str
-    """`shapes`, or `openclip:` and a model name, such as `openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378`."""
+    """`shapes`, or `openclip:` and a model name: `openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378`, or
+    `openclip:local-dir:FOLDER`."""
     downsampling: PositiveInt = 8
     """Picture pixels to a latent pixel, along each side; that of the VAE."""
+    weights: Weights = "pretrained"
+    """`random`: the same networks with random weights from a fixed seed, without any download, for measuring speed. A
+    hub's VAE then has SDXL's configuration, and `openclip:` takes any name that open_clip has built in."""
+    dtype: Dtype = "float32"
+    """What VAE and text tower compute in; posterior draw and norms of the text tower stay float32. SDXL's own VAE
+    overflows in `float16` and is refused. A CPU without bfloat16 instructions is some 200 times slower in it."""
+    tiling: bool = False
+    """Encode a picture tile by tile where it is larger than the VAE's `sample_size` (1024 px for SDXL) and does not fit
+    the memory by itself; it changes latents near the seams."""
     batch_size: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
     """Pictures or captions to one pass. A batch that does not fit the GPU's memory is halved until it does."""
 

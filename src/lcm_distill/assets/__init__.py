@@ -1,4 +1,4 @@
-"""Weights that ship with the package: the stand-in encoders, teacher and student of the `shapes` default."""
+"""What ships with the package: the weights of the `shapes` default, and the configuration of the SDXL VAE."""
 
 from pathlib import Path
 
@@ -8,3 +8,4 @@ TEXT_ENCODER = SHAPES / "text_encoder"
 FEATURES = SHAPES / "features" / "model.safetensors"
 TEACHER = SHAPES / "teacher" / "model.safetensors"
 STUDENT = SHAPES / "student" / "model.safetensors"
+SDXL_VAE_CONFIG = Path(__file__).parent / "sdxl_vae"

@@ -3,13 +3,13 @@
 # pyright: reportPrivateImportUsage=false
 """Between pictures and latents: a variational autoencoder with the scaling its latents are served in."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lcm_distill import assets
+from lcm_distill.config import Dtype, Weights
+from lcm_distill.encoders.vae import load_vae, random_vae
 from lcm_distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class ImageEncoder:
             (B, C, h, w), float32.
         """
         posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
-        sample = posterior.mean.float() + posterior.std.float() * noise.to(posterior.mean.device)
-        return sample * self.scaling_factor
+        mean, std = posterior.mean.float(), torch.exp(0.5 * posterior.logvar.float())
+        return (mean + std * noise.to(mean.device)) * self.scaling_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
@@ -58,30 +58,20 @@ class ImageEncoder:
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
-def load_image_encoder(name: str) -> ImageEncoder:
-    """The VAE called `name`: `shapes`, a local diffusers folder, or a repository on the hub.
-
-    A diffusers pipeline keeps its VAE in the subfolder `vae`, which is looked into first.
+def load_image_encoder(
+    name: str, weights: Weights = "pretrained", dtype: Dtype = "float32", tiling: bool = False
+) -> ImageEncoder:
+    """The VAE called `name`; the arguments are the keys of the configuration's `[encoders]`.
 
     Raises:
-        UserError: the weights are neither on this machine nor can they be fetched.
+        UserError: the weights are neither here nor can they be fetched, or the VAE cannot compute in `dtype`.
     """
-    if name == "shapes":
-        return _open(assets.VAE)
-    subfolder = "vae" if not Path(name).is_dir() or (Path(name) / "vae").is_dir() else None
-    try:
-        return _open(name, subfolder)
-    except (OSError, ValueError) as error:
+    vae = random_vae(name) if weights == "random" else load_vae(name)
+    if dtype == "float16" and vae.config.force_upcast:
         raise UserError(
-            f"VAE {name!r} cannot be loaded: fetch it on a machine with network with "
-            f"`hf download {name} --include 'vae/*' --local-dir DIR` and set encoders.vae to DIR"
-        ) from error
-
-
-def _open(name: str | Path, subfolder: str | None = None) -> ImageEncoder:
-    from diffusers import AutoencoderKL
-
-    # The lean loading path needs `accelerate`, and weights that are stored in half precision are raised.
-    return ImageEncoder(
-        AutoencoderKL.from_pretrained(name, subfolder=subfolder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
-    )
+            f"encoders.dtype = 'float16': VAE {name!r} overflows in it (its configuration says force_upcast): set "
+            "encoders.dtype=bfloat16, or encoders.vae=madebyollin/sdxl-vae-fp16-fix"
+        )
+    if tiling:
+        vae.enable_tiling()
+    return ImageEncoder(vae.type(getattr(torch, dtype)))

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lcm_distill import assets
+from lcm_distill.config import Dtype, Weights
+from lcm_distill.encoders.initialisation import fixed_initialisation
+from lcm_distill.encoders.openclip import BUILT_IN, cast_tower, load_text_tower, random_text_tower, save_text_tower
 from lcm_distill.errors import UserError
 
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""Names the hub's open_clip repositories give their weights."""
+DFN5B = "apple/DFN5B-CLIP-ViT-H-14-378"
+CANNOT_LOAD = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What open_clip, torch and safetensors raise over weights that are not there or not right."""
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -43,117 +49,84 @@ class TextEncoder:
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Captions to (B, context_length, width), float32."""
         device = cast(Tensor, self.tower.positional_embedding).device
-        return hidden_states(self.tower, self.tokenize(list(captions)).to(device)).float()
+        return hidden_states(self.tower, self.tokenize(list(captions)).to(device))
 
 
 def hidden_states(tower: nn.Module, tokens: Tensor) -> Tensor:
-    """Token ids (B, L) to hidden states (B, L, width) after the final norm, before pooling."""
+    """Token ids (B, L) to hidden states (B, L, width) after the final norm, before pooling; float32 from any tower."""
     embedded = tower.token_embedding(tokens) + tower.positional_embedding
-    return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask))
+    return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask).float())
 
 
-def load_text_encoder(name: str) -> TextEncoder:
-    """The text tower called `name`: `shapes`, `openclip:hf-hub:ORGANISATION/NAME` or `openclip:local-dir:FOLDER`.
+def load_text_encoder(name: str, weights: Weights = "pretrained", dtype: Dtype = "float32") -> TextEncoder:
+    """The text tower called `name`; the arguments are the keys of the configuration's `[encoders]`.
 
     Raises:
         UserError: the name has another form, or the weights are neither here nor can they be fetched.
     """
     if name == "shapes":
-        return load_shapes_text_encoder(assets.TEXT_ENCODER)
+        encoder = load_shapes_text_encoder(assets.TEXT_ENCODER, weights)
+    else:
+        encoder = _open_clip_encoder(_open_clip_name(name), weights)
+    cast_tower(encoder.tower, getattr(torch, dtype))
+    return encoder
+
+
+def save_text_encoder(name: str, folder: Path) -> None:
+    """Write the text tower of `openclip:NAME` into `folder`; `openclip:local-dir:FOLDER` gives the same bits.
+
+    Raises:
+        UserError: as `load_text_encoder`.
+    """
+    name = _open_clip_name(name)
+    try:
+        save_text_tower(name, folder)
+    except CANNOT_LOAD as error:
+        raise _cannot_load(name, error) from error
+
+
+def _open_clip_name(name: str) -> str:
     if not name.startswith("openclip:"):
-        raise UserError(f"text encoder {name!r}: write `shapes` or `openclip:NAME`")
-    return _open_clip_encoder(name.removeprefix("openclip:"))
+        raise UserError(f"encoders.text = {name!r}: write `shapes` or `openclip:NAME`")
+    return name.removeprefix("openclip:")
 
 
-def _open_clip_encoder(name: str) -> TextEncoder:
+def _open_clip_encoder(name: str, weights: Weights) -> TextEncoder:
     import open_clip
 
     try:
-        tower = build_text_tower(name)
-        load_text_weights(tower, _weights_file(name))
-        tokenizer = open_clip.get_tokenizer(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"text encoder openclip:{name} cannot be loaded ({' '.join(str(error).split())[:200]}): fetch it on a "
-            f"machine with network with `hf download {name.removeprefix('hf-hub:')} --local-dir DIR` and set "
-            "encoders.text to openclip:local-dir:DIR"
-        ) from error
-    return TextEncoder(tower, tokenizer)
+        if weights == "random":
+            return TextEncoder(random_text_tower(name), open_clip.get_tokenizer(BUILT_IN.get(name, name)))
+        return TextEncoder(load_text_tower(name), open_clip.get_tokenizer(name))
+    except CANNOT_LOAD as error:
+        raise _cannot_load(name, error) from error
 
 
-def build_text_tower(name: str) -> nn.Module:
-    """The text tower of an open_clip model, freshly initialised; its image tower, most of the weights, is not built.
-
-    Raises:
-        ValueError: open_clip knows no such model.
-    """
-    import open_clip
-    from open_clip.model import _build_text_tower
-
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise ValueError("open_clip knows no such model")
-    return _build_text_tower(config["embed_dim"], config["text_cfg"], config.get("quick_gelu", False))
-
-
-def load_text_weights(tower: nn.Module, path: Path) -> None:
-    """Load the text tower's share of a whole CLIP's weights, strictly; of a `.safetensors` the rest is not even read.
-
-    Raises:
-        RuntimeError: weights are missing, unexpected or of another shape.
-    """
-    wanted = set(tower.state_dict())
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(name) for name in file.keys() if (key := _text_key(name)) in wanted}  # noqa: SIM118
-    else:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        tensors = {key: tensor for name, tensor in stored.items() if (key := _text_key(name)) in wanted}
-    # The mask is a constant that older files carry and newer ones leave out.
-    tensors.setdefault("attn_mask", tower.state_dict().get("attn_mask"))
-    tower.load_state_dict({name: tensor for name, tensor in tensors.items() if name in wanted})
-
-
-def _text_key(name: str) -> str:
-    """Models with a text tower of their own keep it under `text.`; plain CLIP has its parts at the top."""
-    return name.removeprefix("text.")
-
-
-def _weights_file(name: str) -> Path:
-    """Where a model's weights lie, fetched from the hub if need be.
-
-    Raises:
-        OSError: they are neither here nor can they be fetched.
-    """
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    location, _, where = name.partition(":")
-    if location == "hf-hub":
-        return Path(download_pretrained_from_hf(where))
-    if location != "local-dir":
-        raise ValueError("write hf-hub:ORGANISATION/NAME or local-dir:FOLDER")
-    found = [path for file in WEIGHTS if (path := Path(where) / file).is_file()]
-    if not found:
-        raise FileNotFoundError(f"{where} holds no {' or '.join(WEIGHTS)}")
-    return found[0]
+def _cannot_load(name: str, error: Exception) -> UserError:
+    repository = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else DFN5B
+    folder = repository.split("/")[-1]
+    return UserError(
+        f"encoders.text = 'openclip:{name}' cannot be loaded ({' '.join(str(error).split())[:300]}): run `hf download "
+        f"{repository} --include 'open_clip*' --include '*token*' --local-dir {folder}` on a machine with network, "
+        f"bring the folder here and set encoders.text=openclip:local-dir:{folder}"
+    )
 
 
 def build_shapes_tower(config: dict[str, Any]) -> nn.Module:
     """The tiny text tower of `shapes`, freshly initialised, from its `config.json`."""
-    from open_clip.transformer import TextTransformer
+    from open_clip.transformer import LayerNormFp32, TextTransformer
 
-    return TextTransformer(**config)
+    return TextTransformer(**config, norm_layer=LayerNormFp32)
 
 
-def load_shapes_text_encoder(folder: Path) -> TextEncoder:
+def load_shapes_text_encoder(folder: Path, weights: Weights = "pretrained") -> TextEncoder:
     """The tiny text tower of `shapes`, from its folder."""
-    from safetensors.torch import load_file
-
     config = json.loads((folder / "config.json").read_text())
-    tower = build_shapes_tower(config["tower"])
-    tower.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
+    with fixed_initialisation():
+        tower = build_shapes_tower(config["tower"])
+    if weights == "pretrained":
+        stored = load_file(folder / "model.safetensors")
+        tower.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     return TextEncoder(tower, compact_tokenizer(config["vocabulary"], config["tower"]["context_length"]))
 
 

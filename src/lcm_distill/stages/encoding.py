@@ -145,7 +145,11 @@ class Encoding:
         captions = _rows(self.catalog.captions, task)
         encoded = self._encode_texts([row["caption"] for row in captions])
         stored = text_field(self.config, len(self.catalog.captions), self._text().context_length)
-        attributes = {"encoder": self.config.encoders.text, "units": "last hidden state after the final norm"}
+        attributes = {
+            "encoder": self.config.encoders.text,
+            "weights": self.config.encoders.weights,
+            "units": "last hidden state after the final norm",
+        }
         file, checksums = self._write(stored, task.inputs["shard"], encoded.half().numpy(), attributes)
         rows = [
             {"kind": "caption", "field": stored.name, "row": row["row"], "shard": task.inputs["shard"],
@@ -215,6 +219,7 @@ class Encoding:
     def _finish(self, shard: Shard) -> tuple[list[dict[str, Any]], WrittenFile]:
         attributes = {
             "encoder": self.config.encoders.vae,
+            "weights": self.config.encoders.weights,
             "scaling_factor": self._images().scaling_factor,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
         }
@@ -233,13 +238,17 @@ class Encoding:
 
     def _images(self) -> ImageEncoder:
         if self._image_encoder is None:
-            self._image_encoder = load_image_encoder(self.config.encoders.vae).to(resolve_device(self.device))
+            chosen = self.config.encoders
+            encoder = load_image_encoder(chosen.vae, chosen.weights, chosen.dtype, chosen.tiling)
+            self._image_encoder = encoder.to(resolve_device(self.device))
             self._check_latents(self._image_encoder)
         return self._image_encoder
 
     def _text(self) -> TextEncoder:
         if self._text_encoder is None:
-            self._text_encoder = load_text_encoder(self.config.encoders.text).to(resolve_device(self.device))
+            chosen = self.config.encoders
+            encoder = load_text_encoder(chosen.text, chosen.weights, chosen.dtype)
+            self._text_encoder = encoder.to(resolve_device(self.device))
             width, wanted = self._text_encoder.width, self.config.model.caption_channels
             if width != wanted:
                 raise UserError(

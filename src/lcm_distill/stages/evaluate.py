@@ -230,8 +230,7 @@ class Drawing:
     def _model(self) -> TextToImage:
         config = self.config
         model = assemble(
-            config.model.model_dump(), config.encoders.vae, config.encoders.text, config.diffusion,
-            self.checkpoint, self.way.model,
+            config.model.model_dump(), config.encoders, config.diffusion, self.checkpoint, self.way.model,
         ).to(resolve_device(self._device))  # fmt: skip
         if isinstance(model, LatentDiffusion):
             model.solver = "euler" if self.way.sampler == "euler" else "heun"

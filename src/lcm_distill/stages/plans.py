@@ -26,6 +26,7 @@ def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
         "cache": cache.cache_storage(config, run).locate(),
         "vae": config.encoders.vae,
         "text_encoder": config.encoders.text,
+        "weights": config.encoders.weights,
         "latent_bytes_per_sample": cache.latents_field(config, 1).row_bytes,
     }
     storage = cache.cache_storage(config, run)

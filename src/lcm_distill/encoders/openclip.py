@@ -1,0 +1,148 @@
+# The types that open_clip declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false
+"""Text towers of open_clip alone: their image towers, most of the weights, are neither built nor read."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lcm_distill.encoders.initialisation import fixed_initialisation
+
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names the hub's open_clip repositories give their weights."""
+CONFIG = "open_clip_config.json"
+BUILT_IN = {"hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "ViT-H-14-378-quickgelu"}
+"""Models of the hub whose configuration is built into open_clip, and its name there."""
+
+
+def build_text_tower(name: str) -> nn.Module:
+    """The text tower of an open_clip model, freshly initialised, float32; its norms stay float32 in `cast_tower`.
+
+    Raises:
+        ValueError: open_clip knows no such model, or its text tower is not one of open_clip's own.
+    """
+    import open_clip
+    from open_clip.model import _build_text_tower
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise ValueError("open_clip knows no such model")
+    if config["text_cfg"].get("hf_model_name"):
+        raise ValueError("its text tower is not one of open_clip's own")
+    # Any low precision as `cast_dtype` asks for norms that compute in float32.
+    return _build_text_tower(
+        config["embed_dim"], config["text_cfg"], config.get("quick_gelu", False), cast_dtype=torch.bfloat16
+    )
+
+
+def random_text_tower(name: str) -> nn.Module:
+    """The text tower of an open_clip model with random weights, the same every time.
+
+    Raises:
+        ValueError: as `build_text_tower`.
+    """
+    with fixed_initialisation():
+        return build_text_tower(BUILT_IN.get(name, name))
+
+
+def load_text_tower(name: str) -> nn.Module:
+    """The text tower of `hf-hub:ORGANISATION/NAME` or `local-dir:FOLDER` with its weights.
+
+    Raises:
+        OSError: the weights are neither here nor can they be fetched.
+        RuntimeError: weights are missing, unexpected or of another shape.
+        ValueError: the name has another form; otherwise as `build_text_tower`.
+    """
+    tower = build_text_tower(name)
+    tower.load_state_dict(read_text_weights(tower, weights_file(name)))
+    return tower
+
+
+def save_text_tower(name: str, folder: Path) -> None:
+    """Write a model's text tower alone into `folder`, as stored: `local-dir:` of it gives the same bits.
+
+    Raises:
+        OSError, RuntimeError, ValueError: as `load_text_tower`.
+    """
+    import open_clip
+    from safetensors.torch import save_file
+
+    with torch.device("meta"):
+        tower = build_text_tower(name)
+    tensors = read_text_weights(tower, weights_file(name))
+    tower.load_state_dict(tensors, assign=True)  # holds names and shapes to the configuration
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS[0])
+    shutil.copyfile(config_file(name), folder / CONFIG)
+    tokenizer = open_clip.get_tokenizer(name)
+    if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):  # the usual one lies in open_clip itself
+        tokenizer.save_pretrained(folder)
+
+
+def read_text_weights(tower: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The text tower's share of a whole CLIP's weights, as stored; of a `.safetensors` the rest is not even read.
+
+    Blocks that `tower` lacks are given as well, so that loading the weights of a deeper tower fails.
+    """
+    wanted = set(tower.state_dict())
+
+    def belongs(key: str) -> bool:
+        return key in wanted or key.startswith("transformer.")
+
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(name) for name in file.keys() if belongs(key := _text_key(name))}  # noqa: SIM118
+    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return {key: tensor for name, tensor in stored.items() if belongs(key := _text_key(name))}
+
+
+def _text_key(name: str) -> str:
+    """Models with a text tower of their own keep it under `text.`; plain CLIP has its parts at the top."""
+    return name.removeprefix("text.")
+
+
+def weights_file(name: str) -> Path:
+    """Where a model's weights lie, fetched from the hub if need be.
+
+    Raises:
+        OSError: they are neither here nor can they be fetched.
+        ValueError: the name has neither form.
+    """
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    location, _, where = name.partition(":")
+    if location == "hf-hub":
+        return Path(download_pretrained_from_hf(where))
+    if location != "local-dir":
+        raise ValueError("write hf-hub:ORGANISATION/NAME or local-dir:FOLDER")
+    found = [path for file in WEIGHTS if (path := Path(where) / file).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{where} holds no {' or '.join(WEIGHTS)}")
+    return found[0]
+
+
+def config_file(name: str) -> Path:
+    """Where a model's `open_clip_config.json` lies, fetched from the hub if need be.
+
+    Raises:
+        OSError: it cannot be fetched.
+    """
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    location, _, where = name.partition(":")
+    return Path(download_pretrained_from_hf(where, filename=CONFIG)) if location == "hf-hub" else Path(where) / CONFIG
+
+
+def cast_tower(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Let a tower compute in `dtype`, but for its norms, which stay float32; returns it."""
+    from open_clip.transformer import LayerNormFp32
+
+    tower.to(dtype)
+    for module in tower.modules():
+        if isinstance(module, LayerNormFp32):
+            module.float()
+    return tower

@@ -1,0 +1,195 @@
+# The types that diffusers declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
+# pyright: reportPrivateImportUsage=false, reportGeneralTypeIssues=false
+"""A VAE from every form people have it in, strictly: no weight is missing, left over or of another shape.
+
+A diffusers folder keeps its VAE in the subfolder `vae` (a pipeline) or is one itself, with `fp16` weights if it has no
+others. A file has diffusers' key names or those of the original code (LDM), alone or as the share `first_stage_model.`
+of a whole checkpoint.
+"""
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lcm_distill import assets
+from lcm_distill.encoders.initialisation import fixed_initialisation
+from lcm_distill.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+HALF_WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+"""What the names of a VAE's weights start with; training checkpoints hold losses and averages beside it."""
+
+
+def load_vae(name: str) -> "AutoencoderKL":
+    """The VAE called `name`, in float32: `shapes`, a folder, a file, or a repository on the hub.
+
+    Raises:
+        UserError: it is not there, cannot be fetched, or its weights are not those of its configuration.
+    """
+    try:
+        path = _local(name)
+        if path is None:
+            return _open(name, subfolder=_hub_subfolder(name))
+        return _open_folder(path) if path.is_dir() else _open_file(path)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _cannot_load(name, error) from error
+
+
+def random_vae(name: str) -> "AutoencoderKL":
+    """The VAE called `name` with random weights, the same every time; one of the hub has SDXL's configuration.
+
+    Raises:
+        UserError: the folder or file is not there, or its configuration cannot be read.
+    """
+    try:
+        path = _local(name)
+        with fixed_initialisation():
+            return _build(assets.SDXL_VAE_CONFIG if path is None else _config_folder(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise _cannot_load(name, error) from error
+
+
+def save_vae(name: str, folder: Path) -> None:
+    """Write the VAE called `name` into `folder`, in diffusers' layout and float32.
+
+    Raises:
+        UserError: as `load_vae`.
+    """
+    load_vae(name).save_pretrained(folder)
+
+
+def _local(name: str) -> Path | None:
+    """The file or folder that `name` stands for; None if it is a name on the hub.
+
+    Raises:
+        FileNotFoundError: `name` can only be a path, and nothing is there.
+    """
+    path = assets.VAE if name == "shapes" else Path(name)
+    if path.exists():
+        return path
+    if path.suffix == ".safetensors" or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        raise FileNotFoundError("there is no such file or folder")
+    return None
+
+
+def _config_folder(path: Path) -> Path:
+    """Where the `config.json` of a folder's or file's VAE lies; a file without one beside it has SDXL's."""
+    if path.is_dir():
+        return path / "vae" if (path / "vae").is_dir() else path
+    return path.parent if (path.parent / CONFIG).is_file() else assets.SDXL_VAE_CONFIG
+
+
+def _hub_subfolder(repository: str) -> str | None:
+    """Where a repository keeps its VAE: in `vae`, or at the root, as a repository of a VAE alone does.
+
+    Raises:
+        OSError: the hub cannot be asked, and neither was fetched before.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for subfolder in ("vae", None):
+        if isinstance(try_to_load_from_cache(repository, f"{subfolder}/{CONFIG}" if subfolder else CONFIG), str):
+            return subfolder
+    try:
+        hf_hub_download(repository, f"vae/{CONFIG}")
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+    return "vae"
+
+
+def _open_folder(folder: Path) -> "AutoencoderKL":
+    folder = _config_folder(folder)
+    only_half = (folder / HALF_WEIGHTS).is_file() and not (folder / WEIGHTS).is_file()
+    return _open(folder, variant="fp16" if only_half else None)
+
+
+def _open(where: str | Path, subfolder: str | None = None, variant: str | None = None) -> "AutoencoderKL":
+    from diffusers import AutoencoderKL
+
+    # The lean loading path needs `accelerate`, and weights that are stored in half precision are raised.
+    vae, found = AutoencoderKL.from_pretrained(
+        where, subfolder=subfolder, variant=variant, torch_dtype=torch.float32, low_cpu_mem_usage=False,
+        output_loading_info=True,
+    )  # fmt: skip
+    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    if missing or unexpected:
+        raise ValueError(f"missing weights: {_few(missing)}; unexpected weights: {_few(unexpected)}")
+    return vae
+
+
+def _open_file(file: Path) -> "AutoencoderKL":
+    if file.suffix != ".safetensors":
+        raise ValueError("a single file must be a .safetensors")
+    config = _config_folder(file)
+    with safe_open(file, "pt") as content:
+        names = list(content.keys())
+    if any(name.startswith("encoder.down_blocks.") for name in names):
+        return _open_as_folder(file, config / CONFIG)
+    return _open_ldm(file, config)
+
+
+def _open_as_folder(file: Path, config: Path) -> "AutoencoderKL":
+    """A file with diffusers' key names, older ones included, is a diffusers folder but for its name."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / WEIGHTS).symlink_to(file.resolve())
+        (Path(folder) / CONFIG).symlink_to(config.resolve())
+        return _open(folder)
+
+
+def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    vae = _build(config)
+    tensors = _ldm_share(file)
+    converted = convert_ldm_vae_checkpoint(tensors, vae.config)
+    if len(converted) < len(tensors):
+        raise ValueError(f"{len(tensors) - len(converted)} weights are not those of a VAE of {config / CONFIG}")
+    vae.load_state_dict(converted)
+    return vae
+
+
+def _ldm_share(file: Path) -> dict[str, Tensor]:
+    """The VAE's weights in a file of the original code, under the names they have without a checkpoint around them."""
+    with safe_open(file, "pt") as content:
+        for prefix in ("first_stage_model.", ""):
+            starts = tuple(prefix + part for part in PARTS)
+            share = [name for name in content.keys() if name.startswith(starts)]  # noqa: SIM118
+            if share:
+                return {name.removeprefix(prefix): content.get_tensor(name) for name in share}
+    raise ValueError("it holds no VAE")
+
+
+def _build(config: Path) -> "AutoencoderKL":
+    """A freshly initialised VAE from a folder's `config.json`."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_config(AutoencoderKL.load_config(config))
+
+
+def _few(names: list[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:2])}{' ...' if len(names) > 2 else ''})" if names else "none"
+
+
+def _cannot_load(name: str, error: Exception) -> UserError:
+    repository = name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else SDXL
+    folder = repository.split("/")[-1]
+    return UserError(
+        f"encoders.vae = {name!r} cannot be loaded ({' '.join(str(error).split())[:300]}): run `hf download "
+        f"{repository} --include 'vae/*' --local-dir {folder}` (without --include where the repository is "
+        f"a VAE alone) on a machine with network, bring the folder here and set encoders.vae={folder}"
+    )

@@ -1,0 +1,92 @@
+"""Weights of the encoders, in a folder that machines without network can use."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcm_distill.config import EncodersConfig
+from lcm_distill.encoders.text import save_text_encoder
+from lcm_distill.encoders.vae import save_vae
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.atomic import commit_folder, remove_orphans
+
+RECORD = "fetched.json"
+"""Says in a finished folder what it was fetched from."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One encoder: the key that names it, what it is now, and the folder it goes into.
+
+    Attributes:
+        setting: what `key` is to be set to once the folder is there.
+        save: writes the encoder called by its first argument into the folder.
+    """
+
+    key: str
+    source: str
+    folder: Path
+    setting: str
+    save: Callable[[str, Path], None]
+
+    def is_done(self) -> bool:
+        """Whether the folder is there.
+
+        Raises:
+            UserError: there is a folder, and it holds something else.
+        """
+        if not self.folder.exists():
+            return False
+        record = self.folder / RECORD
+        if not record.is_file():
+            raise UserError(f"{self.folder} was not made by `lcm fetch`: choose another --to")
+        stored = json.loads(record.read_text())[self.key]
+        if stored != self.source:
+            raise UserError(f"{self.folder} holds {stored}, not {self.source}: choose another --to, or delete it")
+        return True
+
+
+def fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> dict[str, str]:
+    """Write the VAE to `folder`/vae and the text tower alone to `folder`/text; what is there is not done again.
+
+    Returns:
+        What to set each key to, to use them.
+
+    Raises:
+        UserError: there is nothing to fetch, it cannot be fetched, or a folder holds something else.
+    """
+    parts = _parts(encoders, folder, text_only)
+    remove_orphans(folder)
+    for part in [part for part in parts if not part.is_done()]:
+        commit_folder(part.folder, lambda temporary, part=part: _write(part, temporary))
+    return {part.key: part.setting for part in parts}
+
+
+def plan_fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> dict[str, dict[str, Any]]:
+    """What `fetch` would do: by key, the source, the folder and whether it is done."""
+    return {
+        part.key: {"from": part.source, "to": str(part.folder), "done": part.is_done()}
+        for part in _parts(encoders, folder, text_only)
+    }
+
+
+def _parts(encoders: EncodersConfig, folder: Path, text_only: bool) -> list[Part]:
+    vae, text = folder / "vae", folder / "text"
+    parts = [
+        Part("encoders.vae", encoders.vae, vae, str(vae), save_vae),
+        Part("encoders.text", encoders.text, text, f"openclip:local-dir:{text}", save_text_encoder),
+    ]
+    wanted = [part for part in parts[text_only:] if part.source != "shapes"]
+    if not wanted:
+        raise UserError(
+            f"{' and '.join(part.key for part in parts[text_only:])} = 'shapes' ships with the package: choose "
+            "--preset microdit_xl_512, or set what to fetch"
+        )
+    return wanted
+
+
+def _write(part: Part, folder: Path) -> None:
+    part.save(part.source, folder)
+    (folder / RECORD).write_text(json.dumps({part.key: part.source}))
