@@ -1,44 +1,45 @@
 """Batches that fit the memory: halved when they do not."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lcm_distill.errors import UserError
 
-Item = TypeVar("Item")
 
-
-class FittingBatches(Generic[Item]):
+class FittingBatches:
     """Encodes items in batches of `size`, or of half of it, or of half of that, whatever fits.
 
     Attributes:
         size: items to a batch; it falls when the GPU's memory runs out and does not rise again.
     """
 
-    def __init__(self, encode: Callable[[Sequence[Item]], Tensor], size: int) -> None:
+    def __init__(self, encode: Callable[..., Tensor], size: int) -> None:
         self.encode, self.size = encode, size
 
-    def __call__(self, items: Sequence[Item]) -> Tensor:
+    def __call__(self, *columns: Any) -> Tensor:
         """What `encode` gives for all items, along the first dimension.
+
+        Args:
+            columns: sequences or tensors of one length, which `encode` takes side by side.
 
         Raises:
             UserError: not even one item fits.
         """
         encoded: list[Tensor] = []
         done = 0
-        while done < len(items):
-            batch = items[done : done + self.size]
+        while done < len(columns[0]):
+            batch = [column[done : done + self.size] for column in columns]
             try:
-                encoded.append(self.encode(batch))
+                encoded.append(self.encode(*batch))
             except torch.OutOfMemoryError as error:
-                self._halve(len(batch), error)
+                self._halve(len(batch[0]), error)
                 torch.cuda.empty_cache()
                 continue
-            done += len(batch)
+            done += len(batch[0])
         return torch.cat(encoded)
 
     def _halve(self, count: int, error: torch.OutOfMemoryError) -> None:

@@ -51,6 +51,11 @@ class ImageEncoder:
         mean, std = posterior.mean.float(), torch.exp(0.5 * posterior.logvar.float())
         return (mean + std * noise.to(mean.device)) * self.scaling_factor
 
+    def encode_pixels(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        """The same of uint8 pictures (B, H, W, 3), which travel to the device as they are."""
+        images = pixels.to(self.vae.device).permute(0, 3, 1, 2) / 127.5 - 1
+        return self.encode(images, noise)
+
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to pictures (B, 3, H, W), float32 in [0, 1]."""

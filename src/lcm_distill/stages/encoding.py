@@ -37,6 +37,8 @@ from lcm_distill.stages.cache import (
     text_field,
 )
 
+BATCHES_AHEAD = 2
+
 
 @dataclass
 class Shard:
@@ -71,6 +73,42 @@ class Shard:
         """Set a sample aside."""
         self.latents[place] = np.nan
         self.rows[place] |= {"status": QUARANTINED, "error": reason}
+
+    def batch(self, seed: int, last: bool) -> "Batch":
+        """What is waiting, which then waits no more."""
+        places, squares = [place for place, _ in self.waiting], [square for _, square in self.waiting]
+        self.waiting.clear()
+        # Addressed by the sample's name: the draw does not depend on batch, worker or order.
+        names = [stable_hash(self.samples[place]["sample_id"]) for place in places]
+        draws = [normal(seed, "posterior", 0, [name], self.latents.shape[1:]) for name in names]
+        if not places:
+            return Batch(self, [], torch.empty(0), torch.empty(0), last)
+        return Batch(self, places, torch.from_numpy(np.stack(squares)), torch.cat(draws), last)
+
+    def fill(self, places: Sequence[int], latents: np.ndarray) -> None:
+        """Put encoded pictures in their places; those that the encoder made nothing of are set aside."""
+        self.latents[places] = latents
+        for place in places:
+            if not np.isfinite(self.latents[place]).all():
+                self.quarantine(place, "latents are not finite")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of a shard that are encoded together.
+
+    Attributes:
+        places: where in the shard they belong.
+        pixels: uint8 (B, H, W, 3).
+        noise: (B, C, h, w), which decides each one's draw from the posterior.
+        last: whether these are the last of their shard. There may be none, if what was left could not be used.
+    """
+
+    shard: Shard
+    places: list[int]
+    pixels: Tensor
+    noise: Tensor
+    last: bool
 
 
 @dataclass
@@ -128,39 +166,48 @@ class Encoding:
         self._text_encoder: TextEncoder | None = None
         size = config.encoders.batch_size
         self._encode_texts = FittingBatches(self._encode_text_batch, size)
-        self._encode_squares = {
-            resolution: FittingBatches(self._encode_square_batch, size) for resolution in config.data.resolutions
+        self._encode_pixels = {
+            resolution: FittingBatches(self._encode_pixel_batch, size) for resolution in config.data.resolutions
         }
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Encode captions and pictures; tell of each shard when it is written."""
+        """Encode captions and pictures; tell of each shard when it is written.
+
+        While a shard is written the next batches are encoded, and while a batch is encoded the next ones are made.
+        """
         for kind, same in groupby(tasks, key=lambda task: task.inputs["kind"]):
             if kind == "caption":
-                for task in same:
-                    yield task, *self._encode_captions(task)
+                for task, embeddings in map_ahead(self._embed, same, workers=1, ahead=1):
+                    yield task, *self._finish_captions(task, embeddings)
             else:
-                yield from self._encode_pictures(same)
+                for batch, latents in map_ahead(self._encode, self._batches(same), workers=1, ahead=BATCHES_AHEAD):
+                    batch.shard.fill(batch.places, latents)
+                    if batch.last:
+                        yield batch.shard.task, *self._finish_pictures(batch.shard)
 
-    def _encode_captions(self, task: Task) -> tuple[list[dict[str, Any]], WrittenFile]:
-        captions = _rows(self.catalog.captions, task)
-        encoded = self._encode_texts([row["caption"] for row in captions])
-        stored = text_field(self.config, len(self.catalog.captions), self._text().context_length)
+    def _embed(self, task: Task) -> tuple[Task, np.ndarray]:
+        texts = [row["caption"] for row in _rows(self.catalog.captions, task)]
+        return task, self._encode_texts(texts).numpy()
+
+    def _finish_captions(self, task: Task, embeddings: np.ndarray) -> tuple[list[dict[str, Any]], WrittenFile]:
+        stored = text_field(self.config, len(self.catalog.captions), embeddings.shape[1])
         attributes = {
             "encoder": self.config.encoders.text,
             "weights": self.config.encoders.weights,
             "units": "last hidden state after the final norm",
         }
-        file, checksums = self._write(stored, task.inputs["shard"], encoded.half().numpy(), attributes)
+        file, checksums = self._write(stored, task.inputs["shard"], embeddings, attributes)
         rows = [
             {"kind": "caption", "field": stored.name, "row": row["row"], "shard": task.inputs["shard"],
              "caption_row": row["row"], "split": row["split"], "status": OK, "checksum": checksum}
-            for row, checksum in zip(captions, checksums, strict=True)
+            for row, checksum in zip(_rows(self.catalog.captions, task), checksums, strict=True)
         ]  # fmt: skip
         return rows, file
 
-    def _encode_pictures(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Read every picture once; the source may mix the order, so several pages can be under way."""
+    def _batches(self, tasks: Iterable[Task]) -> Iterator[Batch]:
+        """Batches of every shard, as its pictures come: each is read once, in the order of the source."""
         expected: dict[str, tuple[Page, int]] = {}
+        size = self.config.encoders.batch_size
 
         def paths() -> Iterator[str]:
             for _, same in groupby(tasks, key=lambda task: task.inputs["start"]):
@@ -175,16 +222,18 @@ class Encoding:
             return path, expected[path][0].prepare(content, self.config.data.min_size)
 
         contents = open_source(self.config.data, source_root(self.config, self.run)).read(paths())
-        ahead = 2 * self.config.encoders.batch_size
-        for path, picture in map_ahead(prepare, contents, os.cpu_count() or 1, ahead):
+        for path, picture in map_ahead(prepare, contents, os.cpu_count() or 1, ahead=2 * size):
             page, place = expected.pop(path)
             page.take(place, picture)
             for shard in page.shards:
-                if shard.waiting and (len(shard.waiting) == self.config.encoders.batch_size or not page.left):
-                    self._encode_waiting(shard)
-            if not page.left:
-                for shard in page.shards:
-                    yield shard.task, *self._finish(shard)
+                if len(shard.waiting) == size or not page.left:
+                    yield shard.batch(self.config.seed, last=not page.left)
+
+    def _encode(self, batch: Batch) -> tuple[Batch, np.ndarray]:
+        if not batch.places:
+            return batch, batch.shard.latents[:0]
+        encode = self._encode_pixels[batch.shard.resolution]
+        return batch, encode(batch.pixels, batch.noise).numpy()
 
     def _open_shard(self, task: Task) -> Shard:
         resolution = task.inputs["resolution"]
@@ -192,31 +241,13 @@ class Encoding:
         samples = _rows(self.catalog.samples, task)
         return Shard(task, resolution, samples, np.full((len(samples), *shape), np.nan, np.float16))
 
-    def _encode_waiting(self, shard: Shard) -> None:
-        pictures = [(pixels, shard.samples[place]["sample_id"]) for place, pixels in shard.waiting]
-        places = [place for place, _ in shard.waiting]
-        shard.latents[places] = self._encode_squares[shard.resolution](pictures).half().numpy()
-        shard.waiting.clear()
-        for place in places:
-            if not np.isfinite(shard.latents[place]).all():
-                shard.quarantine(place, "latents are not finite")
-
     def _encode_text_batch(self, captions: Sequence[str]) -> Tensor:
-        return self._text().encode(captions).cpu()
+        return self._text().encode(captions).half().cpu()
 
-    def _encode_square_batch(self, pictures: Sequence[tuple[np.ndarray, str]]) -> Tensor:
-        """Latents of squares and the names of their samples."""
-        encoder = self._images()
-        images = torch.from_numpy(np.stack([pixels for pixels, _ in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
-        side = images.shape[-1] // encoder.downsampling
-        # Addressed by the sample's name: the draw does not depend on batch, worker or order.
-        names = [stable_hash(sample_id) for _, sample_id in pictures]
-        noise = torch.cat([
-            normal(self.config.seed, "posterior", 0, [name], (encoder.channels, side, side)) for name in names
-        ])  # fmt: skip
-        return encoder.encode(images, noise).cpu()
+    def _encode_pixel_batch(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        return self._images().encode_pixels(pixels, noise).half().cpu()
 
-    def _finish(self, shard: Shard) -> tuple[list[dict[str, Any]], WrittenFile]:
+    def _finish_pictures(self, shard: Shard) -> tuple[list[dict[str, Any]], WrittenFile]:
         attributes = {
             "encoder": self.config.encoders.vae,
             "weights": self.config.encoders.weights,
