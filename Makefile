@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-all lint bench bench-cache bench-manifest clean
+.PHONY: install demo test test-all lint bench bench-cache bench-manifest bench-stage clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,9 @@ bench: install
 
 bench-manifest: install
 	$(BIN)/python benchmarks/manifest.py
+
+bench-stage: install
+	$(BIN)/python benchmarks/stage.py
 
 bench-cache: .venv-bench/.installed
 	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py

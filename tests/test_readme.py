@@ -47,7 +47,7 @@ def test_python(in_run, code):
 @pytest.mark.parametrize(
     "line", [line for block in blocks("sh") for line in block.splitlines() if line.startswith("lcm ")]
 )
-def test_commands(in_run, line):
+def test_commands(in_run, bucket, line):
     import shlex
 
     command, *arguments = shlex.split(line, comments=True)[1:]
