@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-all lint bench bench-cache bench-manifest bench-stage clean
+.PHONY: install demo test test-all lint bench bench-cache bench-catalog bench-stage clean
 
 install: $(VENV)/.installed
 
@@ -32,8 +32,8 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/network_and_cache.py
 
-bench-manifest: install
-	$(BIN)/python benchmarks/manifest.py
+bench-catalog: install
+	$(BIN)/python benchmarks/catalog.py
 
 bench-stage: install
 	$(BIN)/python benchmarks/stage.py

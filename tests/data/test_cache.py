@@ -1,5 +1,7 @@
 """The cache is plain Zarr v3 to others and verified bytes to us."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import zarr
@@ -79,13 +81,24 @@ def test_what_is_held_is_never_written_over(cache, rows):
 
 
 def test_memory_is_used_again_once_free():
-    buffers = Buffers()
+    buffers = Buffers(partial(np.empty, dtype=np.uint8))
     first = buffers.empty((4, 8))
     address, view = first.ctypes.data, first.view(np.float16)[1:]
     del first
     assert buffers.empty((4, 8)).ctypes.data != address
     del view
     assert address in {array.ctypes.data for array in [buffers.empty((4, 8)) for _ in range(2)]}
+
+
+def test_rows_are_read_into_the_memory_that_is_given(cache, rows):
+    pool = [np.empty(64 * FIELD.row_bytes, np.uint8)]  # a second one is not to be had
+    reader = FieldReader(cache, FIELD, allocate=lambda size: pool.pop())
+    memory = pool[0]
+    for wanted in (np.arange(23), np.array([5, 1])):
+        batch = reader[wanted]
+        assert np.shares_memory(batch, memory)
+        np.testing.assert_array_equal(batch, rows[wanted])
+        del batch
 
 
 @pytest.mark.parametrize("row", [-1, 23])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+import crc32c
 import numpy as np
 
 CHECKSUM = 4
@@ -87,8 +87,7 @@ def encode_shard(field: Field, rows: np.ndarray) -> tuple[list[bytes | memoryvie
             `shard_rows`.
     """
     payloads = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
-    payloads.flags.writeable = False  # google_crc32c takes nothing that may change under it
-    checksums = [google_crc32c.value(payload) for payload in payloads]
+    checksums = [crc32c.crc32c(payload.data) for payload in payloads]
     parts: list[bytes | memoryview] = []
     for payload, checksum in zip(payloads, checksums, strict=True):
         parts += [payload.data, struct.pack("<I", checksum)]
@@ -106,7 +105,7 @@ def broken_rows(field: Field, content: bytes, checksums: Sequence[int]) -> Itera
         yield None, "no row can be read: the shard's index is damaged"
         return
     for number, (row, recorded) in enumerate(zip(rows, checksums, strict=True)):
-        computed = google_crc32c.value(row[: field.row_bytes])
+        computed = crc32c.crc32c(row[: field.row_bytes].data)
         if computed != int.from_bytes(row[field.row_bytes :], "little"):
             yield number, "does not match the CRC-32C behind it"
         elif computed != recorded:
@@ -120,4 +119,4 @@ def encode_index(field: Field, present: int) -> bytes:
     index[:present, 0] = np.arange(present) * field.stride
     index[:present, 1] = field.stride
     table = index.tobytes()
-    return table + struct.pack("<I", google_crc32c.value(table))
+    return table + struct.pack("<I", crc32c.crc32c(table))

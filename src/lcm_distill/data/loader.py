@@ -26,7 +26,10 @@ class Batch:
     captions: Tensor
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Latents and captions on a device, float32; they travel as the float16 they are stored as."""
+        """Latents and captions on a device, float32; they travel as the float16 they are stored as.
+
+        The copy is a blocking one: the memory it reads is used again as soon as nobody holds the batch.
+        """
         return self.latents.to(device).float(), self.captions.to(device).float()
 
 

@@ -1,15 +1,16 @@
 """Random access to the rows of a field: a few threads read them into place and verify them on the way."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
-import google_crc32c
+import crc32c
 import numpy as np
 
-from lcm_distill.data.buffers import Buffers
+from lcm_distill.data.buffers import Allocate, Buffers, memory_for_batches
 from lcm_distill.data.cache import CHECKSUM, Field
 from lcm_distill.data.shard_files import open_shard
 from lcm_distill.errors import DataError
@@ -26,13 +27,17 @@ RUN_ROWS = 256
 
 
 class FieldReader:
-    """The rows of a field, checksums verified. Threads may share a reader."""
+    """The rows of a field, checksums verified. Threads may share a reader.
 
-    def __init__(self, cache: Path, field: Field) -> None:
+    Args:
+        allocate: where rows are read to; `memory_for_batches` if not given.
+    """
+
+    def __init__(self, cache: Path, field: Field, allocate: Allocate | None = None) -> None:
         self.cache, self.field = cache, field
         self._shard = lru_cache(maxsize=OPEN_SHARDS)(partial(open_shard, cache, field))
         self._threads = ThreadPoolExecutor(THREADS, "cache-reader")
-        self._buffers = Buffers()
+        self._buffers = Buffers(allocate or memory_for_batches())
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Rows by number, in any order and with repeats, float16 (len(rows), *shape).
@@ -49,7 +54,7 @@ class FieldReader:
         stored, computed = np.empty((len(rows), CHECKSUM), np.uint8), np.empty(len(rows), "<u4")
         threads = min(THREADS, 1 + payload.nbytes // THREAD_BYTES)
         portions = np.array_split(np.argsort(rows, kind="stable"), threads)
-        gather = partial(self._gather, rows, payload, stored, computed)
+        gather = partial(self._gather, rows, _views(payload), _views(stored), computed)
         for _ in map(gather, portions) if threads == 1 else self._threads.map(gather, portions):
             pass  # an error of a thread is raised here
         for place in np.flatnonzero(stored.view("<u4")[:, 0] != computed):
@@ -57,35 +62,42 @@ class FieldReader:
         return payload.view(np.float16).reshape(len(rows), *field.shape)
 
     def _gather(
-        self, rows: np.ndarray, payload: np.ndarray, stored: np.ndarray, computed: np.ndarray, places: np.ndarray
+        self,
+        rows: np.ndarray,
+        payload: Sequence[memoryview],
+        stored: Sequence[memoryview],
+        computed: np.ndarray,
+        places: np.ndarray,
     ) -> None:
         """Fill the arrays at `places`, which are in the order of their rows."""
-        shard_rows, stride = self.field.shard_rows, self.field.stride
-        sealed = payload.view()
-        sealed.flags.writeable = False  # google_crc32c takes nothing that may change under it
-        for first, run in self._runs(rows[places], places):
-            shard, slot = divmod(first, shard_rows)
+        for shard, slot, run in self._runs(rows[places], places):
             targets = [part for place in run for part in (payload[place], stored[place])]
-            there = self._shard(shard).read(slot * stride, targets)
-            if there != len(run) * stride:
-                raise self._broken(first + there // stride, "is cut short")
-            # At once, while the bytes are in the processor's cache.
+            there = self._shard(shard).read(slot * self.field.stride, targets)
+            if there != len(run) * self.field.stride:
+                raise self._broken(shard * self.field.shard_rows + slot + there // self.field.stride, "is cut short")
+            # At once, while the bytes are in the processor's cache; other threads read meanwhile.
             for place in run:
-                computed[place] = google_crc32c.value(sealed[place])
+                computed[place] = crc32c.crc32c(payload[place], 0, True)
 
-    def _runs(self, rows: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, list[int]]]:
-        """Places of rows that are neighbours within a shard, each time with the first row."""
-        shard_rows, longest = self.field.shard_rows, max(1, min(RUN_BYTES // self.field.stride, RUN_ROWS))
-        first, run = 0, []
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            if run and (row != first + len(run) or row % shard_rows == 0 or len(run) == longest):
-                yield first, run
-                run = []
-            first = first if run else row
-            run.append(place)
-        if run:
-            yield first, run
+    def _runs(self, rows: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, list[int]]]:
+        """Places of rows that are neighbours within a shard, each time with shard and slot of the first row."""
+        shards, slots = np.divmod(rows, self.field.shard_rows)
+        longest = max(1, min(RUN_BYTES // self.field.stride, RUN_ROWS))
+        number = np.arange(len(rows))
+        apart = np.diff(rows, prepend=-2) != 1
+        since = number - np.maximum.accumulate(np.where(apart | (slots == 0), number, 0))
+        starts = np.flatnonzero(since % longest == 0)
+        bounds = pairwise([*starts.tolist(), len(rows)])
+        numbers = places.tolist()
+        for shard, slot, bound in zip(shards[starts].tolist(), slots[starts].tolist(), bounds, strict=True):
+            yield shard, slot, numbers[slice(*bound)]
 
     def _broken(self, row: int, how: str) -> DataError:
         path = self.field.shard_path(self.cache, row // self.field.shard_rows)
         return DataError(f"{path}: row {row} {how}: delete the file and precompute again")
+
+
+def _views(array: np.ndarray) -> list[memoryview]:
+    """Each row of an array of uint8. Rows taken by numpy would cost more than the system call that fills them."""
+    memory, size = array.reshape(-1).data, array.shape[1]
+    return [memory[start : start + size] for start in range(0, len(memory), size)]

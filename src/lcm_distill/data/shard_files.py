@@ -18,9 +18,9 @@ class DirectFile:
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
 
-    def read(self, offset: int, targets: Sequence[np.ndarray]) -> int:
-        """Fill arrays of uint8 one after the other; returns how many bytes there were."""
-        return os.preadv(self._descriptor, [target.data for target in targets], offset)
+    def read(self, offset: int, targets: Sequence[memoryview]) -> int:
+        """Fill the targets one after the other; returns how many bytes there were."""
+        return os.preadv(self._descriptor, targets, offset)
 
 
 class MappedFile:
@@ -29,12 +29,12 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self._content = np.memmap(path, np.uint8, mode="r")
 
-    def read(self, offset: int, targets: Sequence[np.ndarray]) -> int:
-        """Fill arrays of uint8 one after the other; returns how many bytes there were."""
+    def read(self, offset: int, targets: Sequence[memoryview]) -> int:
+        """Fill the targets one after the other; returns how many bytes there were."""
         start = offset
         for target in targets:
-            target[...] = self._content[start : start + target.size]
-            start += target.size
+            target[:] = self._content.data[start : start + len(target)]
+            start += len(target)
         return start - offset
 
 
@@ -52,7 +52,7 @@ def open_shard(cache: Path, field: Field, shard: int) -> DirectFile | MappedFile
     index = encode_index(field, present)
     if not path.is_file() or path.stat().st_size != present * field.stride + len(index):
         raise DataError(f"{path} is missing or cut short: delete it and precompute again")
-    file, stored = ShardFile(path), np.empty(len(index), np.uint8)
-    if file.read(present * field.stride, [stored]) != len(index) or stored.tobytes() != index:
+    file, stored = ShardFile(path), bytearray(len(index))
+    if file.read(present * field.stride, [memoryview(stored)]) != len(index) or stored != index:
         raise DataError(f"{path} has an index that this reader does not know: delete it and precompute again")
     return file
