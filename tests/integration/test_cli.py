@@ -146,7 +146,14 @@ def test_ctrl_c_ends_in_one_line(tmp_path):
         "--run",
         str(tmp_path),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell lets what it starts in the background ignore the signal, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while not (tmp_path / "cache" / "manifest").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -51,7 +51,7 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     assert np.isnan(latents[bad]).all()
     assert np.isfinite(np.delete(latents, bad, axis=0)).all()
     drawn = np.concatenate([open_batches(config, run, 8)[step].rows for step in range(9)])
-    usable = {sample["row"] for sample in usable_samples(config, LocalStorage(run.cache), "train")}
+    usable = set(usable_samples(config, LocalStorage(run.cache), "train")["row"].to_pylist())
     assert set(drawn) == usable and not usable & set(bad)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ SAMPLES = pa.schema(
 CAPTIONS = pa.schema([("row", pa.int64()), ("caption", pa.string()), ("split", pa.string())])
 RECORDS = pa.schema(
     [("position", pa.int64()), ("parent", pa.string()), ("sample_id", pa.string()), ("path", pa.string()),
-     ("caption", pa.string()), ("split", pa.string())]
+     ("caption", pa.string())]
 )  # fmt: skip
 """What is numbered: annotations as they come."""
 
@@ -31,14 +31,14 @@ NUMBERED = """
 CREATE TEMP TABLE records AS
     SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY position) AS appearance FROM read_parquet($records);
 CREATE TEMP TABLE samples AS
-    SELECT row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption, split
+    SELECT row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption
     FROM records WHERE appearance = 1;
 CREATE TEMP TABLE captions AS
-    SELECT row_number() OVER (ORDER BY min(row)) - 1 AS row, caption, any_value(split) AS split
+    SELECT row_number() OVER (ORDER BY min(row)) - 1 AS row, caption
     FROM samples GROUP BY caption;
 """
 ADDRESSED = """
-SELECT samples.row, sample_id, path, captions.row AS caption_row, samples.split
+SELECT samples.row, sample_id, path, captions.row AS caption_row
 FROM samples JOIN captions USING (caption) ORDER BY samples.row
 """
 
@@ -68,15 +68,19 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
 
     records = scratch / "records.parquet"
     with pq.ParquetWriter(records, RECORDS) as writer:
-        for table in _tables(annotations, valid_fraction):
+        for table in _tables(annotations):
             writer.write_table(table)
     with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": "2GB"}) as database:
         for statement in NUMBERED.split(";")[:-1]:
             database.execute(statement, {"records": str(records)} if "$records" in statement else None)
         again = database.sql("SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position").fetchall()
-        samples = database.sql(ADDRESSED).to_arrow_table().cast(SAMPLES)
-        captions = database.sql("FROM captions ORDER BY row").to_arrow_table().cast(CAPTIONS)
-    return Catalog(samples, captions), [name for (name,) in again]
+        samples = database.sql(ADDRESSED).to_arrow_table()
+        captions = database.sql("FROM captions ORDER BY row").to_arrow_table()
+    splits = pa.array([split_of(caption.as_py(), valid_fraction) for caption in captions["caption"]], pa.string())
+    return Catalog(
+        samples.append_column("split", splits.take(samples["caption_row"])).cast(SAMPLES),
+        captions.append_column("split", splits).cast(CAPTIONS),
+    ), [name for (name,) in again]
 
 
 def split_of(caption: str, valid_fraction: float) -> str:
@@ -84,12 +88,14 @@ def split_of(caption: str, valid_fraction: float) -> str:
     return "valid" if stable_hash(caption) < valid_fraction * 2**63 else "train"
 
 
-def _tables(annotations: Iterable[Annotation], valid_fraction: float) -> Iterator[pa.Table]:
-    rows = (
-        {"position": position, "parent": str(PurePosixPath(annotation.path).parent),
-         "sample_id": annotation.sample_id, "path": annotation.path, "caption": annotation.caption,
-         "split": split_of(annotation.caption, valid_fraction)}
-        for position, annotation in enumerate(annotations)
-    )  # fmt: skip
-    while batch := list(islice(rows, BATCH)):
-        yield pa.Table.from_pylist(batch, schema=RECORDS)
+def _tables(annotations: Iterable[Annotation]) -> Iterator[pa.Table]:
+    numbered = enumerate(annotations)
+    while batch := list(islice(numbered, BATCH)):
+        columns = {
+            "position": [position for position, _ in batch],
+            "parent": [annotation.path.rpartition("/")[0] for _, annotation in batch],
+            "sample_id": [annotation.sample_id for _, annotation in batch],
+            "path": [annotation.path for _, annotation in batch],
+            "caption": [annotation.caption for _, annotation in batch],
+        }
+        yield pa.table(columns, schema=RECORDS)

@@ -52,7 +52,8 @@ class Manifest:
         """
         shared = {"task": task.name, "fingerprint": task.fingerprint, **(file_columns(file) if file else {})}
         table = pa.Table.from_pylist([{**shared, **row} for row in rows], schema=self.schema)
-        entry = Entry(task.name, task.fingerprint, len(rows), written_files(table))
+        quarantined = sum(row.get("status") == QUARANTINED for row in rows)
+        entry = Entry(task.name, task.fingerprint, len(rows), quarantined, written_files(table))
         self.storage.put(part_name(task.name), [encode_part(table, [entry])])
 
     def is_done(self, task: Task) -> bool:
@@ -98,15 +99,15 @@ class Manifest:
         """Footer entries of the tasks that lie in merged files."""
         return {entry.task: entry for file in self.merged_files() for entry in read_entries(self.storage, file)}
 
-    def read(self, tasks: Sequence[Task] | None = None) -> pa.Table:
-        """All rows, or those of the given tasks, in order of task name.
+    def read(self, tasks: Sequence[Task] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, or those of the given tasks, in order of task name; all columns, or the given ones.
 
         Raises:
             DataError: a part is damaged, or one of `tasks` has none.
         """
         names = None if tasks is None else {task.name for task in tasks}
         found = map_ahead(
-            lambda file: list(read_rows(self.storage, file[0], self.schema, file[1])),
+            lambda file: list(read_rows(self.storage, file[0], self.schema, file[1], columns)),
             self._files_of(names), self.storage.readers, AHEAD,
         )  # fmt: skip
         tables = {entry.task: rows for file in found for entry, rows in file}
@@ -114,7 +115,7 @@ class Manifest:
         if missing:
             raise DataError(f"{self.storage.locate(FOLDER)} has no part of {missing[0]}: the same command makes it")
         parts = [tables[name] for name in sorted(tables)]
-        return pa.concat_tables(parts) if parts else self.schema.empty_table()
+        return pa.concat_tables(parts or [self.schema.empty_table().select(columns or self.schema.names)])
 
     def task_names(self) -> list[str]:
         """Names of the tasks that have a part."""

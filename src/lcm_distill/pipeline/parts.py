@@ -23,18 +23,24 @@ TASKS = b"tasks"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a footer says of one task; `rows` is how many rows of the file are its own."""
+    """What a footer says of one task: how many rows of the file are its own, and how many of those are set aside."""
 
     task: str
     fingerprint: str
     rows: int
+    quarantined: int
     files: tuple[WrittenFile, ...]
 
 
 def encode_part(table: pa.Table, entries: Sequence[Entry]) -> Part:
     """The file of the rows of `entries`, one after the other in `table`, a row group a task."""
     footer = {
-        entry.task: [entry.fingerprint, entry.rows, [[file.name, file.size, file.sha256] for file in entry.files]]
+        entry.task: [
+            entry.fingerprint,
+            entry.rows,
+            entry.quarantined,
+            [[file.name, file.size, file.sha256] for file in entry.files],
+        ]
         for entry in entries
     }
     schema = table.schema.with_metadata({TASKS: json.dumps(footer)})
@@ -55,17 +61,24 @@ def read_entries(storage: Storage, name: str) -> list[Entry]:
     try:
         footer = pq.read_schema(storage.source(name)).metadata[TASKS]
         return [
-            Entry(task, fingerprint, rows, tuple(WrittenFile(*file) for file in files))
-            for task, (fingerprint, rows, files) in json.loads(footer).items()
+            Entry(task, fingerprint, rows, quarantined, tuple(WrittenFile(*file) for file in files))
+            for task, (fingerprint, rows, quarantined, files) in json.loads(footer).items()
         ]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(storage, name) from error
 
 
 def read_rows(
-    storage: Storage, name: str, schema: pa.Schema, tasks: Container[str] | None = None
+    storage: Storage,
+    name: str,
+    schema: pa.Schema,
+    tasks: Container[str] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[tuple[Entry, pa.Table]]:
     """All tasks of a file, or those of the given names, and their rows, every page's checksum verified.
+
+    Args:
+        columns: those that are wanted, if not all.
 
     Raises:
         DataError: the file is not the one that was written.
@@ -77,7 +90,7 @@ def read_rows(
         # A column may be absent from older parts; one that nobody writes has a damaged name.
         if not set(pq.read_schema(storage.source(name)).names) <= set(schema.names):
             raise _damaged(storage, name)
-        table = pq.read_table(storage.source(name), schema=schema, page_checksum_verification=True)
+        table = pq.read_table(storage.source(name), columns=columns, schema=schema, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(storage, name) from error
     if table.num_rows != sum(entry.rows for entry in entries):

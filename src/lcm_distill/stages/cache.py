@@ -182,19 +182,12 @@ def text_field(config: Config, captions: int, context_length: int) -> Field:
     return Field("text", captions, (context_length, config.model.caption_channels), config.cache.shard_rows)
 
 
-def quarantined_by_task(manifest: Manifest, names: Iterable[str]) -> dict[str, int]:
-    """How many quarantined rows the given tasks have, in one pass; tasks without any are absent."""
-    table = manifest.read([Task(name, "") for name in names])
-    counts = table.filter(pc.field("status") == QUARANTINED).group_by("task").aggregate([([], "count_all")])
-    return dict(zip(counts["task"].to_pylist(), counts["count_all"].to_pylist(), strict=True))
-
-
-def usable_samples(config: Config, cache: Storage, split: str) -> list[dict[str, Any]]:
-    """Row, caption row and source of every sample whose latents the manifest calls ok, in order of row."""
+def usable_samples(config: Config, cache: Storage, split: str) -> pa.Table:
+    """`row`, `caption_row` and `source` of every sample whose latents the manifest calls ok, in order of row."""
+    kept, asked = ["row", "caption_row", "source"], ["field", "status", "split"]
     latents = latents_field(config, 1).name
     wanted = (pc.field("field") == latents) & (pc.field("status") == OK) & (pc.field("split") == split)
-    table = open_manifest(cache).read().filter(wanted).sort_by("row")
-    return table.select(["row", "caption_row", "source"]).to_pylist()
+    return open_manifest(cache).read(columns=kept + asked).filter(wanted).sort_by("row").select(kept)
 
 
 def real_pictures(config: Config, run: RunFolder, paths: Sequence[str]) -> np.ndarray:
@@ -233,8 +226,7 @@ def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBat
     samples = usable_samples(config, cache, "train")
     latents = FieldReader(run.cache, latents_field(config, len(catalog.samples)))
     captions = FieldReader(run.cache, stored_text_field(config, cache, catalog))
-    rows = np.array([sample["row"] for sample in samples])
-    caption_rows = np.array([sample["caption_row"] for sample in samples])
+    rows, caption_rows = samples["row"].to_numpy(), samples["caption_row"].to_numpy()
     return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, config.seed)
 
 

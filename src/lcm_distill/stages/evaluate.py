@@ -121,11 +121,12 @@ def held_out_prompts(config: Config, run: RunFolder) -> list[Prompt]:
     """As many prompts as pictures are asked for, in order of catalog row, from the start again when they run out."""
     run.require(run.cache / "manifest", how_to_complete(config, run))
     cache = LocalStorage(run.cache)
-    captions = read_catalog(cache).captions["caption"].to_pylist()
     held_out = usable_samples(config, cache, "valid")
-    if not held_out:
+    if not len(held_out):
         raise UserError("no picture is held out: raise data.valid_fraction")
-    prompts = [Prompt(captions[sample["caption_row"]], sample["source"]) for sample in held_out]
+    held_out = held_out.slice(0, config.evaluate.images)
+    captions = read_catalog(cache).captions["caption"].take(held_out["caption_row"])
+    prompts = [Prompt(*pair) for pair in zip(captions.to_pylist(), held_out["source"].to_pylist(), strict=True)]
     return [prompts[index % len(prompts)] for index in range(config.evaluate.images)]
 
 
@@ -288,10 +289,8 @@ def measure(
              "checkpoint_sha256": file_sha256(drawing.checkpoint), **shared}
             for metric, value in values.items()
         ]  # fmt: skip
-    floor_pictures = [
-        sample["source"]
-        for sample in usable_samples(config, LocalStorage(run.cache), "train")[: config.evaluate.images]
-    ]
+    usable = usable_samples(config, LocalStorage(run.cache), "train")
+    floor_pictures = usable["source"].slice(0, config.evaluate.images).to_pylist()
     floor = frechet_distance(real_moments(config, run, eye, floor_pictures), reference)
     rows.append(
         {"model": "real", "sampler": "none", "metric": FRECHET, "value": floor, "images": len(floor_pictures), **shared}

@@ -21,7 +21,6 @@ from lcm_distill.stages.cache import (
     find_catalog,
     open_manifest,
     plan,
-    quarantined_by_task,
     source_root,
     usable_samples,
 )
@@ -42,19 +41,19 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
         catalog = wait_for_catalog(config, cache)
     manifest = open_manifest(cache)
     tasks = plan(config, catalog)
-    # Counted once for what an earlier run left: asking task by task would read every merged file again and again.
-    known = quarantined_by_task(manifest, [CATALOG_TASK, *manifest.done(tasks)])
-    rows_done, resumed, quarantined = 0, 0, known.get(CATALOG_TASK, 0)
+    # Read once for what an earlier run left: asking task by task would read every merged file again and again.
+    known = manifest.entries()
+    rows_done, resumed, quarantined = 0, 0, known[CATALOG_TASK].quarantined
     total = sum(task.inputs["stop"] - task.inputs["start"] for task in tasks)
     yield Progress("encode", 0, total, "rows", {"quarantined": quarantined})
     for task, already_done in executor.run(tasks, manifest, partial(open_encoding, config, run)):
         size = task.inputs["stop"] - task.inputs["start"]
         rows_done += size
         resumed += size if already_done else 0
-        counts = known if already_done else quarantined_by_task(manifest, [task.name])
-        quarantined += counts.get(task.name, 0)
+        entries = known if already_done else manifest.entries([task.name])
+        quarantined += entries[task.name].quarantined
         yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, resumed)
-    if executor.leads and not usable_samples(config, cache, "train"):
+    if executor.leads and not len(usable_samples(config, cache, "train")):
         raise UserError(f"no picture of {source_root(config, run)} could be used: see `lcm status --run {run.root}`")
 
 
