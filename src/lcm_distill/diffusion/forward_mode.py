@@ -11,7 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lcm_distill.diffusion.preconditioning import Denoiser
 
 
-def value_and_slope(function: Denoiser, x: Tensor, sigma: Tensor, x_rate: Tensor, sigma_rate: Tensor) -> list[Tensor]:
+def value_and_slope(
+    function: Denoiser, x: Tensor, sigma: Tensor, x_rate: Tensor, sigma_rate: Tensor
+) -> tuple[Tensor, Tensor]:
     """A function of (x, sigma), and its derivative as x and sigma change at the given rates; both without gradient.
 
     One pass costs about two evaluations. The choices of an expert-choice layer are piecewise constant in its input,
@@ -28,4 +30,4 @@ def value_and_slope(function: Denoiser, x: Tensor, sigma: Tensor, x_rate: Tensor
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
         warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)
-        return list(cast(tuple[Tensor, Tensor], jvp(function, (x, sigma), (x_rate, sigma_rate))))
+        return cast(tuple[Tensor, Tensor], jvp(function, (x, sigma), (x_rate, sigma_rate)))

@@ -14,7 +14,7 @@ def l2(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def pseudo_huber(c: float) -> Distance:
-    """sqrt(d^2 + c^2) - c (arXiv 2310.14189, eq. 8), d the root mean square over each sample's values.
+    """sqrt(d^2 + c^2) - c (arXiv 2310.14189), d the root mean square over each sample's values.
 
     Squared below `c`, absolute above, so that a few far samples do not decide the gradient.
     """
