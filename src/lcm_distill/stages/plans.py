@@ -49,9 +49,9 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
         "teacher": str(teacher),
         "teacher_present": teacher.is_file(),
         "objective": config.distill.objective,
-        "teacher_forwards_per_sample": 4
-        if config.distill.solver == "heun" and config.distill.objective != "scm"
-        else 2,
+        "teacher_forwards_per_sample": 2
+        if config.distill.objective == "scm" or config.distill.solver == "euler"
+        else 4,
     }
 
 
