@@ -1,5 +1,6 @@
 """Configuration is validated once, and errors name key, value and remedy."""
 
+import json
 import tomllib
 
 import pytest
@@ -24,6 +25,17 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("distill.guidance_range=[3, 1]", "guidance_range [3.0, 1.0] must hold"),
         ("evaluate.student_steps=[3]", "student_steps has 3"),
         ("evaluate.student_sigmas={1=[80.0, 2.0], 2=[80.0, 2.0], 4=[80.0, 4.0, 1.5, 0.6]}", "must be 1 falling"),
+        ("distill.objective=ect", "distill.objective = 'ect': Input should be 'tuning', 'discrete'"),
+        ("distill.objective=phased", "draws in 4 steps, one more than distill.phased.edges has: set evaluate.student_"),
+        ("distill.phased.edges=[1.0, 2.0]", "distill.phased.edges = [1.0, 2.0] must fall"),
+        ("distill.phased.edges=[90.0]", "lie between diffusion.sigma_max 80.0 and diffusion.sigma_min 0.002"),
+        ("distill.discrete.skip=40", "distill.discrete: skip = 40 leaves no pair on a grid of points = 40: lower skip"),
+        ("distill.discrete.points=1", "distill.discrete.points = 1"),
+        ("distill.tuning.gap_ratoi=0.5", "unknown key distill.tuning.gap_ratoi: did you mean gap_ratio?"),
+        ("distill.gap_ratio=0.5", "unknown key distill.gap_ratio"),
+        ("distill.target_decay=1.0", "distill.target_decay = 1.0"),
+        ("distill.scm.warmup=2", "distill.scm.warmup = 2"),
+        ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),
         ("encoders.dtype=float8", "encoders.dtype = 'float8'"),
@@ -38,7 +50,7 @@ def test_errors_are_one_line_with_key_and_value(assignment, message):
 
 
 def test_unknown_preset_and_missing_file():
-    with pytest.raises(UserError, match="unknown preset 'shape': choose one of microdit_xl_512, shapes"):
+    with pytest.raises(UserError, match="unknown preset 'shape': choose one of microdit_xl_512, original, shapes"):
         load_preset("shape")
     with pytest.raises(UserError, match=r"nowhere\.toml is missing"):
         from pathlib import Path
@@ -72,6 +84,27 @@ def test_fingerprint_changes_with_results_and_nothing_else():
 def test_how_encoders_compute_is_part_of_the_identity(assignment):
     fingerprints = [load_preset("shapes", chosen).fingerprint("encoders") for chosen in ([], [assignment])]
     assert len(set(fingerprints)) == 2
+
+
+@pytest.mark.parametrize("objective", ["tuning", "discrete", "scm"])
+def test_objectives_are_chosen_by_a_single_key(objective):
+    for preset in ("shapes", "original"):
+        assert load_preset(preset, [f"distill.objective={objective}"]).distill.objective == objective
+
+
+def test_every_deviation_of_the_original_is_a_single_key():
+    base, original = load_preset("shapes"), load_preset("original")
+    sections = ["data", "encoders", "cache", "model", "diffusion", "distill"]
+
+    def deviations(config):
+        return {text.split(" = ")[0] for text in config.differences(base, sections)}
+
+    keys = ("objective", "levels", "distance", "learning_rate", "warmup_steps", "guidance_range", "guidance_embedder",
+            "publish")  # fmt: skip
+    assert deviations(original) == {f"distill.{key}" for key in keys}
+    for key in keys:
+        set_back = load_preset("original", [f"distill.{key}={json.dumps(getattr(base.distill, key))}"])
+        assert deviations(set_back) == deviations(original) - {f"distill.{key}"}
 
 
 def test_every_key_is_documented():

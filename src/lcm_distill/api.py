@@ -18,7 +18,7 @@ from lcm_distill.config import DiffusionConfig, EncodersConfig, Weights, load_fi
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.randomness import normal
-from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
+from lcm_distill.diffusion.samplers import sample_consistency, sample_edm, sample_phased
 from lcm_distill.diffusion.schedule import karras_sigmas
 from lcm_distill.diffusion.solvers import SOLVERS
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
@@ -122,11 +122,14 @@ class LatentConsistencyModel(TextToImage):
         sigmas: noise levels to jump from, by number of steps; other numbers of steps take the levels of EDM's
             schedule, less the lowest, from which a jump would change nothing.
         guidance_range: scales the student was trained on; others are served with a warning.
+        phases: upper edges of the phases a student was trained within, falling; it draws in as many steps, without
+            fresh noise. None for a student of the whole trajectory.
     """
 
     default_steps = 4
     sigmas: Mapping[int, Sequence[float]]
     guidance_range: tuple[float, float] | None
+    phases: Sequence[float] | None
 
     def __init__(
         self,
@@ -136,9 +139,12 @@ class LatentConsistencyModel(TextToImage):
         levels: DiffusionConfig,
         sigmas: Mapping[int, Sequence[float]] | None = None,
         guidance_range: tuple[float, float] | None = None,
+        phases: Sequence[float] | None = None,
     ) -> None:
         super().__init__(network, image_encoder, text_encoder, levels)
-        self.sigmas, self.guidance_range = sigmas or {}, guidance_range
+        self.sigmas, self.guidance_range, self.phases = sigmas or {}, guidance_range, phases
+        if phases is not None:
+            self.default_steps = len(phases)
 
     def sigmas_for(self, steps: int) -> Tensor:
         """Noise levels of a number of steps, (steps,), float64, falling."""
@@ -154,8 +160,16 @@ class LatentConsistencyModel(TextToImage):
                 f"guidance {float(guidance[0]):g} lies outside {low:g} to {high:g}, which this student was trained on",
                 stacklevel=3,
             )
-        jump = consistency_function(self.network, self.levels.sigma_data, self.levels.sigma_min, captions, guidance)
-        return sample_consistency(jump, noise(0), self.sigmas_for(steps), self.levels.sigma_min, noise)
+        sigma_min = self.levels.sigma_min
+        jump = consistency_function(self.network, self.levels.sigma_data, sigma_min, captions, guidance)
+        if self.phases is None:
+            return sample_consistency(jump, noise(0), self.sigmas_for(steps), sigma_min, noise)
+        if steps != len(self.phases):
+            raise UserError(
+                f"num_inference_steps is {steps}: this student was trained in {len(self.phases)} phases and draws in "
+                f"{len(self.phases)} steps"
+            )
+        return sample_phased(jump, noise(0), torch.tensor(self.phases, dtype=torch.float64), sigma_min)
 
 
 def create_latent_diffusion(
@@ -264,7 +278,7 @@ def _parts(
 
 
 def _sampling_of(checkpoint: str | Path | None) -> dict[str, Any]:
-    """Noise levels and guidance range that a student's checkpoint carries; nothing for one of another origin."""
+    """What a student's checkpoint says of how to sample from it; nothing for one of another origin."""
     if checkpoint is None or Path(checkpoint).suffix != ".safetensors":
         return {}
     description = read_description(Path(checkpoint))
@@ -273,6 +287,7 @@ def _sampling_of(checkpoint: str | Path | None) -> dict[str, Any]:
     return {
         "sigmas": {int(steps): sigmas for steps, sigmas in description["sigmas"].items()},
         "guidance_range": tuple(description["guidance_range"]),
+        "phases": description.get("phases"),
     }
 
 

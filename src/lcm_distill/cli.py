@@ -28,7 +28,7 @@ cache_app = typer.Typer(help="Look after the cache of a run.", no_args_is_help=T
 app.add_typer(cache_app, name="cache")
 screen = Console(stderr=True)
 
-Preset = Annotated[str | None, typer.Option(help="Configuration that ships: `shapes`, `microdit_xl_512`.")]
+Preset = Annotated[str | None, typer.Option(help="Configuration that ships: `shapes`, `original`, `microdit_xl_512`.")]
 File = Annotated[Path | None, typer.Option("--config", help="Configuration file, in the presets' form.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key: section.key=value.")]
 Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET if not given. A run goes on where it stopped.")]

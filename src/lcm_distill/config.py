@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -189,27 +190,93 @@ class PretrainConfig(OptimiserConfig):
     """Share of samples trained on the null caption, which guidance needs."""
 
 
+class DiscreteConfig(Section):
+    """Pairs of neighbouring points of a fixed grid (LCM, arXiv 2310.04378)."""
+
+    points: int = Field(default=40, ge=2)
+    """Points of the grid: EDM's schedule with `diffusion.rho`, from sigma_max to sigma_min."""
+    skip: PositiveInt = 1
+    """Points from one level of a pair to the other."""
+
+    @model_validator(mode="after")
+    def _skip_fits(self) -> Self:
+        if self.skip >= self.points:
+            raise ValueError(f"skip = {self.skip} leaves no pair on a grid of points = {self.points}: lower skip")
+        return self
+
+
+class TuningConfig(Section):
+    """Pairs whose gap is proportional to the noise level (ECT, arXiv 2406.14548)."""
+
+    gap_ratio: float = Field(default=0.75, gt=0, lt=1)
+    """The nearer point of a pair lies at this share of the noisier one's sigma, at the start and at high noise."""
+    halvings: NonNegativeInt = 0
+    """How often the gap is halved while the student trains, at even intervals; ECT: 7 from a `gap_ratio` of 0.5."""
+    widening: float = Field(default=0.0, ge=0)
+    """Widens the gap at low noise, to 1 + widening / 2 times its size; ECT: 8."""
+    snap_below: PositiveFloat = 0.02
+    """Pairs whose nearer point falls below this sigma end at sigma_min."""
+    weighting: Literal["even", "inverse_gap"] = "even"
+    """`inverse_gap`: a pair weighs 1 over the difference of its noise levels, as in ECT."""
+
+
+class ScmConfig(Section):
+    """The limit of vanishing gaps (sCM, arXiv 2410.11081). It needs no solver, distance or average of the student."""
+
+    normalisation: PositiveFloat = 0.1
+    """c of the tangent's normalisation g / (|g| + c), |g| in root mean square of the latents."""
+    warmup: float = Field(default=0.5, ge=0, le=1)
+    """Share of the steps over which the student turns from its teacher's denoiser into a consistency function."""
+
+
+class PhasedConfig(Section):
+    """Consistency within phases of the trajectory (PCM, arXiv 2405.18407)."""
+
+    edges: list[PositiveFloat] = [4.0, 1.5, 0.6]
+    """Noise levels at which the trajectory is cut, falling. The student draws in one step more than there are edges,
+    and in no other number."""
+    gap_ratio: float = Field(default=0.75, gt=0, lt=1)
+    """The nearer point of a pair lies at this share of the noisier one's sigma, or at the phase's end."""
+
+
 class DistillConfig(OptimiserConfig):
     """Training of the few-step student."""
 
+    objective: Literal["tuning", "discrete", "scm", "phased"] = "tuning"
+    """What the student is trained to do. Each has a table of its own below; those of the others do nothing."""
     solver: Literal["euler", "heun"] = "heun"
     """How the teacher steps from one point of a pair to the other."""
+    distance: Literal["huber", "l2"] = "huber"
+    """How the answers at a pair's two points are compared: pseudo-Huber, or the mean square."""
+    huber: PositiveFloat = 0.03
+    """Where the pseudo-Huber distance turns from squared to absolute, in root mean square of the latents."""
+    target_decay: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the average of the student that says what a pair's nearer point maps to. 0: the student itself,
+    without a gradient, as in ECT."""
     guidance_range: tuple[float, float]
     """Guidance scales the student is trained to answer to, drawn uniformly."""
+    guidance_embedder: Literal["zero", "random"] = "zero"
+    """How the embedding of the guidance scale starts. `zero`: the student starts as its teacher. `random`: with
+    weights like the time embedding's."""
+    levels: Literal["lognormal", "uniform"] = "lognormal"
+    """How the noise level of a pair's noisier point is drawn: as `sigma_mean`, `sigma_std` and `sigma_max_share` say,
+    or evenly over EDM's schedule with `diffusion.rho`. `discrete` rounds it up to a point of its grid."""
     sigma_mean: float = 0.0
-    """Mean of ln sigma of a pair's noisier point."""
+    """Mean of ln sigma of lognormal levels."""
     sigma_std: PositiveFloat = 1.8
-    """Standard deviation of ln sigma."""
+    """Standard deviation of ln sigma of lognormal levels."""
     sigma_max_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of pairs that start at sigma_max, where one-step sampling starts."""
-    gap_ratio: float = Field(default=0.75, gt=0, lt=1)
-    """The nearer point of a pair lies at this share of the noisier one's sigma."""
-    snap_below: PositiveFloat = 0.02
-    """Pairs whose nearer point falls below this sigma end at sigma_min."""
-    target_decay: float = Field(default=0.95, ge=0, lt=1)
-    """Decay of the average of the student that says what a pair's nearer point maps to."""
-    huber: PositiveFloat = 0.03
-    """Where the loss turns from squared to absolute, in root mean square of the latents."""
+    """Share of lognormal levels that is moved to sigma_max, where one-step sampling starts."""
+    publish: Literal["average", "raw"] = "average"
+    """The weights that are published and sampled: the power-function average of `ema_exponent`, or the last ones."""
+    discrete: DiscreteConfig = DiscreteConfig()
+    """For `objective = "discrete"`."""
+    tuning: TuningConfig = TuningConfig()
+    """For `objective = "tuning"`."""
+    scm: ScmConfig = ScmConfig()
+    """For `objective = "scm"`."""
+    phased: PhasedConfig = PhasedConfig()
+    """For `objective = "phased"`."""
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:
@@ -229,9 +296,9 @@ class EvaluateConfig(Section):
     teacher: list[tuple[Literal["euler", "heun"], PositiveInt]]
     """Solver and steps of each teacher that is measured."""
     student_steps: list[PositiveInt]
-    """Steps of each student that is measured; each needs an entry in `student_sigmas`."""
+    """Steps of each student that is measured; each needs an entry in `student_sigmas`, but for a phased student's."""
     student_sigmas: dict[PositiveInt, list[PositiveFloat]]
-    """Noise levels the student jumps from, falling, by number of steps."""
+    """Noise levels the student jumps from, falling, by number of steps. A phased student jumps from its edges."""
     features: Literal["shapes"] | None = None
     """Network whose features are compared with those of held-out pictures. Unset: pictures only."""
     batch_size: PositiveInt = Field(default=250, json_schema_extra=NOT_IDENTITY)
@@ -241,9 +308,6 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _sigmas_fit(self) -> Self:
-        for steps in self.student_steps:
-            if steps not in self.student_sigmas:
-                raise ValueError(f"student_steps has {steps}, student_sigmas does not: add its noise levels")
         for steps, sigmas in self.student_sigmas.items():
             if len(sigmas) != steps or sorted(sigmas, reverse=True) != sigmas:
                 raise ValueError(f"student_sigmas.{steps} = {sigmas} must be {steps} falling noise levels")
@@ -282,6 +346,31 @@ class Config(Section):
                 f"model.latent_size {self.model.latent_size} stands for {self.resolution} px, "
                 f"which data.resolutions = {wanted} lacks"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        edges, levels = self.distill.phased.edges, self.diffusion
+        cuts = [levels.sigma_max, *edges, levels.sigma_min]
+        if any(upper <= lower for upper, lower in pairwise(cuts)):
+            raise ValueError(
+                f"distill.phased.edges = {edges} must fall, and lie between diffusion.sigma_max {levels.sigma_max} "
+                f"and diffusion.sigma_min {levels.sigma_min}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _student_can_be_measured(self) -> Self:
+        wanted, known = self.evaluate.student_steps, self.evaluate.student_sigmas
+        if self.distill.objective == "phased":
+            steps = len(self.distill.phased.edges) + 1
+            if wanted != [steps]:
+                raise ValueError(
+                    f"evaluate.student_steps = {wanted}, but with distill.objective phased the student draws in "
+                    f"{steps} steps, one more than distill.phased.edges has: set evaluate.student_steps=[{steps}]"
+                )
+        elif absent := [steps for steps in wanted if steps not in known]:
+            raise ValueError(f"evaluate.student_steps has {absent[0]}, student_sigmas does not: add its noise levels")
         return self
 
     @property
@@ -388,7 +477,8 @@ def _explain(detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{key} is missing"
     value = "" if detail["type"] == "value_error" and isinstance(detail["input"], dict) else f" = {detail['input']!r}"
-    return f"{key}{value}: {detail['msg'].removeprefix('Value error, ')}"
+    named = f"{key}{value}: " if key else ""  # what spans several tables names its keys itself
+    return named + detail["msg"].removeprefix("Value error, ")
 
 
 def _suggestion(location: Iterable[str | int]) -> str:

@@ -1,7 +1,15 @@
 """The closed form everything is tested on: data N(0, sigma_data^2), for which a network that returns 0 is exact."""
 
+import copy
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lcm_distill.diffusion.ema import update_average
+from lcm_distill.diffusion.objectives.interface import Networks, Objective
+from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
+from lcm_distill.diffusion.schedule import lognormal_sigmas
 
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.9, 0.002, 80.0
 CAPTIONS = torch.zeros(1, 1, 1)
@@ -29,3 +37,86 @@ def exact_jump(x: Tensor, sigma: Tensor) -> Tensor:
 
 def column(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1).to(like.dtype)
+
+
+def noise(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Linear(nn.Module):
+    """A network that answers to caption and guidance, small enough to reason about."""
+
+    def __init__(self, gain: float = 0.3):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain, dtype=torch.float64))
+
+    def forward(self, latents, c_noise, captions, guidance=None):
+        return self.gain * latents + captions.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+
+
+class ScaleByLevel(nn.Module):
+    """The exact consistency map on Gaussian data is a factor at each level: one learned value a level and phase."""
+
+    LEVELS = 24
+
+    def __init__(self, edges: tuple[float, ...] = ()):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(len(edges) + 1, self.LEVELS, dtype=torch.float64))
+        self.edges = torch.tensor(edges, dtype=torch.float64).log() / 4
+
+    def forward(self, latents, c_noise, captions, guidance=None):
+        low, high = math.log(SIGMA_MIN) / 4, math.log(SIGMA_MAX) / 4
+        place = (c_noise - low) / (high - low) * (self.LEVELS - 1)
+        left = place.floor().clamp(0, self.LEVELS - 2).long()
+        phase = torch.searchsorted(self.edges, c_noise - 1e-9)
+        share = place - left
+        value = (1 - share) * self.value[phase, left] + share * self.value[phase, left + 1]
+        return latents * value.view(-1, 1, 1, 1)
+
+
+class SmoothScale(nn.Module):
+    """The same factor as a smooth function of the level, which has the derivative that `ScaleByLevel` lacks."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.curve = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+
+    def forward(self, latents, c_noise, captions, guidance=None):
+        return latents * self.curve(c_noise.view(-1, 1)).view(-1, 1, 1, 1)
+
+
+def consistency(network: nn.Module) -> Denoiser:
+    return consistency_function(network, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None)
+
+
+def trained(objective: Objective, student: nn.Module, steps: int, target_decay: float = 0.95) -> Denoiser:
+    """The consistency function of a student trained on Gaussian data with the exact teacher."""
+    target = copy.deepcopy(student) if target_decay else student
+    optimiser = torch.optim.Adam(student.parameters(), lr=0.0)
+    networks = Networks(consistency(student), consistency(target), exact_denoiser)
+    for step in range(steps):
+        draws = torch.randn(64, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        sigma = lognormal_sigmas(draws, 0.0, 1.8, objective.lowest_sigma, SIGMA_MAX)
+        sigma[:8] = SIGMA_MAX
+        clean, added = SIGMA_DATA * noise(64, seed=2 * step), noise(64, seed=2 * step + 1)
+        loss = objective(networks, clean, added, sigma, step / steps).mean()
+        for group in optimiser.param_groups:
+            group["lr"] = 0.02 * (1 - step / steps)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if target_decay:
+            update_average(target, student, target_decay)
+    return consistency(student)
+
+
+def gradient_at(objective: Objective, jump: Denoiser, sigma: Tensor, progress: float = 0.0) -> Tensor:
+    """The loss's derivative in a factor on the map `jump`, by level (B,); zero where the map is what is asked for."""
+    factor = torch.ones(len(sigma), dtype=torch.float64, requires_grad=True)
+    networks = Networks(lambda x, level: column(factor, x) * jump(x, level), jump, exact_denoiser)
+    clean, added = SIGMA_DATA * noise(len(sigma), seed=5), noise(len(sigma))
+    objective(networks, clean, added, sigma, progress).sum().backward()
+    assert factor.grad is not None
+    return factor.grad

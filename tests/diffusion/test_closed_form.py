@@ -1,6 +1,5 @@
-"""Schedules, scalings, solvers, samplers and the objective against what is known exactly."""
+"""Schedules, scalings, solvers, samplers and averages against what is known exactly."""
 
-import copy
 import math
 from itertools import pairwise
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from lcm_distill.diffusion.consistency import consistency_loss, shrink_sigma
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
@@ -21,22 +19,20 @@ from lcm_distill.diffusion.preconditioning import (
 )
 from lcm_distill.diffusion.randomness import normal, permutation, uniform
 from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
-from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas
+from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas, uniform_sigmas
 from lcm_distill.diffusion.solvers import euler_step, heun_step, network_evaluations
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,
     SIGMA_MAX,
     SIGMA_MIN,
+    Linear,
     exact_denoiser,
     exact_jump,
     flow,
+    noise,
     zero_network,
 )
-
-
-def noise(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_karras_schedule():
@@ -54,6 +50,16 @@ def test_lognormal_sigmas_are_bounded_and_centred():
     assert sigma.log().mean().item() == pytest.approx(-0.4, abs=0.02)
     assert sigma.log().std().item() == pytest.approx(1.2, abs=0.02)
     assert lognormal_sigmas(torch.tensor([-9.0, 9.0]), 0, 2, 0.5, 2).tolist() == [0.5, 2]
+
+
+def test_uniform_sigmas_are_as_even_as_the_schedule():
+    draws = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sigma = uniform_sigmas(draws, SIGMA_MIN, SIGMA_MAX, 7)
+    schedule = karras_sigmas(11, SIGMA_MIN, SIGMA_MAX, 7)[:-1].flip(0)
+    shares = torch.bincount(torch.searchsorted(schedule, sigma), minlength=11)[1:] / len(sigma)
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.005)
+    ends = uniform_sigmas(torch.tensor([0.0, 1.0]), 0.1, SIGMA_MAX, 7)
+    assert ends.tolist() == pytest.approx([SIGMA_MAX, 0.1]) and ends.max() <= SIGMA_MAX
 
 
 def test_zero_network_is_the_exact_denoiser():
@@ -130,17 +136,6 @@ def test_more_steps_use_fresh_noise():
     assert seen == [1, 2]
 
 
-class Linear(nn.Module):
-    """A network that answers to caption and guidance, small enough to reason about."""
-
-    def __init__(self):
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
-
-    def forward(self, latents, c_noise, captions, guidance=None):
-        return self.gain * latents + captions.mean(dim=(1, 2)).view(-1, 1, 1, 1)
-
-
 def test_guidance_one_equals_conditional():
     network, x, sigma = Linear(), noise(2), torch.tensor([0.5, 5.0], dtype=torch.float64)
     captions = torch.ones(2, 3, 4, dtype=torch.float64)
@@ -157,97 +152,6 @@ def test_guidance_moves_away_from_the_null_caption():
     null = edm_denoiser(network, SIGMA_DATA, torch.zeros_like(captions))(x, sigma)
     guided = guided_denoiser(network, SIGMA_DATA, captions, torch.full((2,), 4.0))(x, sigma)
     assert torch.allclose(guided, null + 4 * (conditional - null), rtol=1e-12)
-
-
-def test_pairs_snap_to_sigma_min():
-    sigma = torch.tensor([80.0, 1.0, 0.02, 0.003])
-    assert shrink_sigma(sigma, 0.75, SIGMA_MIN, 0.02).tolist() == pytest.approx([60, 0.75, SIGMA_MIN, SIGMA_MIN])
-
-
-def pair_loss(student, target, teacher, ratio: float = 0.75) -> torch.Tensor:
-    sigma = torch.tensor([0.3, 1.0, 5.0, 80.0], dtype=torch.float64)
-    sigma_next = shrink_sigma(sigma, ratio, SIGMA_MIN, 0.02)
-    clean = SIGMA_DATA * noise(4, seed=5)
-    return consistency_loss(student, target, teacher, heun_step, clean, noise(4), sigma, sigma_next, huber=0.03)
-
-
-def test_exact_consistency_map_has_no_loss_but_the_solver_error():
-    coarse, fine = (pair_loss(exact_jump, exact_jump, exact_denoiser, ratio).sum().item() for ratio in (0.9, 0.95))
-    assert fine < 1e-6
-    # Squared below c, and Heun's error of one step is of third order: the loss falls by 2^6.
-    assert coarse / fine == pytest.approx(64, rel=0.25)
-
-
-def test_gradient_reaches_the_student_only():
-    student, target, teacher = Linear(), Linear(), Linear()
-    with torch.no_grad():
-        target.gain.fill_(0.1)
-    captions = torch.ones(4, 3, 4, dtype=torch.float64)
-    loss = pair_loss(
-        consistency_function(student, SIGMA_DATA, SIGMA_MIN, captions, None),
-        consistency_function(target, SIGMA_DATA, SIGMA_MIN, captions, None),
-        edm_denoiser(teacher, SIGMA_DATA, captions),
-    )
-    loss.sum().backward()
-    assert student.gain.grad is not None and student.gain.grad.abs() > 1e-3
-    assert target.gain.grad is None and teacher.gain.grad is None
-
-
-def test_pseudo_huber_of_a_known_error():
-    def off_by_tenth(x, sigma):
-        return exact_jump(x, sigma) + 0.1
-
-    loss = pair_loss(off_by_tenth, exact_jump, exact_denoiser)
-    assert loss.tolist() == pytest.approx([math.hypot(0.1, 0.03) - 0.03] * 4, rel=1e-2)
-
-
-class ScaleByLevel(nn.Module):
-    """The exact consistency map on Gaussian data is a factor at each level: one learned value a level."""
-
-    LEVELS = 24
-
-    def __init__(self):
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(self.LEVELS, dtype=torch.float64))
-
-    def forward(self, latents, c_noise, captions, guidance=None):
-        low, high = math.log(SIGMA_MIN) / 4, math.log(SIGMA_MAX) / 4
-        place = (c_noise - low) / (high - low) * (self.LEVELS - 1)
-        left = place.floor().clamp(0, self.LEVELS - 2).long()
-        share = place - left
-        return latents * ((1 - share) * self.value[left] + share * self.value[left + 1]).view(-1, 1, 1, 1)
-
-
-def test_objective_trains_to_the_exact_map():
-    student = ScaleByLevel()
-    target = copy.deepcopy(student)
-    optimiser = torch.optim.Adam(student.parameters(), lr=0.02)
-    for step in range(1500):
-        generator = torch.Generator().manual_seed(step)
-        draws = torch.randn(64, generator=generator, dtype=torch.float64)
-        sigma = lognormal_sigmas(draws, 0.0, 1.8, SIGMA_MIN / 0.75, SIGMA_MAX)
-        sigma[:8] = SIGMA_MAX
-        loss = consistency_loss(
-            consistency_function(student, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None),
-            consistency_function(target, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None),
-            exact_denoiser,
-            heun_step,
-            SIGMA_DATA * noise(64, seed=2 * step),
-            noise(64, seed=2 * step + 1),
-            sigma,
-            shrink_sigma(sigma, 0.75, SIGMA_MIN, 0.02),
-            huber=0.03,
-        ).mean()
-        for group in optimiser.param_groups:
-            group["lr"] = 0.02 * (1 - step / 1500)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        update_average(target, student, 0.95)
-    jump = consistency_function(student, SIGMA_DATA, SIGMA_MIN, CAPTIONS, None)
-    with torch.no_grad():
-        samples = sample_consistency(jump, noise(200), torch.tensor([SIGMA_MAX]), SIGMA_MIN, lambda step: noise(200))
-    assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.02)
 
 
 def test_denoising_loss_of_a_zero_network_is_one():

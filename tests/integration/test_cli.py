@@ -54,7 +54,7 @@ def test_user_errors_are_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert last.startswith("lcm: ") and message in last
 
 
-@pytest.mark.parametrize("preset", ["shapes", "microdit_xl_512"])
+@pytest.mark.parametrize("preset", ["shapes", "original", "microdit_xl_512"])
 def test_dry_run_plans_everything_and_writes_nothing(tmp_path, preset):
     result = lcm("run", "--preset", preset, "--run", tmp_path / "run", "--dry-run", "--json")
     plan = json.loads(result.stdout)

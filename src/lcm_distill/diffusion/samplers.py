@@ -1,10 +1,12 @@
-"""From noise to samples: EDM's deterministic sampler and the multistep consistency sampler."""
+"""From noise to samples: EDM's deterministic sampler, the multistep consistency sampler and the one along phases."""
 
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
+from lcm_distill.diffusion.phases import jump_to
 from lcm_distill.diffusion.preconditioning import Denoiser
 from lcm_distill.diffusion.solvers import Solver
 
@@ -45,4 +47,22 @@ def sample_consistency(
     for step in range(1, len(levels)):
         added = (levels[step] ** 2 - sigma_min**2).sqrt().to(noise.dtype)
         x = jump(x + added * fresh_noise(step), levels[step : step + 1])
+    return x
+
+
+def sample_phased(jump: Denoiser, noise: Tensor, sigmas: Tensor, sigma_min: float) -> Tensor:
+    """Jump from edge to edge of the phases, without fresh noise (arXiv 2405.18407, section 3.1).
+
+    Args:
+        jump: the consistency function of a student that was trained within these phases.
+        noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
+        sigmas: (steps,), the phases' upper edges, falling and above sigma_min, where the last jump lands.
+
+    Returns:
+        (B, C, H, W), in noise's dtype.
+    """
+    edges = torch.cat([sigmas, sigmas.new_tensor([sigma_min])]).to(noise.device)
+    x = noise * edges[0].to(noise.dtype)
+    for sigma, edge in pairwise(edges):
+        x = jump_to(jump, x, sigma[None], edge[None], sigma_min)
     return x

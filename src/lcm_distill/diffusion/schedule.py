@@ -23,3 +23,13 @@ def lognormal_sigmas(normal: Tensor, mean: float, std: float, sigma_min: float, 
     Levels outside [sigma_min, sigma_max] are moved to the nearer end.
     """
     return (normal * std + mean).exp().clamp(sigma_min, sigma_max)
+
+
+def uniform_sigmas(uniform: Tensor, lowest: float, highest: float, rho: float) -> Tensor:
+    """Training noise levels spread as evenly as EDM's schedule, from uniform draws in [0, 1) of any shape.
+
+    sigma^(1/rho) is uniform over (lowest, highest], so each interval between neighbours of `karras_sigmas` is as
+    likely as any other.
+    """
+    ends = highest ** (1 / rho), lowest ** (1 / rho)
+    return ((ends[0] + uniform * (ends[1] - ends[0])) ** rho).clamp(lowest, highest)

@@ -84,7 +84,8 @@ def samplings(config: Config) -> list[Sampling]:
         Sampling("teacher", solver, steps, settings.guidance, network_evaluations(solver, steps, guided))
         for solver, steps in settings.teacher
     ]
-    students = [Sampling("student", "consistency", steps, settings.guidance, steps) for steps in settings.student_steps]
+    sampler = "phased" if config.distill.objective == "phased" else "consistency"
+    students = [Sampling("student", sampler, steps, settings.guidance, steps) for steps in settings.student_steps]
     return teachers + students
 
 

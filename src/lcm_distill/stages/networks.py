@@ -1,10 +1,12 @@
 """Teacher and student networks as a configuration asks for them."""
 
 from pathlib import Path
+from typing import cast
 
 from lcm_distill import assets
 from lcm_distill.config import Config
 from lcm_distill.models import MicroDiT, build, load_checkpoint
+from lcm_distill.models.layers import ScalarEmbedder
 
 
 def teacher_path(config: Config) -> Path:
@@ -33,7 +35,9 @@ def load_teacher(config: Config) -> MicroDiT:
 
 
 def student_from_teacher(config: Config) -> MicroDiT:
-    """A student that equals its teacher at every guidance scale."""
+    """A student that equals its teacher at every guidance scale, unless its guidance embedder starts at random."""
     student = build_network(config, guidance_embedding=True)
+    if config.distill.guidance_embedder == "random":
+        cast(ScalarEmbedder, student.cfg_embedder).initialise()
     load_checkpoint(student, teacher_path(config))
     return student

@@ -48,7 +48,10 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
         **_training(config, config.distill, guidance_embedding=True),
         "teacher": str(teacher),
         "teacher_present": teacher.is_file(),
-        "teacher_forwards_per_sample": 4 if config.distill.solver == "heun" else 2,
+        "objective": config.distill.objective,
+        "teacher_forwards_per_sample": 2
+        if config.distill.objective == "scm" or config.distill.solver == "euler"
+        else 4,
     }
 
 

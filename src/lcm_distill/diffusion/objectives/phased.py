@@ -1,0 +1,52 @@
+"""Consistency within phases of the trajectory: Phased Consistency Models (arXiv 2405.18407)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcm_distill.diffusion.objectives.interface import Networks
+from lcm_distill.diffusion.objectives.pairs import PairLoss
+from lcm_distill.diffusion.phases import jump_to
+from lcm_distill.diffusion.preconditioning import Denoiser
+
+
+@dataclass(frozen=True)
+class Phased:
+    """Pairs within a phase, both of whose points must map to the phase's lower edge.
+
+    A phase holds the levels above its lower edge up to its upper one. Pairs never cross an edge, so that each phase is
+    learned by itself and sampling from edge to edge adds no noise. Without inner edges this is plain consistency
+    distillation.
+
+    Attributes:
+        pair_loss: compares a pair's points.
+        gap_ratio: the nearer level of a pair lies at this share of the noisier one, or at the phase's lower edge.
+        edges: lower edges of the phases, rising; the first is sigma_min.
+    """
+
+    pair_loss: PairLoss
+    gap_ratio: float
+    edges: tuple[float, ...]
+    uses_target = True
+
+    @property
+    def lowest_sigma(self) -> float:
+        """The lowest level from which a pair fits above sigma_min."""
+        return self.edges[0] / self.gap_ratio
+
+    def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:
+        """Losses (B,); see `Objective`."""
+        edge = self.lower_edge(sigma)
+        nearer = torch.maximum(sigma * self.gap_ratio, edge)
+
+        def within_phase(function: Denoiser) -> Denoiser:
+            return lambda x, level: jump_to(function, x, level, edge, self.edges[0])
+
+        phased = networks._replace(student=within_phase(networks.student), target=within_phase(networks.target))
+        return self.pair_loss(phased, clean, noise, sigma, nearer)
+
+    def lower_edge(self, sigma: Tensor) -> Tensor:
+        """The lower edge (B,) of the phase that each level (B,) is in; an edge itself is the phase's below."""
+        edges = torch.tensor(self.edges, dtype=sigma.dtype, device=sigma.device)
+        return edges[(torch.searchsorted(edges, sigma) - 1).clamp(min=0)]

@@ -1,0 +1,123 @@
+"""What configuration chooses about a training, seen in the student it publishes."""
+
+import shutil
+
+import pytest
+import torch
+
+from lcm_distill import assets
+from lcm_distill.api import open_model
+from lcm_distill.config import load_preset
+from lcm_distill.diffusion.schedule import karras_sigmas
+from lcm_distill.errors import UserError
+from lcm_distill.models.checkpoint import read_description, read_tensors
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.distill import distill, draw_guidance, draw_sigmas, prepare
+from lcm_distill.stages.evaluate import samplings
+from tests.conftest import SMALL
+
+PHASED = ["distill.objective=phased", "evaluate.student_steps=[4]"]
+
+
+@pytest.fixture
+def start(finished_run, tmp_path):
+    """A configuration, and a run folder whose cache is made."""
+
+    def make(*assignments: str):
+        config = load_preset("shapes", [*SMALL, "distill.steps=3", *assignments])
+        run = RunFolder(tmp_path / str(len(list(tmp_path.iterdir()))))
+        shutil.copytree(finished_run.cache, run.cache)
+        run.open(config)
+        return config, run
+
+    return make
+
+
+@pytest.fixture
+def student(start):
+    """Weights of the student that settings lead to."""
+
+    def train(*assignments: str) -> dict[str, torch.Tensor]:
+        config, run = start(*assignments)
+        list(distill(config, run))
+        return read_tensors(run.student)
+
+    return train
+
+
+def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_choice_changes_the_student(student):
+    default = student()
+    choices = [
+        *(["distill.objective=" + name] for name in ("discrete", "scm")),
+        PHASED,
+        ["distill.levels=uniform"],
+        ["distill.distance=l2"],
+        ["distill.solver=euler"],
+        ["distill.target_decay=0"],
+        ["distill.guidance_embedder=random"],
+        ["distill.publish=raw"],
+    ]
+    assert not differ(default, student())
+    assert [choice for choice in choices if not differ(default, student(*choice))] == []
+
+
+def test_phased_student_draws_along_its_edges_and_no_other_way(start):
+    config, run = start(*PHASED, "distill.phased.edges=[8.0, 2.0, 0.5]")
+    list(distill(config, run))
+    assert read_description(run.student)["phases"] == [80.0, 8.0, 2.0, 0.5]
+    assert [way.name for way in samplings(config) if way.model == "student"] == ["student-phased-4"]
+    model = open_model(run.root)
+    images = model.generate("a green ring", None, 2.0, seed=0)
+    assert images.shape == (1, 3, 64, 64)
+    assert torch.equal(images, model.generate("a green ring", 4, 2.0, seed=0))
+    with pytest.raises(UserError, match=r"num_inference_steps is 2: .* in 4 phases and draws in 4 steps"):
+        model.generate("a green ring", 2, 2.0, seed=0)
+
+
+def test_student_starts_as_its_teacher_unless_its_guidance_embedder_is_random(start):
+    teacher = read_tensors(assets.TEACHER)
+    last_layers = []
+    for start_of_embedder in ("zero", "random"):
+        weights = prepare(*start(f"distill.guidance_embedder={start_of_embedder}")).model.state_dict()
+        assert all(torch.equal(weights[name], tensor.float()) for name, tensor in teacher.items())
+        last_layers.append(weights["cfg_embedder.mlp.2.weight"])
+    assert not last_layers[0].any()
+    assert last_layers[1].std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "kept"),
+    [([], True), (["distill.target_decay=0"], False), (["distill.objective=scm"], False)],
+)
+def test_an_average_for_targets_is_kept_where_it_is_asked(start, assignments, kept):
+    training = prepare(*start(*assignments))
+    assert ("target" in training.modules) == kept
+
+
+def test_raw_weights_are_the_last_ones(start):
+    config, run = start("distill.publish=raw", "distill.learning_rate=1e-3", "distill.decay_fraction=0")
+    list(distill(config, run))
+    training = prepare(config, run)
+    list(training.run())  # from its last checkpoint
+    published = read_tensors(run.student)
+    assert not differ(published, training.model.state_dict())
+    assert differ(published, training.average.state_dict())
+
+
+def test_noise_levels_and_guidance_are_drawn_as_configured():
+    rows = range(4000)
+    lognormal, uniform = (load_preset("shapes", [f"distill.levels={name}"]) for name in ("lognormal", "uniform"))
+    sigma = draw_sigmas(lognormal, 0.01, 0, rows)
+    inner = sigma[sigma < 80].log()
+    assert (sigma == 80).float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert inner.mean().item() == pytest.approx(0, abs=0.1) and inner.std().item() == pytest.approx(1.8, abs=0.1)
+    sigma = draw_sigmas(uniform, 0.002, 0, rows)
+    assert sigma.median().item() == pytest.approx(karras_sigmas(3, 0.002, 80, 7)[1].item(), rel=0.15)
+    assert sigma.min() >= 0.002 and sigma.max() <= 80
+    guidance = draw_guidance(load_preset("original"), 0, rows)
+    assert guidance.min() >= 1 and guidance.max() <= 10
+    assert guidance.mean().item() == pytest.approx(5.5, abs=0.1)
