@@ -71,8 +71,9 @@ def test_text_and_chart(ablation):
     text = run.ablation.with_suffix(".md").read_text()
     values = [row["value"] for row in rows_of(run)
               if (row["step"], row["steps"], row["metric"]) == ("default", 1, "frechet_distance")]  # fmt: skip
-    (line,) = [line for line in text.splitlines() if line.startswith("| `default`")]
-    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in line and line.count("±") == 4
+    distances, hits = [line for line in text.splitlines() if line.startswith("| `default`")]
+    assert f"| {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in distances
+    assert distances.count("±") == hits.count("±") == 2 and hits.count("%") == 4
     assert "| teacher, 3 Heun steps" in text and "| real pictures of other captions" in text
     assert "**shapes: stand-in data" in text and "14 pictures to a figure" in text and "2 seeds" in text
     assert "`distill.publish = 'raw', not 'average'`" in text

@@ -13,6 +13,7 @@ from lcm_distill.report.charts import Line, Panel, draw_chart
 from lcm_distill.report.tables import markdown_table, stand_in_notice
 
 FRECHET, CAPTIONS = "frechet_distance", "caption_accuracy"
+METRICS = ((FRECHET, "Fréchet distance", "{:.2f}"), (CAPTIONS, "caption accuracy", "{:.1%}"))
 FIRST, LAST = "original", "default"
 
 Rows = Sequence[Mapping[str, Any]]
@@ -51,14 +52,6 @@ def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[
     Args:
         sentences: what each step adds, by name, in order.
     """
-    counts = sampling_steps(rows)
-    headings = [f"{name}, {count} step{'s' if count > 1 else ''}"
-                for name in ("Fréchet distance", "caption accuracy") for count in counts]  # fmt: skip
-    table = [
-        [f"`{step}`", *(_cell(_values(rows, FRECHET, step=step, steps=count), "{:.2f}") for count in counts),
-         *(_cell(_values(rows, CAPTIONS, step=step, steps=count), "{:.1%}") for count in counts)]
-        for step in sentences
-    ]  # fmt: skip
     seeds, images = len({row["seed"] for row in rows if row["seed"] is not None}), max(row["images"] for row in rows)
     guidance = max(row["guidance"] for row in rows if row["model"] != "real")
     return "\n\n".join([
@@ -67,11 +60,24 @@ def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[
         f"{images:,} pictures to a figure, guidance {guidance:g}, {seeds} seed{'s' if seeds > 1 else ''} of training: "
         "mean ± standard deviation over seeds. Captions and initial noise are the same for all. Distances are to real "
         "pictures of the captions drawn; lower is better.",
-        markdown_table(["step", *headings], table),
-        markdown_table(["beside them", "network evaluations", "Fréchet distance", "caption accuracy"], _peers(rows)),
+        *(part for metric in METRICS for part in _section(rows, metric, list(sentences))),
+        "## Beside them",
+        markdown_table(["", "network evaluations", *(name for _, name, _ in METRICS)], _peers(rows)),
+        "## What each step changes",
         "\n".join(f"- `{step}`: {sentence}" for step, sentence in sentences.items()),
         *([f"`{headline_text(rows)}`"] if headline(rows) else []),
     ]) + "\n"  # fmt: skip
+
+
+def _section(rows: Rows, metric: tuple[str, str, str], steps: Sequence[str]) -> list[str]:
+    """Heading and table of a metric: one row a step of the ablation, one column a number of sampling steps."""
+    key, name, form = metric
+    counts = sampling_steps(rows)
+    table = [
+        [f"`{step}`", *(_cell(_values(rows, key, step=step, steps=count), form) for count in counts)] for step in steps
+    ]
+    headings = ["", *(f"{count} step{'s' if count > 1 else ''}" for count in counts)]
+    return [f"## {name.capitalize()}", markdown_table(headings, table)]
 
 
 def ablation_chart(
@@ -133,7 +139,7 @@ def _peers(rows: Rows) -> list[list[str]]:
     peers = [
         [f"teacher, {steps} {solver.capitalize()} steps", str(evaluations),
          *(_cell(_values(rows, metric, model="teacher", sampler=solver, steps=steps), form)
-           for metric, form in ((FRECHET, "{:.2f}"), (CAPTIONS, "{:.1%}")))]
+           for metric, _, form in METRICS)]
         for (solver, steps), evaluations in teachers.items()
     ]  # fmt: skip
     return [*peers, ["real pictures of other captions", "", _cell(_values(rows, FRECHET, model="real"), "{:.2f}"), ""]]
