@@ -208,7 +208,9 @@ def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = 
 
 @app.command()
 def inspect(
-    sql: Annotated[str, typer.Argument(help="Query over samples, captions, manifest, events, images, metrics.")],
+    sql: Annotated[
+        str, typer.Argument(help="Query over samples, captions, manifest, events, images, metrics, guidance, ablation.")
+    ],
     run: Annotated[Path, typer.Option(help="Run folder.")],
     json: Json = False,
 ) -> None:
@@ -406,6 +408,8 @@ def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
     if stage == "evaluate":
         Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
         screen.print(f"pictures side by side: [bold]{folder.grid}[/]")
+        if folder.guidance.with_suffix(".md").is_file():
+            screen.print(f"against the guidance scale: [bold]{folder.guidance}.md[/], [bold]{folder.guidance}.png[/]")
     else:
         _print_status({stage: result})
 

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.tables import markdown_table, stand_in_notice
+from lcm_distill.report.tables import markdown_table, stand_in_notice, way_title
 
 FRECHET, CAPTIONS = "frechet_distance", "caption_accuracy"
 METRICS = ((FRECHET, "Fréchet distance", "{:.2f}"), (CAPTIONS, "caption accuracy", "{:.1%}"))
@@ -92,7 +92,7 @@ def ablation_chart(
         for part, steps in (("chain", chain), ("branches", branches))
     ]
     levels = [
-        (f"teacher, {row['steps']} {row['sampler'].capitalize()} steps", row["value"])
+        (way_title("teacher", row["sampler"], row["steps"]), row["value"])
         for row in rows
         if row["model"] == "teacher" and row["metric"] == FRECHET
     ]
@@ -137,7 +137,7 @@ def _points(
 def _peers(rows: Rows) -> list[list[str]]:
     teachers = {(row["sampler"], row["steps"]): row["network_evaluations"] for row in rows if row["model"] == "teacher"}
     peers = [
-        [f"teacher, {steps} {solver.capitalize()} steps", str(evaluations),
+        [way_title("teacher", solver, steps), str(evaluations),
          *(_cell(_values(rows, metric, model="teacher", sampler=solver, steps=steps), form)
            for metric, _, form in METRICS)]
         for (solver, steps), evaluations in teachers.items()

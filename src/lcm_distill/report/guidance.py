@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.tables import markdown_table, stand_in_notice
+from lcm_distill.report.tables import markdown_table, stand_in_notice, way_title
 
 METRICS = (("frechet_distance", "Fréchet distance", "{:.2f}"), ("caption_accuracy", "caption accuracy", "{:.1%}"))
 
@@ -27,7 +27,9 @@ def guidance_text(rows: Rows, trained: tuple[float, float], stand_ins: Sequence[
         f"{trained[1]:g}.",
     ]
     for metric, name, form in METRICS:
-        table = [[_title(way), *(form.format(value) for _, value in _points(rows, way, metric))] for way in _ways(rows)]
+        table = [
+            [way_title(*way), *(form.format(value) for _, value in _points(rows, way, metric))] for way in _ways(rows)
+        ]
         parts += [f"## {name.capitalize()}", markdown_table(["", *(f"{scale:g}" for scale in scales)], table)]
     return "\n\n".join(parts) + "\n"
 
@@ -38,21 +40,18 @@ def guidance_chart(rows: Rows, trained: tuple[float, float], stand_ins: Sequence
     for metric, name, _ in METRICS:
         points = [(way, _points(rows, way, metric)) for way in _ways(rows)]
         lines = [
-            Line([x for x, _ in line], [y for _, y in line], [0.0] * len(line), colour, _title(way))
+            Line([x for x, _ in line], [y for _, y in line], [0.0] * len(line), colour, way_title(*way))
             for colour, (way, line) in enumerate(points)
         ]
         band = (*trained, "student's training")
         panels.append(Panel("guidance scale", name, lines, metric == "frechet_distance", band=band))
-    return partial(draw_chart, panels, "\n".join(["Guidance", *stand_in_notice(stand_ins, "{}")]))
+    return partial(
+        draw_chart, panels, "\n".join(["Figures against the guidance scale", *stand_in_notice(stand_ins, "{}")])
+    )
 
 
 def _ways(rows: Rows) -> list[tuple[str, str, int]]:
     return list(dict.fromkeys((row["model"], row["sampler"], row["steps"]) for row in rows))
-
-
-def _title(way: tuple[str, str, int]) -> str:
-    model, sampler, steps = way
-    return f"{model}, {steps} {sampler} step{'s' if steps > 1 else ''}"
 
 
 def _points(rows: Rows, way: tuple[str, str, int], metric: str) -> list[tuple[float, float]]:

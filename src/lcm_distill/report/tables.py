@@ -50,6 +50,12 @@ def plain_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     return table
 
 
+def way_title(model: str, sampler: str, steps: int) -> str:
+    """A way of drawing in words; a student's sampler goes without saying."""
+    solver = f" {sampler.capitalize()}" if model == "teacher" else ""
+    return f"{model}, {steps}{solver} step{'s' if steps > 1 else ''}"
+
+
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown that also reads as plain text: the first column to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]

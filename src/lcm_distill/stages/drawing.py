@@ -27,6 +27,7 @@ from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
+from lcm_distill.report.tables import way_title
 from lcm_distill.stages.cache import cache_fingerprint, how_to_complete, read_catalog, usable_samples
 from lcm_distill.stages.networks import teacher_path
 
@@ -57,8 +58,7 @@ class Sampling:
     @property
     def title(self) -> str:
         """As it is called above a picture."""
-        solver = f" {self.sampler.capitalize()}" if self.model == "teacher" else ""
-        return f"{self.model}, {self.steps}{solver} step{'s' if self.steps > 1 else ''}"
+        return way_title(self.model, self.sampler, self.steps)
 
 
 def samplings(config: Config, guidance: float | None = None) -> list[Sampling]:
