@@ -15,6 +15,7 @@ from lcm_distill.report.tables import markdown_table, stand_in_notice, way_title
 FRECHET, CAPTIONS = "frechet_distance", "caption_accuracy"
 METRICS = ((FRECHET, "Fréchet distance", "{:.2f}"), (CAPTIONS, "caption accuracy", "{:.1%}"))
 FIRST, LAST = "original", "default"
+"""Names of the steps that headline figures compare."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,7 +24,7 @@ def headline(rows: Rows) -> dict[str, float]:
     """The figures that sum an ablation up, of means over seeds; one whose rows were not run is left out.
 
     Ratios are of Fréchet distances. `caption_gap_points` is the teacher's caption accuracy less the default student's
-    in four steps, in percentage points.
+    in four steps, in percentage points. The teacher is the first one of the rows.
     """
     teacher, teacher_hits = (_values(rows, metric, model="teacher")[:1] for metric in (FRECHET, CAPTIONS))
     first, one, four = (

@@ -13,7 +13,7 @@ from lcm_distill.report.ablation import ablation_chart, ablation_text
 from lcm_distill.stages.chain import LAST, SECTIONS, Step
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.drawing import Drawing, Prompt, draw, held_out_prompts, student_samplings, teacher_samplings
-from lcm_distill.stages.measuring import METRICS, figures, floor_figure, real_reference
+from lcm_distill.stages.measuring import METRICS, Reference, figures, floor_figure, real_reference
 from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.write_up import write_up
 
@@ -65,7 +65,8 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
     Opens `run`, once no training below it stands against that.
 
     Raises:
-        UserError: a training that is already here has other settings; nothing was changed.
+        UserError: a training that is already here has other settings, and nothing was changed; or there is no feature
+            network to measure with.
     """
     chosen = trials(config, run, steps, seeds)
     for trial in chosen:
@@ -73,6 +74,7 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
     run.open(config)
     yield from precompute(config, run)
     prompts = held_out_prompts(config, run)
+    reference = real_reference(config, run, prompts)
     teachers = [Drawing(config, run, way, prompts) for way in teacher_samplings(config)]
     yield from draw("draw teacher", teachers)
     for number, trial in enumerate(chosen, 1):
@@ -81,10 +83,8 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
         for report in distill(trial.config, trial.run):
             yield replace(report, label=f"train {title}")
         yield from draw(f"draw {title}", trial.drawings(prompts))
-    rows = measure(config, run, chosen, teachers, prompts)
-    names = [step.name for step in steps]
-    chain = [step.name for step in steps if step.in_chain]
-    branches = [name for name in names if name not in chain]
+    rows = measure(config, reference, chosen, teachers, prompts)
+    chain, branches = ([step.name for step in steps if step.in_chain is wanted] for wanted in (True, False))
     write_up(
         run.ablation,
         pa.Table.from_pylist(rows, schema=ABLATION),
@@ -94,20 +94,23 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
 
 
 def measure(
-    config: Config, run: RunFolder, chosen: Sequence[Trial], teachers: Sequence[Drawing], prompts: Sequence[Prompt]
+    config: Config,
+    reference: Reference,
+    chosen: Sequence[Trial],
+    teachers: Sequence[Drawing],
+    prompts: Sequence[Prompt],
 ) -> list[dict[str, Any]]:
     """Rows of `ablation.parquet` for finished drawings, teachers first and real pictures last."""
-    reference = real_reference(config, run, prompts)
-    nobody = {"step": None, "seed": None}
+    beside = {"step": None, "seed": None}
     return [
-        *({**nobody, **row} for drawing in teachers for row in figures(drawing, reference)),
+        *({**beside, **row} for drawing in teachers for row in figures(drawing, reference)),
         *(
             {"step": trial.step.name, "seed": trial.seed, **row}
             for trial in chosen
             for drawing in trial.drawings(prompts)
             for row in figures(drawing, reference)
         ),
-        {**nobody, **floor_figure(config, reference), "steps": None, "guidance": None},
+        {**beside, **floor_figure(config, reference), "steps": None, "guidance": None},
     ]
 
 
@@ -119,5 +122,5 @@ def changes(config: Config, step: Step) -> list[str]:
 
 def sentence(config: Config, step: Step) -> str:
     """What a step changes, and why."""
-    beside = "" if step.in_chain or step.base is None else f"Beside `{step.base.name}`. "
+    beside = "" if step.in_chain and step.base else f"Beside `{step.base.name if step.base else LAST}`. "
     return f"{beside}{step.why} ({', '.join(f'`{change}`' for change in changes(config, step))})"
