@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo test test-all lint bench bench-cache bench-catalog bench-stage clean
+.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/lcm run --preset shapes
+
+# Hours on two cores: `make ablation ONLY=original,default SEEDS=1` is the short form.
+ablation: install
+	$(BIN)/lcm ablate --preset shapes --run runs/ablation $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
 
 test: install
 	$(BIN)/pytest

@@ -35,6 +35,8 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("distill.gap_ratio=0.5", "unknown key distill.gap_ratio"),
         ("distill.target_decay=1.0", "distill.target_decay = 1.0"),
         ("distill.scm.warmup=2", "distill.scm.warmup = 2"),
+        ("distill.seed=-1", "distill.seed = -1"),
+        ("evaluate.guidance_sweep=[0.5]", "evaluate.guidance_sweep.0 = 0.5"),
         ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),
@@ -47,6 +49,16 @@ def test_errors_are_one_line_with_key_and_value(assignment, message):
     with pytest.raises(UserError) as caught:
         load_preset("shapes", [assignment])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_sweep_wants_a_feature_network():
+    with pytest.raises(UserError, match=r"evaluate: guidance_sweep = \[2.0\] wants a feature network: set features"):
+        load_preset("microdit_xl_512", ["evaluate.guidance_sweep=[2]"])
+
+
+def test_training_has_the_seed_of_the_run_unless_it_is_given_its_own():
+    assert load_preset("shapes", ["seed=7"]).distill_seed == 7
+    assert load_preset("shapes", ["seed=7", "distill.seed=0"]).distill_seed == 0
 
 
 def test_unknown_preset_and_missing_file():

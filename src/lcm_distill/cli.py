@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,6 +103,40 @@ def run_all(
 
 
 @app.command()
+def ablate(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Annotated[Path, typer.Option(help="Run folder. A run goes on where it stopped.")] = Path("runs/ablation"),
+    only: Annotated[str | None, typer.Option(metavar="STEP,STEP", help="These steps; all if not given.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each step, a seed each.")] = 3,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the chain of changes from the original recipe to ours, and write the table of what each gains."""
+    with _one_line_errors():
+        from lcm_distill.stages.chain import load_ablation
+
+        choice = _Choice(preset, config, set, run)
+        ablation = load_ablation(choice.load()[0].preset)
+        settings, folder = choice.load(ablation.settings)
+        steps = ablation.select(only.split(",") if only else [])
+        if dry_run:
+            from lcm_distill.stages.plans import plan_ablation
+
+            plan = plan_ablation(settings, folder, steps, seeds)
+            _print(plan, json, lambda: _print_ablation_plan(plan))
+            return
+        _refuse_random_weights(settings, ["distill"])
+        _announce(settings)
+        _show(_stage("ablate")(settings, folder, steps, seeds))
+        rows = _result(settings, folder, "ablate")
+        from lcm_distill.report.ablation import headline
+
+        _print({"figures": headline(rows), "rows": rows}, json, lambda: _print_ablation(folder, rows))
+
+
+@app.command()
 def pretrain(
     preset: Preset = None,
     config: File = None,
@@ -174,7 +208,9 @@ def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = 
 
 @app.command()
 def inspect(
-    sql: Annotated[str, typer.Argument(help="Query over samples, captions, manifest, events, images, metrics.")],
+    sql: Annotated[
+        str, typer.Argument(help="Query over samples, captions, manifest, events, images, metrics, guidance, ablation.")
+    ],
     run: Annotated[Path, typer.Option(help="Run folder.")],
     json: Json = False,
 ) -> None:
@@ -248,7 +284,8 @@ class _Choice:
     def __init__(self, preset: str | None, file: Path | None, assignments: list[str] | None, run: Path | None) -> None:
         self.preset, self.file, self.run, self.assignments = preset, file, run, assignments or []
 
-    def load(self) -> tuple["Config", "RunFolder"]:
+    def load(self, settings: Sequence[str] = ()) -> tuple["Config", "RunFolder"]:
+        """Configuration and run folder; `settings` are assignments below the user's own, for a run that is new."""
         from lcm_distill.config import load_file, load_preset
         from lcm_distill.pipeline.run_folder import RunFolder
 
@@ -256,11 +293,11 @@ class _Choice:
             raise UserError("--preset and --config exclude each other")
         stored = RunFolder(self.run).config if self.run else None
         if self.file:
-            config = load_file(self.file, self.assignments)
+            config = load_file(self.file, [*settings, *self.assignments])
         elif self.preset is None and stored is not None and stored.is_file():
             config = load_file(stored, self.assignments)
         else:
-            config = load_preset(self.preset or "shapes", self.assignments)
+            config = load_preset(self.preset or "shapes", [*settings, *self.assignments])
         return config, RunFolder(self.run or Path("runs") / config.preset)
 
 
@@ -328,15 +365,11 @@ def _refuse_random_weights(config: "Config", stages: list[str]) -> None:
 
 def _announce(config: "Config") -> None:
     """Say on standard error what of a run is not the real thing."""
-    encoders = config.encoders
-    parts = {"data": config.data.source, "VAE": encoders.vae, "text encoder": encoders.text,
-             "teacher": config.model.teacher}  # fmt: skip
-    stand_ins = [name for name, value in parts.items() if value == "shapes"]
-    if stand_ins:
-        screen.print(
-            f"[dim]shapes: stand-in {', '.join(stand_ins)}; figures compare with each other only[/]", soft_wrap=True
-        )
-    if encoders.weights == "random":
+    from lcm_distill.report.tables import stand_in_notice
+
+    for notice in stand_in_notice(config.stand_ins, "[dim]{}[/]"):
+        screen.print(notice, soft_wrap=True)
+    if config.encoders.weights == "random":
         screen.print(
             "[bold red]RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only[/]",
             soft_wrap=True,
@@ -364,8 +397,8 @@ def _show(reports: Iterator["Progress"]) -> None:
 def _result(config: "Config", folder: "RunFolder", stage: str) -> Any:
     from lcm_distill.stages import status as stages
 
-    if stage == "evaluate":
-        return stages.inspect(config, folder, "FROM metrics")
+    if view := {"evaluate": "metrics", "ablate": "ablation"}.get(stage):
+        return stages.inspect(config, folder, f"FROM {view}")
     return stages.status(config, folder)[stage]
 
 
@@ -375,8 +408,34 @@ def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
     if stage == "evaluate":
         Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
         screen.print(f"pictures side by side: [bold]{folder.grid}[/]")
+        if folder.guidance.with_suffix(".md").is_file():
+            screen.print(f"against the guidance scale: [bold]{folder.guidance}.md[/], [bold]{folder.guidance}.png[/]")
     else:
         _print_status({stage: result})
+
+
+def _print_ablation(folder: "RunFolder", rows: Any) -> None:
+    from lcm_distill.report.ablation import headline_text
+
+    print(folder.ablation.with_suffix(".md").read_text())
+    screen.print(f"chart and rows: [bold]{folder.ablation}.png[/], [bold]{folder.ablation}.parquet[/]")
+    print(headline_text(rows))
+
+
+def _print_ablation_plan(plan: dict[str, Any]) -> None:
+    from lcm_distill.report.tables import plain_table
+
+    rows = [
+        {
+            "step": step["step"],
+            "beside": step["beside"],
+            "changes": "\n".join(step["changes"]),
+            **{f"seed {seed}": f"{done}/{step['of_steps']}" for seed, done in step["trained_steps"].items()},
+        }
+        for step in plan["steps"]
+    ]
+    Console(width=None if sys.stdout.isatty() else 140).print(plain_table(rows))
+    _print_status({"ablate": {name: figure for name, figure in plan.items() if name != "steps"}})
 
 
 def _print_status(result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -38,6 +38,9 @@ class Section(BaseModel):
     """A table of the configuration; unknown keys are refused and values do not change once loaded."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class DataConfig(Section):
@@ -242,6 +245,10 @@ class PhasedConfig(Section):
 class DistillConfig(OptimiserConfig):
     """Training of the few-step student."""
 
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Seed of this training alone: order of samples, noise, noise levels, guidance scales and a guidance embedder that
+    starts at random. Data, held-out captions and the noise that is drawn from stay those of the run's `seed`, which
+    also serves here if this is unset."""
     objective: Literal["tuning", "discrete", "scm", "phased"] = "tuning"
     """What the student is trained to do. Each has a table of its own below; those of the others do nothing."""
     solver: Literal["euler", "heun"] = "heun"
@@ -299,6 +306,8 @@ class EvaluateConfig(Section):
     """Steps of each student that is measured; each needs an entry in `student_sigmas`, but for a phased student's."""
     student_sigmas: dict[PositiveInt, list[PositiveFloat]]
     """Noise levels the student jumps from, falling, by number of steps. A phased student jumps from its edges."""
+    guidance_sweep: list[Annotated[float, Field(ge=1)]] = []
+    """Guidance scales at which every way of drawing is measured as well, into `guidance.parquet`, `.md` and `.png`."""
     features: Literal["shapes"] | None = None
     """Network whose features are compared with those of held-out pictures. Unset: pictures only."""
     batch_size: PositiveInt = Field(default=250, json_schema_extra=NOT_IDENTITY)
@@ -311,6 +320,12 @@ class EvaluateConfig(Section):
         for steps, sigmas in self.student_sigmas.items():
             if len(sigmas) != steps or sorted(sigmas, reverse=True) != sigmas:
                 raise ValueError(f"student_sigmas.{steps} = {sigmas} must be {steps} falling noise levels")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_can_be_measured(self) -> Self:
+        if self.guidance_sweep and self.features is None:
+            raise ValueError(f"guidance_sweep = {self.guidance_sweep} wants a feature network: set features")
         return self
 
 
@@ -378,20 +393,52 @@ class Config(Section):
         """Height and width of the pictures that train and are drawn, in pixels."""
         return self.model.latent_size * self.encoders.downsampling
 
+    @property
+    def distill_seed(self) -> int:
+        """Seed of the student's training."""
+        return self.seed if self.distill.seed is None else self.distill.seed
+
+    @property
+    def stand_ins(self) -> list[str]:
+        """Parts that are those of the embedded default, and so worth nothing but to compare with each other."""
+        parts = {
+            "data": self.data.source,
+            "VAE": self.encoders.vae,
+            "text encoder": self.encoders.text,
+            "teacher": self.model.teacher,
+        }
+        return [name for name, value in parts.items() if value == "shapes"]
+
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""
         identity = {name: _identity(getattr(self, name)) for name in sections}
         return digest({"schema": SCHEMA_VERSION, "seed": self.seed, **identity})
 
-    def differences(self, other: "Config", sections: Iterable[str]) -> list[str]:
-        """`key = value, not other's` for every key of `sections` (or `seed`) that changes results and is not equal."""
+    def deviations(self, other: "Config", sections: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+        """Own value and other's of every key of `sections` (or `seed`) that changes results and is not equal.
+
+        A key that only one of them has, such as the noise levels of a number of steps, is None in the other.
+        """
         ours, theirs = ({name: _identity(getattr(config, name)) for name in sections} for config in (self, other))
         flat, other_flat = dict(_flatten(ours)), dict(_flatten(theirs))
-        return [
-            f"{key} = {flat.get(key)!r}, not {other_flat.get(key)!r}"
+        return {
+            key: (flat.get(key), other_flat.get(key))
             for key in sorted(flat.keys() | other_flat.keys())
             if flat.get(key) != other_flat.get(key)
-        ]
+        }
+
+    def differences(self, other: "Config", sections: Iterable[str]) -> list[str]:
+        """`deviations` in words: `key = value, not other's`."""
+        deviations = self.deviations(other, sections)
+        return [f"{key} = {own!r}, not {others!r}" for key, (own, others) in deviations.items()]
+
+    def changed(self, assignments: Sequence[str], origin: str) -> "Config":
+        """This configuration, changed by `section.key=value` assignments.
+
+        Raises:
+            UserError: a key or a value is wrong; the message begins with `origin`.
+        """
+        return parse(self.to_toml(), origin, assignments)
 
     def to_toml(self) -> str:
         """The resolved configuration; loading it gives an equal one."""
@@ -438,16 +485,34 @@ def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
 
 def parse(text: str, origin: str, assignments: Sequence[str] = ()) -> Config:
     """A configuration from TOML text; `origin` names it in errors."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{origin} is not TOML: {error}") from error
+    values = read_toml(text, origin)
     for assignment in assignments:
         _assign(values, assignment)
+    return validate(Config, values, origin)
+
+
+def read_toml(text: str, origin: str) -> dict[str, Any]:
+    """Tables of TOML text, not validated.
+
+    Raises:
+        UserError: it is not TOML.
+    """
     try:
-        return Config.model_validate(values)
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{origin} is not TOML: {error}") from error
+
+
+def validate(kind: type[AnySection], values: Mapping[str, Any], origin: str) -> AnySection:
+    """A section from its values.
+
+    Raises:
+        UserError: keys or values are wrong; one line names them all.
+    """
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: " + "; ".join(_explain(detail) for detail in error.errors())) from error
+        raise UserError(f"{origin}: " + "; ".join(_explain(kind, detail) for detail in error.errors())) from error
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
@@ -470,10 +535,10 @@ def _toml_value(text: str) -> Any:
         return text  # a bare word is a string, as it is in a shell
 
 
-def _explain(detail: Any) -> str:
+def _explain(kind: type[Section], detail: Any) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"unknown key {key}{_suggestion(detail['loc'])}"
+        return f"unknown key {key}{_suggestion(kind, detail['loc'])}"
     if detail["type"] == "missing":
         return f"{key} is missing"
     value = "" if detail["type"] == "value_error" and isinstance(detail["input"], dict) else f" = {detail['input']!r}"
@@ -481,9 +546,9 @@ def _explain(detail: Any) -> str:
     return named + detail["msg"].removeprefix("Value error, ")
 
 
-def _suggestion(location: Iterable[str | int]) -> str:
+def _suggestion(kind: type[Section], location: Iterable[str | int]) -> str:
     *tables, last = (str(part) for part in location)
-    section: Any = Config
+    section: Any = kind
     for table in tables:
         field = section.model_fields.get(table) if hasattr(section, "model_fields") else None
         section = getattr(field, "annotation", None)

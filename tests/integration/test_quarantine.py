@@ -50,7 +50,7 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     bad = [row for kind, _, _, row in rows if kind == "image"]
     assert np.isnan(latents[bad]).all()
     assert np.isfinite(np.delete(latents, bad, axis=0)).all()
-    drawn = np.concatenate([open_batches(config, run, 8)[step].rows for step in range(9)])
+    drawn = np.concatenate([open_batches(config, run, 8, config.seed)[step].rows for step in range(9)])
     usable = set(usable_samples(config, LocalStorage(run.cache), "train")["row"].to_pylist())
     assert set(drawn) == usable and not usable & set(bad)
 

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -15,14 +16,18 @@ PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pya
 
 
 class RunFolder:
-    """Everything a run makes, below one folder."""
+    """Everything a run makes, below one folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        data_of: a run whose pictures and cache this one uses; its own if none is given.
+    """
+
+    def __init__(self, root: Path, data_of: "RunFolder | None" = None) -> None:
         self.root = root
         self.config = root / "config.toml"
         self.environment = root / "environment.json"
-        self.pictures = root / "pictures"
-        self.cache = root / "cache"
+        self.pictures = data_of.pictures if data_of else root / "pictures"
+        self.cache = data_of.cache if data_of else root / "cache"
         self.pretrain = root / "pretrain"
         self.distill = root / "distill"
         self.evaluate = root / "evaluate"
@@ -30,6 +35,8 @@ class RunFolder:
         self.student = root / "student.safetensors"
         self.metrics = root / "metrics.parquet"
         self.grid = root / "grid.png"
+        self.guidance = root / "guidance"
+        self.ablation = root / "ablation"
         self._settled_by = {
             self.pictures: ("seed", "data"),
             self.cache: ("seed", "data", "encoders", "cache"),
@@ -43,13 +50,18 @@ class RunFolder:
         Raises:
             UserError: settings differ from those of work that is already here; nothing was changed.
         """
-        self._refuse_other_settings(config)
+        self.refuse_other_settings(config)
         self.root.mkdir(parents=True, exist_ok=True)
         remove_orphans(self.root)
         commit_bytes(self.config, config.to_toml().encode())
         commit_bytes(self.environment, json.dumps(environment(), indent=2).encode())
 
-    def _refuse_other_settings(self, config: Config) -> None:
+    def refuse_other_settings(self, config: Config) -> None:
+        """Do nothing if `config` may go on with the work that is already here.
+
+        Raises:
+            UserError: its settings are not those that the work was made with.
+        """
         if not self.config.is_file():
             return
         stored = load_file(self.config)
@@ -87,6 +99,7 @@ def environment() -> dict[str, object]:
     }
 
 
+@cache
 def source_commit() -> str | None:
     """The commit of the source tree this package runs from, with `+` when it has changes; None outside git."""
     here = Path(__file__).parent

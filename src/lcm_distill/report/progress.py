@@ -28,6 +28,8 @@ class Report(Protocol):
 
 
 PLAIN_LINE_SECONDS = 10.0
+BARS = 10
+"""How many stay on the terminal; more than it has lines would hide the newest."""
 
 
 def show_progress(reports: Iterable[Report], console: Console) -> None:
@@ -65,6 +67,8 @@ def _show_bars(reports: Iterable[Report], console: Console) -> None:
             if report.label != label:
                 label, began = report.label, time.monotonic()
                 bar = bars.add_task(label, total=report.total, detail="")
+                if len(bars.task_ids) > BARS:
+                    bars.remove_task(bars.task_ids[0])
             assert bar is not None
             bars.update(
                 bar, completed=report.done, total=report.total, detail=_figures(report, time.monotonic() - began)

@@ -48,3 +48,27 @@ def plain_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     return table
+
+
+def way_title(model: str, sampler: str, steps: int) -> str:
+    """A way of drawing in words; a student's sampler goes without saying."""
+    solver = f" {sampler.capitalize()}" if model == "teacher" else ""
+    return f"{model}, {steps}{solver} step{'s' if steps > 1 else ''}"
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown that also reads as plain text: the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        others = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *others])} |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(headings), f"| {' | '.join(rule)} |", *map(line, rows)])
+
+
+def stand_in_notice(stand_ins: Sequence[str], form: str = "**{}**") -> list[str]:
+    """One sentence where parts are the embedded default's, none where all is real."""
+    sentence = f"shapes: stand-in {', '.join(stand_ins)}; figures compare with each other only"
+    return [form.format(sentence)] if stand_ins else []

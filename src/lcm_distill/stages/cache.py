@@ -210,8 +210,8 @@ def how_to_complete(config: Config, run: RunFolder) -> str:
     return f"run `lcm {'cache pull' if config.cache.location else 'precompute'}` into {run.root} first"
 
 
-def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBatches:
-    """Training batches from the finished cache.
+def open_batches(config: Config, run: RunFolder, batch_size: int, seed: int) -> ShuffledBatches:
+    """Training batches from the finished cache, in the order of a seed.
 
     Raises:
         UserError: there is no cache, or it is not complete.
@@ -227,7 +227,7 @@ def open_batches(config: Config, run: RunFolder, batch_size: int) -> ShuffledBat
     latents = FieldReader(run.cache, latents_field(config, len(catalog.samples)))
     captions = FieldReader(run.cache, stored_text_field(config, cache, catalog))
     rows, caption_rows = samples["row"].to_numpy(), samples["caption_row"].to_numpy()
-    return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, config.seed)
+    return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, seed)
 
 
 def stored_text_field(config: Config, cache: Storage, catalog: Catalog) -> Field:

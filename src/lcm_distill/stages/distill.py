@@ -59,9 +59,9 @@ def prepare(config: Config, run: RunFolder) -> Training:
     device = resolve_device(config.device)
     settings, levels = config.distill, config.diffusion
     objective = build_objective(config)
-    batches = open_batches(config, run, settings.batch_size)
+    batches = open_batches(config, run, settings.batch_size, config.distill_seed)
     teacher = load_teacher(config).to(device)
-    torch.manual_seed(stable_hash(f"student {config.seed}"))  # the guidance embedder starts with random weights
+    torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # the guidance embedder starts with random weights
     student = student_from_teacher(config).to(device)
     averages = objective.uses_target and settings.target_decay > 0
     target = copy.deepcopy(student).requires_grad_(False) if averages else student
@@ -69,7 +69,7 @@ def prepare(config: Config, run: RunFolder) -> Training:
     def loss(step: int) -> Tensor:
         batch = batches[step]
         clean, captions = batch.to(device)
-        noise = normal(config.seed, "distill noise", step, batch.rows, clean.shape[1:]).to(device)
+        noise = normal(config.distill_seed, "distill noise", step, batch.rows, clean.shape[1:]).to(device)
         sigma = draw_sigmas(config, objective.lowest_sigma, step, batch.rows).to(device)
         guidance = draw_guidance(config, step, batch.rows).to(device)
         networks = Networks(
@@ -96,15 +96,15 @@ def draw_sigmas(config: Config, lowest: float, step: int, rows: Any) -> Tensor:
     """Noise levels of a batch, (B,), float32, from `lowest` up."""
     settings, highest = config.distill, config.diffusion.sigma_max
     if settings.levels == "uniform":
-        draws = uniform(config.seed, "distill sigma", step, rows)
+        draws = uniform(config.distill_seed, "distill sigma", step, rows)
         return uniform_sigmas(draws, lowest, highest, config.diffusion.rho)
-    draws = normal(config.seed, "distill sigma", step, rows, ())
+    draws = normal(config.distill_seed, "distill sigma", step, rows, ())
     sigma = lognormal_sigmas(draws, settings.sigma_mean, settings.sigma_std, lowest, highest)
-    pinned = uniform(config.seed, "sigma max", step, rows) < settings.sigma_max_share
+    pinned = uniform(config.distill_seed, "sigma max", step, rows) < settings.sigma_max_share
     return torch.where(pinned, highest, sigma)
 
 
 def draw_guidance(config: Config, step: int, rows: Any) -> Tensor:
     """Guidance scales of a batch, (B,), float32."""
     low, high = config.distill.guidance_range
-    return low + (high - low) * uniform(config.seed, "guidance", step, rows)
+    return low + (high - low) * uniform(config.distill_seed, "guidance", step, rows)

@@ -1,5 +1,6 @@
 """What a stage would do, without doing it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,9 +8,12 @@ import torch
 from lcm_distill.config import Config, OptimiserConfig
 from lcm_distill.data.catalog import SAMPLES_FILE
 from lcm_distill.errors import UserError
+from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import cache
-from lcm_distill.stages.evaluate import samplings
+from lcm_distill.stages.ablate import changes, trials
+from lcm_distill.stages.chain import LAST, Step
+from lcm_distill.stages.drawing import samplings
 from lcm_distill.stages.networks import build_network, teacher_path
 
 
@@ -17,6 +21,36 @@ def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     """Figures of a stage's work: how much, with what, and how much of it is already done."""
     plans = {"precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "evaluate": _evaluate}
     return plans[stage](config, run)
+
+
+def plan_ablation(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) -> dict[str, Any]:
+    """Steps with what each changes, and how far each seed's training has come.
+
+    Raises:
+        UserError: a training that is already here has other settings.
+    """
+    chosen = trials(config, run, steps, seeds)
+    for trial in chosen:
+        trial.run.refuse_other_settings(trial.config)
+    return {
+        "trainings": len(chosen),
+        "done": sum(trial.run.student.is_file() for trial in chosen),
+        "pictures": config.evaluate.images * sum(len(trial.config.evaluate.student_steps) for trial in chosen),
+        "steps": [
+            {
+                "step": step.name,
+                "beside": step.base.name if step.base else LAST,
+                "changes": changes(config, step),
+                "trained_steps": {trial.seed: _trained_steps(trial.run) for trial in chosen if trial.step == step},
+                "of_steps": config.distill.steps,
+            }
+            for step in steps
+        ],
+    }
+
+
+def _trained_steps(run: RunFolder) -> int:
+    return max(Checkpoints(run.distill / "checkpoints", "").steps(), default=0)
 
 
 def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Trainin
     device = resolve_device(config.device)
     torch.manual_seed(stable_hash(f"teacher {config.seed}"))
     model = build_network(config, guidance_embedding=False).to(device)
-    batches = open_batches(config, run, settings.batch_size)
+    batches = open_batches(config, run, settings.batch_size, config.seed)
     seed, levels = config.seed, config.diffusion
 
     def loss(step: int) -> Tensor:

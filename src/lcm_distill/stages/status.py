@@ -22,6 +22,8 @@ VIEWS = {
     "pretrain_events": "pretrain/events/*.parquet",
     "images": "evaluate/*/manifest/*.parquet",
     "metrics": "metrics.parquet",
+    "guidance": "guidance.parquet",
+    "ablation": "ablation.parquet",
 }
 """Views that `inspect` offers, and the files below the run folder that they read."""
 

@@ -1,0 +1,126 @@
+"""The chain of changes from the original recipe to ours: every step trained under several seeds, and measured."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from lcm_distill.config import Config
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Progress
+from lcm_distill.report.ablation import ablation_chart, ablation_text
+from lcm_distill.stages.chain import LAST, SECTIONS, Step
+from lcm_distill.stages.distill import distill
+from lcm_distill.stages.drawing import Drawing, Prompt, draw, held_out_prompts, student_samplings, teacher_samplings
+from lcm_distill.stages.measuring import METRICS, Reference, figures, floor_figure, real_reference
+from lcm_distill.stages.precompute import precompute
+from lcm_distill.stages.write_up import write_up
+
+ABLATION = pa.schema([("step", pa.string()), ("seed", pa.int64()), *METRICS])
+"""`metrics.parquet`'s columns, after the step of the chain and the seed of its training; teacher and real pictures have
+neither."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a step under one seed.
+
+    Attributes:
+        run: a folder of its own, with the pictures and the cache that all share.
+    """
+
+    step: Step
+    seed: int
+    config: Config
+    run: RunFolder
+
+    @property
+    def title(self) -> str:
+        """As progress calls it."""
+        return f"{self.step.name}, seed {self.seed}"
+
+    def drawings(self, prompts: Sequence[Prompt]) -> list[Drawing]:
+        """Its student's pictures; the student must be there."""
+        return [Drawing(self.config, self.run, way, prompts) for way in student_samplings(self.config)]
+
+
+def trials(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) -> list[Trial]:
+    """Every step under the first seed, then every step under the next; the first is the configuration's own."""
+    return [
+        Trial(step, seed, step_config(config, step, seed), RunFolder(run.ablation / step.name / f"seed-{seed}", run))
+        for seed in range(config.distill_seed, config.distill_seed + seeds)
+        for step in steps
+    ]
+
+
+def step_config(config: Config, step: Step, seed: int) -> Config:
+    """The settings of a step: `config`, which is the default's, with what the step has otherwise."""
+    return config.changed([*step.from_default, f"distill.seed={seed}"], f"step {step.name}")
+
+
+def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) -> Iterator[Progress]:
+    """Train and draw what is not done yet; write `ablation.parquet`, `.md` and `.png` of these steps and seeds.
+
+    Opens `run`, once no training below it stands against that.
+
+    Raises:
+        UserError: a training that is already here has other settings, and nothing was changed; or there is no feature
+            network to measure with.
+    """
+    chosen = trials(config, run, steps, seeds)
+    for trial in chosen:
+        trial.run.refuse_other_settings(trial.config)
+    run.open(config)
+    yield from precompute(config, run)
+    prompts = held_out_prompts(config, run)
+    reference = real_reference(config, run, prompts)
+    teachers = [Drawing(config, run, way, prompts) for way in teacher_samplings(config)]
+    yield from draw("draw teacher", teachers)
+    for number, trial in enumerate(chosen, 1):
+        trial.run.open(trial.config)
+        title = f"{trial.title} ({number} of {len(chosen)})"
+        for report in distill(trial.config, trial.run):
+            yield replace(report, label=f"train {title}")
+        yield from draw(f"draw {title}", trial.drawings(prompts))
+    rows = measure(config, reference, chosen, teachers, prompts)
+    chain, branches = ([step.name for step in steps if step.in_chain is wanted] for wanted in (True, False))
+    write_up(
+        run.ablation,
+        pa.Table.from_pylist(rows, schema=ABLATION),
+        ablation_text(rows, {step.name: sentence(config, step) for step in steps}, config.stand_ins),
+        ablation_chart(rows, chain, branches, config.stand_ins),
+    )
+
+
+def measure(
+    config: Config,
+    reference: Reference,
+    chosen: Sequence[Trial],
+    teachers: Sequence[Drawing],
+    prompts: Sequence[Prompt],
+) -> list[dict[str, Any]]:
+    """Rows of `ablation.parquet` for finished drawings, teachers first and real pictures last."""
+    beside = {"step": None, "seed": None}
+    return [
+        *({**beside, **row} for drawing in teachers for row in figures(drawing, reference)),
+        *(
+            {"step": trial.step.name, "seed": trial.seed, **row}
+            for trial in chosen
+            for drawing in trial.drawings(prompts)
+            for row in figures(drawing, reference)
+        ),
+        {**beside, **floor_figure(config, reference), "steps": None, "guidance": None},
+    ]
+
+
+def changes(config: Config, step: Step) -> list[str]:
+    """How a step's settings differ from those of the step it is compared with, the first one's from the default's."""
+    other = step_config(config, step.base, 0) if step.base else config.changed(["distill.seed=0"], LAST)
+    return step_config(config, step, 0).differences(other, SECTIONS)
+
+
+def sentence(config: Config, step: Step) -> str:
+    """What a step changes, and why."""
+    beside = "" if step.in_chain and step.base else f"Beside `{step.base.name if step.base else LAST}`. "
+    return f"{beside}{step.why} ({', '.join(f'`{change}`' for change in changes(config, step))})"
