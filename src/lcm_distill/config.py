@@ -242,6 +242,23 @@ class PhasedConfig(Section):
     """The nearer point of a pair lies at this share of the noisier one's sigma, or at the phase's end."""
 
 
+class MatchingConfig(Section):
+    """Distribution matching beside the objective (DMD, arXiv 2311.18828). It needs captions alone."""
+
+    weight: float = Field(default=0.0, ge=0)
+    """Weight of the term; 0 leaves it out, and the critic with it."""
+    start: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the steps over which the critic learns by itself what the student draws."""
+    critic_rate: PositiveFloat = 1.0
+    """The critic's learning rate in multiples of the student's."""
+    sigmas: list[PositiveFloat] = [80.0, 4.0, 1.5, 0.6]
+    """Noise levels, falling, that the student jumps from in training; a batch takes the first few of them."""
+    sigma_mean: float = -0.2
+    """Mean of ln sigma of the levels at which critic and teacher are compared."""
+    sigma_std: PositiveFloat = 1.4
+    """Standard deviation of that ln sigma."""
+
+
 class DistillConfig(OptimiserConfig):
     """Training of the few-step student."""
 
@@ -284,6 +301,9 @@ class DistillConfig(OptimiserConfig):
     """For `objective = "scm"`."""
     phased: PhasedConfig = PhasedConfig()
     """For `objective = "phased"`."""
+
+    matching: MatchingConfig = MatchingConfig()
+    """Makes few-step drawings as likely as the teacher's own, beside any objective."""
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:

@@ -157,7 +157,8 @@ def test_guidance_moves_away_from_the_null_caption():
 def test_denoising_loss_of_a_zero_network_is_one():
     sigma = lognormal_sigmas(torch.randn(2000, generator=torch.Generator().manual_seed(1)), -0.4, 1.2, 0.002, 80)
     clean, added = SIGMA_DATA * noise(2000, seed=3), noise(2000, seed=4)
-    loss = denoising_loss(zero_network, clean, added, sigma.double(), CAPTIONS, SIGMA_DATA)
+    denoise = edm_denoiser(zero_network, SIGMA_DATA, CAPTIONS)
+    loss = denoising_loss(denoise, clean, added, sigma.double(), SIGMA_DATA)
     assert loss.mean().item() == pytest.approx(1, abs=0.02)
 
 

@@ -56,11 +56,11 @@ def apply_scalings(
     return skip * x + out * output.to(x.dtype)
 
 
-def edm_denoiser(network: Network, sigma_data: float, captions: Tensor) -> Denoiser:
-    """The network as EDM's denoiser D(x; sigma) for the given captions (B, L, C)."""
+def edm_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor | None = None) -> Denoiser:
+    """The network as EDM's denoiser D(x; sigma) for captions (B, L, C), and guidance scales (B,) if it takes them."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return apply_scalings(network, edm_scalings(sigma, sigma_data), x, captions)
+        return apply_scalings(network, edm_scalings(sigma, sigma_data), x, captions, guidance)
 
     return denoise
 

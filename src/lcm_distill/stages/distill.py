@@ -20,6 +20,7 @@ from lcm_distill.pipeline.atomic import commit_bytes, file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.cache import cache_fingerprint, open_batches
+from lcm_distill.stages.matching import Matching
 from lcm_distill.stages.networks import load_teacher, student_from_teacher, teacher_path
 from lcm_distill.stages.objectives import build_objective, phases
 from lcm_distill.stages.training import Training
@@ -63,6 +64,7 @@ def prepare(config: Config, run: RunFolder) -> Training:
     teacher = load_teacher(config).to(device)
     torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # the guidance embedder starts with random weights
     student = student_from_teacher(config).to(device)
+    matching = Matching(config, student, teacher, device) if settings.matching.weight else None
     averages = objective.uses_target and settings.target_decay > 0
     target = copy.deepcopy(student).requires_grad_(False) if averages else student
 
@@ -77,7 +79,8 @@ def prepare(config: Config, run: RunFolder) -> Training:
             target=consistency_function(target, levels.sigma_data, levels.sigma_min, captions, guidance),
             teacher=guided_denoiser(teacher, levels.sigma_data, captions, guidance),
         )
-        return objective(networks, clean, noise, sigma, step / settings.steps).mean()
+        followed = objective(networks, clean, noise, sigma, step / settings.steps).mean()
+        return followed + matching.loss(step, batch.rows, captions, guidance) if matching else followed
 
     return Training(
         label="distill",
@@ -87,6 +90,8 @@ def prepare(config: Config, run: RunFolder) -> Training:
         model=student,
         average=copy.deepcopy(student).requires_grad_(False),
         loss=loss,
+        critic=matching.critic if matching else None,
+        critic_rate=settings.matching.critic_rate,
         after_step=(lambda: update_average(target, student, settings.target_decay)) if averages else lambda: None,
         extra={"target": target} if averages else {},
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from lcm_distill.config import Config, PretrainConfig, digest
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.denoising import denoising_loss
+from lcm_distill.diffusion.preconditioning import edm_denoiser
 from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas
 from lcm_distill.errors import UserError
@@ -48,7 +49,8 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Trainin
         sigma = lognormal_sigmas(draws, settings.sigma_mean, settings.sigma_std, levels.sigma_min, levels.sigma_max)
         kept = uniform(seed, "caption drop", step, batch.rows).to(device) >= settings.caption_drop
         captions = captions * kept[:, None, None]
-        return denoising_loss(model, clean, noise, sigma, captions, levels.sigma_data).mean()
+        denoise = edm_denoiser(model, levels.sigma_data, captions)
+        return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data).mean()
 
     identity = digest([config.fingerprint("model", "diffusion", "pretrain"), cache_fingerprint(config)])
     average = copy.deepcopy(model)

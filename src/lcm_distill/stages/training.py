@@ -43,6 +43,7 @@ class Training:
         model: receives gradients.
         average: power-function average of the model; what is published.
         loss: step -> scalar loss, a function of the step alone.
+        critic: trained by the same loss beside the model, at `critic_rate` times its learning rate.
         after_step: called after each update, for averages of the objective's own.
         extra: further modules that are saved and restored, by name.
     """
@@ -54,15 +55,18 @@ class Training:
     model: nn.Module
     average: nn.Module
     loss: Callable[[int], Tensor]
+    critic: nn.Module | None = None
+    critic_rate: float = 1.0
     after_step: Callable[[], None] = lambda: None
     extra: Mapping[str, nn.Module] | None = None
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.modules = {"model": self.model, "average": self.average, **(self.extra or {})}
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        critic = {"critic": self.critic} if self.critic else {}
+        self.modules = {"model": self.model, "average": self.average, **critic, **(self.extra or {})}
+        groups = [{"params": list(self.model.parameters()), "share": 1.0}]
+        groups += [{"params": list(module.parameters()), "share": self.critic_rate} for module in critic.values()]
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.fingerprint)
         self._events: list[dict[str, float]] = []
 
@@ -87,7 +91,7 @@ class Training:
         began = time.perf_counter()
         rate = learning_rate(self.settings, step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         loss = self.loss(step)
         if not bool(torch.isfinite(loss)):
             raise DataError(
@@ -96,14 +100,16 @@ class Training:
             )
         self.optimiser.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        norms = [
+            nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm) for group in self.optimiser.param_groups
+        ]
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
         return {
             "step": step,
             "loss": loss.item(),
-            "gradient_norm": norm.item(),
+            "gradient_norm": norms[0].item(),
             "learning_rate": rate,
             "seconds": time.perf_counter() - began,
         }

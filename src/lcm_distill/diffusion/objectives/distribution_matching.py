@@ -1,0 +1,50 @@
+"""Distribution matching: what the student draws shall be as likely to its teacher as what it learnt from.
+
+The other objectives follow the teacher's trajectories one by one, and a student can be no better than they. This term
+compares distributions: a critic learns to denoise what the student draws, and where critic and teacher disagree, the
+student's drawings move to where the teacher finds them likelier (Distribution Matching Distillation,
+arXiv 2311.18828). Captions are all it needs; there are no clean samples in it.
+"""
+
+import torch
+from torch import Tensor
+
+from lcm_distill.diffusion.preconditioning import Denoiser
+
+
+def matching_loss(teacher: Denoiser, critic: Denoiser, drawn: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """A loss whose gradient in `drawn` is that of KL(student || teacher) at a noise level, normalised.
+
+    The scores' difference (arXiv 2311.18828, eq. 7) is that of the denoisers over sigma squared; each sample's is
+    divided by how far its drawing lies from what the teacher makes of it (eq. 8), so that all levels weigh alike.
+
+    Args:
+        teacher, critic: denoisers of the teacher's and of the student's distribution; called without gradient.
+        drawn: (B, C, H, W), the student's drawings, with gradient.
+        noise: (B, C, H, W), standard normal. sigma: (B,), positive.
+
+    Returns:
+        (B,): half the mean square of the step that a drawing is told to take.
+    """
+    with torch.no_grad():
+        noisy = drawn + sigma.view(-1, 1, 1, 1) * noise
+        likelier = teacher(noisy, sigma)
+        distance = (drawn - likelier).abs().mean(dim=(1, 2, 3), keepdim=True)
+        goal = drawn - (critic(noisy, sigma) - likelier) / distance.clamp(min=torch.finfo(drawn.dtype).tiny)
+    return (drawn - goal).square().mean(dim=(1, 2, 3)) / 2
+
+
+def last_alone(jump: Denoiser, calls: int) -> Denoiser:
+    """`jump`, which receives a gradient in the last of so many calls alone (backward simulation of arXiv 2405.14867).
+
+    A sampler that is given it draws as it does for a user, and training needs the memory of one step.
+    """
+    left = calls
+
+    def counted(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal left
+        left -= 1
+        with torch.set_grad_enabled(left == 0):
+            return jump(x, sigma)
+
+    return counted

@@ -1,0 +1,73 @@
+"""The distribution-matching term of a training: the critic, and what a step adds to the loss."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcm_distill.config import Config
+from lcm_distill.diffusion.denoising import denoising_loss
+from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.objectives.distribution_matching import last_alone, matching_loss
+from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
+from lcm_distill.diffusion.randomness import normal, uniform
+from lcm_distill.diffusion.samplers import sample_consistency
+from lcm_distill.diffusion.schedule import lognormal_sigmas
+from lcm_distill.models import MicroDiT
+from lcm_distill.stages.networks import student_from_teacher
+
+
+class Matching:
+    """Draws as the student would, and tells student and critic what to make of it.
+
+    Attributes:
+        critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for; it starts as the
+            teacher.
+    """
+
+    def __init__(self, config: Config, student: MicroDiT, teacher: MicroDiT, device: torch.device) -> None:
+        self.config, self.student, self.teacher, self.device = config, student, teacher, device
+        self.settings, self.seed = config.distill.matching, config.distill_seed
+        self.critic = student_from_teacher(config).to(device)
+
+    def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
+        """The critic's loss and, once its share of the training is over, the student's; a scalar.
+
+        Args:
+            rows: (B,), samples' rows, which address their randomness. captions: (B, L, C). guidance: (B,).
+        """
+        sigma_data = self.config.diffusion.sigma_data
+        drawn = self._draw(step, rows, captions, guidance)
+        critic = edm_denoiser(self.critic, sigma_data, captions, guidance)
+        learnt = denoising_loss(critic, drawn.detach(), *self._disturbance("critic", step, rows), sigma_data).mean()
+        if step < self.settings.start * self.config.distill.steps:
+            return learnt
+        teacher = guided_denoiser(self.teacher, sigma_data, captions, guidance)
+        matched = matching_loss(teacher, critic, drawn, *self._disturbance("matching", step, rows))
+        return learnt + self.settings.weight * matched.mean()
+
+    def _draw(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
+        """Samples after the first 1, 2 ... jumps of the chain, (B, C, h, w), with gradient through the last jump."""
+        levels = self.config.diffusion
+        chain = torch.tensor(self.settings.sigmas, dtype=torch.float64)
+        jumps = 1 + int(len(chain) * uniform(self.seed, "matching jumps", step, [0]))
+        jump = consistency_function(self.student, levels.sigma_data, levels.sigma_min, captions, guidance)
+
+        def fresh(number: int) -> Tensor:
+            return self._noise(f"matching jump {number}", step, rows)
+
+        return sample_consistency(last_alone(jump, jumps), fresh(0), chain[:jumps], levels.sigma_min, fresh)
+
+    def _disturbance(self, stream: str, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Noise (B, C, h, w) and levels (B,) to compare at."""
+        levels = self.config.diffusion
+        draws = normal(self.seed, f"{stream} sigma", step, rows, ()).to(self.device)
+        sigma = lognormal_sigmas(
+            draws, self.settings.sigma_mean, self.settings.sigma_std, levels.sigma_min, levels.sigma_max
+        )
+        return self._noise(f"{stream} noise", step, rows), sigma
+
+    def _noise(self, stream: str, step: int, rows: np.ndarray) -> Tensor:
+        """Standard normal (B, C, h, w)."""
+        model = self.config.model
+        shape = (model.in_channels, model.latent_size, model.latent_size)
+        return normal(self.seed, stream, step, rows, shape).to(self.device)

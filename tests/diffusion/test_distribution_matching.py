@@ -1,0 +1,117 @@
+"""Distribution matching on Gaussian data, where the exact critic of every student is known."""
+
+import pytest
+import torch
+from torch import nn
+
+from lcm_distill.diffusion.denoising import denoising_loss
+from lcm_distill.diffusion.objectives.distribution_matching import last_alone, matching_loss
+from lcm_distill.diffusion.preconditioning import edm_denoiser
+from lcm_distill.diffusion.samplers import sample_consistency
+from lcm_distill.diffusion.schedule import lognormal_sigmas
+from tests.diffusion.gaussian import (
+    CAPTIONS,
+    SIGMA_DATA,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    Linear,
+    column,
+    exact_denoiser,
+    exact_jump,
+    noise,
+)
+
+SIGMA = torch.tensor([0.1, 0.5, 2.0, 10.0], dtype=torch.float64)
+
+
+def denoiser_of(std: float):
+    """The exact denoiser of N(0, std^2)."""
+    return lambda x, sigma: x * (std**2 / (std**2 + column(sigma, x) ** 2))
+
+
+def pull(std: float) -> torch.Tensor:
+    """The loss's derivative in a factor on drawings from N(0, std^2), by level; the critic is exact."""
+    factor = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    drawn = column(factor, noise(4)) * std * noise(4)
+    matching_loss(exact_denoiser, denoiser_of(std), drawn, noise(4, seed=1), SIGMA).sum().backward()
+    assert factor.grad is not None
+    return factor.grad
+
+
+def test_drawings_of_the_teachers_distribution_are_left_alone():
+    assert pull(SIGMA_DATA).abs().max() < 1e-12
+
+
+def test_too_wide_drawings_are_pulled_in_and_too_narrow_ones_spread():
+    assert (pull(1.2 * SIGMA_DATA) > 1e-3).all()
+    assert (pull(0.8 * SIGMA_DATA) < -1e-3).all()
+
+
+def test_gradient_is_the_normalised_difference():
+    drawn, added, critic = noise(4).requires_grad_(), noise(4, seed=1), denoiser_of(1.5)
+    matching_loss(exact_denoiser, critic, drawn, added, SIGMA).sum().backward()
+    noisy = drawn.detach() + column(SIGMA, added) * added
+    likelier = exact_denoiser(noisy, SIGMA)
+    size = (drawn.detach() - likelier).abs().mean(dim=(1, 2, 3), keepdim=True)
+    expected = (critic(noisy, SIGMA) - likelier) / size / drawn[0].numel()
+    assert drawn.grad is not None and torch.allclose(drawn.grad, expected, rtol=1e-9)
+
+
+def test_neither_teacher_nor_critic_receives_a_gradient():
+    teacher, critic, drawn = Linear(0.1), Linear(0.2), noise(4).requires_grad_()
+    captions = torch.ones(4, 3, 4, dtype=torch.float64)
+    asked = [edm_denoiser(network, SIGMA_DATA, captions) for network in (teacher, critic)]
+    matching_loss(asked[0], asked[1], drawn, noise(4, seed=1), SIGMA).sum().backward()
+    assert teacher.gain.grad is None and critic.gain.grad is None and drawn.grad is not None
+
+
+class Scale(nn.Module):
+    """A student that draws N(0, factor^2), and a critic that has its exact denoiser at the same factor."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
+
+    def forward(self, latents, c_noise, captions, guidance=None):
+        sigma, total = (4 * c_noise).exp(), self.factor**2 + (4 * c_noise).exp() ** 2
+        x = latents * column((sigma**2 + SIGMA_DATA**2).sqrt(), latents)
+        skip = SIGMA_DATA**2 / (sigma**2 + SIGMA_DATA**2)
+        out = sigma * SIGMA_DATA / (sigma**2 + SIGMA_DATA**2).sqrt()
+        return (column(self.factor**2 / total - skip, x) * x) / column(out, x)
+
+
+def test_student_and_critic_train_to_the_teachers_distribution():
+    student, critic = Scale(0.5), Scale(SIGMA_DATA)
+    groups = [{"params": student.parameters(), "share": 1}, {"params": critic.parameters(), "share": 5}]
+    optimiser = torch.optim.Adam(groups, lr=0.0)
+    for step in range(600):
+        draws = [torch.randn(64, generator=torch.Generator().manual_seed(2 * step + n), dtype=torch.float64)
+                 for n in range(2)]  # fmt: skip
+        sigma = [lognormal_sigmas(draw, -0.2, 1.4, SIGMA_MIN, SIGMA_MAX) for draw in draws]
+        drawn = student.factor * noise(64, seed=3 * step)
+        judge = edm_denoiser(critic, SIGMA_DATA, CAPTIONS)
+        learnt = denoising_loss(judge, drawn.detach(), noise(64, seed=3 * step + 1), sigma[0], SIGMA_DATA)
+        matched = matching_loss(exact_denoiser, judge, drawn, noise(64, seed=3 * step + 2), sigma[1])
+        for group in optimiser.param_groups:
+            group["lr"] = 0.01 * (1 - step / 600) * group["share"]
+        optimiser.zero_grad()
+        (learnt + matched).mean().backward()
+        optimiser.step()
+    assert student.factor.item() == pytest.approx(SIGMA_DATA, rel=0.02)
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_gradient_flows_through_the_last_jump_alone(calls):
+    factor = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    seen = []
+
+    def jump(x, sigma):
+        seen.append(torch.is_grad_enabled())
+        return factor * exact_jump(x, sigma)
+
+    sigmas = torch.tensor([80.0, 4.0, 1.5], dtype=torch.float64)[:calls]
+    drawn = sample_consistency(last_alone(jump, calls), noise(2), sigmas, SIGMA_MIN, lambda step: noise(2, seed=step))
+    whole = sample_consistency(exact_jump, noise(2), sigmas, SIGMA_MIN, lambda step: noise(2, seed=step))
+    assert torch.equal(drawn.detach(), whole) and seen == [False] * (calls - 1) + [True]
+    (gradient,) = torch.autograd.grad(drawn.sum(), factor)
+    assert gradient.item() == pytest.approx(whole.sum().item())
