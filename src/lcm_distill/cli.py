@@ -75,6 +75,19 @@ def distill(
 
 
 @app.command()
+def schedule(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Search for the noise levels that a student jumps from, and store them with it."""
+    _work(["schedule"], _Choice(preset, config, set, run), json, dry_run)
+
+
+@app.command()
 def evaluate(
     preset: Preset = None,
     config: File = None,
@@ -278,6 +291,15 @@ def main() -> None:
     app()
 
 
+RESULTS = {
+    "schedule": "SELECT steps, arg_min(sigmas, distance) AS sigmas, min(distance) AS distance, count(*) AS trials "
+    "FROM schedule GROUP BY steps ORDER BY steps",
+    "evaluate": "FROM metrics",
+    "ablate": "FROM ablation",
+}
+"""What a stage's result is, by query; that of others is in `lcm status`."""
+
+
 class _Choice:
     """Which configuration and run folder the options name."""
 
@@ -397,15 +419,17 @@ def _show(reports: Iterator["Progress"]) -> None:
 def _result(config: "Config", folder: "RunFolder", stage: str) -> Any:
     from lcm_distill.stages import status as stages
 
-    if view := {"evaluate": "metrics", "ablate": "ablation"}.get(stage):
-        return stages.inspect(config, folder, f"FROM {view}")
+    if query := RESULTS.get(stage):
+        return stages.inspect(config, folder, query)
     return stages.status(config, folder)[stage]
 
 
 def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
-    from lcm_distill.report.tables import metrics_table
+    from lcm_distill.report.tables import metrics_table, plain_table
 
-    if stage == "evaluate":
+    if stage == "schedule":
+        Console(width=None if sys.stdout.isatty() else 140).print(plain_table(result, "noise levels"))
+    elif stage == "evaluate":
         Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
         screen.print(f"pictures side by side: [bold]{folder.grid}[/]")
         if folder.guidance.with_suffix(".md").is_file():

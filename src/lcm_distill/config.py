@@ -313,6 +313,15 @@ class DistillConfig(OptimiserConfig):
         return self
 
 
+class ScheduleConfig(Section):
+    """The search for the noise levels that a student jumps from."""
+
+    steps: list[PositiveInt] = [1, 2, 3, 4, 5, 8]
+    """Numbers of steps that get levels of their own."""
+    samples: PositiveInt = 1_000
+    """Drawings of training captions to a trial."""
+
+
 class EvaluateConfig(Section):
     """Which pictures are generated and measured."""
 
@@ -365,6 +374,7 @@ class Config(Section):
     diffusion: DiffusionConfig = DiffusionConfig()
     pretrain: PretrainConfig | None = None
     distill: DistillConfig
+    schedule: ScheduleConfig = ScheduleConfig()
     evaluate: EvaluateConfig
 
     @model_validator(mode="after")

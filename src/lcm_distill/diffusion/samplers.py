@@ -45,9 +45,18 @@ def sample_consistency(
     levels = sigmas.to(noise.device)
     x = jump(noise * levels[0].to(noise.dtype), levels[:1])
     for step in range(1, len(levels)):
-        added = (levels[step] ** 2 - sigma_min**2).sqrt().to(noise.dtype)
-        x = jump(x + added * fresh_noise(step), levels[step : step + 1])
+        x = jump_again(jump, x, levels[step : step + 1], sigma_min, fresh_noise(step))
     return x
+
+
+def jump_again(jump: Denoiser, x: Tensor, sigma: Tensor, sigma_min: float, noise: Tensor) -> Tensor:
+    """One more step of the multistep consistency sampler: noise x, which lies at sigma_min, up to `sigma`, and jump.
+
+    Args:
+        x, noise: (B, C, H, W); noise is standard normal. sigma: (1,), above sigma_min.
+    """
+    added = (sigma**2 - sigma_min**2).sqrt().view(-1, 1, 1, 1).to(x.dtype)
+    return jump(x + added * noise, sigma)
 
 
 def sample_phased(jump: Denoiser, noise: Tensor, sigmas: Tensor, sigma_min: float) -> Tensor:

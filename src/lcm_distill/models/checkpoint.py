@@ -70,6 +70,13 @@ def serialise(model: torch.nn.Module, description: Mapping[str, Any]) -> bytes:
     return save(tensors, {METADATA: json.dumps(description)})
 
 
+def redescribe(path: Path, description: Mapping[str, Any]) -> bytes:
+    """The weights of a `.safetensors` file under another description."""
+    from safetensors.torch import save
+
+    return save(read_tensors(path), {METADATA: json.dumps(description)})
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """What `serialise` was told of a checkpoint; nothing for a file of another origin.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from lcm_distill.config import Config
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.objectives.distribution_matching import last_alone, matching_loss
+from lcm_distill.diffusion.objectives.distribution_matching import corrected, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
 from lcm_distill.diffusion.randomness import normal, uniform
 from lcm_distill.diffusion.samplers import sample_consistency
@@ -37,11 +37,15 @@ class Matching:
         """
         sigma_data = self.config.diffusion.sigma_data
         drawn = self._draw(step, rows, captions, guidance)
-        critic = edm_denoiser(self.critic, sigma_data, captions, guidance)
+        teacher = guided_denoiser(self.teacher, sigma_data, captions, guidance)
+        critic = corrected(
+            teacher,
+            edm_denoiser(self.teacher, sigma_data, captions),
+            edm_denoiser(self.critic, sigma_data, captions, guidance),
+        )
         learnt = denoising_loss(critic, drawn.detach(), *self._disturbance("critic", step, rows), sigma_data).mean()
         if step < self.settings.start * self.config.distill.steps:
             return learnt
-        teacher = guided_denoiser(self.teacher, sigma_data, captions, guidance)
         matched = matching_loss(teacher, critic, drawn, *self._disturbance("matching", step, rows))
         return learnt + self.settings.weight * matched.mean()
 

@@ -19,7 +19,10 @@ from lcm_distill.stages.networks import build_network, teacher_path
 
 def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
     """Figures of a stage's work: how much, with what, and how much of it is already done."""
-    plans = {"precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "evaluate": _evaluate}
+    plans = {
+        "precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "schedule": _schedule,
+        "evaluate": _evaluate,
+    }  # fmt: skip
     return plans[stage](config, run)
 
 
@@ -86,6 +89,15 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
         "teacher_forwards_per_sample": 2
         if config.distill.objective == "scm" or config.distill.solver == "euler"
         else 4,
+    }
+
+
+def _schedule(config: Config, run: RunFolder) -> dict[str, Any]:
+    return {
+        "numbers_of_steps": config.schedule.steps,
+        "samples_a_trial": config.schedule.samples,
+        "guidance": config.evaluate.guidance,
+        "student_present": run.student.is_file(),
     }
 
 

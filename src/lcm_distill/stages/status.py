@@ -23,6 +23,7 @@ VIEWS = {
     "images": "evaluate/*/manifest/*.parquet",
     "metrics": "metrics.parquet",
     "guidance": "guidance.parquet",
+    "schedule": "schedule/manifest/*.parquet",
     "ablation": "ablation.parquet",
 }
 """Views that `inspect` offers, and the files below the run folder that they read."""

@@ -34,6 +34,21 @@ def matching_loss(teacher: Denoiser, critic: Denoiser, drawn: Tensor, noise: Ten
     return (drawn - goal).square().mean(dim=(1, 2, 3)) / 2
 
 
+def corrected(prior: Denoiser, start: Denoiser, learning: Denoiser) -> Denoiser:
+    """`prior`, moved by how far `learning` has come from its `start`: `prior` itself as long as the two are equal.
+
+    A critic in this form knows from its first step what a student draws that is still its guided teacher, though the
+    network that learns begins as the teacher without guidance. Only `learning` receives a gradient.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.no_grad():
+            moved = prior(x, sigma) - start(x, sigma)
+        return learning(x, sigma) + moved
+
+    return denoise
+
+
 def last_alone(jump: Denoiser, calls: int) -> Denoiser:
     """`jump`, which receives a gradient in the last of so many calls alone (backward simulation of arXiv 2405.14867).
 

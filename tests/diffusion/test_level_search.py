@@ -1,0 +1,62 @@
+"""The search for noise levels, on distances whose minimum is known."""
+
+import math
+
+import pytest
+
+from lcm_distill.diffusion.level_search import Levels, geometric_levels, search_levels
+
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+
+
+def found(distance, steps: int, sigma_max: float = SIGMA_MAX) -> tuple[Levels, list[Levels]]:
+    """The levels of least distance, and all that were tried."""
+    trials = list(search_levels(distance, steps, SIGMA_MIN, sigma_max))
+    return min(trials, key=lambda trial: trial.distance).levels, [trial.levels for trial in trials]
+
+
+def away_from(*wanted: float):
+    """Squared distance in ln sigma of the second and the last level from what is wanted."""
+    return lambda levels: sum(
+        math.log(level / want) ** 2 for level, want in zip((levels[1], levels[-1]), wanted, strict=True)
+    )
+
+
+def test_levels_fall_geometrically():
+    assert geometric_levels(1, 80.0, ()) == (80.0,)
+    assert geometric_levels(2, 80.0, (2.0,)) == (80.0, 2.0)
+    assert geometric_levels(5, 80.0, (8.0, 1.0)) == (80.0, 8.0, 4.0, 2.0, 1.0)
+
+
+def test_one_step_has_nothing_to_search():
+    assert found(lambda levels: 1.0, 1) == ((80.0,), [(80.0,)])
+
+
+@pytest.mark.parametrize("wanted", [0.0312, 0.5, 1.41, 16.0])
+def test_two_steps(wanted):
+    best, tried = found(lambda levels: math.log(levels[1] / wanted) ** 2, 2)
+    assert best == (80.0, wanted) and len(set(tried)) == len(tried)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 8])
+@pytest.mark.parametrize("wanted", [(16.0, 0.25), (1.0, 0.0625), (5.66, 2.0), (32.0, 11.3)])
+def test_more_steps(steps, wanted):
+    best, tried = found(away_from(*wanted), steps)
+    assert (best[1], best[-1]) == wanted and len(best) == steps
+    assert len(set(tried)) == len(tried)
+
+
+def test_coupled_ends_are_moved_together():
+    # A valley along the diagonal: neither end alone improves on it by a factor of 2.
+    def valley(levels: Levels) -> float:
+        first, last = math.log2(levels[1]), math.log2(levels[-1])
+        return 100 * (first - last - 3) ** 2 + (first + last - 7) ** 2
+
+    assert found(valley, 4)[0] == (80.0, 32.0, 11.3, 4.0)
+
+
+def test_levels_stay_between_the_ends():
+    best, tried = found(lambda levels: -levels[1], 3, sigma_max=10.0)
+    assert all(10.0 > levels[1] > levels[2] > SIGMA_MIN for levels in tried) and best[1] == 8.0
+    best, tried = found(lambda levels: levels[1], 2)
+    assert all(levels[1] > SIGMA_MIN for levels in tried) and best[1] < 1.5 * SIGMA_MIN
