@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -181,16 +182,44 @@ class OptimiserConfig(Section):
     checkpoint_every: PositiveInt = Field(default=50, json_schema_extra=NOT_IDENTITY)
     """Steps between checkpoints; an interrupted run repeats fewer than this many."""
 
+    def decayed(self, left: float) -> float:
+        """Factor of the learning rate when a share `left` of the decay lies ahead, falling from 1 to 0."""
+        return left
+
 
 class PretrainConfig(OptimiserConfig):
     """Training of a teacher by denoising."""
 
+    start: str | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    """Checkpoint of an earlier stage to go on from, of any resolution; its hash is part of the training's identity.
+    Unset: fresh weights."""
+    caches: dict[str, PositiveFloat] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    """Folders of other runs whose caches are mixed in, each with its share of the samples; this run's own cache has the
+    rest. What is in them and the shares are part of the training's identity."""
+    mask_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the patches that each step leaves out after the patch mixer (arXiv 2407.15811). Networks draw better
+    after some steps with 0 at the end."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls over the last `decay_fraction` of the steps."""
+    decay_to: float = Field(default=0.0, ge=0, le=1)
+    """Share of the learning rate that is left at the end."""
     sigma_mean: float
     """Mean of ln sigma."""
     sigma_std: PositiveFloat
     """Standard deviation of ln sigma."""
     caption_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples trained on the null caption, which guidance needs."""
+
+    @model_validator(mode="after")
+    def _shares_leave_some(self) -> Self:
+        if sum(self.caches.values()) >= 1:
+            raise ValueError(f"caches = {self.caches}: shares must sum to less than 1, the rest is this run's own cache")
+        return self
+
+    def decayed(self, left: float) -> float:
+        """See `OptimiserConfig`."""
+        shape = (1 - math.cos(math.pi * left)) / 2 if self.decay == "cosine" else left
+        return self.decay_to + (1 - self.decay_to) * shape
 
 
 class DiscreteConfig(Section):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcm_distill.data.loader import ShuffledBatches
+from lcm_distill.data.loader import MixedBatches, ShuffledBatches
 
 
 class Rows:
@@ -58,3 +58,37 @@ def test_error_of_the_batch_read_ahead_comes_when_that_batch_is_asked_for():
         broken[step]
     with pytest.raises(ValueError, match="row 0"):
         broken[bad]
+
+
+def mixed(batch_size=4) -> MixedBatches:
+    """Ten samples with half of the share, and two caches of three with a third of the rest and what is left."""
+    small = [ShuffledBatches(Rows(), Rows(), np.arange(3), np.arange(3) + 9, batch_size=1, seed=0) for _ in range(2)]
+    return MixedBatches([batches(), *small], [1 / 2, 1 / 6, 1 / 3], batch_size)
+
+
+def test_shares_hold_at_every_moment_whatever_the_batch():
+    counts = np.array([mixed().taken(samples) for samples in range(2000)])
+    assert (counts.sum(axis=1) == np.arange(2000)).all()
+    assert (np.diff(counts, axis=0) >= 0).all()
+    assert np.abs(counts - np.arange(2000)[:, None] * [1 / 2, 1 / 6, 1 / 3]).max() < 2
+    in_fours = np.concatenate([mixed(4)[step].rows for step in range(9)])
+    in_nines = np.concatenate([mixed(9)[step].rows for step in range(4)])
+    assert sorted(in_fours) == sorted(in_nines)
+
+
+def test_caches_have_addresses_and_epochs_of_their_own():
+    batch = mixed(60)[0]
+    own, second, third = (batch.rows[(batch.rows >= low) & (batch.rows < low + size)] for low, size in
+                          ((0, 19), (19, 3), (22, 3)))  # fmt: skip
+    assert (len(own), len(second), len(third)) == (30, 10, 20)
+    assert sorted(own[:10]) == sorted(own[10:20]) == list(range(0, 20, 2))
+    assert sorted(second[:3]) == sorted(second[3:6]) == [19, 20, 21]
+    np.testing.assert_array_equal(batch.latents[:30, 0], own)
+    np.testing.assert_array_equal(batch.latents[40:, 0], third - 22)
+    np.testing.assert_array_equal(batch.captions[40:, 0], third - 22 + 9)
+
+
+def test_any_mixed_step_can_be_asked_first():
+    in_order = [mixed()[step].rows.tolist() for step in range(6)]
+    fresh = mixed()
+    assert [fresh[step].rows.tolist() for step in (5, 0, 3)] == [in_order[5], in_order[0], in_order[3]]

@@ -51,7 +51,9 @@ class Linear(nn.Module):
         self.gain = nn.Parameter(torch.tensor(gain, dtype=torch.float64))
 
     def forward(self, latents, c_noise, captions, guidance=None):
-        return self.gain * latents + captions.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+        said = torch.zeros(len(latents), dtype=latents.dtype)
+        said[: len(captions)] = captions.mean(dim=(1, 2))
+        return self.gain * latents + said.view(-1, 1, 1, 1)
 
 
 class ScaleByLevel(nn.Module):

@@ -9,15 +9,16 @@ from lcm_distill.diffusion.preconditioning import Denoiser, Network, edm_denoise
 def guided_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor) -> Denoiser:
     """EDM's denoiser moved away from the null caption by `guidance`; both branches go through in one call.
 
-    The null caption is all zeros. At guidance 1 the result is the conditional denoiser itself, and when every
-    sample asks for 1 the null branch is not computed.
+    Samples beyond those that captions are given for have the null caption: the network computes it once for all. At
+    guidance 1 the result is the conditional denoiser itself, and when every sample asks for 1 the null branch is not
+    computed.
 
     Args:
         captions: (B, L, C). guidance: (B,), 1 or more.
     """
     if bool((guidance == 1).all()):
         return edm_denoiser(network, sigma_data, captions)
-    both = edm_denoiser(network, sigma_data, torch.cat([captions, torch.zeros_like(captions)]))
+    both = edm_denoiser(network, sigma_data, captions)
     strength = guidance.view(-1, 1, 1, 1)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 class Network(Protocol):
-    """What the raw network F takes; MicroDiT is one."""
+    """What the raw network F takes; MicroDiT is one.
+
+    Captions (N, L, C) are those of the first N samples; any that follow have the null caption.
+    """
 
     def __call__(
         self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None

@@ -14,11 +14,15 @@ from lcm_distill.models.microdit import MicroDiT
 GUIDANCE_PREFIX = "cfg_embedder."
 
 
-def load_checkpoint(model: MicroDiT, path: str | Path) -> None:
+def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = False) -> None:
     """Load `.safetensors` or `.pt` weights into `model`, strictly, casting to the model's dtype.
 
     A teacher's checkpoint has no guidance embedder. Loaded into a student, the student keeps its own, which
     starts at zero, so that it equals the teacher.
+
+    Args:
+        own_positions: keep the model's position embedding, which is computed, so that a network may go on at another
+            resolution.
 
     Raises:
         UserError: the file is absent or unreadable, or keys are missing, unexpected or of another shape; the
@@ -26,6 +30,8 @@ def load_checkpoint(model: MicroDiT, path: str | Path) -> None:
     """
     path = Path(path)
     tensors = read_tensors(path)
+    if own_positions:
+        tensors |= {"pos_embed": model.pos_embed}
     wanted = model.state_dict()
     if not any(name.startswith(GUIDANCE_PREFIX) for name in tensors):
         wanted = {k: v for k, v in wanted.items() if not k.startswith(GUIDANCE_PREFIX)}

@@ -68,6 +68,11 @@ class CrossAttention(nn.Module):
         key, value = self.kv_linear(captions).chunk(2, dim=-1)
         return self.proj(attend(self.q_linear(x), key, value, self.heads))
 
+    def answer(self, token: Tensor) -> Tensor:
+        """What attention to this token alone gives whoever asks: (1, 1, dim) -> (1, 1, dim)."""
+        _, value = self.kv_linear(token).chunk(2, dim=-1)
+        return self.proj(value)
+
     def initialise(self, out_std: float) -> None:
         nn.init.trunc_normal_(self.q_linear.weight, std=0.02)
         nn.init.trunc_normal_(self.kv_linear.weight, std=0.02)

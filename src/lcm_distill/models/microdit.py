@@ -72,17 +72,27 @@ class MicroDiT(nn.Module):
         self.final_layer = FinalLayer(dim, self.patch_size**2 * in_channels)
         self._initialise()
 
-    def forward(self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        c_noise: Tensor,
+        captions: Tensor,
+        guidance: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         """The raw network F of EDM (arXiv 2206.00364, table 1); preconditioning is the caller's.
 
         Args:
             latents: (B, C, H, W), already scaled by c_in.
             c_noise: (B,) or (1,), ln(sigma) / 4.
-            captions: (B, L, caption_channels), or (B, 1, L, caption_channels) as published caches have it.
+            captions: (N, L, caption_channels), or (N, 1, L, caption_channels) as published caches have it, of the
+                first N samples; any that follow have the null caption.
             guidance: (B,) or (1,) guidance scales, for a network with a guidance embedder; None adds nothing.
+            kept: (B, K), patches that go on after the patch mixer, by number in rows of the grid (deferred masking,
+                arXiv 2407.15811); None keeps all.
 
         Returns:
-            (B, C, H, W).
+            (B, C, H, W); `mask_token`, which is zero, in the patches that were not kept.
 
         Raises:
             ValueError: guidance was given to a network without a guidance embedder.
@@ -90,19 +100,37 @@ class MicroDiT(nn.Module):
         batch = latents.shape[0]
         tokens = self.x_embedder(latents) + self.pos_embed
         captions = captions.squeeze(1) if captions.dim() == 4 else captions
-        captions = self.y_emb_preprocess(self.y_embedder(captions))
+        said, pooled = self._embed_captions(captions)
+        null = None
+        if unsaid := batch - len(captions):
+            # All tokens of the null caption are zero, so they are equal and stay equal through the layers: attention
+            # over them gives the value of any one of them, whatever is asked. One token stands for all of them.
+            null, null_pooled = self._embed_captions(captions.new_zeros(1, 1, captions.shape[-1]))
+            pooled = torch.cat([pooled, null_pooled.expand(unsaid, -1)])
         condition = self.t_embedder(c_noise.expand(batch))
-        condition = condition + self.pooled_y_emb_process(captions.mean(dim=1))
+        condition = condition + pooled
         if guidance is not None:
             condition = condition + self._embed_guidance(guidance.expand(batch))
         tokens = self.patch_mixer_map_xin(tokens)
-        mixer_captions = self.patch_mixer_map_y(captions)
+        mixer_said = self.patch_mixer_map_y(said)
+        mixer_null = None if null is None else self.patch_mixer_map_y(null)
         for block in self.patch_mixer:
-            tokens = block(tokens, mixer_captions, condition)
+            tokens = block(tokens, mixer_said, condition, mixer_null)
+        if kept is not None:
+            tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
         tokens = self.patch_mixer_map_xout(tokens)
         for block in self.blocks:
-            tokens = block(tokens, captions, condition)
-        return self._unpatchify(self.final_layer(tokens, condition))
+            tokens = block(tokens, said, condition, null)
+        patches = self.final_layer(tokens, condition)
+        if kept is not None:
+            masked = self.mask_token.to(patches.dtype).expand(batch, self.pos_embed.shape[1], -1)
+            patches = masked.scatter(1, kept[:, :, None].expand_as(patches), patches)
+        return self._unpatchify(patches)
+
+    def _embed_captions(self, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Caption tokens (B, L, dim) as the blocks take them, and what they add to the condition, (B, dim)."""
+        tokens = self.y_emb_preprocess(self.y_embedder(captions))
+        return tokens, self.pooled_y_emb_process(tokens.mean(dim=1))
 
     def _embed_guidance(self, guidance: Tensor) -> Tensor:
         if self.cfg_embedder is None:
@@ -158,13 +186,21 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = Modulation(variant.dim, 6 * dim)
         self._out_std = 0.02 / (2 * (variant.depth if mixer else layer + 1)) ** 0.5
 
-    def forward(self, x: Tensor, captions: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (B, T, dim), caption tokens (B, L, dim) and the condition (B, variant.dim)."""
+    def forward(self, x: Tensor, captions: Tensor, condition: Tensor, null: Tensor | None = None) -> Tensor:
+        """Tokens (B, T, dim), caption tokens (N, L, dim) of the first N samples and the condition (B, variant.dim).
+
+        Samples without a caption attend to one token, `null` (1, 1, dim).
+        """
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(condition).chunk(
             6, dim=1
         )
         x = x + gate_attn.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))
-        x = x + self.cross_attn(self.norm2(x), captions)
+        if null is None:
+            x = x + self.cross_attn(self.norm2(x), captions)
+        else:
+            said, unsaid = x.tensor_split([len(captions)])
+            said = said + self.cross_attn(self.norm2(said), captions)
+            x = torch.cat([said, unsaid + self.cross_attn.answer(null)])
         return x + gate_mlp.unsqueeze(1) * self.mlp(modulate(self.norm3(x), shift_mlp, scale_mlp))
 
     def initialise(self) -> None:

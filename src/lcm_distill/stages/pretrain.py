@@ -1,20 +1,24 @@
-"""Training of a teacher from the cache, by denoising."""
+"""Training of a teacher from the cache, or from several, by denoising."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config, PretrainConfig, digest
+from lcm_distill.config import Config, PretrainConfig, digest, load_file
+from lcm_distill.data.loader import Batches, MixedBatches
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.denoising import denoising_loss
-from lcm_distill.diffusion.preconditioning import edm_denoiser
+from lcm_distill.diffusion.masking import kept_patches, seen_values
+from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
 from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas
 from lcm_distill.errors import UserError
+from lcm_distill.models import MicroDiT, load_checkpoint
 from lcm_distill.models.checkpoint import serialise
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic import commit_bytes, file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.cache import cache_fingerprint, open_batches
@@ -23,7 +27,7 @@ from lcm_distill.stages.training import Training
 
 
 def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
-    """Train a freshly initialised teacher and publish its average as the run's `teacher.safetensors`."""
+    """Train a teacher and publish its average as the run's `teacher.safetensors`."""
     settings = config.pretrain
     if settings is None:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
@@ -34,11 +38,16 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
 
 
 def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Training:
-    """The teacher's training, ready to run."""
+    """The teacher's training, ready to run.
+
+    Raises:
+        UserError: the checkpoint to start from, or a cache that is mixed in, is not there or does not fit; or so much
+            is masked that no expert would take a patch.
+    """
     device = resolve_device(config.device)
-    torch.manual_seed(stable_hash(f"teacher {config.seed}"))
-    model = build_network(config, guidance_embedding=False).to(device)
-    batches = open_batches(config, run, settings.batch_size, config.seed)
+    model = first_weights(config, settings).to(device)
+    refuse_empty_experts(model, settings.mask_ratio)
+    batches = open_mixture(config, settings, run)
     seed, levels = config.seed, config.diffusion
 
     def loss(step: int) -> Tensor:
@@ -47,11 +56,94 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Trainin
         noise = normal(seed, "pretrain noise", step, batch.rows, clean.shape[1:]).to(device)
         draws = normal(seed, "pretrain sigma", step, batch.rows, ()).to(device)
         sigma = lognormal_sigmas(draws, settings.sigma_mean, settings.sigma_std, levels.sigma_min, levels.sigma_max)
-        kept = uniform(seed, "caption drop", step, batch.rows).to(device) >= settings.caption_drop
-        captions = captions * kept[:, None, None]
-        denoise = edm_denoiser(model, levels.sigma_data, captions)
-        return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data).mean()
+        has_caption = uniform(seed, "caption drop", step, batch.rows).to(device) >= settings.caption_drop
+        captions = captions * has_caption[:, None, None]
+        if not settings.mask_ratio:
+            denoise = edm_denoiser(model, levels.sigma_data, captions)
+            return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data).mean()
+        side = model.latent_size // model.patch_size
+        kept = kept_patches(normal(seed, "mask", step, batch.rows, (side**2,)), settings.mask_ratio).to(device)
+        denoise = edm_denoiser(masked(model, kept), levels.sigma_data, captions)
+        seen = seen_values(kept, side, model.patch_size)
+        return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data, seen).mean()
 
-    identity = digest([config.fingerprint("model", "diffusion", "pretrain"), cache_fingerprint(config)])
     average = copy.deepcopy(model)
-    return Training("pretrain", run.pretrain, identity, settings, model, average, loss)
+    return Training("pretrain", run.pretrain, fingerprint(config, settings), settings, model, average, loss)
+
+
+def fingerprint(config: Config, settings: PretrainConfig) -> str:
+    """Identity of the teacher that this configuration trains."""
+    caches = [[cache_fingerprint(other), settings.caches[root]] for root, other in mixed_in(config, settings).items()]
+    start = [file_sha256(Path(settings.start))] if settings.start else []
+    identity = [config.fingerprint("model", "diffusion", "pretrain"), cache_fingerprint(config)]
+    return digest([*identity, *([caches] if caches else []), *start])
+
+
+def first_weights(config: Config, settings: PretrainConfig) -> MicroDiT:
+    """The network as training starts: fresh, or as an earlier stage left it, positions being those of this one."""
+    torch.manual_seed(stable_hash(f"teacher {config.seed}"))
+    model = build_network(config, guidance_embedding=False)
+    if settings.start:
+        load_checkpoint(model, settings.start, own_positions=True)
+    return model
+
+
+def masked(network: Callable[..., Tensor], kept: Tensor) -> Network:
+    """A network that goes on with the patches `kept` (B, K) alone after its patch mixer."""
+
+    def call(latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+        return network(latents, c_noise, captions, guidance, kept)
+
+    return call
+
+
+def refuse_empty_experts(model: MicroDiT, mask_ratio: float) -> None:
+    """Nothing, if enough patches are kept for every expert to take one.
+
+    Raises:
+        UserError: they are not.
+    """
+    patches = round((model.latent_size // model.patch_size) ** 2 * (1 - mask_ratio))
+    if patches * model.variant.expert_capacity < model.variant.experts:
+        raise UserError(
+            f"pretrain.mask_ratio = {mask_ratio} keeps {patches} patches, too few for {model.variant.experts} experts: "
+            "lower it"
+        )
+
+
+def open_mixture(config: Config, settings: PretrainConfig, run: RunFolder) -> Batches:
+    """Batches from the run's own cache and those that are mixed in, each with its share.
+
+    Raises:
+        UserError: a cache is not complete, or was made for another network or by other encoders.
+    """
+    own = open_batches(config, run, settings.batch_size, config.seed)
+    others = mixed_in(config, settings)
+    if not others:
+        return own
+    parts = [open_batches(other, RunFolder(Path(root)), settings.batch_size, config.seed) for root, other in others.items()]
+    shares = [settings.caches[root] for root in others]
+    return MixedBatches([own, *parts], [1 - sum(shares), *shares], settings.batch_size)
+
+
+def mixed_in(config: Config, settings: PretrainConfig) -> dict[str, Config]:
+    """Configurations of the runs whose caches are mixed in, by folder, with this run's network.
+
+    Raises:
+        UserError: there is no such run, or its cache does not fit.
+    """
+    return {root: _fitting(config, root) for root in sorted(settings.caches)}
+
+
+def _fitting(config: Config, root: str) -> Config:
+    run = RunFolder(Path(root))
+    other = load_file(run.require(run.config, "name folders of runs in pretrain.caches"))
+    differences = other.differences(config, ["encoders"])
+    for key in ("in_channels", "caption_channels"):
+        own, theirs = getattr(config.model, key), getattr(other.model, key)
+        differences += [f"model.{key} = {theirs}, not {own}"] if own != theirs else []
+    if config.resolution not in other.data.resolutions:
+        differences.append(f"data.resolutions = {other.data.resolutions} without {config.resolution}")
+    if differences:
+        raise UserError(f"pretrain.caches: {root} was made with {'; '.join(differences)}")
+    return other.model_copy(update={"model": config.model})

@@ -29,8 +29,8 @@ def learning_rate(settings: OptimiserConfig, step: int) -> float:
     """Rate of a step counted from 0: linear warm-up, constant, linear decay that would reach zero at `steps`."""
     warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     decay_steps = settings.decay_fraction * settings.steps
-    decay = min(1.0, (settings.steps - step) / decay_steps) if decay_steps else 1.0
-    return settings.learning_rate * warmup * decay
+    left = min(1.0, (settings.steps - step) / decay_steps) if decay_steps else 1.0
+    return settings.learning_rate * warmup * settings.decayed(left)
 
 
 @dataclass
