@@ -11,16 +11,12 @@ calls, pairs of neighbours on EDM's grid of 40, the mean square, and an average 
 import argparse
 import copy
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lcm_distill.config import load_preset
 from lcm_distill.diffusion.denoising import denoising_loss
@@ -34,6 +30,7 @@ from lcm_distill.models import MicroDiT, build
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.microdit import DiTBlock
 from lcm_distill.models.variants import VARIANTS
+from lcm_distill.stages.budget import PeakMemory
 from lcm_distill.stages.objectives import build_objective
 from lcm_distill.stages.pretrain import masked
 
@@ -178,34 +175,12 @@ def masked_ratio(samples: int, turns: int) -> float:
     return part / whole
 
 
-class PeakMemory(TorchDispatchMode):
-    """Bytes of tensors that are made while it lasts and alive at one time, at most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive = self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count what it has made."""
-        out = func(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage()) not in self._known | given:
-                self._known.add(storage)
-                self._count(storage.nbytes())
-                weakref.finalize(storage, self._count, -storage.nbytes())
-        return out
-
-    def _count(self, size: int) -> None:
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-
-
 def expert_layers() -> list[tuple[ExpertChoice, int]]:
     """XL/2's, each kind once and how often it occurs."""
     variant, layers = VARIANTS["MicroDiT_XL_2"], dict[tuple[int, ...], tuple[ExpertChoice, int]]()
-    blocks = [(layer, True) for layer in range(variant.mixer_depth)] + [(layer, False) for layer in range(variant.depth)]
+    blocks = [(layer, True) for layer in range(variant.mixer_depth)] + [
+        (layer, False) for layer in range(variant.depth)
+    ]
     for layer, mixer in blocks:
         if variant.has_experts(layer, mixer):
             with torch.device("meta"):
@@ -251,7 +226,9 @@ def main() -> None:
     arguments.add_argument("--turns", type=int, default=2)
     chosen = arguments.parse_args()
     speedup, memory = moe_ratios(chosen.samples, chosen.turns)
-    print(f"forward and backward of denoising, mask ratio 0.75 over 0: {masked_ratio(chosen.samples, chosen.turns):.3f}")
+    print(
+        f"forward and backward of denoising, mask ratio 0.75 over 0: {masked_ratio(chosen.samples, chosen.turns):.3f}"
+    )
     heun, euler = step_ratios(chosen.samples, chosen.turns)
     print(f"with Euler pairs step_ratio would be {euler:.3f}")
     print(f"step_ratio={heun:.3f} moe_speedup={speedup:.2f} moe_memory_ratio={memory:.2f}")

@@ -51,6 +51,6 @@ def test_commands(in_run, bucket, line):
     import shlex
 
     command, *arguments = shlex.split(line, comments=True)[1:]
-    expensive = command in ("run", "precompute", "distill", "evaluate", "pretrain", "fetch", "ablate")
+    expensive = command in ("run", "precompute", "distill", "evaluate", "pretrain", "fetch", "ablate", "schedule")
     result = CliRunner().invoke(app, [command, *arguments, *(["--dry-run"] if expensive else [])])
     assert result.exit_code == 0, result.output

@@ -24,7 +24,7 @@ from pydantic import (
 
 from lcm_distill.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every fingerprint; raised when code starts to give other bytes for the same configuration."""
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
@@ -59,7 +59,8 @@ class DataConfig(Section):
     captions: dict[str, PositiveFloat] | None = None
     """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The draw depends on
     the sample's name; where a record lacks the field, the next is taken. Unset: `prompt` (JourneyDB), `text`
-    (`folder`), `txt` (`webdataset`), `caption` (`parquet`); `coco` has its own."""
+    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), a mix of full and brief ones (`shapes`); `coco` has its
+    own."""
     pictures: PositiveInt = 8_000
     """How many pictures `shapes` draws. Other sources take all they find."""
     resolutions: list[PositiveInt] = Field(min_length=1)
@@ -213,7 +214,9 @@ class PretrainConfig(OptimiserConfig):
     @model_validator(mode="after")
     def _shares_leave_some(self) -> Self:
         if sum(self.caches.values()) >= 1:
-            raise ValueError(f"caches = {self.caches}: shares must sum to less than 1, the rest is this run's own cache")
+            raise ValueError(
+                f"caches = {self.caches}: shares must sum to less than 1, the rest is this run's own cache"
+            )
         return self
 
     def decayed(self, left: float) -> float:
@@ -276,7 +279,7 @@ class MatchingConfig(Section):
 
     weight: float = Field(default=0.0, ge=0)
     """Weight of the term; 0 leaves it out, and the critic with it."""
-    start: float = Field(default=0.25, ge=0, lt=1)
+    start: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the critic learns by itself what the student draws."""
     critic_rate: PositiveFloat = 1.0
     """The critic's learning rate in multiples of the student's."""

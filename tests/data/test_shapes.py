@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from lcm_distill.data.journeydb import JourneyDB
-from lcm_distill.data.shapes import BACKGROUNDS, COLOURS, POSITIONS, Scene, draw, render, scene_of
+from lcm_distill.data.shapes import (
+    BACKGROUNDS,
+    COLOURS,
+    POSITIONS,
+    Scene,
+    brief_caption,
+    draw,
+    named_in,
+    render,
+    scene_of,
+)
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
 from lcm_distill.data.transforms import decode
 
@@ -48,11 +58,25 @@ def test_longest_phrase_counts():
         scene_of("a small circle at the top on a navy background")
 
 
+def test_brief_captions_name_the_shape_and_half_of_the_rest():
+    scene = Scene("heart", "red", "large", "at the top left", "navy")
+    named = [named_in(brief_caption(scene, 0, index)) for index in range(400)]
+    assert all(words.items() <= vars(scene).items() and "shape" in words for words in named)
+    for attribute in ("colour", "size", "position", "background"):
+        assert 160 < sum(attribute in words for words in named) < 240
+    assert "a heart" in {brief_caption(scene, 0, index) for index in range(400)}
+    assert brief_caption(scene, 0, 5) == brief_caption(scene, 0, 5)
+
+
 def test_layout_is_journeydbs(tmp_path):
     lines = [line for _, line in write_pictures(tmp_path, seed=0, count=3, width=64)]
     annotations_path(tmp_path).write_text("\n".join(lines) + "\n")
     source = JourneyDB(tmp_path, None, {"prompt": 1.0})
     annotations = list(source.annotations())
-    assert [scene_of(annotation.caption) for annotation in annotations]
+    assert [annotation.caption for annotation in annotations] == [draw(0, index, 64)[1] for index in range(3)]
+    brief = JourneyDB(tmp_path, None, {"Task2.Caption": 1.0}).annotations()
+    assert [annotation.caption for annotation in brief] == [
+        brief_caption(scene_of(draw(0, index, 64)[1]), 0, index) for index in range(3)
+    ]
     contents = dict(source.read([annotation.path for annotation in annotations]))
     assert decode(contents[annotations[0].path], 64).size == (64, 64)

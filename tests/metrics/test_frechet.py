@@ -61,3 +61,8 @@ def test_caption_hits_need_shape_and_colour():
         {"shape": 0, "colour": 2, "size": 0},
     ]
     assert caption_hits(logits, labels).tolist() == [True, False, False]
+
+
+def test_what_a_caption_leaves_open_is_no_miss():
+    logits = {"shape": torch.eye(3), "colour": torch.eye(3)}
+    assert caption_hits(logits, [{"shape": 0}, {"colour": 0}, {}]).tolist() == [True, False, True]

@@ -60,6 +60,7 @@ def test_every_choice_changes_the_student(student):
         ["distill.target_decay=0"],
         ["distill.guidance_embedder=random"],
         ["distill.publish=raw"],
+        ["distill.matching.weight=1", "distill.matching.start=0"],
     ]
     assert not differ(default, student())
     assert [choice for choice in choices if not differ(default, student(*choice))] == []

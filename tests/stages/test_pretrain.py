@@ -97,8 +97,11 @@ def test_caches_are_mixed_by_share(finished_run):
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (['pretrain.caches={"nowhere"=0.5}'], "nowhere/config.toml is missing: name folders of runs in pretrain.caches"),
-        (["encoders.dtype=bfloat16"], "was made with dtype = 'float32', not 'bfloat16'"),
+        (
+            ['pretrain.caches={"nowhere"=0.5}'],
+            "nowhere/config.toml is missing: name folders of runs in pretrain.caches",
+        ),
+        (["encoders.dtype=bfloat16"], "was made with encoders.dtype = 'float32', not 'bfloat16'"),
         (["pretrain.start=nowhere.pt"], "nowhere.pt is missing"),
         (["pretrain.mask_ratio=0.9"], "mask_ratio = 0.9 keeps 2 patches, too few for 8 experts"),
     ],

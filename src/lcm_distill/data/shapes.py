@@ -59,7 +59,7 @@ JITTER = 0.02  # of the centre, over picture width
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says of a picture, in words."""
+    """What a picture shows, in words."""
 
     shape: str
     colour: str
@@ -72,19 +72,40 @@ class Scene:
         return tuple(values.index(getattr(self, name)) for name, values in ATTRIBUTES.items())
 
 
+def named_in(caption: str) -> dict[str, str]:
+    """Values that a caption names, by attribute; the longest matching phrase counts ("top left", not "top")."""
+    named = {name: [value for value in values if f" {value} " in f" {caption} "] for name, values in ATTRIBUTES.items()}
+    return {name: max(values, key=len) for name, values in named.items() if values}
+
+
 def scene_of(caption: str) -> Scene:
-    """The scene a generated caption describes; the longest matching phrase counts ("top left", not "top").
+    """The scene that a full caption describes.
 
     Raises:
         ValueError: the caption names no value of some attribute.
     """
-    found: dict[str, str] = {}
-    for name, values in ATTRIBUTES.items():
-        named = [value for value in values if f" {value} " in f" {caption} "]
-        if not named:
-            raise ValueError(f"caption {caption!r} names no {name}")
-        found[name] = max(named, key=len)
-    return Scene(**found)
+    named = named_in(caption)
+    if unnamed := [name for name in ATTRIBUTES if name not in named]:
+        raise ValueError(f"caption {caption!r} names no {unnamed[0]}")
+    return Scene(**named)
+
+
+def brief_caption(scene: Scene, seed: int, index: int) -> str:
+    """A caption of picture `index` that names the shape, and each other attribute half of the time.
+
+    What it leaves open, a picture of it may have any way: such captions have many different pictures.
+    """
+    rng = np.random.Generator(np.random.Philox(key=(seed, index), counter=(0, 0, 0, 1)))  # apart from the picture's
+    size, colour, position, background = rng.random(4) < 0.5
+    words = [
+        "a",
+        *([scene.size] if size else []),
+        *([scene.colour] if colour else []),
+        scene.shape,
+        *([scene.position] if position else []),
+        *([f"on a {scene.background} background"] if background else []),
+    ]
+    return " ".join(words)
 
 
 def draw(seed: int, index: int, width: int) -> tuple[Image.Image, str]:

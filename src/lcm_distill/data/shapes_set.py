@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from lcm_distill.data.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.data.shapes import draw, scene_of
+from lcm_distill.data.shapes import brief_caption, draw, scene_of
 
 PICTURES_A_FOLDER = 1_000
 JPEG_QUALITY = 95
@@ -34,7 +34,7 @@ def _write_picture(root: Path, seed: int, width: int, index: int) -> str:
     path = f"{index // PICTURES_A_FOLDER:03d}/{name}.jpg"
     image, caption = draw(seed, index, width)
     image.save(root / IMAGES / path, quality=JPEG_QUALITY)
-    return _annotation(f"./{path}", caption)
+    return _annotation(f"./{path}", caption, brief_caption(scene_of(caption), seed, index))
 
 
 def annotations_path(root: Path) -> Path:
@@ -42,7 +42,7 @@ def annotations_path(root: Path) -> Path:
     return root / ANNOTATIONS
 
 
-def _annotation(path: str, caption: str) -> str:
+def _annotation(path: str, caption: str, brief: str) -> str:
     scene = scene_of(caption)
     record = {
         "img_path": path,
@@ -53,6 +53,6 @@ def _annotation(path: str, caption: str) -> str:
             "Atmosphere": [scene.background],
             "Others": [scene.position],
         },
-        "Task2": {"Caption": caption},
+        "Task2": {"Caption": brief},
     }
     return json.dumps(record)

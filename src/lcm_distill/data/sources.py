@@ -10,21 +10,21 @@ from lcm_distill.data.parquet import ParquetPictures
 from lcm_distill.data.records import Source
 from lcm_distill.data.webdataset import WebDataset
 
-CAPTION_FIELDS = {
-    "journeydb": "prompt",
-    "shapes": "prompt",
-    "webdataset": "txt",
-    "parquet": "caption",
-    "folder": "text",
+CAPTION_SHARES = {
+    "journeydb": {"prompt": 1.0},
+    "shapes": {"prompt": 0.3, "Task2.Caption": 0.7},
+    "webdataset": {"txt": 1.0},
+    "parquet": {"caption": 1.0},
+    "folder": {"text": 1.0},
 }
-"""Where captions come from when configuration does not say."""
+"""Where captions come from when configuration does not say. Those of `shapes` say all, or leave much open."""
 
 
 def open_source(data: DataConfig, root: Path) -> Source:
     """The data set at `root`."""
     if data.source == "coco":
         return Coco(root)
-    captions = data.captions or {CAPTION_FIELDS[data.source]: 1.0}
+    captions = data.captions or CAPTION_SHARES[data.source]
     match data.source:
         case "webdataset":
             return WebDataset(root, captions)

@@ -14,7 +14,7 @@ from PIL import Image
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, LatentDiffusion, TextToImage, assemble
 from lcm_distill.config import Config, digest
-from lcm_distill.data.shapes import ATTRIBUTES, scene_of
+from lcm_distill.data.shapes import ATTRIBUTES, named_in
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.solvers import network_evaluations
 from lcm_distill.errors import UserError
@@ -240,5 +240,5 @@ def see(eye: ShapesNetwork, pictures: np.ndarray) -> tuple[np.ndarray, dict[str,
 
 
 def labels_of(caption: str) -> dict[str, int]:
-    """Index of each attribute's value in a `shapes` caption."""
-    return dict(zip(ATTRIBUTES, scene_of(caption).labels(), strict=True))
+    """Index of the value of each attribute that a `shapes` caption names."""
+    return {name: ATTRIBUTES[name].index(value) for name, value in named_in(caption).items()}

@@ -12,22 +12,24 @@ from lcm_distill.diffusion.preconditioning import consistency_function, edm_deno
 from lcm_distill.diffusion.randomness import normal, uniform
 from lcm_distill.diffusion.samplers import sample_consistency
 from lcm_distill.diffusion.schedule import lognormal_sigmas
-from lcm_distill.models import MicroDiT
-from lcm_distill.stages.networks import student_from_teacher
+from lcm_distill.models import MicroDiT, load_checkpoint
+from lcm_distill.stages.networks import build_network, teacher_path
 
 
 class Matching:
     """Draws as the student would, and tells student and critic what to make of it.
 
     Attributes:
-        critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for; it starts as the
-            teacher.
+        critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for. It starts as the
+            teacher, and counts by how far it has moved from there.
     """
 
     def __init__(self, config: Config, student: MicroDiT, teacher: MicroDiT, device: torch.device) -> None:
         self.config, self.student, self.teacher, self.device = config, student, teacher, device
         self.settings, self.seed = config.distill.matching, config.distill_seed
-        self.critic = student_from_teacher(config).to(device)
+        self.critic = build_network(config, guidance_embedding=True)
+        load_checkpoint(self.critic, teacher_path(config))
+        self.critic.to(device)
 
     def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
         """The critic's loss and, once its share of the training is over, the student's; a scalar.

@@ -1,20 +1,29 @@
 """What a stage would do, without doing it."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from lcm_distill import assets
 from lcm_distill.config import Config, OptimiserConfig
 from lcm_distill.data.catalog import SAMPLES_FILE
+from lcm_distill.device import resolve_device
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages import cache
+from lcm_distill.stages import budget, cache
 from lcm_distill.stages.ablate import changes, trials
 from lcm_distill.stages.chain import LAST, Step
 from lcm_distill.stages.drawing import samplings
-from lcm_distill.stages.networks import build_network, teacher_path
+from lcm_distill.stages.networks import teacher_path
+from lcm_distill.stages.objectives import build_objective
+
+CLIP_TOKENS = 77
+GPU_80_GB = 80 * 10**9
+KEPT = 2
+"""Checkpoints that stay; one more is there while it is written."""
 
 
 def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
@@ -74,9 +83,15 @@ def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _pretrain(config: Config, run: RunFolder) -> dict[str, Any]:
-    if config.pretrain is None:
+    settings = config.pretrain
+    if settings is None:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
-    return _training(config, config.pretrain, guidance_embedding=False)
+    return {
+        **_training(config, settings, guidance_embedding=False),
+        "start": settings.start,
+        "mask_ratio": settings.mask_ratio,
+        "share_of_own_cache": round(1 - sum(settings.caches.values()), 6),
+    }
 
 
 def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -86,9 +101,8 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
         "teacher": str(teacher),
         "teacher_present": teacher.is_file(),
         "objective": config.distill.objective,
-        "teacher_forwards_per_sample": 2
-        if config.distill.objective == "scm" or config.distill.solver == "euler"
-        else 4,
+        "teacher_forwards_per_sample": 2 * budget.teacher_evaluations(config),
+        **_distill_budget(config, run),
     }
 
 
@@ -101,6 +115,75 @@ def _schedule(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
 
+def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Operations, bytes and hours. Memory is that of blocks in bfloat16 with float32 weights, and a bfloat16 teacher."""
+    tokens, settings = caption_tokens(config, run), config.distill
+    student, teacher = (budget.on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
+    flop = budget.distill_flop(config, tokens)
+    count = budget.parameters(student)
+    averages = 2 if build_objective(config).uses_target and settings.target_decay else 1
+    states = {
+        "student": 4 * count,
+        "gradients": 4 * count,
+        "optimiser": 8 * count,
+        "averages": 4 * count * averages,
+        "teacher": 2 * budget.parameters(teacher),
+    }
+    device = resolve_device(config.device)
+    seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device))
+    checkpoint = states["student"] + states["optimiser"] + states["averages"]
+    return {
+        "teacher_parameters": budget.parameters(teacher),
+        "gflop_per_forward": round(budget.forward_flop(student, tokens) / 1e9, 1),
+        "gflop_per_sample": round(flop / 1e9, 1),
+        "tflop_per_step": round(flop * settings.batch_size / 1e12, 1),
+        "gb_of_states": {name: _gb(size) for name, size in states.items()},
+        **_micro_batches(config, tokens, sum(states.values()), device),
+        "gb_of_a_checkpoint": _gb(checkpoint),
+        "gb_on_disk": _gb((KEPT + 1) * checkpoint + states["student"] + _cache_bytes(config, run)),
+        "hours_here": round(seconds * settings.steps / 3600, 2),
+    }
+
+
+def _micro_batches(config: Config, tokens: int, states: int, device: torch.device) -> dict[str, Any]:
+    """The largest micro-batch that fits, here and on 80 GB, with activations kept and computed again; None: none does."""
+    sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
+    figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
+    for recompute in (False, True):
+        name = "recomputed" if recompute else "kept"
+        memory = budget.pass_memory(config, tokens, recompute, torch.bfloat16)
+        figures[f"gb_per_sample_{name}"] = _gb(memory.per_sample)
+        for where, size in sizes.items():
+            free = int((1 - budget.MARGIN) * size) - states
+            largest = min(memory.largest_micro_batch(free), config.distill.batch_size)
+            figures[f"micro_batch_{where}_{name}"] = largest or None
+            if where == "80_gb":
+                used = states + memory.fixed + largest * memory.per_sample
+                figures[f"gb_used_{name}"] = _gb(used) if largest else None
+    return figures
+
+
+def _cache_bytes(config: Config, run: RunFolder) -> int:
+    """Bytes of latents and captions that training reads; 0 while they are not numbered."""
+    storage = cache.cache_storage(config, run)
+    if not storage.sizes([SAMPLES_FILE]):
+        return 0
+    catalog = cache.read_catalog(storage)
+    captions = cache.text_field(config, 1, caption_tokens(config, run)).row_bytes
+    return len(catalog.samples) * cache.latents_field(config, 1).row_bytes + len(catalog.captions) * captions
+
+
+def caption_tokens(config: Config, run: RunFolder) -> int:
+    """Tokens to a caption: those of CLIP, or of the text tower that ships."""
+    if config.encoders.text == "shapes":
+        return json.loads((assets.TEXT_ENCODER / "config.json").read_text())["tower"]["context_length"]
+    return CLIP_TOKENS
+
+
+def _gb(size: float) -> float:
+    return round(size / 1e9, 3)
+
+
 def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
     ways, images = samplings(config), config.evaluate.images
     return {
@@ -111,11 +194,9 @@ def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
-    with torch.device("meta"):
-        network = build_network(config, guidance_embedding)
     return {
         "network": config.model.arch,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": budget.parameters(budget.on_meta(config, guidance_embedding)),
         "steps": settings.steps,
         "batch_size": settings.batch_size,
         "samples": settings.steps * settings.batch_size,

@@ -121,7 +121,9 @@ def open_mixture(config: Config, settings: PretrainConfig, run: RunFolder) -> Ba
     others = mixed_in(config, settings)
     if not others:
         return own
-    parts = [open_batches(other, RunFolder(Path(root)), settings.batch_size, config.seed) for root, other in others.items()]
+    parts = [
+        open_batches(other, RunFolder(Path(root)), settings.batch_size, config.seed) for root, other in others.items()
+    ]
     shares = [settings.caches[root] for root in others]
     return MixedBatches([own, *parts], [1 - sum(shares), *shares], settings.batch_size)
 

@@ -1,0 +1,183 @@
+"""What a training takes, without running it: operations, memory and time.
+
+Operations are counted on the meta device. Memory is counted on fake tensors, which have sizes and no content: a forward
+and backward pass runs as it would, and the most bytes that are alive at one time are what it needs.
+"""
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from lcm_distill.config import Config
+from lcm_distill.models import MicroDiT
+from lcm_distill.stages.networks import build_network
+
+MARGIN = 0.1
+"""Share of a device's memory that a plan leaves alone: the allocator's gaps, the libraries' own workspace."""
+SAMPLES = 64
+"""In the pass that memory is counted in: so many that what does not grow with them hardly shows."""
+UTILISATION = 0.5
+"""Share of the rate of large matrix products that time is estimated with."""
+
+
+class Memory(NamedTuple):
+    """Bytes beside weights, averages, optimiser and gradients that a pass of the student needs.
+
+    Attributes:
+        fixed: whatever the number of samples: copies of all weights in low precision.
+        per_sample: for each sample of a micro-batch.
+    """
+
+    fixed: int
+    per_sample: int
+
+    def largest_micro_batch(self, free: int) -> int:
+        """The most samples that fit into `free` bytes; 0 if not even one does."""
+        return max(0, (free - self.fixed) // self.per_sample)
+
+
+def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -> int:
+    """Operations of a forward pass for one sample, a multiplication and an addition each counted.
+
+    Args:
+        network: on the meta device, where counting computes nothing.
+        guided: for a teacher's two guidance branches together.
+    """
+    samples = 2 if guided else 1
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        _call(network, samples, 1, caption_tokens)
+    return counter.get_total_flops()
+
+
+def distill_flop(config: Config, caption_tokens: int) -> int:
+    """Operations of all passes that a step makes for one sample; a backward pass counts as two forward ones."""
+    student, teacher = (on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
+    forward, guided = forward_flop(student, caption_tokens), forward_flop(teacher, caption_tokens, guided=True)
+    settings, matching = config.distill, config.distill.matching
+    flop = 3 * forward
+    if settings.objective == "scm":
+        flop += guided + 2 * forward  # a derivative in forward mode costs about two evaluations
+    else:
+        flop += teacher_evaluations(config) * guided + forward
+    if matching.weight:
+        jumps = (1 + len(matching.sigmas)) / 2
+        # Drawing with a gradient through the last jump, learning of the critic, and the comparison of the two.
+        flop += int((jumps + 2) * forward) + 3 * forward + guided + forward
+    return flop
+
+
+def teacher_evaluations(config: Config) -> int:
+    """How often a step asks the guided teacher."""
+    return 1 if config.distill.objective == "scm" or config.distill.solver == "euler" else 2
+
+
+def pass_memory(config: Config, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> Memory:
+    """What forward and backward of the student need.
+
+    Args:
+        recompute: whether a block's activations are computed again in the backward pass (activation checkpointing).
+        dtype: what blocks compute in; weights are float32.
+    """
+    network = on_meta(config, guidance_embedding=True)
+    copies = 0 if dtype == torch.float32 else dtype.itemsize * parameters(network)
+    peak = _pass_peak(network, SAMPLES, caption_tokens, recompute, dtype)
+    # Computing blocks again, copies last for a block only; then they are counted in both parts, and little of each.
+    return Memory(fixed=copies, per_sample=(peak - (0 if recompute else copies)) // SAMPLES)
+
+
+def _pass_peak(network: MicroDiT, samples: int, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> int:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to_empty(device="cpu")
+        for parameter in network.parameters():
+            parameter.grad = torch.empty_like(parameter)  # of the micro-batches before
+        if recompute:
+            for block in (*network.patch_mixer, *network.blocks):
+                block.forward = _recomputing(block.forward)
+        with PeakMemory() as memory:
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                out = _call(network, samples, samples, caption_tokens)
+            out.float().sum().backward()
+    return memory.peak
+
+
+def _recomputing(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *inputs: checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -> Tensor:
+    weight, side = network.x_embedder.proj.weight, network.latent_size
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, device=weight.device)
+
+    width = network.y_embedder.y_proj.fc1.in_features
+    guidance = None if network.cfg_embedder is None else zeros(samples)
+    latents = zeros(samples, network.in_channels, side, side)
+    return network(latents, zeros(samples), zeros(captions, caption_tokens, width), guidance)
+
+
+def on_meta(config: Config, guidance_embedding: bool) -> MicroDiT:
+    """The configured network without memory for its weights."""
+    with torch.device("meta"):
+        return build_network(config, guidance_embedding).to("meta")
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of tensors that are made while it lasts and alive at one time, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count what it has made."""
+        out = func(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage()) not in self._known | given:
+                self._known.add(storage)
+                self._count(storage.nbytes())
+                weakref.finalize(storage, self._count, -storage.nbytes())
+        return out
+
+    def _count(self, size: int) -> None:
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+
+
+def matmul_rate(device: torch.device) -> float:
+    """Operations a second of a large matrix product: bfloat16 on a GPU, float32 on a CPU."""
+    on_gpu = device.type == "cuda"
+    side, dtype = (8192, torch.bfloat16) if on_gpu else (1536, torch.float32)
+    left = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(4):  # the first one does not count
+        began = time.perf_counter()
+        left @ left
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds[1:])
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of the device; of the machine for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def parameters(network: nn.Module) -> int:
+    """How many it has."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,63 @@
+"""The distribution-matching term in a training: who learns from it, and when."""
+
+import pytest
+import torch
+
+from lcm_distill.models import read_tensors
+from lcm_distill.stages.distill import distill, prepare
+from lcm_distill.stages.matching import Matching
+from lcm_distill.stages.networks import load_teacher, student_from_teacher
+from tests.stages.test_distill import differ, start
+
+__all__ = ["start"]  # a fixture
+
+MATCHED = ("distill.matching.weight=1", "distill.matching.start=0.5", "distill.steps=4")
+
+
+@pytest.fixture
+def parts(start):
+    config, _ = start(*MATCHED)
+    student = student_from_teacher(config)
+    matching = Matching(config, student, load_teacher(config), torch.device("cpu"))
+    captions, guidance = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2, 3])
+    return student, matching, lambda step: matching.loss(step, torch.arange(3).numpy(), captions, guidance)
+
+
+def gradient(network) -> float:
+    return sum(float(p.grad.abs().sum()) for p in network.parameters() if p.grad is not None)
+
+
+def test_critic_learns_alone_until_its_share_is_over(parts):
+    student, matching, loss = parts
+    loss(1).backward()
+    assert gradient(student) == 0 and gradient(matching.critic) > 0
+    with torch.no_grad():
+        matching.critic.final_layer.linear.bias.add_(0.1)
+    loss(2).backward()
+    assert gradient(student) > 0
+
+
+def test_critic_that_has_not_moved_tells_the_student_nothing(parts):
+    student, matching, loss = parts
+    loss(2).backward()  # at every guidance scale: what is told is how far the critic has come
+    assert gradient(student) < 1e-6 * gradient(matching.critic)
+
+
+def test_critic_is_trained_beside_the_student_and_saved(start):
+    config, run = start(*MATCHED, "distill.matching.critic_rate=2")
+    training = prepare(config, run)
+    begun = {name: tensor.clone() for name, tensor in training.modules["critic"].state_dict().items()}
+    for report in training.run():
+        if report.done == 2:
+            break
+    rates = [group["lr"] for group in training.optimiser.param_groups]
+    assert rates[1] == 2 * rates[0] and differ(begun, training.modules["critic"].state_dict())
+    again = prepare(config, run)  # goes on from the checkpoint of step 2
+    list(again.run())
+    whole_config, whole_run = start(*MATCHED, "distill.matching.critic_rate=2")
+    whole = prepare(whole_config, whole_run)
+    list(whole.run())
+    for name in ("model", "average", "critic"):
+        assert not differ(whole.modules[name].state_dict(), again.modules[name].state_dict())
+    list(distill(config, run))
+    assert not any(name.startswith("critic") for name in read_tensors(run.student))
