@@ -11,7 +11,7 @@ from typing import Any
 
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
-from lcm_distill.pipeline.executors.work import Blocks, Open
+from lcm_distill.pipeline.executors.work import Blocks, Commit, Open
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -29,7 +29,7 @@ class RayActors:
     workers: int | None
     leads = True
 
-    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit what is not done; an actor that dies is replaced.
 
         Raises:
