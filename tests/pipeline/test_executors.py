@@ -89,8 +89,8 @@ def rank_names(root, rank, world, patience):
 def test_the_first_rank_waits_for_the_others(tmp_path):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context) as others:
-        futures = [others.submit(rank_names, tmp_path, rank, 3, 20.0) for rank in (1, 2)]
-        told = rank_names(tmp_path, 0, 3, 20.0)
+        futures = [others.submit(rank_names, tmp_path, rank, 3, 200.0) for rank in (1, 2)]
+        told = rank_names(tmp_path, 0, 3, 200.0)
         assert all(future.result() for future in futures)
     assert sorted(told) == [task.name for task in TASKS]
     assert_complete(tmp_path)
