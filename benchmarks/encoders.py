@@ -4,7 +4,8 @@ make bench-encoders      # prints last: images_per_second=... vae_share=... text
 
 The stage itself runs, at 512 px, over JPEG of 1024 px in archives, 2.7 to a caption. Time runs from the first caption
 that is encoded to the last shard that is committed; shares are of that time. Networks are built, and have encoded one
-batch, before. Without CUDA it runs in float32 and is of use to see that it does: `--pictures 8 --batch-sizes 4`.
+batch, before; the last line is of the last batch size. Without CUDA it runs in float32, which is of use to see that it
+does: `--pictures 8 --batch-sizes 4`.
 """
 
 import argparse
