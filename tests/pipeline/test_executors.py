@@ -170,7 +170,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path):
         pids = manager.Queue()
         parent = context.Process(target=lead, args=(tmp_path, pids))
         parent.start()
-        workers = [pids.get(timeout=60), pids.get(timeout=60)]
+        workers = [pids.get(timeout=300), pids.get(timeout=300)]
         os.kill(parent.pid, signal.SIGKILL)
         parent.join()
         deadline = time.monotonic() + 20
