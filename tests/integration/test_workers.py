@@ -82,18 +82,6 @@ def test_two_resolutions_are_made_in_one_pass_and_apart(pictures, by_one, tmp_pa
 
 
 @pytest.mark.slow
-def test_ray_actors_make_the_same_cache(pictures, by_one, tmp_path):
-    """The first one to work is killed."""
-    command, board = start(pictures, tmp_path, "--executor", "ray", "--workers", "2"), LocalStorage(tmp_path / "cache")
-    while not (actors := read_board(board)):
-        assert command.poll() is None
-        time.sleep(0.1)
-    os.kill(process_of(actors[0]), signal.SIGKILL)
-    assert command.wait() == 0
-    assert shards(tmp_path) == shards(by_one)
-
-
-@pytest.mark.slow
 def test_three_workers_killed_at_random_make_the_same_cache(pictures, by_one, tmp_path):
     """Workers are killed while the command runs, and the command itself now and then."""
     chance, lives = random.Random(1), 0
