@@ -29,7 +29,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import encoding
 from lcm_distill.stages.precompute import precompute
 
-ARCHIVES, PICTURES, A_CAPTION, SIDE = 2, 2_048, 2.7, 1024
+ARCHIVES, PICTURES, A_CAPTION, SIDE = 2, 4_096, 2.7, 1024
 CAPTION_SECONDS = 0.004
 """A caption of DFN5B's text tower at some 250 a second."""
 
@@ -92,19 +92,19 @@ def photograph(generator: np.random.Generator) -> bytes:
     return content.getvalue()
 
 
-def write_data_set(root: Path) -> list[bytes]:
+def write_data_set(root: Path, pictures: int = PICTURES) -> list[bytes]:
     """Archives and annotations below `root`; some of the pictures are drawn once and stored often."""
     generator = np.random.default_rng(0)
     contents, lines = [photograph(generator) for _ in range(32)], []
     (root / IMAGES).mkdir(parents=True)
     for archive in range(ARCHIVES):
         with tarfile.open(root / IMAGES / f"{archive:03d}.tgz", "w:gz", compresslevel=1) as tar:
-            for number in range(PICTURES):
-                member = tarfile.TarInfo(f"{archive:03d}/{archive}-{number:06d}.jpg")
+            for number in range(archive * pictures // ARCHIVES, (archive + 1) * pictures // ARCHIVES):
+                member = tarfile.TarInfo(f"{archive:03d}/{number:06d}.jpg")
                 content = contents[number % len(contents)]
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-                caption = f"caption {int((archive * PICTURES + number) / A_CAPTION)}"
+                caption = f"caption {int(number / A_CAPTION)}"
                 lines.append(json.dumps({"img_path": f"./{member.name}", "prompt": caption}))
     (root / ANNOTATIONS).write_text("\n".join(lines) + "\n")
     return contents

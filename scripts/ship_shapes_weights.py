@@ -23,5 +23,6 @@ if __name__ == "__main__":
         parser.error(f"{arguments.checkpoint} is not a {arguments.role} that lcm published")
     tensors = {name: tensor.half() for name, tensor in read_tensors(arguments.checkpoint).items()}
     target = assets.TEACHER if arguments.role == "teacher" else assets.STUDENT
-    written = commit_bytes(target, save(tensors, {METADATA: json.dumps(description)}))
-    print(f"{written.path}: {written.size:,} bytes")
+    content = save(tensors, {METADATA: json.dumps(description)})
+    commit_bytes(target, content)
+    print(f"{target}: {len(content):,} bytes")

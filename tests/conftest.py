@@ -8,7 +8,7 @@ import torch
 from lcm_distill.config import Config, load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from tests.s3 import bucket  # noqa: F401  (a fixture)
+from tests.s3 import bucket, google_bucket  # noqa: F401  (fixtures)
 
 SMALL = [
     "data.pictures=72",

@@ -1,5 +1,7 @@
-"""A server that speaks S3, for as long as the tests run."""
+"""Servers that speak the language of object stores, for as long as the tests run."""
 
+import json
+import threading
 import urllib.request
 from collections.abc import Iterator
 
@@ -15,7 +17,7 @@ def bucket() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+    make_bucket(endpoint)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", endpoint)
         patch.setenv("AWS_ALLOW_HTTP", "true")
@@ -24,3 +26,35 @@ def bucket() -> Iterator[str]:
         patch.setenv("AWS_REGION", "us-east-1")
         yield "s3://bucket"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def google_bucket(tmp_path_factory) -> Iterator[str]:
+    """The same of a Google store. Its XML interface is that of S3 but for who signs a request."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_):
+            pass
+
+    s3 = DomainDispatcherApplication(create_backend_app)
+    signed = {"HTTP_AUTHORIZATION": "AWS4-HMAC-SHA256 Credential=someone/20260101/us-east-1/s3/aws4_request"}
+    server = make_server(
+        "127.0.0.1", 0, lambda request, start: s3(request | signed, start), threaded=True, request_handler=Quiet
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    make_bucket(endpoint)
+    account = tmp_path_factory.mktemp("google") / "account.json"
+    keys = {"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": True}
+    account.write_text(json.dumps({"gcs_base_url": endpoint, **keys}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
+        yield "gs://bucket"
+    server.shutdown()
+    server.server_close()
+
+
+def make_bucket(endpoint: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()

@@ -49,8 +49,8 @@ class DataConfig(Section):
 
     source: Literal["shapes", "journeydb", "coco", "folder", "webdataset", "parquet"]
     """`journeydb`: a download of JourneyDB, extracted or not. `shapes`: the embedded default, drawn in the same layout.
-    `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: pictures with `metadata.jsonl`. `webdataset`: tar
-    archives. `parquet`: files with a column of picture bytes."""
+    `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: pictures with `metadata.jsonl`, or each beside a `.txt`
+    or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a column of picture bytes."""
     root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
     """Folder of the data set; JourneyDB's holds `data/train/...`. Unset with `shapes`, pictures are drawn into the run
     folder."""

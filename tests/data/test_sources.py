@@ -93,6 +93,18 @@ def folder(root):
     return root
 
 
+def folder_of_pairs(root):
+    for n in range(6):
+        picture = root / str(n % 2) / f"{n}.x.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(PICTURES[n])
+        if n < 3:
+            picture.with_suffix(".txt").write_text(f"{CAPTIONS[n]}\n")
+        else:
+            picture.with_suffix(".json").write_text(json.dumps({"text": CAPTIONS[n], "width": 40}))
+    return root
+
+
 def coco(root):
     (root / "annotations").mkdir(parents=True)
     (root / "val2014").mkdir()
@@ -127,6 +139,7 @@ def pairs(source) -> dict[str, bytes]:
         ("webdataset", webdataset),
         ("parquet", parquet),
         ("folder", folder),
+        ("folder", folder_of_pairs),
         ("coco", coco),
     ],
 )
@@ -202,6 +215,14 @@ def test_bad_records_are_handed_over_with_their_reason(tmp_path):
     assert reasons[0].startswith("not JSON") and reasons[1:3] == ["no img_path", "no prompt"]
     assert reasons[3].endswith("leaves the data set") and reasons[4] == "not a JSON object"
     assert records[4].source == f"{ANNOTATIONS}:5"
+
+
+def test_a_picture_without_words_is_left_out(tmp_path):
+    root = folder_of_pairs(tmp_path)
+    (root / "0/2.x.txt").unlink()
+    (root / "1/5.x.json").write_text("{broken")
+    bad = [record for record in source_of("folder", root).annotations() if isinstance(record, BadAnnotation)]
+    assert bad == [BadAnnotation(path, "malformed annotation: no text") for path in ("0/2.x.jpg", "1/5.x.jpg")]
 
 
 def test_captions_come_by_share_and_stay_with_their_sample():

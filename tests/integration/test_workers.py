@@ -13,7 +13,7 @@ import pytest
 
 from lcm_distill.config import load_preset
 from lcm_distill.data.shapes_set import annotations_path, write_pictures
-from lcm_distill.pipeline.executors.board import read_board
+from lcm_distill.pipeline.executors.board import Worker, read_board
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.precompute import precompute
@@ -36,6 +36,10 @@ def start(pictures: Path, run: Path, *options: str, **environment: str) -> subpr
     settings = [option for setting in [*SETTINGS, f"data.root='{pictures}'"] for option in ("--set", setting)]
     command = [sys.executable, "-c", "from lcm_distill.cli import main; main()", "precompute", "--run", str(run)]
     return subprocess.Popen([*command, *settings, *options], env={**os.environ, **environment})
+
+
+def process_of(worker: Worker) -> int:
+    return int(worker.name.rsplit("-", 1)[1])
 
 
 def shards(run: Path) -> dict[str, bytes]:
@@ -85,7 +89,7 @@ def test_three_workers_killed_at_random_make_the_same_cache(pictures, by_one, tm
         command = start(pictures, tmp_path, "--executor", "processes", "--workers", "3")
         while command.poll() is None:
             time.sleep(chance.uniform(2, 6))
-            victims = [int(worker.name.rsplit("-", 1)[1]) for worker in read_board(LocalStorage(tmp_path / "cache"))]
+            victims = [process_of(worker) for worker in read_board(LocalStorage(tmp_path / "cache"))]
             if lives < 3 and chance.random() < 0.3:
                 command.kill()
             elif victims and lives < 8:

@@ -60,7 +60,7 @@ def test_only_uncommitted_tasks_run_again(tmp_path):
     with pytest.raises(Crash):
         list(Serial().run(tasks, manifest, lambda device: execute))
     tasks, execute, executed = tasks_and_log(tmp_path)
-    outcome = [(task.name, done) for task, done in Serial().run(tasks, manifest, lambda device: execute)]
+    outcome = [(task.name, done) for task, done, _ in Serial().run(tasks, manifest, lambda device: execute)]
     assert executed == [2, 3]
     assert outcome == [("t0", True), ("t1", True), ("t2", False), ("t3", False)]
     assert manifest.read(tasks)["row"].to_pylist() == [0, 1, 2, 3]

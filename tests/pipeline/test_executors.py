@@ -25,7 +25,7 @@ def run(executor, root):
 
 def assert_complete(root):
     assert contents(root) == EXPECTED
-    assert manifest_in(root).done(TASKS) == {task.name for task in TASKS}
+    assert manifest_in(root).done(TASKS).keys() == {task.name for task in TASKS}
     assert manifest_in(root).read()["row"].to_pylist() == list(range(20))
 
 
@@ -34,8 +34,11 @@ def test_every_task_is_done_and_told_once(tmp_path, executor):
     list(executor.run(TASKS[:4], manifest_in(tmp_path), work_in(tmp_path)))
     (tmp_path / "shards/2").unlink()
     told = run(executor, tmp_path)
-    assert sorted(task.name for task, _ in told) == [task.name for task in TASKS]
-    assert [task.name for task, already in told if already] == ["t00", "t01", "t03"] == [t.name for t, _ in told[:3]]
+    assert sorted(task.name for task, _, _ in told) == [task.name for task in TASKS]
+    assert [(commit.task.name, commit.resumed) for commit in told[:4]] == [
+        ("t00", True), ("t01", True), ("t03", True), (told[3].task.name, False)
+    ]  # fmt: skip
+    assert {commit.entry.task: commit.entry.rows for commit in told} == {task.name: 1 for task in TASKS}
     assert_complete(tmp_path)
     assert read_board(LocalStorage(tmp_path)) == []
 
@@ -52,10 +55,10 @@ def test_what_kills_again_and_again_is_given_up_and_the_rest_done(tmp_path):
     doom(tmp_path, TASKS[5], "bug", times=3)
     with pytest.raises(WorkError, match=r"1 of 20 tasks failed 3 times, such as t05 \(RuntimeError: out of luck\)"):
         run(Processes(2), tmp_path)
-    assert manifest_in(tmp_path).done(TASKS) == {task.name for task in TASKS} - {"t05"}
+    assert manifest_in(tmp_path).done(TASKS).keys() == {task.name for task in TASKS} - {"t05"}
     failed = [worker for worker in read_board(LocalStorage(tmp_path)) if "t05" in worker.tasks]
     assert failed and all("RuntimeError: out of luck" in worker.error for worker in failed)
-    assert sum(not already for _, already in run(Processes(2), tmp_path)) == 1
+    assert sum(not already for _, already, _ in run(Processes(2), tmp_path)) == 1
     assert_complete(tmp_path)
 
 
@@ -80,14 +83,14 @@ def test_ranks_share_all_tasks_and_none_twice(world):
 
 def rank_names(root, rank, world, patience):
     executor = Ranks(rank, world, rank, patience)
-    return [task.name for task, _ in executor.run(TASKS, manifest_in(root), work_in(root))]
+    return [task.name for task, _, _ in executor.run(TASKS, manifest_in(root), work_in(root))]
 
 
 def test_the_first_rank_waits_for_the_others(tmp_path):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context) as others:
-        futures = [others.submit(rank_names, tmp_path, rank, 3, 20.0) for rank in (1, 2)]
-        told = rank_names(tmp_path, 0, 3, 20.0)
+        futures = [others.submit(rank_names, tmp_path, rank, 3, 200.0) for rank in (1, 2)]
+        told = rank_names(tmp_path, 0, 3, 200.0)
         assert all(future.result() for future in futures)
     assert sorted(told) == [task.name for task in TASKS]
     assert_complete(tmp_path)
@@ -96,7 +99,7 @@ def test_the_first_rank_waits_for_the_others(tmp_path):
 def test_the_first_rank_tells_when_nobody_is_left(tmp_path):
     with pytest.raises(WorkError, match=r"tasks of other ranks are not done.*the same command does them"):
         rank_names(tmp_path, 0, 2, 0.3)
-    assert manifest_in(tmp_path).done(TASKS) == {task.name for task in share(TASKS, 0, 2)}
+    assert manifest_in(tmp_path).done(TASKS).keys() == {task.name for task in share(TASKS, 0, 2)}
     assert len(rank_names(tmp_path, 0, 1, 0.3)) == 20
 
 
@@ -167,7 +170,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path):
         pids = manager.Queue()
         parent = context.Process(target=lead, args=(tmp_path, pids))
         parent.start()
-        workers = [pids.get(timeout=60), pids.get(timeout=60)]
+        workers = [pids.get(timeout=300), pids.get(timeout=300)]
         os.kill(parent.pid, signal.SIGKILL)
         parent.join()
         deadline = time.monotonic() + 20

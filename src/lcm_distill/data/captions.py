@@ -1,11 +1,27 @@
 """Which of a record's texts is its caption."""
 
+import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
 from lcm_distill.diffusion.randomness import stable_hash
+
+TEXTS = (".txt", ".json")
+"""Endings of files that say what the picture of the same name shows."""
+
+
+def read_fields(suffix: str, content: bytes, text: str) -> dict[str, Any]:
+    """The fields of a file beside a picture: those of its JSON object, or `text` for a whole `.txt`."""
+    words = content.decode("utf-8", errors="replace")
+    if suffix == ".txt":
+        return {text: words}
+    try:
+        record = json.loads(words)
+    except json.JSONDecodeError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def choose_caption(record: Mapping[str, Any], shares: Mapping[str, float], sample_id: str) -> str:

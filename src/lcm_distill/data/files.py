@@ -6,6 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from lcm_distill.data.records import UnusablePicture
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+"""Endings of picture files."""
+
 
 def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
     """The files at `paths` below `root`, in the same order."""

@@ -1,11 +1,12 @@
-"""A folder of pictures with `metadata.jsonl` beside them, as the hub's `imagefolder` has it."""
+"""A folder of pictures with `metadata.jsonl`, as the hub's `imagefolder` has it, or each with a text file beside it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from lcm_distill.data.captions import choose_caption
-from lcm_distill.data.files import leaves, read_files
+from lcm_distill.data.captions import TEXTS, choose_caption, read_fields
+from lcm_distill.data.files import PICTURES, leaves, read_files
 from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
 from lcm_distill.errors import UserError
 
@@ -15,6 +16,9 @@ METADATA = "metadata.jsonl"
 class PictureFolder:
     """Pictures named by `file_name` in the `metadata.jsonl` files below a folder.
 
+    Where there are none, all pictures below it: what a picture shows is said by the file beside it that has its name
+    and ends in `.txt` (the field `text`) or `.json`.
+
     Args:
         captions: fields that captions come from, with their shares.
     """
@@ -23,22 +27,21 @@ class PictureFolder:
         self.root, self.captions = root, captions
 
     def annotations(self) -> Iterator[Annotation | BadAnnotation]:
-        """Every line of every `metadata.jsonl`.
+        """Every line of every `metadata.jsonl`, or every picture.
 
         Raises:
-            UserError: there is none below the root.
+            UserError: there is neither below the root.
         """
         found = sorted(self.root.rglob(METADATA))
-        if not found:
-            raise UserError(f"{self.root} holds no {METADATA}: set data.root to a folder that does")
         for path in found:
-            folder = path.parent.relative_to(self.root)
-            with path.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        yield self._parse(line, PurePosixPath(folder.as_posix()))
-                    except ValueError as error:
-                        yield BadAnnotation(f"{folder / METADATA}:{number}", f"malformed annotation: {error}")
+            yield from self._lines_of(path)
+        if found:
+            return
+        pictures = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in PICTURES)
+        if not pictures:
+            raise UserError(f"{self.root} holds no {METADATA} and no pictures: set data.root to a folder that does")
+        for picture in pictures:
+            yield self._beside(picture)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusablePicture]]:
         """Pictures in the order asked for."""
@@ -47,6 +50,26 @@ class PictureFolder:
     def holder(self, path: str) -> Path:
         """The picture."""
         return self.root / path
+
+    def _lines_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
+        folder = path.parent.relative_to(self.root)
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    yield self._parse(line, PurePosixPath(folder.as_posix()))
+                except ValueError as error:
+                    yield BadAnnotation(f"{folder / METADATA}:{number}", f"malformed annotation: {error}")
+
+    def _beside(self, picture: Path) -> Annotation | BadAnnotation:
+        path = picture.relative_to(self.root).as_posix()
+        files = [picture.with_suffix(suffix) for suffix in TEXTS if picture.with_suffix(suffix).is_file()]
+        record: dict[str, Any] = {}
+        for file in files:
+            record |= read_fields(file.suffix, file.read_bytes(), "text")
+        try:
+            return Annotation(path, path, choose_caption(record, self.captions, path))
+        except ValueError as error:
+            return BadAnnotation(path, f"malformed annotation: {error}")
 
     def _parse(self, line: bytes, folder: PurePosixPath) -> Annotation:
         record = json.loads(line)

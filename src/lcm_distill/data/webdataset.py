@@ -1,18 +1,15 @@
 """WebDataset: tar archives in which `key.jpg` is a picture and `key.txt` or `key.json` says what it shows."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lcm_distill.data.captions import choose_caption
+from lcm_distill.data.captions import TEXTS, choose_caption, read_fields
+from lcm_distill.data.files import PICTURES
 from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
 from lcm_distill.data.tars import DAMAGE, read_members, stream_members
 from lcm_distill.errors import UserError
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-TEXTS = (".txt", ".json")
 
 
 class WebDataset:
@@ -62,7 +59,7 @@ class WebDataset:
         try:
             for name, content in stream_members(archive, is_text):
                 key, suffix = _split(name)
-                records.setdefault(key, {}).update(_fields(suffix, content))
+                records.setdefault(key, {}).update(read_fields(suffix, content, "txt"))
         except DAMAGE as error:
             yield BadAnnotation(where, f"damaged archive: {error}")
         for key, picture in pictures.items():
@@ -79,17 +76,6 @@ def _split(name: str) -> tuple[str, str]:
     path = PurePosixPath(name)
     stem, dot, ending = path.name.partition(".")
     return str(path.with_name(stem)) if stem else name, f".{ending.lower()}" if dot else ""
-
-
-def _fields(suffix: str, content: bytes) -> dict[str, Any]:
-    text = content.decode("utf-8", errors="replace")
-    if suffix == ".txt":
-        return {"txt": text}
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _archive_of(path: str) -> str:

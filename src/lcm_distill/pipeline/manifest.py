@@ -45,16 +45,20 @@ class Manifest:
              ("file", pa.string()), ("file_bytes", pa.int64()), ("file_sha256", pa.string())]
         )  # fmt: skip
 
-    def commit(self, task: Task, rows: Sequence[Mapping[str, Any]], file: WrittenFile | None) -> None:
+    def commit(self, task: Task, rows: Sequence[Mapping[str, Any]], file: WrittenFile | None) -> Entry:
         """Record that `task`, which has no commit, is done: `rows` are its samples, `file` what it wrote.
 
         A row that concerns another file of the task says so itself, by what `file_columns` gives.
+
+        Returns:
+            What the footer says of the task.
         """
         shared = {"task": task.name, "fingerprint": task.fingerprint, **(file_columns(file) if file else {})}
         table = pa.Table.from_pylist([{**shared, **row} for row in rows], schema=self.schema)
         quarantined = sum(row.get("status") == QUARANTINED for row in rows)
         entry = Entry(task.name, task.fingerprint, len(rows), quarantined, written_files(table))
         self.storage.put(part_name(task.name), [encode_part(table, [entry])])
+        return entry
 
     def is_done(self, task: Task) -> bool:
         """Whether this very task is committed and its files still have the sizes they were written with.
@@ -64,8 +68,8 @@ class Manifest:
         """
         return bool(self.done([task]))
 
-    def done(self, tasks: Sequence[Task]) -> set[str]:
-        """Names of those of `tasks` for which `is_done` holds, in one pass over footers.
+    def done(self, tasks: Sequence[Task]) -> dict[str, Entry]:
+        """Footer entries of those of `tasks` for which `is_done` holds, by name, in one pass over footers.
 
         Raises:
             DataError: a part is damaged.
@@ -73,7 +77,7 @@ class Manifest:
         entries = self.entries([task.name for task in tasks])
         sizes = self.storage.sizes({file.name for entry in entries.values() for file in entry.files})
         return {
-            task.name
+            task.name: entry
             for task in tasks
             if (entry := entries.get(task.name))
             and entry.fingerprint == task.fingerprint
@@ -142,14 +146,13 @@ class Manifest:
 
     def _files_of(self, names: Iterable[str] | None) -> list[tuple[str, set[str] | None]]:
         """Files to look into for the given tasks, and which tasks to look for in each; None means all."""
-        merged, loose = self.merged_files(), self.loose_parts()
         if names is None:
-            return [(file, None) for file in (*merged, *loose)]
-        wanted = set(names)
-        own = {task_of_part(file): file for file in loose}
-        rest = wanted - own.keys()
-        files: list[tuple[str, set[str] | None]] = [(file, rest) for file in merged if rest]
-        return files + [(own[name], {name}) for name in sorted(wanted & own.keys())]
+            return [(file, None) for file in (*self.merged_files(), *self.loose_parts())]
+        parts = {part_name(name): name for name in names}
+        own = self.storage.sizes(parts.keys())
+        rest = {name for part, name in parts.items() if part not in own}
+        merged = self.merged_files() if rest else []
+        return [*((file, rest) for file in merged), *((part, {parts[part]}) for part in sorted(own))]
 
     def _drop_merged(self, file: str, names: set[str]) -> None:
         if names.isdisjoint(entry.task for entry in read_entries(self.storage, file)):

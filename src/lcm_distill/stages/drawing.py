@@ -220,7 +220,7 @@ def draw(label: str, drawings: Sequence[Drawing]) -> Iterator[Progress]:
     total, done, resumed = sum(len(drawing.prompts) for drawing in drawings), 0, 0
     yield Progress(label, 0, total, "pictures")
     for drawing in drawings:
-        for task, already_done in Serial().run(drawing.tasks(), drawing.manifest, drawing.opened):
+        for task, already_done, _ in Serial().run(drawing.tasks(), drawing.manifest, drawing.opened):
             size = task.inputs["stop"] - task.inputs["start"]
             done += size
             resumed += size if already_done else 0

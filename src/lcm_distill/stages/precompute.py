@@ -41,18 +41,14 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
         catalog = wait_for_catalog(config, cache)
     manifest = open_manifest(cache)
     tasks = plan(config, catalog)
-    # Read once for what an earlier run left: asking task by task would read every merged file again and again.
-    known = manifest.entries()
-    rows_done, resumed, quarantined = 0, 0, known[CATALOG_TASK].quarantined
+    rows_done, rows_resumed, quarantined = 0, 0, manifest.entries([CATALOG_TASK])[CATALOG_TASK].quarantined
     total = sum(task.inputs["stop"] - task.inputs["start"] for task in tasks)
     yield Progress("encode", 0, total, "rows", {"quarantined": quarantined})
-    for task, already_done in executor.run(tasks, manifest, partial(open_encoding, config, run)):
-        size = task.inputs["stop"] - task.inputs["start"]
-        rows_done += size
-        resumed += size if already_done else 0
-        entries = known if already_done else manifest.entries([task.name])
-        quarantined += entries[task.name].quarantined
-        yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, resumed)
+    for _, resumed, entry in executor.run(tasks, manifest, partial(open_encoding, config, run)):
+        rows_done += entry.rows
+        rows_resumed += entry.rows if resumed else 0
+        quarantined += entry.quarantined
+        yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, rows_resumed)
     if executor.leads and not len(usable_samples(config, cache, "train")):
         raise UserError(f"no picture of {source_root(config, run)} could be used: see `lcm status --run {run.root}`")
 

@@ -67,8 +67,8 @@ def encode_again(config: Config, run: RunFolder, tasks: Sequence[Task]) -> Itera
     """Do tasks again whose commits were taken back."""
     rows, done = sum(task.inputs["stop"] - task.inputs["start"] for task in tasks), 0
     manifest = open_manifest(cache_storage(config, run))
-    for task, _ in Serial().run(tasks, manifest, partial(open_encoding, config, run)):
-        done += task.inputs["stop"] - task.inputs["start"]
+    for _, _, entry in Serial().run(tasks, manifest, partial(open_encoding, config, run)):
+        done += entry.rows
         yield Progress("encode again", done, rows, "rows")
 
 

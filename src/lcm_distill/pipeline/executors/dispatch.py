@@ -1,14 +1,14 @@
 """Tasks to workers elsewhere, who may die: what they left undone is given to others."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Protocol
 
 from lcm_distill.errors import UserError, WorkError
 from lcm_distill.pipeline.executors.board import clear_board
-from lcm_distill.pipeline.executors.work import split
+from lcm_distill.pipeline.executors.work import Commit, split
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.task import Task
 
@@ -48,9 +48,7 @@ def blocks(tasks: Sequence[Task], workers: int) -> list[Sequence[Task]]:
     return [tasks[start : start + size] for start in range(0, len(tasks), size)]
 
 
-def dispatch(
-    tasks: Sequence[Task], manifest: Manifest, hire: Callable[[int], Worker], seats: int
-) -> Iterator[tuple[Task, bool]]:
+def dispatch(tasks: Sequence[Task], manifest: Manifest, hire: Callable[[int], Worker], seats: int) -> Iterator[Commit]:
     """Run tasks on as many workers as there are seats.
 
     Args:
@@ -64,16 +62,14 @@ def dispatch(
         UserError: a worker met an error that others would meet as well.
     """
     done, pending = split(tasks, manifest)
-    for task in done:
-        yield task, True
+    yield from done
     if not pending:
         return
     clear_board(manifest.storage)
     manifest.drop(task.name for task in pending)
     dispatcher = _Dispatcher(pending, manifest, hire, seats)
     try:
-        for task in dispatcher.run():
-            yield task, False
+        yield from dispatcher.run()
     finally:
         dispatcher.stop()
     if dispatcher.given_up:
@@ -93,7 +89,7 @@ class _Dispatcher:
         self.deaths = Counter[str]()
         self.given_up: dict[str, str] = {}
 
-    def run(self) -> Iterator[Task]:
+    def run(self) -> Iterator[Commit]:
         """Tasks as they are committed, until none is left that could be."""
         while self.queue or any(seat.result for seat in self.seats):
             for seat in self.seats:
@@ -104,6 +100,8 @@ class _Dispatcher:
             # Looked at after the results: a block that has ended has committed all it ever will.
             yield from self._committed()
             for seat in ended:
+                # A compaction may have merged parts before they were seen.
+                yield from self._tell([task.name for task in seat.block if task.name in self.waiting])
                 self._end(seat)
 
     def stop(self) -> None:
@@ -117,12 +115,14 @@ class _Dispatcher:
         seat.block = self.queue.popleft()
         seat.result = seat.worker.submit(seat.block)
 
-    def _committed(self) -> Iterator[Task]:
+    def _committed(self) -> Iterator[Commit]:
         in_hand = [task.name for seat in self.seats for task in seat.block if task.name in self.waiting]
         there = self.manifest.storage.sizes([part_name(name) for name in in_hand])
-        for name in in_hand:
-            if part_name(name) in there:
-                yield self.waiting.pop(name)
+        yield from self._tell(name for name in in_hand if part_name(name) in there)
+
+    def _tell(self, names: Iterable[str]) -> Iterator[Commit]:
+        for name, entry in self.manifest.entries(names).items():
+            yield Commit(self.waiting.pop(name), False, entry)
 
     def _end(self, seat: _Seat) -> None:
         assert seat.result is not None

@@ -12,7 +12,7 @@ from functools import partial
 
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
-from lcm_distill.pipeline.executors.work import Blocks, Open, count_gpus
+from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, count_gpus
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -27,7 +27,7 @@ class Processes:
     workers: int
     leads = True
 
-    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit what is not done; a process that dies is replaced."""
         return dispatch(tasks, manifest, partial(ProcessWorker, open_work, manifest), self.workers)
 

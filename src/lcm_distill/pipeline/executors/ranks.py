@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lcm_distill.errors import WorkError
 from lcm_distill.pipeline.executors.board import clear_board, read_board
 from lcm_distill.pipeline.executors.dispatch import blocks
-from lcm_distill.pipeline.executors.work import Open, commit_each, count_gpus, split
+from lcm_distill.pipeline.executors.work import Commit, Open, commit_each, count_gpus, split
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -35,13 +35,12 @@ class Ranks:
         """Whether this is the first rank."""
         return self.rank == 0
 
-    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit this rank's share; the first rank then waits for the others' and tells of it."""
         done, pending = split(tasks, manifest)
-        for task in done:
-            yield task, True
+        yield from done
         # What was merged is rewritten by one process only.
-        merged = manifest.merged_entries().keys() - {task.name for task in done}
+        merged = manifest.merged_entries().keys() - {task.name for task, _, _ in done}
         names = {task.name for task in share(tasks, self.rank, self.world)}
         mine = [task for task in pending if (self.leads if task.name in merged else task.name in names)]
         if self.leads and pending:
@@ -51,14 +50,14 @@ class Ranks:
         device = f"cuda:{self.local_rank % gpus}" if gpus else None
         others = {task.name: task for task in pending if task not in mine} if self.leads else {}
         looked = time.monotonic()
-        for task in commit_each(open_work(device), mine, manifest) if mine else ():
-            yield task, False
+        for commit in commit_each(open_work(device), mine, manifest) if mine else ():
+            yield commit
             if others and time.monotonic() - looked > LOOK_SECONDS:
-                yield from ((other, False) for other in _arrived(others, manifest))
+                yield from _arrived(others, manifest)
                 looked = time.monotonic()
-        yield from ((other, False) for other in self._wait(others, manifest))
+        yield from self._wait(others, manifest)
 
-    def _wait(self, others: dict[str, Task], manifest: Manifest) -> Iterator[Task]:
+    def _wait(self, others: dict[str, Task], manifest: Manifest) -> Iterator[Commit]:
         """Tasks of other ranks as they are committed.
 
         Raises:
@@ -92,6 +91,6 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> Ranks | None:
     return None
 
 
-def _arrived(others: dict[str, Task], manifest: Manifest) -> Iterator[Task]:
-    for name in manifest.done(list(others.values())):
-        yield others.pop(name)
+def _arrived(others: dict[str, Task], manifest: Manifest) -> Iterator[Commit]:
+    for name, entry in manifest.done(list(others.values())).items():
+        yield Commit(others.pop(name), False, entry)

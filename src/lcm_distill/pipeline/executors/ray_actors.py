@@ -11,7 +11,7 @@ from typing import Any
 
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
-from lcm_distill.pipeline.executors.work import Blocks, Open
+from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, count_threads
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -29,7 +29,7 @@ class RayActors:
     workers: int | None
     leads = True
 
-    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit what is not done; an actor that dies is replaced.
 
         Raises:
@@ -49,8 +49,11 @@ class RayWorker:
 
     def __init__(self, ray: Any, open_work: Open, manifest: Manifest, gpus: int, seat: int) -> None:
         self._ray = ray
+        # Ray gives an actor one thread; sums by another number of threads than here would differ in their last bits.
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(count_threads())}}
+        actor = ray.remote(Blocks).options(num_cpus=1, num_gpus=gpus, runtime_env=environment)
         # Ray shows an actor the one GPU that is its own, so the device needs no name.
-        self._actor = ray.remote(Blocks).options(num_cpus=1, num_gpus=gpus).remote(open_work, manifest, None)
+        self._actor = actor.remote(open_work, manifest, None)
 
     def submit(self, tasks: Sequence[Task]) -> Future[UserError | None]:
         """Begin a block."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from lcm_distill.pipeline.executors.board import clear_board
-from lcm_distill.pipeline.executors.work import Open, commit_each, split
+from lcm_distill.pipeline.executors.work import Commit, Open, commit_each, split
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -13,14 +13,12 @@ class Serial:
 
     leads = True
 
-    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit what is not done."""
         done, pending = split(tasks, manifest)
-        for task in done:
-            yield task, True
+        yield from done
         if not pending:
             return
         clear_board(manifest.storage)
         manifest.drop(task.name for task in pending)
-        for task in commit_each(open_work(None), pending, manifest):
-            yield task, False
+        yield from commit_each(open_work(None), pending, manifest)

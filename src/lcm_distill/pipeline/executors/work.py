@@ -1,11 +1,12 @@
 """What every executor does with tasks, wherever it runs them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.board import at_work
 from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.storage import WrittenFile
 from lcm_distill.pipeline.task import Task
 
@@ -20,6 +21,19 @@ Open = Callable[[str | None], Execute]
 """Makes ready to work on a device; None leaves the choice to the configuration. Processes send it to each other."""
 
 
+class Commit(NamedTuple):
+    """A committed task.
+
+    Attributes:
+        resumed: whether it was committed before this call.
+        entry: what its footer says of it.
+    """
+
+    task: Task
+    resumed: bool
+    entry: Entry
+
+
 class Executor(Protocol):
     """Runs tasks and commits them.
 
@@ -30,11 +44,11 @@ class Executor(Protocol):
     @property
     def leads(self) -> bool: ...
 
-    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[tuple[Task, bool]]:
+    def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit every task that has no valid commit yet.
 
         Yields:
-            each task once it is committed, and whether that was already so before this call. Those come first.
+            each task once it is committed; those that were so before this call come first.
 
         Raises:
             WorkError: tasks failed again and again; all others are committed.
@@ -42,19 +56,20 @@ class Executor(Protocol):
         ...
 
 
-def split(tasks: Sequence[Task], manifest: Manifest) -> tuple[list[Task], list[Task]]:
+def split(tasks: Sequence[Task], manifest: Manifest) -> tuple[list[Commit], list[Task]]:
     """Tasks that are done, and those that are not."""
     done = manifest.done(tasks)
-    return [task for task in tasks if task.name in done], [task for task in tasks if task.name not in done]
+    commits = [Commit(task, True, done[task.name]) for task in tasks if task.name in done]
+    return commits, [task for task in tasks if task.name not in done]
 
 
-def commit_each(execute: Execute, tasks: Sequence[Task], manifest: Manifest) -> Iterator[Task]:
+def commit_each(execute: Execute, tasks: Sequence[Task], manifest: Manifest) -> Iterator[Commit]:
     """Execute tasks that have no commit; each is yielded once it has."""
     with at_work(manifest.storage) as hands:
         for task, rows, file in execute(hands.take(tasks)):
-            manifest.commit(task, rows, file)
+            entry = manifest.commit(task, rows, file)
             hands.lay_down(task)
-            yield task
+            yield Commit(task, False, entry)
 
 
 class Blocks:
@@ -85,3 +100,10 @@ def count_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def count_threads() -> int:
+    """Threads that an operation on this machine's processors is spread over."""
+    import torch
+
+    return torch.get_num_threads()
