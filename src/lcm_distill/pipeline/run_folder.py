@@ -33,6 +33,7 @@ class RunFolder:
         self.evaluate = root / "evaluate"
         self.teacher = root / "teacher.safetensors"
         self.student = root / "student.safetensors"
+        self.adapter = root / "adapter"
         self.metrics = root / "metrics.parquet"
         self.grid = root / "grid.png"
         self.guidance = root / "guidance"

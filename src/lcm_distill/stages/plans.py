@@ -87,7 +87,7 @@ def _pretrain(config: Config, run: RunFolder) -> dict[str, Any]:
         **_training(config, settings, guidance_embedding=False),
         "start": settings.start,
         "mask_ratio": settings.mask_ratio,
-        "share_of_own_cache": round(1 - sum(settings.caches.values()), 6),
+        "share_of_own_cache": settings.own_share,
     }
 
 
