@@ -13,6 +13,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, product
 
 import torch
 from torch import Tensor, nn
@@ -178,8 +179,8 @@ def masked_ratio(samples: int, turns: int) -> float:
 def expert_layers() -> list[tuple[ExpertChoice, int]]:
     """XL/2's, each kind once and how often it occurs."""
     variant, layers = VARIANTS["MicroDiT_XL_2"], dict[tuple[int, ...], tuple[ExpertChoice, int]]()
-    blocks = [(layer, True) for layer in range(variant.mixer_depth)] + [(layer, False) for layer in range(variant.depth)]
-    for layer, mixer in blocks:
+    mixers, backbone = product(range(variant.mixer_depth), [True]), product(range(variant.depth), [False])
+    for layer, mixer in chain(mixers, backbone):
         if variant.has_experts(layer, mixer):
             with torch.device("meta"):
                 experts = DiTBlock(variant, layer, mixer).mlp
@@ -224,7 +225,7 @@ def main() -> None:
     arguments.add_argument("--turns", type=int, default=2)
     chosen = arguments.parse_args()
     speedup, memory = moe_ratios(chosen.samples, chosen.turns)
-    print(f"forward and backward of denoising, mask ratio 0.75 over 0: {masked_ratio(chosen.samples, chosen.turns):.3f}")
+    print(f"denoising with three of four patches masked, over none: {masked_ratio(chosen.samples, chosen.turns):.3f}")
     heun, euler = step_ratios(chosen.samples, chosen.turns)
     print(f"with Euler pairs step_ratio would be {euler:.3f}")
     print(f"step_ratio={heun:.3f} moe_speedup={speedup:.2f} moe_memory_ratio={memory:.2f}")

@@ -104,7 +104,7 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Operations, bytes and hours. Memory is that of blocks in bfloat16 with float32 weights, and a bfloat16 teacher."""
+    """Operations, bytes and hours. Memory: blocks compute in bfloat16, weights are float32 and the teacher's bfloat16."""
     tokens, settings = caption_tokens(config, run), config.distill
     student, teacher = (budget.on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config, tokens)
@@ -134,7 +134,7 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _micro_batches(config: Config, tokens: int, states: int, device: torch.device) -> dict[str, Any]:
-    """The largest micro-batch that fits, here and on 80 GB, with activations kept and computed again; None: none does."""
+    """The largest micro-batch that fits here and in 80 GB, with activations kept or computed again; None: none does."""
     sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
     for recompute in (False, True):
