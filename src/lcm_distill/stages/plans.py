@@ -104,7 +104,7 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Operations, bytes and hours. Memory: blocks compute in bfloat16, weights are float32 and the teacher's bfloat16."""
+    """Operations, bytes and hours. Memory: blocks compute in bfloat16, weights are float32, the teacher is bfloat16."""
     tokens, settings = caption_tokens(config, run), config.distill
     student, teacher = (budget.on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config, tokens)
