@@ -7,7 +7,16 @@ from lcm_distill.config import load_preset
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import FeedForward
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.budget import Memory, PeakMemory, distill_flop, forward_flop, on_meta, parameters, pass_memory
+from lcm_distill.stages.budget import (
+    Memory,
+    PeakMemory,
+    distill_flop,
+    forward_flop,
+    on_meta,
+    parameters,
+    pass_memory,
+    trained_parameters,
+)
 from lcm_distill.stages.plans import plan
 
 
@@ -17,7 +26,7 @@ def xl():
 
 
 def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
-    student, teacher = (on_meta(xl, guidance_embedding) for guidance_embedding in (True, False))
+    student, teacher = (on_meta(xl.model, guidance_embedding) for guidance_embedding in (True, False))
     assert (parameters(teacher), parameters(student)) == (1_165_442_320, 1_167_017_232)
     one_hot = sum(
         2 * 2 * layer.experts * int(layer.capacity * 1024 / layer.experts) * 1024 * layer.w1.shape[1]
@@ -52,10 +61,19 @@ def test_micro_batch_is_what_fits_beside_the_rest():
 
 
 def test_computing_blocks_again_saves_memory():
-    config = load_preset("shapes")
-    kept, again = (pass_memory(config, 16, recompute, torch.bfloat16) for recompute in (False, True))
-    assert kept.fixed == again.fixed == 2 * parameters(on_meta(config, guidance_embedding=True))
+    model = load_preset("shapes").model
+    kept, again = (pass_memory(model, 16, recompute, torch.bfloat16) for recompute in (False, True))
+    assert kept.fixed == again.fixed == 2 * parameters(on_meta(model, guidance_embedding=True))
     assert again.per_sample < 0.6 * kept.per_sample
+
+
+def test_adapters_alone_have_gradients_moments_and_averages():
+    whole, adapted = (load_preset("shapes", [f"distill.lora.rank={rank}"]) for rank in (0, 4))
+    student = on_meta(whole.model, guidance_embedding=True)
+    assert trained_parameters(whole) == parameters(student)
+    embedder = sum(parameter.numel() for parameter in student.cfg_embedder.parameters())
+    assert embedder < trained_parameters(adapted) < 0.5 * parameters(student)
+    assert parameters(on_meta(whole.model, guidance_embedding=True)) == parameters(student)  # and is what it was
 
 
 @pytest.mark.slow

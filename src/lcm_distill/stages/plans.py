@@ -106,21 +106,22 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
     """Operations, bytes and hours. Memory: blocks compute in bfloat16, weights are float32, the teacher is bfloat16."""
     tokens, settings = caption_tokens(config, run), config.distill
-    student, teacher = (budget.on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
+    student, teacher = (budget.on_meta(config.model, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config, tokens)
-    count = budget.parameters(student)
+    count, trained = budget.parameters(student), budget.trained_parameters(config)
     averages = 2 if build_objective(config).uses_target and settings.target_decay else 1
     states = {
         "student": 4 * count,
-        "gradients": 4 * count,
-        "optimiser": 8 * count,
-        "averages": 4 * count * averages,
+        "gradients": 4 * trained,
+        "optimiser": 8 * trained,
+        "averages": 4 * trained * averages,
         "teacher": 2 * budget.parameters(teacher),
     }
     device = resolve_device(config.device)
     seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device))
-    checkpoint = states["student"] + states["optimiser"] + states["averages"]
+    checkpoint = (1 + averages) * states["student"] + states["optimiser"]
     return {
+        "trained_parameters": trained,
         "teacher_parameters": budget.parameters(teacher),
         "gflop_per_forward": round(budget.forward_flop(student, tokens) / 1e9, 1),
         "gflop_per_sample": round(flop / 1e9, 1),
@@ -139,7 +140,7 @@ def _micro_batches(config: Config, tokens: int, states: int, device: torch.devic
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
     for recompute in (False, True):
         name = "recomputed" if recompute else "kept"
-        memory = budget.pass_memory(config, tokens, recompute, torch.bfloat16)
+        memory = budget.pass_memory(config.model, tokens, recompute, torch.bfloat16)
         figures[f"gb_per_sample_{name}"] = _gb(memory.per_sample)
         for where, size in sizes.items():
             free = int((1 - budget.MARGIN) * size) - states
@@ -184,7 +185,7 @@ def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
 def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
     return {
         "network": config.model.arch,
-        "parameters": budget.parameters(budget.on_meta(config, guidance_embedding)),
+        "parameters": budget.parameters(budget.on_meta(config.model, guidance_embedding)),
         "steps": settings.steps,
         "batch_size": settings.batch_size,
         "samples": settings.steps * settings.batch_size,
