@@ -162,12 +162,13 @@ def step_ratios(samples: int, turns: int) -> tuple[float, float]:
 
 def counted(arch: str, latent: int, kept_share: float = 1.0, guided: bool = False, one_hot: bool = False) -> int:
     """Operations of one forward pass, or of a guided one, on the meta device."""
+    captions = (1, 16, 64) if arch == "MicroDiT_Nano_2" else (1, CAPTION, WIDTH)
     with torch.device("meta"):
-        network = build(arch, latent, WIDTH).to("meta")
+        network = build(arch, latent, captions[2]).to("meta")
         patches = (latent // network.patch_size) ** 2
         kept = None if kept_share == 1 else torch.zeros(1, int(kept_share * patches), dtype=torch.long)
         samples = 2 if guided else 1
-        inputs = torch.zeros(samples, 4, latent, latent), torch.zeros(samples), torch.zeros(1, CAPTION, WIDTH)
+        inputs = torch.zeros(samples, 4, latent, latent), torch.zeros(samples), torch.zeros(captions)
     if one_hot:
         by_one_hot(network)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -81,14 +81,15 @@ def teacher_evaluations(config: Config) -> int:
 
 
 @cache
-def pass_memory(model: ModelConfig, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> Memory:
+def pass_memory(student: MicroDiT, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> Memory:
     """What forward and backward of the student need.
 
     Args:
+        student: on the meta device.
         recompute: whether a block's activations are computed again in the backward pass (activation checkpointing).
         dtype: what blocks compute in; weights are float32.
     """
-    network = copy.deepcopy(on_meta(model, guidance_embedding=True))
+    network = copy.deepcopy(student)
     copies = 0 if dtype == torch.float32 else dtype.itemsize * parameters(network)
     peak = _pass_peak(network, SAMPLES, caption_tokens, recompute, dtype)
     # Computing blocks again, copies last for a block only; then they are counted in both parts, and little of each.
@@ -126,18 +127,16 @@ def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -
     return network(latents, zeros(samples), zeros(captions, caption_tokens, width), guidance)
 
 
-@cache
 def on_meta(model: ModelConfig, guidance_embedding: bool) -> MicroDiT:
-    """A network without memory for its weights, to be counted and not to be changed."""
+    """A network without memory for its weights, to be counted and not to be changed: the next call gives it again."""
+    sizes = model.latent_size, model.caption_channels, model.pos_interp_scale, model.in_channels
+    return _on_meta(model.arch, *sizes, guidance_embedding)
+
+
+@cache
+def _on_meta(arch: str, *sizes: Any) -> MicroDiT:
     with torch.device("meta"):
-        return build(
-            model.arch,
-            model.latent_size,
-            model.caption_channels,
-            model.pos_interp_scale,
-            model.in_channels,
-            guidance_embedding,
-        ).to("meta")
+        return build(arch, *sizes).to("meta")
 
 
 class PeakMemory(TorchDispatchMode):
@@ -172,7 +171,7 @@ def matmul_rate(device: torch.device) -> float:
     seconds = []
     for _ in range(4):  # the first one does not count
         began = time.perf_counter()
-        left @ left
+        torch.mm(left, left)
         if on_gpu:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)

@@ -140,7 +140,8 @@ def _micro_batches(config: Config, tokens: int, states: int, device: torch.devic
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
     for recompute in (False, True):
         name = "recomputed" if recompute else "kept"
-        memory = budget.pass_memory(config.model, tokens, recompute, torch.bfloat16)
+        student = budget.on_meta(config.model, guidance_embedding=True)
+        memory = budget.pass_memory(student, tokens, recompute, torch.bfloat16)
         figures[f"gb_per_sample_{name}"] = _gb(memory.per_sample)
         for where, size in sizes.items():
             free = int((1 - budget.MARGIN) * size) - states
