@@ -13,10 +13,12 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from lcm_distill.config import load_preset
 from lcm_distill.diffusion.denoising import denoising_loss
@@ -102,9 +104,7 @@ class OriginalStep(Step):
     def __init__(self, samples: int) -> None:
         super().__init__(samples)
         for network in (self.student, self.teacher, *self.kept):
-            for layer in network.modules():
-                if isinstance(layer, ExpertChoice):
-                    layer.forward = partial(one_hot_experts, layer)
+            by_one_hot(network)
 
     def loss(self) -> Tensor:
         """Mean square between the student's answer and its average's, one guided Heun step of the teacher later."""
@@ -160,6 +160,42 @@ def step_ratios(samples: int, turns: int) -> tuple[float, float]:
     return seconds[1] / seconds[0], seconds[2] / seconds[0]
 
 
+def counted(arch: str, latent: int, kept_share: float = 1.0, guided: bool = False, one_hot: bool = False) -> int:
+    """Operations of one forward pass, or of a guided one, on the meta device."""
+    captions = (1, 16, 64) if arch == "MicroDiT_Nano_2" else (1, CAPTION, WIDTH)
+    with torch.device("meta"):
+        network = build(arch, latent, captions[2]).to("meta")
+        patches = (latent // network.patch_size) ** 2
+        kept = None if kept_share == 1 else torch.zeros(1, int(kept_share * patches), dtype=torch.long)
+        samples = 2 if guided else 1
+        inputs = torch.zeros(samples, 4, latent, latent), torch.zeros(samples), torch.zeros(captions)
+    if one_hot:
+        by_one_hot(network)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(*inputs, None, kept)
+    return counter.get_total_flops()
+
+
+def print_counts() -> None:
+    """The same ratios in operations, where no machine's noise is in them."""
+    for arch in ("MicroDiT_Tiny_2", "MicroDiT_XL_2"):
+        original, forward, guided = (counted(arch, LATENT, **how) for how in ({"one_hot": True}, {}, {"guided": True}))
+        heun, euler = ((4 * forward + calls * guided) / (8 * original) for calls in (2, 1))
+        print(f"operations of a step of {arch} over the original's: {heun:.3f}, with Euler pairs {euler:.3f}")
+    for arch, latent in (("MicroDiT_Nano_2", 8), ("MicroDiT_Tiny_2", 64), ("MicroDiT_XL_2", 32), ("MicroDiT_XL_2", 64)):
+        share = counted(arch, latent, kept_share=0.25) / counted(arch, latent)
+        print(
+            f"operations of {arch} at {latent} x {latent} latents, three of four patches masked, over none: {share:.3f}"
+        )
+
+
+def by_one_hot(network: MicroDiT) -> None:
+    """Give a network the reference's expert layers."""
+    for layer in network.modules():
+        if isinstance(layer, ExpertChoice):
+            layer.forward = partial(one_hot_experts, layer)
+
+
 def masked_ratio(samples: int, turns: int) -> float:
     """Forward and backward of denoising, three of four patches masked, over all patches seen; Tiny/2 at 64 x 64."""
     network, step = build("MicroDiT_Tiny_2", LATENT, WIDTH), Step(samples)
@@ -178,10 +214,8 @@ def masked_ratio(samples: int, turns: int) -> float:
 def expert_layers() -> list[tuple[ExpertChoice, int]]:
     """XL/2's, each kind once and how often it occurs."""
     variant, layers = VARIANTS["MicroDiT_XL_2"], dict[tuple[int, ...], tuple[ExpertChoice, int]]()
-    blocks = [(layer, True) for layer in range(variant.mixer_depth)] + [
-        (layer, False) for layer in range(variant.depth)
-    ]
-    for layer, mixer in blocks:
+    mixers, backbone = product(range(variant.mixer_depth), [True]), product(range(variant.depth), [False])
+    for layer, mixer in chain(mixers, backbone):
         if variant.has_experts(layer, mixer):
             with torch.device("meta"):
                 experts = DiTBlock(variant, layer, mixer).mlp
@@ -225,10 +259,9 @@ def main() -> None:
     arguments.add_argument("--samples", type=int, default=1, help="to one pass")
     arguments.add_argument("--turns", type=int, default=2)
     chosen = arguments.parse_args()
+    print_counts()
     speedup, memory = moe_ratios(chosen.samples, chosen.turns)
-    print(
-        f"forward and backward of denoising, mask ratio 0.75 over 0: {masked_ratio(chosen.samples, chosen.turns):.3f}"
-    )
+    print(f"denoising with three of four patches masked, over none: {masked_ratio(chosen.samples, chosen.turns):.3f}")
     heun, euler = step_ratios(chosen.samples, chosen.turns)
     print(f"with Euler pairs step_ratio would be {euler:.3f}")
     print(f"step_ratio={heun:.3f} moe_speedup={speedup:.2f} moe_memory_ratio={memory:.2f}")

@@ -37,6 +37,9 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("distill.scm.warmup=2", "distill.scm.warmup = 2"),
         ("distill.seed=-1", "distill.seed = -1"),
         ("evaluate.guidance_sweep=[0.5]", "evaluate.guidance_sweep.0 = 0.5"),
+        ("pretrain.caches={a=0.5, b=0.6}", "shares must sum to 1 or less"),
+        ("pretrain.mask_ratio=1.0", "pretrain.mask_ratio = 1.0"),
+        ("distill.lora.rank=-1", "distill.lora.rank = -1"),
         ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),
@@ -62,7 +65,7 @@ def test_training_has_the_seed_of_the_run_unless_it_is_given_its_own():
 
 
 def test_unknown_preset_and_missing_file():
-    with pytest.raises(UserError, match="unknown preset 'shape': choose one of microdit_xl_512, original, shapes"):
+    with pytest.raises(UserError, match="unknown preset 'shape': choose one of microdit_xl_512, original, pretrain_"):
         load_preset("shape")
     with pytest.raises(UserError, match=r"nowhere\.toml is missing"):
         from pathlib import Path
@@ -138,3 +141,17 @@ def test_presets_name_themselves():
     for name in presets():
         text = (resources.files("lcm_distill") / "presets" / f"{name}.toml").read_text()
         assert tomllib.loads(text)["preset"] == name
+
+
+def test_published_stages_follow_one_another_on_one_cache():
+    names = ["pretrain_xl_256_masked", "pretrain_xl_256", "pretrain_xl_512_masked", "pretrain_xl_512"]
+    stages = [load_preset(name) for name in names]
+    settings = [stage.pretrain for stage in stages]
+    assert [stage.resolution for stage in stages] == [256, 256, 512, 512]
+    assert [stage.mask_ratio for stage in settings] == [0.75, 0, 0.75, 0]
+    assert [stage.steps for stage in settings] == [250_000, 30_000, 50_000, 5_000]
+    assert {(stage.batch_size, stage.caption_drop) for stage in settings} == {(2048, 0.1)}
+    for earlier, stage in zip(names, settings[1:], strict=False):
+        assert stage.start == f"runs/{earlier}/teacher.safetensors"
+        assert stage.caches == {f"runs/{names[0]}": 1.0} and stage.own_share == 0
+    assert settings[0].own_share == 1

@@ -352,6 +352,8 @@ def _work(
 ) -> None:
     with _one_line_errors():
         config, folder = choice.load()
+        if "pretrain" in stages and config.pretrain and not config.pretrain.own_share:
+            stages = ["pretrain"]  # on caches of other runs alone
         if dry_run:
             from lcm_distill.stages.plans import plan
 

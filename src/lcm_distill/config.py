@@ -196,7 +196,7 @@ class PretrainConfig(OptimiserConfig):
     Unset: fresh weights."""
     caches: dict[str, PositiveFloat] = Field(default={}, json_schema_extra=NOT_IDENTITY)
     """Folders of other runs whose caches are mixed in, each with its share of the samples; this run's own cache has the
-    rest. What is in them and the shares are part of the training's identity."""
+    rest, and is not made if there is none. What is in them and the shares are part of the training's identity."""
     mask_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the patches that each step leaves out after the patch mixer (arXiv 2407.15811). Networks draw better
     after some steps with 0 at the end."""
@@ -213,11 +213,14 @@ class PretrainConfig(OptimiserConfig):
 
     @model_validator(mode="after")
     def _shares_leave_some(self) -> Self:
-        if sum(self.caches.values()) >= 1:
-            raise ValueError(
-                f"caches = {self.caches}: shares must sum to less than 1, the rest is this run's own cache"
-            )
+        if sum(self.caches.values()) > 1 + 1e-9:
+            raise ValueError(f"caches = {self.caches}: shares must sum to 1 or less, the rest is this run's own cache")
         return self
+
+    @property
+    def own_share(self) -> float:
+        """Share of the samples that comes from the run's own cache."""
+        return max(0.0, round(1 - sum(self.caches.values()), 9))
 
     def decayed(self, left: float) -> float:
         """See `OptimiserConfig`."""
@@ -291,6 +294,15 @@ class MatchingConfig(Section):
     """Standard deviation of that ln sigma."""
 
 
+class LoraSettings(Section):
+    """Low-rank adapters in place of training all weights (LoRA, arXiv 2106.09685), for a small card."""
+
+    rank: NonNegativeInt = 0
+    """Rank of the adapters on attention and dense feed-forwards; 0 trains all weights and has no adapters."""
+    alpha: PositiveFloat = 64.0
+    """An adapter's product counts alpha / rank times."""
+
+
 class DistillConfig(OptimiserConfig):
     """Training of the few-step student."""
 
@@ -336,6 +348,8 @@ class DistillConfig(OptimiserConfig):
 
     matching: MatchingConfig = MatchingConfig()
     """Makes few-step drawings as likely as the teacher's own, beside any objective."""
+    lora: LoraSettings = LoraSettings()
+    """Trains adapters and the guidance embedder alone. The student is published merged, and as the run's `adapter/`."""
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:

@@ -63,6 +63,10 @@ def test_dry_run_plans_everything_and_writes_nothing(tmp_path, preset):
     assert not (tmp_path / "run").exists()
     if preset == "microdit_xl_512":
         assert plan["distill"]["parameters"] == 1_167_017_232
+        assert plan["distill"]["gflop_per_forward"] == pytest.approx(1131.9 - 131.0, abs=0.1)
+        for how in ("kept", "recomputed"):  # a batch of 256 fits 80 GB in passes of so many, with a margin of 10 %
+            assert plan["distill"][f"micro_batch_80_gb_{how}"] >= 16
+            assert plan["distill"][f"gb_used_{how}"] <= 72
         assert plan["precompute"]["latent_bytes_per_sample"] == 4 * 64 * 64 * 2
 
 

@@ -38,6 +38,9 @@ class MicroDiT(nn.Module):
         guidance_embedding: whether the network takes the guidance scale as an input (a student does).
     """
 
+    pos_embed: Tensor
+    mask_token: Tensor
+
     def __init__(
         self,
         variant: Variant,

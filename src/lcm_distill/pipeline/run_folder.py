@@ -34,6 +34,7 @@ class RunFolder:
         self.teacher = root / "teacher.safetensors"
         self.student = root / "student.safetensors"
         self.schedule = root / "schedule"
+        self.adapter = root / "adapter"
         self.metrics = root / "metrics.parquet"
         self.grid = root / "grid.png"
         self.guidance = root / "guidance"

@@ -4,10 +4,12 @@ Operations are counted on the meta device. Memory is counted on fake tensors, wh
 and backward pass runs as it would, and the most bytes that are alive at one time are what it needs.
 """
 
+import copy
 import os
 import time
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +20,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcm_distill.config import Config
-from lcm_distill.models import MicroDiT
-from lcm_distill.stages.networks import build_network
+from lcm_distill.config import Config, ModelConfig
+from lcm_distill.models import MicroDiT, build
+from lcm_distill.stages.lora import adapt
 
 MARGIN = 0.1
 """Share of a device's memory that a plan leaves alone: the allocator's gaps, the libraries' own workspace."""
@@ -61,16 +63,13 @@ def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -
 
 def distill_flop(config: Config, caption_tokens: int) -> int:
     """Operations of all passes that a step makes for one sample; a backward pass counts as two forward ones."""
-    student, teacher = (on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
+    student, teacher = (on_meta(config.model, guidance_embedding) for guidance_embedding in (True, False))
     forward, guided = forward_flop(student, caption_tokens), forward_flop(teacher, caption_tokens, guided=True)
-    settings, matching = config.distill, config.distill.matching
-    flop = 3 * forward
-    if settings.objective == "scm":
-        flop += guided + 2 * forward  # a derivative in forward mode costs about two evaluations
-    else:
-        flop += teacher_evaluations(config) * guided + forward
-    if matching.weight:
-        jumps = (1 + len(matching.sigmas)) / 2
+    flop = 3 * forward + teacher_evaluations(config) * guided
+    # A derivative in forward mode costs about two evaluations, and a target one.
+    flop += 2 * forward if config.distill.objective == "scm" else forward
+    if config.distill.matching.weight:
+        jumps = (1 + len(config.distill.matching.sigmas)) / 2
         # Drawing with a gradient through the last jump, learning of the critic, and the comparison of the two.
         flop += int((jumps + 2) * forward) + 3 * forward + guided + forward
     return flop
@@ -81,14 +80,16 @@ def teacher_evaluations(config: Config) -> int:
     return 1 if config.distill.objective == "scm" or config.distill.solver == "euler" else 2
 
 
-def pass_memory(config: Config, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> Memory:
+@cache
+def pass_memory(student: MicroDiT, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> Memory:
     """What forward and backward of the student need.
 
     Args:
+        student: on the meta device.
         recompute: whether a block's activations are computed again in the backward pass (activation checkpointing).
         dtype: what blocks compute in; weights are float32.
     """
-    network = on_meta(config, guidance_embedding=True)
+    network = copy.deepcopy(student)
     copies = 0 if dtype == torch.float32 else dtype.itemsize * parameters(network)
     peak = _pass_peak(network, SAMPLES, caption_tokens, recompute, dtype)
     # Computing blocks again, copies last for a block only; then they are counted in both parts, and little of each.
@@ -126,10 +127,16 @@ def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -
     return network(latents, zeros(samples), zeros(captions, caption_tokens, width), guidance)
 
 
-def on_meta(config: Config, guidance_embedding: bool) -> MicroDiT:
-    """The configured network without memory for its weights."""
+def on_meta(model: ModelConfig, guidance_embedding: bool) -> MicroDiT:
+    """A network without memory for its weights, to be counted and not to be changed: the next call gives it again."""
+    sizes = model.latent_size, model.caption_channels, model.pos_interp_scale, model.in_channels
+    return _on_meta(model.arch, *sizes, guidance_embedding)
+
+
+@cache
+def _on_meta(arch: str, *sizes: Any) -> MicroDiT:
     with torch.device("meta"):
-        return build_network(config, guidance_embedding).to("meta")
+        return build(arch, *sizes).to("meta")
 
 
 class PeakMemory(TorchDispatchMode):
@@ -159,12 +166,12 @@ class PeakMemory(TorchDispatchMode):
 def matmul_rate(device: torch.device) -> float:
     """Operations a second of a large matrix product: bfloat16 on a GPU, float32 on a CPU."""
     on_gpu = device.type == "cuda"
-    side, dtype = (8192, torch.bfloat16) if on_gpu else (1536, torch.float32)
+    side, dtype = (8192, torch.bfloat16) if on_gpu else (1024, torch.float32)
     left = torch.randn(side, side, device=device, dtype=dtype)
     seconds = []
     for _ in range(4):  # the first one does not count
         began = time.perf_counter()
-        left @ left
+        torch.mm(left, left)
         if on_gpu:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
@@ -181,3 +188,12 @@ def device_memory(device: torch.device) -> int:
 def parameters(network: nn.Module) -> int:
     """How many it has."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def trained_parameters(config: Config) -> int:
+    """How many of the student's are trained, and so have gradients, moments and averages."""
+    if not config.distill.lora.rank:
+        return parameters(on_meta(config.model, guidance_embedding=True))
+    student = copy.deepcopy(on_meta(config.model, guidance_embedding=True))
+    adapt(student, config.distill.lora)
+    return sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)

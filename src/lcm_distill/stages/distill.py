@@ -1,6 +1,5 @@
 """Stage two: a few-step student from the teacher, on cached latents alone."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from lcm_distill.pipeline.atomic import commit_bytes, file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.cache import cache_fingerprint, open_batches
+from lcm_distill.stages.lora import copy_sharing_frozen, export_adapter, merge
 from lcm_distill.stages.matching import Matching
 from lcm_distill.stages.networks import load_teacher, student_from_teacher, teacher_path
 from lcm_distill.stages.objectives import build_objective, phases
@@ -32,7 +32,11 @@ def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
     training = prepare(config, run)
     yield from training.run()
     published = training.average if config.distill.publish == "average" else training.model
-    commit_bytes(run.student, serialise(published, describe_student(config)))
+    weights, lora = published.state_dict(), config.distill.lora
+    if lora.rank:
+        export_adapter(run.adapter, weights, lora)
+        weights = merge(weights, lora)
+    commit_bytes(run.student, serialise(weights, describe_student(config)))
 
 
 def describe_student(config: Config) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def prepare(config: Config, run: RunFolder) -> Training:
     student = student_from_teacher(config).to(device)
     matching = Matching(config, student, teacher, device) if settings.matching.weight else None
     averages = objective.uses_target and settings.target_decay > 0
-    target = copy.deepcopy(student).requires_grad_(False) if averages else student
+    target = copy_sharing_frozen(student).requires_grad_(False) if averages else student
 
     def loss(step: int) -> Tensor:
         batch = batches[step]
@@ -88,7 +92,7 @@ def prepare(config: Config, run: RunFolder) -> Training:
         fingerprint=fingerprint(config),
         settings=settings,
         model=student,
-        average=copy.deepcopy(student).requires_grad_(False),
+        average=copy_sharing_frozen(student).requires_grad_(False),
         loss=loss,
         critic=matching.critic if matching else None,
         critic_rate=settings.matching.critic_rate,

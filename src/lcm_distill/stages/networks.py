@@ -35,9 +35,16 @@ def load_teacher(config: Config) -> MicroDiT:
 
 
 def student_from_teacher(config: Config) -> MicroDiT:
-    """A student that equals its teacher at every guidance scale, unless its guidance embedder starts at random."""
+    """A student that equals its teacher at every guidance scale, unless its guidance embedder starts at random.
+
+    With `distill.lora.rank` it has adapters, and they and its guidance embedder alone are to be trained.
+    """
     student = build_network(config, guidance_embedding=True)
     if config.distill.guidance_embedder == "random":
         cast(ScalarEmbedder, student.cfg_embedder).initialise()
     load_checkpoint(student, teacher_path(config))
+    if config.distill.lora.rank:
+        from lcm_distill.stages.lora import adapt
+
+        adapt(student, config.distill.lora)
     return student

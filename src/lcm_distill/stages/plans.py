@@ -90,7 +90,7 @@ def _pretrain(config: Config, run: RunFolder) -> dict[str, Any]:
         **_training(config, settings, guidance_embedding=False),
         "start": settings.start,
         "mask_ratio": settings.mask_ratio,
-        "share_of_own_cache": round(1 - sum(settings.caches.values()), 6),
+        "share_of_own_cache": settings.own_share,
     }
 
 
@@ -116,23 +116,24 @@ def _schedule(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Operations, bytes and hours. Memory is that of blocks in bfloat16 with float32 weights, and a bfloat16 teacher."""
+    """Operations, bytes and hours. Memory: blocks compute in bfloat16, weights are float32, the teacher is bfloat16."""
     tokens, settings = caption_tokens(config, run), config.distill
-    student, teacher = (budget.on_meta(config, guidance_embedding) for guidance_embedding in (True, False))
+    student, teacher = (budget.on_meta(config.model, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config, tokens)
-    count = budget.parameters(student)
+    count, trained = budget.parameters(student), budget.trained_parameters(config)
     averages = 2 if build_objective(config).uses_target and settings.target_decay else 1
     states = {
         "student": 4 * count,
-        "gradients": 4 * count,
-        "optimiser": 8 * count,
-        "averages": 4 * count * averages,
+        "gradients": 4 * trained,
+        "optimiser": 8 * trained,
+        "averages": 4 * trained * averages,
         "teacher": 2 * budget.parameters(teacher),
     }
     device = resolve_device(config.device)
     seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device))
-    checkpoint = states["student"] + states["optimiser"] + states["averages"]
+    checkpoint = (1 + averages) * states["student"] + states["optimiser"]
     return {
+        "trained_parameters": trained,
         "teacher_parameters": budget.parameters(teacher),
         "gflop_per_forward": round(budget.forward_flop(student, tokens) / 1e9, 1),
         "gflop_per_sample": round(flop / 1e9, 1),
@@ -146,12 +147,13 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _micro_batches(config: Config, tokens: int, states: int, device: torch.device) -> dict[str, Any]:
-    """The largest micro-batch that fits, here and on 80 GB, with activations kept and computed again; None: none does."""
+    """The largest micro-batch that fits here and in 80 GB, with activations kept or computed again; None: none does."""
     sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
     for recompute in (False, True):
         name = "recomputed" if recompute else "kept"
-        memory = budget.pass_memory(config, tokens, recompute, torch.bfloat16)
+        student = budget.on_meta(config.model, guidance_embedding=True)
+        memory = budget.pass_memory(student, tokens, recompute, torch.bfloat16)
         figures[f"gb_per_sample_{name}"] = _gb(memory.per_sample)
         for where, size in sizes.items():
             free = int((1 - budget.MARGIN) * size) - states
@@ -196,7 +198,7 @@ def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
 def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
     return {
         "network": config.model.arch,
-        "parameters": budget.parameters(budget.on_meta(config, guidance_embedding)),
+        "parameters": budget.parameters(budget.on_meta(config.model, guidance_embedding)),
         "steps": settings.steps,
         "batch_size": settings.batch_size,
         "samples": settings.steps * settings.batch_size,

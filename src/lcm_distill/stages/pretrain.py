@@ -34,7 +34,7 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
     training = prepare(config, settings, run)
     yield from training.run()
     description = {"role": "teacher", "model": config.model.model_dump(exclude={"teacher"})}
-    commit_bytes(run.teacher, serialise(training.average, description))
+    commit_bytes(run.teacher, serialise(training.average.state_dict(), description))
 
 
 def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Training:
@@ -117,15 +117,11 @@ def open_mixture(config: Config, settings: PretrainConfig, run: RunFolder) -> Ba
     Raises:
         UserError: a cache is not complete, or was made for another network or by other encoders.
     """
-    own = open_batches(config, run, settings.batch_size, config.seed)
+    caches = [(config, run, settings.own_share)] if settings.own_share else []
     others = mixed_in(config, settings)
-    if not others:
-        return own
-    parts = [
-        open_batches(other, RunFolder(Path(root)), settings.batch_size, config.seed) for root, other in others.items()
-    ]
-    shares = [settings.caches[root] for root in others]
-    return MixedBatches([own, *parts], [1 - sum(shares), *shares], settings.batch_size)
+    caches += [(other, RunFolder(Path(root)), settings.caches[root]) for root, other in others.items()]
+    parts = [open_batches(of, folder, settings.batch_size, config.seed) for of, folder, _ in caches]
+    return MixedBatches(parts, [share for *_, share in caches], settings.batch_size) if others else parts[0]
 
 
 def mixed_in(config: Config, settings: PretrainConfig) -> dict[str, Config]:

@@ -1,0 +1,74 @@
+"""What a dry run counts, against known numbers."""
+
+import pytest
+import torch
+
+from lcm_distill.config import load_preset
+from lcm_distill.models.experts import ExpertChoice
+from lcm_distill.models.layers import FeedForward
+from lcm_distill.stages.budget import (
+    Memory,
+    PeakMemory,
+    distill_flop,
+    forward_flop,
+    on_meta,
+    parameters,
+    pass_memory,
+    trained_parameters,
+)
+
+
+@pytest.fixture(scope="module")
+def xl():
+    return load_preset("microdit_xl_512")
+
+
+def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
+    student, teacher = (on_meta(xl.model, guidance_embedding) for guidance_embedding in (True, False))
+    assert (parameters(teacher), parameters(student)) == (1_165_442_320, 1_167_017_232)
+    one_hot = sum(
+        2 * 2 * layer.experts * int(layer.capacity * 1024 / layer.experts) * 1024 * layer.w1.shape[1]
+        for layer in student.modules()
+        if isinstance(layer, ExpertChoice)
+    )
+    assert one_hot / 1e9 == pytest.approx(131.0, abs=0.05)
+    forward = forward_flop(student, 77)
+    assert (forward + one_hot) / 1e9 == pytest.approx(1131.9, abs=0.05)
+    # Teacher: two evaluations of both branches, the null one without attention to a caption.
+    guided = forward_flop(teacher, 77, guided=True)
+    assert 1.8 * forward < guided < 1.9 * forward
+    assert distill_flop(xl, 77) == 4 * forward + 2 * guided
+
+
+def test_peak_memory_of_a_known_layer():
+    layer = FeedForward(8, 24, 16)
+    x = torch.randn(4, 8)
+    with torch.no_grad(), PeakMemory() as memory:
+        out = layer(x)
+    hidden, outer = 4 * 16 * 4, 4 * 8 * 4
+    # Two hidden products and silu of the first, then their product: three are alive at one time, or four in between.
+    assert memory.peak in (3 * hidden, 4 * hidden)
+    assert memory.alive == outer
+    del out
+    assert memory.alive == 0
+
+
+def test_micro_batch_is_what_fits_beside_the_rest():
+    memory = Memory(fixed=30, per_sample=7)
+    assert [memory.largest_micro_batch(free) for free in (100, 37, 36, 0)] == [10, 1, 0, 0]
+
+
+def test_computing_blocks_again_saves_memory():
+    student = on_meta(load_preset("shapes").model, guidance_embedding=True)
+    kept, again = (pass_memory(student, 16, recompute, torch.bfloat16) for recompute in (False, True))
+    assert kept.fixed == again.fixed == 2 * parameters(student)
+    assert again.per_sample < 0.6 * kept.per_sample
+
+
+def test_adapters_alone_have_gradients_moments_and_averages():
+    whole, adapted = (load_preset("shapes", [f"distill.lora.rank={rank}"]) for rank in (0, 4))
+    student = on_meta(whole.model, guidance_embedding=True)
+    assert trained_parameters(whole) == parameters(student)
+    embedder = sum(parameter.numel() for parameter in student.cfg_embedder.parameters())
+    assert embedder < trained_parameters(adapted) < 0.5 * parameters(student)
+    assert parameters(on_meta(whole.model, guidance_embedding=True)) == parameters(student)  # and is what it was
