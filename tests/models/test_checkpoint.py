@@ -45,7 +45,7 @@ def test_student_from_teacher_equals_it_exactly(tmp_path, inputs, suffix):
 
 def test_student_checkpoint_keeps_its_guidance_embedder(tmp_path, inputs):
     student, path = nano(guidance_embedding=True), tmp_path / "student.safetensors"
-    path.write_bytes(serialise(student, {"role": "student"}))
+    path.write_bytes(serialise(student.state_dict(), {"role": "student"}))
     loaded = build("MicroDiT_Nano_2", 8, 64, guidance_embedding=True).eval()
     load_checkpoint(loaded, path)
     guidance = torch.tensor([1.0, 3.0, 7.5])

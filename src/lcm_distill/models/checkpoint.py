@@ -58,15 +58,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 METADATA = "lcm_distill"
 
 
-def serialise(model: torch.nn.Module, description: Mapping[str, Any]) -> bytes:
+def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
     """Weights as a safetensors file in the published key layout, with a description to rebuild the model by.
 
     Args:
+        weights: a model's `state_dict`.
         description: JSON; `model` holds the arguments of `build`, `role` says teacher or student.
     """
     from safetensors.torch import save
 
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     return save(tensors, {METADATA: json.dumps(description)})
 
 

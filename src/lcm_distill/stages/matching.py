@@ -8,26 +8,25 @@ from lcm_distill.config import Config
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.objectives.distribution_matching import last_alone, matching_loss
-from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
+from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
 from lcm_distill.diffusion.randomness import normal, uniform
 from lcm_distill.diffusion.samplers import sample_consistency
 from lcm_distill.diffusion.schedule import lognormal_sigmas
-from lcm_distill.models import MicroDiT
-from lcm_distill.stages.networks import student_from_teacher
 
 
 class Matching:
     """Draws as the student would, and tells student and critic what to make of it.
 
-    Attributes:
+    Args:
         critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for; it starts as the
             teacher.
     """
 
-    def __init__(self, config: Config, student: MicroDiT, teacher: MicroDiT, device: torch.device) -> None:
-        self.config, self.student, self.teacher, self.device = config, student, teacher, device
+    def __init__(
+        self, config: Config, student: Network, teacher: Network, critic: Network, device: torch.device
+    ) -> None:
+        self.config, self.student, self.teacher, self.critic, self.device = config, student, teacher, critic, device
         self.settings, self.seed = config.distill.matching, config.distill_seed
-        self.critic = student_from_teacher(config).to(device)
 
     def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
         """The critic's loss and, once its share of the training is over, the student's; a scalar.
