@@ -197,6 +197,24 @@ def sample(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    format: Annotated[
+        Literal["safetensors", "pt"],
+        typer.Option(help="`pt`: a plain dictionary, as the original reads it."),
+    ] = "safetensors",
+    out: Annotated[Path | None, typer.Option(help="File; student-export.* in the run folder if unset.")] = None,
+    json: Json = False,
+) -> None:
+    """Write the student as one file: the finished one, or that of the newest checkpoint."""
+    with _one_line_errors():
+        from lcm_distill.stages import export as stage
+
+        result = stage.export(*_stored(run), format, out)
+        _print(result, json, lambda: _print_status({"export": result}))
+
+
+@app.command()
 def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
     """How far a run has come, and what it quarantined."""
     with _one_line_errors():

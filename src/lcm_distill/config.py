@@ -187,8 +187,8 @@ class EngineConfig(Section):
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """What networks compute in. `bfloat16`: products of the blocks alone; weights, their averages, norms, sums over
-    blocks, embeddings of noise levels and the last layer stay float32. Pairs of noise levels closer than about 5 % differ
-    by less than bfloat16 rounds off (`benchmarks/precision.py`)."""
+    blocks, embeddings of noise levels and the last layer stay float32. Pairs of noise levels closer than about 5 %
+    differ by less than bfloat16 rounds off (`benchmarks/precision.py`)."""
     sharding: Literal["none", "fsdp"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
     """`none`: every rank holds whole networks, and gradients are averaged (DistributedDataParallel). `fsdp`: weights,
     averages and optimiser are split over the ranks (FSDP2)."""

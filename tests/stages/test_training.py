@@ -8,24 +8,48 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from lcm_distill.config import load_preset
+from lcm_distill.config import Config, load_preset
+from lcm_distill.models import VARIANTS, Variant, build
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill, prepare
 from tests.conftest import SMALL
 from tests.ranks import finish, start
 
-TINY = [*SMALL, "distill.steps=60", "distill.checkpoint_every=10", "distill.batch_size=6", "engine.tensorboard=false"]
+VARIANTS["MicroDiT_Test"] = Variant(
+    dim=64, depth=2, head_dim=32, mixer_dim=64, mixer_depth=2, multiple_of=32, mixer_mlp_ratio=1.0,
+    mlp_ratios=(0.5, 1.0), experts=4,
+)  # fmt: skip
+TINY = [
+    *SMALL, "model.arch=MicroDiT_Test", "distill.steps=60", "distill.checkpoint_every=20", "distill.batch_size=12",
+    "engine.tensorboard=false",
+]  # fmt: skip
 
 
-def config_of(settings):
-    return load_preset("shapes", [*TINY, *settings])
+@pytest.fixture(scope="module")
+def place(finished_run, tmp_path_factory) -> Path:
+    """A folder with a teacher for trainings, and the cache they share."""
+    root = tmp_path_factory.mktemp("trainings")
+    torch.manual_seed(0)
+    network = build("MicroDiT_Test", 8, 64, in_channels=8)
+    for tensor in network.parameters():
+        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.02)
+    save_file(network.state_dict(), root / "teacher.safetensors")
+    (root / "cache").symlink_to(finished_run.cache)
+    return root
 
 
-def train(root: Path, cache: Path, settings: list[str], killed_at: int | None = None) -> None:
+def open_run(place: Path, name: str, settings: list[str]) -> tuple[Config, RunFolder]:
+    config = load_preset("shapes", [*TINY, f"model.teacher='{place / 'teacher.safetensors'}'", *settings])
+    run = RunFolder(place / name)
+    run.cache = place / "cache"
+    return config, run
+
+
+def train(place: Path, name: str, settings: list[str], killed_at: int | None = None) -> None:
     """Train in this process, which is killed after a step if one is given."""
-    config, run = config_of(settings), RunFolder(root)
-    run.cache = cache
+    config, run = open_run(place, name, settings)
     run.open(config)
     for report in distill(config, run):
         if report.done == killed_at:
@@ -38,44 +62,59 @@ def losses(root: Path) -> np.ndarray:
     return np.array([row["loss"] for row in rows])
 
 
-def everything(root: Path, cache: Path, settings: list[str]) -> dict[str, torch.Tensor]:
+def everything(place: Path, name: str) -> dict[str, torch.Tensor]:
     """All that a training saved after its last step."""
-    run = RunFolder(root)
-    run.cache = cache
-    training = prepare(config_of(settings), run)
+    training = prepare(*open_run(place, name, []))
     assert training.checkpoints.load_latest(training.tensors) == 60
     return training.tensors()
 
 
-def test_killed_at_23_and_41_of_60_steps_it_ends_with_the_same_bits(finished_run, tmp_path):
-    cache, unbroken, broken = finished_run.cache, tmp_path / "unbroken", tmp_path / "broken"
-    whole = start(1, train, unbroken, cache, [])
+def test_killed_at_23_and_41_of_60_steps_it_ends_with_the_same_bits(place):
+    whole = start(1, train, place, "unbroken", [])
     for killed_at in (23, 41):
-        assert finish(start(1, train, broken, cache, [], killed_at)) == [-signal.SIGKILL]
-        assert not (broken / "student.safetensors").exists()
-    assert finish(start(1, train, broken, cache, [])) + finish(whole) == [0, 0]
-    one, other = everything(unbroken, cache, []), everything(broken, cache, [])
+        assert finish(start(1, train, place, "broken", [], killed_at)) == [-signal.SIGKILL]
+        assert not (place / "broken/student.safetensors").exists()
+    assert finish(start(1, train, place, "broken", [])) + finish(whole) == [0, 0]
+    one, other = everything(place, "unbroken"), everything(place, "broken")
     assert one.keys() == other.keys()
     assert {name.split(".")[0] for name in one} == {"model", "average", "target", "optimiser"}
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
-    assert np.array_equal(losses(unbroken), losses(broken)) and len(losses(broken)) == 60
+    assert np.array_equal(losses(place / "unbroken"), losses(place / "broken"))
+
+
+FIFTY = ["distill.steps=50", "distill.checkpoint_every=25"]
 
 
 @pytest.fixture(scope="module")
-def alone(finished_run, tmp_path_factory):
-    """Losses of a training by one process."""
-    root = tmp_path_factory.mktemp("alone")
-    assert finish(start(1, train, root, finished_run.cache, [])) == [0]
-    return losses(root)
+def by_one(place) -> np.ndarray:
+    """Losses of one process."""
+    assert finish(start(1, train, place, "one", FIFTY)) == [0]
+    return losses(place / "one")
 
 
-@pytest.mark.parametrize("settings", [["engine.micro_batch=2"]])
-def test_passes(finished_run, tmp_path, alone, settings):
-    assert finish(start(1, train, tmp_path, finished_run.cache, settings)) == [0]
-    print(np.max(np.abs(losses(tmp_path) / alone - 1)))
+def agree(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return len(ours) == len(theirs) == 50 and bool(np.allclose(ours, theirs, rtol=1e-5, atol=0))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks(finished_run, tmp_path, alone, ranks):
-    assert finish(start(ranks, train, tmp_path, finished_run.cache, [])) == [0] * ranks
-    print(ranks, np.abs(losses(tmp_path) / alone - 1))
+def test_passes_change_rounding_alone(place, by_one):
+    assert finish(start(1, train, place, "passes", [*FIFTY, "engine.micro_batch=5"])) == [0]
+    assert agree(losses(place / "passes"), by_one)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [(2, []), (3, ["engine.micro_batch=3"]), (2, ["engine.sharding=fsdp", "engine.activation_checkpointing=true"])],
+)
+def test_ranks_agree(place, by_one, ranks, settings):
+    name = "-".join([str(ranks), *settings])
+    assert finish(start(ranks, train, place, name, [*FIFTY, *settings])) == [0] * ranks
+    assert agree(losses(place / name), by_one)
+
+
+@pytest.mark.parametrize("lives", [[(3, "none"), (2, "fsdp"), (1, "none")]])
+def test_the_number_of_ranks_may_change_between_two_lives(place, by_one, lives):
+    for number, (ranks, sharding) in enumerate(lives, 1):
+        killed_at = None if number == len(lives) else 15 * number
+        settings = [*FIFTY, "distill.checkpoint_every=15", f"engine.sharding={sharding}"]
+        finish(start(ranks, train, place, "changing", settings, killed_at))
+    assert agree(losses(place / "changing"), by_one)

@@ -1,7 +1,7 @@
 """Checkpoints a run resumes from: one folder a step, hash-listed, the list written last.
 
-Tensors go through `torch.distributed.checkpoint`: every rank writes its share, and a checkpoint of some ranks is read by
-any other number of them. The first rank commits what all have written.
+Tensors go through `torch.distributed.checkpoint`: every rank writes its share, and what some ranks wrote is read by any
+other number of them. The first rank commits what all have written.
 """
 
 import json
@@ -122,7 +122,9 @@ class Checkpoints:
             before = ": training goes on from the one before" if step != steps[0] else ""
             warnings.warn(f"checkpoint damaged: {damage}{before}", stacklevel=2)
         if steps:
-            raise DataError(f"every checkpoint in {self.folder} is damaged: delete the folder, and training starts anew")
+            raise DataError(
+                f"every checkpoint in {self.folder} is damaged: delete the folder, and training starts anew"
+            )
         return None
 
     def _require_own(self, step: int) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcm_distill.config import Config, digest
 from lcm_distill.data.loader import Batch
@@ -21,9 +21,10 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.cache import cache_fingerprint, open_batches, sample_sources
 from lcm_distill.stages.engine.engine import Engine
+from lcm_distill.stages.engine.speed import forward_flop, peak_flop
 from lcm_distill.stages.engine.world import World, alone, join
 from lcm_distill.stages.matching import Matching
-from lcm_distill.stages.networks import load_teacher, student_from_teacher, teacher_path
+from lcm_distill.stages.networks import build_network, load_teacher, student_from_teacher, teacher_path
 from lcm_distill.stages.objectives import build_objective, phases
 from lcm_distill.stages.training import Training, publish
 
@@ -34,8 +35,12 @@ def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
     with join(config) as world:
         training = prepare(config, run, world)
         yield from training.run()
-        published = training.average if config.distill.publish == "average" else training.model
-        publish(run.student, published, describe_student(config), world)
+        publish(run.student, published(config, training.model, training.average), describe_student(config), world)
+
+
+def published(config: Config, model: nn.Module, average: nn.Module) -> nn.Module:
+    """The one of the two whose weights are published."""
+    return average if config.distill.publish == "average" else model
 
 
 def describe_student(config: Config) -> dict[str, Any]:
@@ -102,8 +107,33 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
         critic_rate=settings.matching.critic_rate,
         after_step=(lambda: update_average(target, student, settings.target_decay)) if averages else lambda: None,
         extra={"target": target} if averages else {},
+        flop=sample_flop(config, batches.captions.field.shape[0]) if peak_flop(world.device) else None,
         sources=partial(sample_sources, run),
+        **validation(config, run, world, published(config, student, average)),
     )
+
+
+def validation(config: Config, run: RunFolder, world: World, network: nn.Module) -> dict[str, Any]:
+    """`Training`'s argument that draws with a network now and then; none if that is not asked for."""
+    if config.engine.validate_every is None:
+        return {}
+    from lcm_distill.stages.validation import Validation  # imports encoders, which training never needs
+
+    def write(place: RunFolder) -> None:
+        publish(place.student, network, describe_student(config), world)
+
+    return {"validate": Validation(config, run, world, write)}
+
+
+def sample_flop(config: Config, caption_length: int) -> float:
+    """The networks' own operations to a sample of a step, activations that are computed again left out."""
+    settings, objective = config.distill, build_objective(config)
+    with torch.device("meta"):
+        student, teacher = (forward_flop(build_network(config, guided), caption_length) for guided in (True, False))
+    asks_teacher = 2 if settings.solver == "euler" or settings.objective == "scm" else 4
+    # A backward pass is two forward ones; a derivative in forward mode is about another two.
+    asks_student = 3 + (1 if objective.uses_target else 2)
+    return asks_student * student + asks_teacher * teacher
 
 
 def draw_sigmas(config: Config, lowest: float, step: int, rows: Any) -> Tensor:

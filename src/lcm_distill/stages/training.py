@@ -52,7 +52,7 @@ class Training:
         extra: further modules that are saved and restored, by name.
         flop: the networks' own operations to a sample, all passes together; None where nobody asks.
         sources: where samples come from, by their rows in the cache.
-        validate: draws held-out captions with the average after so many steps, and tells the events.
+        validate: told of the steps done before the first step and after each, to draw with the average now and then.
     """
 
     label: str
@@ -70,7 +70,7 @@ class Training:
     extra: Mapping[str, nn.Module] | None = None
     flop: float | None = None
     sources: Callable[[Iterable[int]], list[str]] = lambda rows: ["" for _ in rows]
-    validate: Callable[[int, Events], Iterator[Progress]] | None = None
+    validate: Callable[[int, Events | None], Iterator[Progress]] = lambda step, events: iter(())
 
     def __post_init__(self) -> None:
         settings, world = self.settings, self.engine.world
@@ -100,15 +100,17 @@ class Training:
         usual = recorded_losses(self.folder, start, USUAL)
         self.alarm = Alarm(self.label, self.folder, self.engine.settings.spike, usual)
         yield Progress(self.label, start, total, "steps", resumed=start)
+        yield from self.validate(start, events)
         for step in range(start, total):
             figures = self._step(step)
             if events:
-                events.figures(step, figures)
+                events.stepped(step, figures)
             done = step + 1
             if done % self.settings.checkpoint_every == 0 or done == total:
                 self._save(done, events)
             shown = {name: value for name, value in figures.items() if name != "seconds" and value is not None}
             yield Progress(self.label, done, total, "steps", shown, start)
+            yield from self.validate(done, events)
         self.checkpoints.wait()
 
     def _step(self, step: int) -> dict[str, float | None]:
@@ -127,7 +129,12 @@ class Training:
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
-        return {"loss": loss, "gradient_norm": norms[0], "learning_rate": rate, **self._speed(time.perf_counter() - began)}
+        return {
+            "loss": loss,
+            "gradient_norm": norms[0],
+            "learning_rate": rate,
+            **self._speed(time.perf_counter() - began),
+        }
 
     def _accumulate(self, step: int) -> float:
         """The loss of a whole batch, and its gradient, from this rank's passes and the other ranks' alike."""

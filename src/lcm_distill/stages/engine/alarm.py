@@ -49,7 +49,9 @@ class Alarm:
         """
         path = self.folder / REPORT
         if report:
-            commit_bytes(path, json.dumps({"step": step, "complaint": complaint, "samples": samples}, indent=1).encode())
+            commit_bytes(
+                path, json.dumps({"step": step, "complaint": complaint, "samples": samples}, indent=1).encode()
+            )
         rows = ", ".join(str(sample["row"]) for sample in samples[:4])
         raise DataError(
             f"{self.label}: in step {step} {complaint}; its samples are rows {rows} ... of the cache, all in {path}; "

@@ -2,14 +2,12 @@
 
 from contextlib import AbstractContextManager
 
-from torch import nn
-
 from lcm_distill.config import EngineConfig
 from lcm_distill.diffusion.preconditioning import Network
 from lcm_distill.models import MicroDiT
 from lcm_distill.stages.engine.blocks import blocks_of, compile_each, recompute_activations
 from lcm_distill.stages.engine.precision import float32_parts, in_bfloat16, keep_float32, lower
-from lcm_distill.stages.engine.spread import held_back, replicate, shard
+from lcm_distill.stages.engine.spread import Replicated, held_back, shard
 from lcm_distill.stages.engine.world import World
 
 
@@ -23,7 +21,7 @@ class Engine:
 
     def __init__(self, settings: EngineConfig, world: World) -> None:
         self.settings, self.world = settings, world
-        self._trained: list[nn.Module] = []
+        self._replicated: list[Replicated] = []
 
     @property
     def low_precision(self) -> bool:
@@ -35,9 +33,10 @@ class Engine:
         if self.settings.activation_checkpointing:
             recompute_activations(blocks_of(network))
         self._place(network)
-        called = network if self.settings.sharding == "fsdp" else replicate(network, self.world)
-        self._trained.append(called)
-        return self._computed(called)
+        if self.settings.sharding == "fsdp" or self.world.size == 1:
+            return self._computed(network)
+        self._replicated.append(Replicated(network, self.world))
+        return self._computed(self._replicated[-1])
 
     def averaged(self, network: MicroDiT) -> Network:
         """A moving average, called without gradients. Its weights stay float32, or small changes would be lost."""
@@ -53,7 +52,7 @@ class Engine:
 
     def held_back(self, hold: bool) -> AbstractContextManager[None]:
         """A pass whose gradients stay on their rank, if `hold`, until the step's last one."""
-        return held_back(self._trained, hold)
+        return held_back(self._replicated, hold)
 
     def _place(self, network: MicroDiT) -> None:
         network.to(self.world.device)

@@ -22,8 +22,8 @@ EVENTS = pa.schema(
 networks' own operations make, null where the peak is not known; `memory_gib` the most that the first rank held."""
 
 
-class Writer(Protocol):
-    """Takes figures by step. What it was told is safe after `flush`."""
+class Board(Protocol):
+    """Shows figures and pictures by step, elsewhere."""
 
     def figures(self, step: int, values: Mapping[str, float | None]) -> None: ...
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None: ...
@@ -31,27 +31,33 @@ class Writer(Protocol):
 
 
 class Events:
-    """Tells every writer. `step` counts from 0."""
+    """What happens in a training. Steps count from 0; validations count the steps that were done before them."""
 
     def __init__(self, folder: Path, settings: EngineConfig, start: int) -> None:
-        self.writers: list[Writer] = [ParquetEvents(folder / "events")]
+        self.table = ParquetEvents(folder / "events")
+        self.boards: list[Board] = []
         if settings.tensorboard:
-            self.writers.append(TensorBoardEvents(folder / "tensorboard", start))
+            self.boards.append(TensorBoard(folder / "tensorboard", start))
         if settings.wandb is not None:
-            self.writers.append(WandbEvents(folder, settings.wandb))
+            self.boards.append(Wandb(folder, settings.wandb))
 
-    def figures(self, step: int, values: Mapping[str, float | None]) -> None:
-        for writer in self.writers:
-            writer.figures(step, values)
+    def stepped(self, step: int, values: Mapping[str, float | None]) -> None:
+        """A step is done; `values` has the columns of `EVENTS`."""
+        self.table.add(step, values)
+        for board in self.boards:
+            board.figures(step, values)
 
-    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
-        """Args: pixels: uint8 (H, W, 3)."""
-        for writer in self.writers:
-            writer.picture(step, name, pixels)
+    def validated(self, step: int, distances: Mapping[str, float], grid: np.ndarray) -> None:
+        """Args: grid: uint8 (H, W, 3)."""
+        for board in self.boards:
+            board.figures(step, distances)
+            board.picture(step, "validation", grid)
 
     def flush(self) -> None:
-        for writer in self.writers:
-            writer.flush()
+        """Commit the steps since the last time."""
+        self.table.flush()
+        for board in self.boards:
+            board.flush()
 
 
 class ParquetEvents:
@@ -60,11 +66,8 @@ class ParquetEvents:
     def __init__(self, folder: Path) -> None:
         self.folder, self._rows = folder, list[dict[str, Any]]()
 
-    def figures(self, step: int, values: Mapping[str, float | None]) -> None:
+    def add(self, step: int, values: Mapping[str, float | None]) -> None:
         self._rows.append({"step": step, **values})
-
-    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
-        pass
 
     def flush(self) -> None:
         if self._rows:
@@ -84,7 +87,7 @@ def recorded_losses(folder: Path, before: int, count: int) -> list[float]:
     return losses[-count:]
 
 
-class TensorBoardEvents:
+class TensorBoard:
     """TensorBoard's files; steps that are repeated after an interruption replace those before it."""
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -104,7 +107,7 @@ class TensorBoardEvents:
         self._writer.flush()
 
 
-class WandbEvents:
+class Wandb:
     """Weights & Biases, whose run goes on when the training does."""
 
     def __init__(self, folder: Path, project: str) -> None:

@@ -17,7 +17,7 @@ PEAK_FLOP = {
     "RTX 4090": 165.2e12,
     "RTX 3090": 71e12,
 }
-"""Dense bfloat16 operations a second by the makers' data sheets, by a part of the device's name; the first that fits."""
+"""Dense bfloat16 operations a second by the makers' data sheets, by a part of a device's name; the first that fits."""
 
 
 def peak_flop(device: torch.device) -> float | None:

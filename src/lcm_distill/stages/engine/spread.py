@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -13,15 +14,18 @@ from torch.nn.parallel import DistributedDataParallel
 from lcm_distill.stages.engine.world import World
 
 
-def replicate(network: nn.Module, world: World) -> nn.Module:
-    """A network whose gradients are means over the ranks, after each backward pass outside `held_back`.
+class Replicated:
+    """A network whose gradients are means over the ranks, after each backward pass that is not held back.
 
-    Called without gradients it is the network itself.
+    Without gradients it is the network itself, which needs nobody else.
     """
-    if world.size == 1:
-        return network
-    devices = [world.device] if world.device.type == "cuda" else None
-    return DistributedDataParallel(network, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def __init__(self, network: nn.Module, world: World) -> None:
+        devices = [world.device] if world.device.type == "cuda" else None
+        self.alone, self.together = network, DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return (self.together if torch.is_grad_enabled() else self.alone)(*inputs)
 
 
 def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None:
@@ -31,16 +35,16 @@ def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None
     """
     mesh = init_device_mesh(world.device.type, (world.size,))
     for part in (*blocks, network):
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
 
 
 @contextmanager
-def held_back(networks: Sequence[nn.Module], hold: bool) -> Iterator[None]:
+def held_back(networks: Sequence[Replicated], hold: bool) -> Iterator[None]:
     """Passes whose gradients wait for a later pass of the same step before they travel, if `hold`."""
     with ExitStack() as stack:
         for network in networks:
-            if hold and isinstance(network, DistributedDataParallel):
-                stack.enter_context(network.no_sync())
+            if hold:
+                stack.enter_context(network.together.no_sync())
         yield
 
 

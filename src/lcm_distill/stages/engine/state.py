@@ -18,7 +18,9 @@ def training_tensors(
         modules: all that have weights to save, by name.
         trained: those whose parameters the optimiser holds, by the same names.
     """
-    weights = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
+    weights = {
+        f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()
+    }
     # Rates and other settings of the optimiser are no tensors: they follow from the step and the configuration.
     options = StateDictOptions(flatten_optimizer_state_dict=True)
     moments = get_optimizer_state_dict(nn.ModuleDict(dict(trained)), optimiser, options=options)
