@@ -1,4 +1,4 @@
-"""A look at the student while it trains: held-out captions drawn as it would be published, always from the same noise."""
+"""A look at the student in training: held-out captions drawn as it would be published, the noise always the same."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping

@@ -48,8 +48,8 @@ def _keep_float32(part: nn.Module, device: torch.device) -> None:
 
 
 def lower(network: nn.Module, kept: Iterable[nn.Module]) -> None:
-    """Hold a network's parameters in bfloat16, but those of the modules that are `kept`. Buffers stay as they are."""
-    exact = {parameter for part in kept for parameter in part.parameters()}
+    """Hold a network's matrices in bfloat16, but those of the modules that are `kept`; vectors and buffers stay."""
+    exact = {id(parameter) for part in kept for parameter in part.parameters()}
     for parameter in network.parameters():
-        if parameter not in exact:
+        if parameter.dim() > 1 and id(parameter) not in exact:
             parameter.data = parameter.data.bfloat16()
