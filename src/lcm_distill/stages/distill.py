@@ -107,7 +107,7 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
         critic_rate=settings.matching.critic_rate,
         after_step=(lambda: update_average(target, student, settings.target_decay)) if averages else lambda: None,
         extra={"target": target} if averages else {},
-        flop=sample_flop(config, batches.captions.field.shape[0]) if peak_flop(world.device) else None,
+        flop=sample_flop(config, batches.captions.field.shape[0]) if peak_flop(world.device) and not matching else None,
         sources=partial(sample_sources, run),
         **validation(config, run, world, published(config, student, average)),
     )
@@ -129,7 +129,8 @@ def sample_flop(config: Config, caption_length: int) -> float:
     """The networks' own operations to a sample of a step, activations that are computed again left out."""
     settings, objective = config.distill, build_objective(config)
     with torch.device("meta"):
-        student, teacher = (forward_flop(build_network(config, guided), caption_length) for guided in (True, False))
+        networks = [build_network(config, guidance_embedding).to("meta") for guidance_embedding in (True, False)]
+    student, teacher = (forward_flop(network, caption_length) for network in networks)
     asks_teacher = 2 if settings.solver == "euler" or settings.objective == "scm" else 4
     # A backward pass is two forward ones; a derivative in forward mode is about another two.
     asks_student = 3 + (1 if objective.uses_target else 2)

@@ -21,11 +21,11 @@ class Alarm:
 
     Args:
         folder: where the report goes.
-        spike: a loss may be so many times the median of the last `USUAL`; None: as large as it likes.
+        spike: a loss may be so many times the median of the last `USUAL`; 0: as large as it likes.
         losses: of the steps before, if there were any.
     """
 
-    def __init__(self, label: str, folder: Path, spike: float | None, losses: Iterable[float] = ()) -> None:
+    def __init__(self, label: str, folder: Path, spike: float, losses: Iterable[float] = ()) -> None:
         self.label, self.folder, self.spike = label, folder, spike
         self.losses = deque(losses, USUAL)
 
@@ -36,7 +36,7 @@ class Alarm:
         if not math.isfinite(gradient_norm):
             return f"the gradient's norm is {gradient_norm}"
         usual = median(self.losses) if self.losses else 0.0
-        if self.spike is not None and len(self.losses) == USUAL and loss > self.spike * usual:
+        if self.spike and len(self.losses) == USUAL and loss > self.spike * usual:
             return f"the loss is {loss:.4g}, {loss / usual:.0f} times the usual {usual:.4g}"
         self.losses.append(loss)
         return None
