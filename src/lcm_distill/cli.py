@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -209,6 +210,24 @@ def sample(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    format: Annotated[
+        Literal["safetensors", "pt"],
+        typer.Option(help="`pt`: a plain dictionary, as the original reads it."),
+    ] = "safetensors",
+    out: Annotated[Path | None, typer.Option(help="File; student-export.* in the run folder if unset.")] = None,
+    json: Json = False,
+) -> None:
+    """Write the student as one file: the finished one, or that of the newest checkpoint."""
+    with _one_line_errors():
+        from lcm_distill.stages import export as stage
+
+        result = stage.export(*_stored(run), format, out)
+        _print(result, json, lambda: _print_status({"export": result}))
+
+
+@app.command()
 def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
     """How far a run has come, and what it quarantined."""
     with _one_line_errors():
@@ -362,18 +381,19 @@ def _work(
             return
         if not allow_random_weights:
             _refuse_random_weights(config, stages)
-        _announce(config)
+        leads = _leads()
+        if leads:
+            _announce(config)
         folder.open(config)
         for stage in stages:
             if stage == "precompute":
                 from lcm_distill.pipeline.executors.choice import choose_executor
 
-                executor = choose_executor(*place)
-                _show(_stage(stage)(config, folder, executor))
-                if not executor.leads:
-                    return
-            else:
-                _show(_stage(stage)(config, folder))
+                _show(_stage(stage)(config, folder, choose_executor(*place)))
+            elif stage != "evaluate" or leads:
+                _show(_stage(stage)(config, folder), silent=not leads)
+        if not leads:
+            return
         result = _result(config, folder, stages[-1])
         _print(result, as_json, lambda: _print_result(folder, stages[-1], result))
 
@@ -412,10 +432,21 @@ def _stage(name: str) -> Callable[..., Iterator["Progress"]]:
     return getattr(import_module(f"lcm_distill.stages.{name}"), name)
 
 
-def _show(reports: Iterator["Progress"]) -> None:
+def _leads() -> bool:
+    """Whether this process tells how work goes: the first of a launcher's ranks, or one that no launcher started."""
+    from lcm_distill.pipeline.executors.ranks import launched_ranks
+
+    ranks = launched_ranks()
+    return ranks is None or ranks.leads
+
+
+def _show(reports: Iterator["Progress"], silent: bool = False) -> None:
     from lcm_distill.report.progress import show_progress
 
-    show_progress(reports, screen)
+    if silent:
+        deque(reports, maxlen=0)
+    else:
+        show_progress(reports, screen)
 
 
 def _result(config: "Config", folder: "RunFolder", stage: str) -> Any:

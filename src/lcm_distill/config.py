@@ -188,6 +188,37 @@ class OptimiserConfig(Section):
         return left
 
 
+class EngineConfig(Section):
+    """How a training uses its machines; the same for teacher and student."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What networks compute in. `bfloat16`: products of the blocks alone; weights, their averages, norms, sums over
+    blocks, embeddings of noise levels and the last layer stay float32. Pairs of noise levels closer than 2 %
+    (at sigma 1) to 6 % (at 0.1 and 80) differ by less than it rounds off (`benchmarks/precision.py`)."""
+    sharding: Literal["none", "fsdp"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
+    """`none`: every rank holds whole networks, and gradients are averaged (DistributedDataParallel). `fsdp`: weights,
+    averages and optimiser are split over the ranks (FSDP2)."""
+    micro_batch: PositiveInt | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    """Samples to one pass of a rank, whose gradients are summed before a step. Unset: its whole share of the batch."""
+    activation_checkpointing: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
+    """Compute a block's activations again in the backward pass: far less memory for about a third more work."""
+    compile: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
+    """Compile every transformer block with torch.compile. It starts later and rounds otherwise."""
+    keep_checkpoints: PositiveInt = Field(default=2, json_schema_extra=NOT_IDENTITY)
+    """How many of the newest checkpoints stay on disk."""
+    spike: float = Field(default=100.0, ge=0, json_schema_extra=NOT_IDENTITY)
+    """Training stops where a loss exceeds the median of the last hundred by this factor. 0: only where it is not
+    finite."""
+    tensorboard: bool = Field(default=True, json_schema_extra=NOT_IDENTITY)
+    """Write events for TensorBoard as well, into `tensorboard/` beside the Parquet ones."""
+    wandb: str | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    """Project at Weights & Biases that events go to as well; the package `wandb` must be installed."""
+    validate_every: PositiveInt | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    """Steps between validations of the student's average on held-out captions. Unset: none."""
+    validation_images: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
+    """Pictures to a validation, always of the same captions and noise."""
+
+
 class PretrainConfig(OptimiserConfig):
     """Training of a teacher by denoising."""
 
@@ -418,6 +449,7 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     model: ModelConfig
     diffusion: DiffusionConfig = DiffusionConfig()
+    engine: EngineConfig = EngineConfig()
     pretrain: PretrainConfig | None = None
     distill: DistillConfig
     schedule: ScheduleConfig = ScheduleConfig()
@@ -462,6 +494,15 @@ class Config(Section):
                 )
         elif absent := [steps for steps in wanted if steps not in known]:
             raise ValueError(f"evaluate.student_steps has {absent[0]}, student_sigmas does not: add its noise levels")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        ways = {"engine.sharding": self.engine.sharding == "fsdp", "engine.compile": self.engine.compile}
+        if self.distill.objective == "scm" and (refused := [key for key, on in ways.items() if on]):
+            raise ValueError(
+                f"distill.objective scm takes derivatives in forward mode, which {refused[0]} cannot: leave it unset"
+            )
         return self
 
     @property

@@ -60,10 +60,10 @@ def test_error_of_the_batch_read_ahead_comes_when_that_batch_is_asked_for():
         broken[bad]
 
 
-def mixed(batch_size=4) -> MixedBatches:
+def mixed(batch_size=4, rank=0, ranks=1) -> MixedBatches:
     """Ten samples with half of the share, and two caches of three with a third of the rest and what is left."""
     small = [ShuffledBatches(Rows(), Rows(), np.arange(3), np.arange(3) + 9, batch_size=1, seed=0) for _ in range(2)]
-    return MixedBatches([batches(), *small], [1 / 2, 1 / 6, 1 / 3], batch_size)
+    return MixedBatches([batches(), *small], [1 / 2, 1 / 6, 1 / 3], batch_size, rank, ranks)
 
 
 def test_shares_hold_at_every_moment_whatever_the_batch():
@@ -92,3 +92,20 @@ def test_any_mixed_step_can_be_asked_first():
     in_order = [mixed()[step].rows.tolist() for step in range(6)]
     fresh = mixed()
     assert [fresh[step].rows.tolist() for step in (5, 0, 3)] == [in_order[5], in_order[0], in_order[3]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_read_together_what_one_would(ranks):
+    for step in range(6):
+        whole, parts = mixed(7)[step], [mixed(7, rank, ranks)[step] for rank in range(ranks)]
+        for rank, part in enumerate(parts):
+            for own, all_of_it in zip(vars(part).values(), vars(whole).values(), strict=True):
+                np.testing.assert_array_equal(own, all_of_it[rank::ranks])
+        assert mixed(7, ranks - 1, ranks).samples(step).tolist() == whole.rows.tolist()
+
+
+def test_rows_of_a_mixture_lead_back_to_their_caches():
+    batch = mixed(60)[0]
+    origins = [mixed().cache_of(row) for row in batch.rows.tolist()]
+    assert [number for number, _ in origins] == [0] * 30 + [1] * 10 + [2] * 20
+    np.testing.assert_array_equal(batch.latents[:, 0], [row for _, row in origins])

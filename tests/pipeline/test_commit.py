@@ -1,8 +1,12 @@
 """What is committed is whole; what is not leaves no trace that counts."""
 
+import os
+from pathlib import Path
+
 import duckdb
 import pyarrow as pa
 import pytest
+import torch
 
 from lcm_distill.errors import DataError, UserError
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans
@@ -97,18 +101,49 @@ def test_a_part_being_written_is_no_part_to_duckdb(tmp_path):
     assert duckdb.sql(f"SELECT row FROM read_parquet('{tmp_path}/manifest/*.parquet')").fetchall() == [(1,)]
 
 
-def test_checkpoints_keep_the_newest_and_name_damage(tmp_path):
-    checkpoints = Checkpoints(tmp_path, "print")
-    assert checkpoints.load_latest() is None
+def test_checkpoints_keep_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "print", keep=2)
+    assert checkpoints.load_latest(lambda: pytest.fail("there is nothing to fill")) is None
     for step in (10, 20, 30):
-        checkpoints.save(step, {"value": step})
+        checkpoints.save(step, {"value": torch.tensor(step), "other": torch.arange(step)})
     assert checkpoints.steps() == [20, 30]
-    assert checkpoints.load_latest() == (30, {"value": 30})
+    value = torch.tensor(0)
+    assert checkpoints.load_latest(lambda: {"value": value}) == 30 and value == 30
+    checkpoints.load(20, {"value": value})
+    assert value == 20
     with pytest.raises(UserError, match="other settings"):
-        Checkpoints(tmp_path, "another print").load_latest()
-    path = tmp_path / "step-0000030" / "state.pt"
+        Checkpoints(tmp_path, "another print").load_latest(dict)
+
+
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match="step-0000030 is damaged"):
-        checkpoints.load_latest()
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it", "how"),
+    [
+        ("__0_0.distcp", flip, "is not what was written"),
+        ("__0_0.distcp", lambda path: os.truncate(path, path.stat().st_size - 1), "is not what was written"),
+        (".metadata", flip, "is not what was written"),
+        ("about.json", Path.unlink, "is missing"),
+        ("SHA256SUMS", Path.unlink, "is missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, name, break_it, how):
+    checkpoints, value = Checkpoints(tmp_path, "print"), torch.tensor(0)
+    for step in (10, 20):
+        checkpoints.save(step, {"value": torch.tensor(step)})
+    break_it(tmp_path / "step-0000020" / name)
+    with pytest.warns(UserWarning, match=f"step-0000020/{name} {how}: training goes on from the one before"):
+        assert checkpoints.load_latest(lambda: {"value": value}) == 10
+    assert value == 10
+    break_it(tmp_path / "step-0000010" / name)
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(DataError, match=r"every checkpoint in .* is damaged"),
+    ):
+        checkpoints.load_latest(lambda: {"value": value})
+    checkpoints.save(20, {"value": torch.tensor(21)})
+    assert checkpoints.load_latest(lambda: {"value": value}) == 20 and value == 21

@@ -1,19 +1,25 @@
 """What configuration chooses about a training, seen in the student it publishes."""
 
+import json
 import shutil
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from lcm_distill import assets
-from lcm_distill.api import open_model
+from lcm_distill.api import create_latent_cm, open_model
 from lcm_distill.config import load_preset
 from lcm_distill.diffusion.schedule import karras_sigmas
-from lcm_distill.errors import UserError
+from lcm_distill.errors import DataError, UserError
 from lcm_distill.models.checkpoint import read_description, read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import LocalStorage
+from lcm_distill.stages.cache import read_catalog
 from lcm_distill.stages.distill import distill, draw_guidance, draw_sigmas, prepare
 from lcm_distill.stages.evaluate import samplings
+from lcm_distill.stages.export import export
 from tests.conftest import SMALL
 
 PHASED = ["distill.objective=phased", "evaluate.student_steps=[4]"]
@@ -122,3 +128,67 @@ def test_noise_levels_and_guidance_are_drawn_as_configured():
     guidance = draw_guidance(load_preset("original"), 0, rows)
     assert guidance.min() >= 1 and guidance.max() <= 10
     assert guidance.mean().item() == pytest.approx(5.5, abs=0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_with_checkpoints_and_names_the_samples(start):
+    config, run = start("distill.steps=6", "engine.micro_batch=3")
+    training = prepare(config, run)
+    real_loss = training.loss
+    training.loss = lambda step, batch: real_loss(step, batch) * (float("nan") if step == 4 else 1)
+    with pytest.raises(DataError, match=r"distill: in step 4 the loss is nan; its samples are rows \d+, .* intact"):
+        list(training.run())
+    assert training.checkpoints.steps() == [2, 4]
+    told = json.loads((run.distill / "stopped.json").read_text())["samples"]
+    assert [sample["row"] for sample in told] == training.batches.samples(4).tolist() and len(told) == 8
+    sources = {row["row"]: row["path"] for row in read_catalog(LocalStorage(run.cache)).samples.to_pylist()}
+    assert all(sample["source"] == sources[sample["row"]] for sample in told)
+    list(distill(config, run))  # the same steps again, without what went wrong
+    assert run.student.is_file()
+
+
+def test_validation_leaves_a_grid_and_figures_and_changes_no_weight(start, finished_run):
+    config, run = start("distill.steps=6", "engine.validate_every=3", "engine.validation_images=8")
+    run.pictures = finished_run.pictures
+    list(distill(config, run))
+    assert run.student.read_bytes() == finished_run.student.read_bytes()
+    places = sorted(path.name for path in (run.distill / "validation").glob("step-*"))
+    assert places == ["step-0000003", "step-0000006"]
+    rows = pq.read_table(run.distill / "validation" / places[1] / "metrics.parquet").to_pylist()
+    measured = [(row["model"], row["steps"]) for row in rows if row["metric"] == "frechet_distance"]
+    assert measured == [("teacher", 3), ("student", 1), ("student", 2)]
+    assert {path.name for path in (run.distill / "validation" / places[0]).iterdir()} == {"grid.png", "metrics.parquet"}
+    before = {path: path.stat().st_mtime_ns for path in run.distill.rglob("*.png")}
+    list(distill(config, run))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_export_is_the_student_in_either_form_finished_or_not(start, tmp_path):
+    config, run = start("distill.steps=6")
+    with pytest.raises(UserError, match="checkpoints is missing: run `lcm distill`"):
+        export(config, run, "pt")
+    training = prepare(config, run)
+    for report in training.run():
+        if report.done == 5:
+            break
+    result = export(config, run, "pt", tmp_path / "student.pt")
+    assert result["trained_steps"] == 4
+    assert set(torch.load(tmp_path / "student.pt", weights_only=True)) == set(training.average.state_dict())
+    list(distill(config, run))
+    for form in ("pt", "safetensors"):
+        path = Path(export(config, run, form)["file"])
+        assert not differ(read_tensors(run.student), read_tensors(path))
+        model = create_latent_cm("shapes", "shapes", "MicroDiT_Nano_2", path, latent_res=8, in_channels=8)
+        assert model.network.cfg_embedder is not None
+    assert read_description(path)["role"] == "student"
+
+
+def test_events_reach_tensorboard(finished_run):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    values = [
+        (event.step, value.tag)
+        for path in (finished_run.distill / "tensorboard").iterdir()
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    ]
+    assert {step for step, tag in values if tag == "loss"} == set(range(6))

@@ -1,6 +1,7 @@
 """Adapters change nothing at first, are all that is trained, and come out merged as well as by themselves."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lcm_distill.models import build, load_checkpoint
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
+from lcm_distill.stages.export import export
 from lcm_distill.stages.lora import adapt, copy_sharing_frozen, merge
 from lcm_distill.stages.networks import build_network, load_teacher, student_from_teacher
 from tests.conftest import SMALL
@@ -58,6 +60,11 @@ def test_student_is_published_merged_and_as_an_adapter(finished_run, tmp_path, i
     config = load_preset("shapes", [*SMALL, *LORA, "distill.steps=3"])
     run = RunFolder(tmp_path)
     shutil.copytree(finished_run.cache, run.cache)
+    list(distill(config, run))
+    before = read_tensors(run.student)
+    run.student.unlink()
+    exported = read_tensors(Path(export(config, run, "safetensors")["file"]))  # from the last checkpoint
+    assert exported.keys() == before.keys() and all(torch.equal(exported[name], before[name]) for name in before)
     list(distill(config, run))
     merged = build_network(config, guidance_embedding=True)
     load_checkpoint(merged, run.student)

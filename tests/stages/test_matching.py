@@ -5,7 +5,7 @@ import torch
 
 from lcm_distill.models import read_tensors
 from lcm_distill.stages.distill import distill, prepare
-from lcm_distill.stages.matching import Matching
+from lcm_distill.stages.matching import Matching, build_critic
 from lcm_distill.stages.networks import load_teacher, student_from_teacher
 from tests.stages.test_distill import differ, start
 
@@ -18,7 +18,7 @@ MATCHED = ("distill.matching.weight=1", "distill.matching.start=0.5", "distill.s
 def parts(start):
     config, _ = start(*MATCHED)
     student = student_from_teacher(config)
-    matching = Matching(config, student, load_teacher(config), torch.device("cpu"))
+    matching = Matching(config, student, load_teacher(config), build_critic(config), torch.device("cpu"))
     captions, guidance = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2, 3])
     return student, matching, lambda step: matching.loss(step, torch.arange(3).numpy(), captions, guidance)
 

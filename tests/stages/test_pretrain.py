@@ -11,9 +11,11 @@ from lcm_distill.errors import UserError
 from lcm_distill.models import build
 from lcm_distill.models.checkpoint import read_description, read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.engine.world import alone
 from lcm_distill.stages.pretrain import fingerprint, first_weights, open_mixture, prepare, pretrain
 from lcm_distill.stages.training import learning_rate
 from tests.conftest import SMALL
+from tests.ranks import finish, start
 
 SHORT = [*SMALL, "pretrain.steps=4", "pretrain.batch_size=8", "pretrain.checkpoint_every=2", "pretrain.mask_ratio=0.75"]
 
@@ -52,7 +54,7 @@ def test_a_mask_depends_on_seed_step_and_sample_alone(finished_run, monkeypatch)
 
     monkeypatch.setattr(type(training.model), "forward", forward)
     for step in (0, 1, 0):
-        training.loss(step)
+        training.loss(step, training.batches[step])
     assert seen[0].shape == (8, 4)
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
@@ -90,14 +92,40 @@ def test_caches_are_mixed_by_share(finished_run, tmp_path):
     own = RunFolder(tmp_path / "own")
     shutil.copytree(finished_run.cache, own.cache)
     config, settings = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}')
-    batch = open_mixture(config, settings, own)[0]
+    batch = open_mixture(config, settings, own, alone(config))[0]
     assert len(batch.rows) == len(batch.latents) == len(batch.captions) == 8
     # Both hold the same pictures here; rows of the second are numbered on from those of the first.
-    alone = open_mixture(*configure(), own)[0]
-    assert batch.rows[:6].tolist() == alone.rows[:6].tolist()
-    offsets = batch.rows[6:] - alone.rows[:2]
-    assert offsets[0] == offsets[1] > alone.rows.max()
-    assert torch.equal(batch.latents[6:], alone.latents[:2])
+    own_batch = open_mixture(*configure(), own, alone(config))[0]
+    assert batch.rows[:6].tolist() == own_batch.rows[:6].tolist()
+    offsets = batch.rows[6:] - own_batch.rows[:2]
+    assert offsets[0] == offsets[1] > own_batch.rows.max()
+    assert torch.equal(batch.latents[6:], own_batch.latents[:2])
+
+
+def train(config, run: RunFolder) -> None:
+    list(pretrain(config, run))
+
+
+def test_ranks_train_on_a_mixture_as_one_does(finished_run, tmp_path):
+    published = []
+    for ranks in (1, 2):
+        config, _ = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}', "engine.tensorboard=false")
+        run = RunFolder(tmp_path / str(ranks))
+        shutil.copytree(finished_run.cache, run.cache)
+        assert finish(start(ranks, train, config, run)) == [0] * ranks
+        published.append(read_tensors(run.teacher))
+    for name, tensor in published[0].items():
+        torch.testing.assert_close(published[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_sample_of_a_mixture_is_named_with_its_run(finished_run, tmp_path):
+    own = RunFolder(tmp_path / "own")
+    shutil.copytree(finished_run.cache, own.cache)
+    config, settings = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}')
+    training = prepare(config, settings, own)
+    rows = training.batches.samples(0).tolist()
+    named, plain = training.sources(rows), prepare(*configure(), own).sources(rows[:6])
+    assert named == [f"{own.root}: {path}" for path in plain] + [f"{finished_run.root}: {path}" for path in plain[:2]]
 
 
 def test_a_run_without_a_cache_of_its_own_trains_on_others(finished_run, tmp_path):

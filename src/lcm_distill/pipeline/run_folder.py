@@ -42,8 +42,8 @@ class RunFolder:
         self._settled_by = {
             self.pictures: ("seed", "data"),
             self.cache: ("seed", "data", "encoders", "cache"),
-            self.pretrain: ("seed", "model", "diffusion", "pretrain"),
-            self.distill: ("seed", "model", "diffusion", "distill"),
+            self.pretrain: ("seed", "model", "diffusion", "engine", "pretrain"),
+            self.distill: ("seed", "model", "diffusion", "engine", "distill"),
         }
 
     def open(self, config: Config) -> None:

@@ -210,8 +210,10 @@ def how_to_complete(config: Config, run: RunFolder) -> str:
     return f"run `lcm {'cache pull' if config.cache.location else 'precompute'}` into {run.root} first"
 
 
-def open_batches(config: Config, run: RunFolder, batch_size: int, seed: int) -> ShuffledBatches:
-    """Training batches from the finished cache, in the order of a seed.
+def open_batches(
+    config: Config, run: RunFolder, batch_size: int, seed: int, rank: int = 0, ranks: int = 1
+) -> ShuffledBatches:
+    """Training batches from the finished cache, in the order of a seed; a rank's part of them if there are several.
 
     Raises:
         UserError: there is no cache, or it is not complete.
@@ -227,7 +229,12 @@ def open_batches(config: Config, run: RunFolder, batch_size: int, seed: int) -> 
     latents = FieldReader(run.cache, latents_field(config, len(catalog.samples)))
     captions = FieldReader(run.cache, stored_text_field(config, cache, catalog))
     rows, caption_rows = samples["row"].to_numpy(), samples["caption_row"].to_numpy()
-    return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, seed)
+    return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, seed, rank, ranks)
+
+
+def sample_sources(run: RunFolder, rows: Iterable[int]) -> list[str]:
+    """Where in the source the samples of some rows come from, as the catalog has it."""
+    return read_catalog(LocalStorage(run.cache)).samples["path"].take(list(rows)).to_pylist()
 
 
 def stored_text_field(config: Config, cache: Storage, catalog: Catalog) -> Field:

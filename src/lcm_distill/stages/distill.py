@@ -1,42 +1,56 @@
 """Stage two: a few-step student from the teacher, on cached latents alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcm_distill.config import Config, digest
-from lcm_distill.device import resolve_device
+from lcm_distill.data.loader import Batch
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas, uniform_sigmas
-from lcm_distill.models.checkpoint import serialise
-from lcm_distill.pipeline.atomic import commit_bytes, file_sha256
+from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.cache import cache_fingerprint, open_batches
+from lcm_distill.stages.budget import distill_flop
+from lcm_distill.stages.cache import cache_fingerprint, open_batches, sample_sources
+from lcm_distill.stages.engine.engine import Engine
+from lcm_distill.stages.engine.speed import peak_flop
+from lcm_distill.stages.engine.spread import whole_weights
+from lcm_distill.stages.engine.world import World, alone, join
 from lcm_distill.stages.lora import copy_sharing_frozen, export_adapter, merge
-from lcm_distill.stages.matching import Matching
+from lcm_distill.stages.matching import Matching, build_critic
 from lcm_distill.stages.networks import load_teacher, student_from_teacher, teacher_path
 from lcm_distill.stages.objectives import build_objective, phases
-from lcm_distill.stages.training import Training
+from lcm_distill.stages.training import Training, publish
 
 
 def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
     """Train the student and publish it as the run's `student.safetensors`."""
     run.require(teacher_path(config), "set model.teacher to a checkpoint, or make one with `lcm pretrain`")
-    training = prepare(config, run)
-    yield from training.run()
-    published = training.average if config.distill.publish == "average" else training.model
-    weights, lora = published.state_dict(), config.distill.lora
-    if lora.rank:
-        export_adapter(run.adapter, weights, lora)
-        weights = merge(weights, lora)
-    commit_bytes(run.student, serialise(weights, describe_student(config)))
+    with join(config) as world:
+        training = prepare(config, run, world)
+        yield from training.run()
+        weights = whole_weights(published(config, training.model, training.average))
+        if config.distill.lora.rank and world.leads:
+            export_adapter(run.adapter, weights, config.distill.lora)
+        publish(run.student, as_plain(config, weights), describe_student(config), world)
+
+
+def published(config: Config, model: nn.Module, average: nn.Module) -> nn.Module:
+    """The one of the two whose weights are published."""
+    return average if config.distill.publish == "average" else model
+
+
+def as_plain(config: Config, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A student's weights in the published key layout, adapters merged into them if it has any."""
+    return merge(weights, config.distill.lora) if config.distill.lora.rank else weights
 
 
 def describe_student(config: Config) -> dict[str, Any]:
@@ -53,35 +67,38 @@ def describe_student(config: Config) -> dict[str, Any]:
 def fingerprint(config: Config) -> str:
     """Identity of the student that this configuration trains."""
     return digest([
-        config.fingerprint("model", "diffusion", "distill"),
+        config.fingerprint("model", "diffusion", "engine", "distill"),
         cache_fingerprint(config),
         file_sha256(teacher_path(config)),
     ])  # fmt: skip
 
 
-def prepare(config: Config, run: RunFolder) -> Training:
-    """The student's training, ready to run."""
-    device = resolve_device(config.device)
-    settings, levels = config.distill, config.diffusion
+def prepare(config: Config, run: RunFolder, world: World | None = None) -> Training:
+    """The student's training, ready to run; on this process alone if no world is given."""
+    world = world or alone(config)
+    engine, settings, levels = Engine(config.engine, world), config.distill, config.diffusion
     objective = build_objective(config)
-    batches = open_batches(config, run, settings.batch_size, config.distill_seed)
-    teacher = load_teacher(config).to(device)
+    batches = open_batches(config, run, settings.batch_size, config.distill_seed, world.rank, world.size)
     torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # the guidance embedder starts with random weights
-    student = student_from_teacher(config).to(device)
-    matching = Matching(config, student, teacher, device) if settings.matching.weight else None
+    student = student_from_teacher(config)
+    critic = build_critic(config) if settings.matching.weight else None
     averages = objective.uses_target and settings.target_decay > 0
     target = copy_sharing_frozen(student).requires_grad_(False) if averages else student
+    average = copy_sharing_frozen(student).requires_grad_(False)
+    ask_teacher, ask_student = engine.frozen(load_teacher(config)), engine.trained(student)
+    ask_target = engine.averaged(target) if averages else ask_student
+    engine.averaged(average)
+    matching = Matching(config, ask_student, ask_teacher, engine.trained(critic), world.device) if critic else None
 
-    def loss(step: int) -> Tensor:
-        batch = batches[step]
-        clean, captions = batch.to(device)
-        noise = normal(config.distill_seed, "distill noise", step, batch.rows, clean.shape[1:]).to(device)
-        sigma = draw_sigmas(config, objective.lowest_sigma, step, batch.rows).to(device)
-        guidance = draw_guidance(config, step, batch.rows).to(device)
+    def loss(step: int, batch: Batch) -> Tensor:
+        clean, captions = batch.to(world.device)
+        noise = normal(config.distill_seed, "distill noise", step, batch.rows, clean.shape[1:]).to(world.device)
+        sigma = draw_sigmas(config, objective.lowest_sigma, step, batch.rows).to(world.device)
+        guidance = draw_guidance(config, step, batch.rows).to(world.device)
         networks = Networks(
-            student=consistency_function(student, levels.sigma_data, levels.sigma_min, captions, guidance),
-            target=consistency_function(target, levels.sigma_data, levels.sigma_min, captions, guidance),
-            teacher=guided_denoiser(teacher, levels.sigma_data, captions, guidance),
+            student=consistency_function(ask_student, levels.sigma_data, levels.sigma_min, captions, guidance),
+            target=consistency_function(ask_target, levels.sigma_data, levels.sigma_min, captions, guidance),
+            teacher=guided_denoiser(ask_teacher, levels.sigma_data, captions, guidance),
         )
         followed = objective(networks, clean, noise, sigma, step / settings.steps).mean()
         return followed + matching.loss(step, batch.rows, captions, guidance) if matching else followed
@@ -92,13 +109,30 @@ def prepare(config: Config, run: RunFolder) -> Training:
         fingerprint=fingerprint(config),
         settings=settings,
         model=student,
-        average=copy_sharing_frozen(student).requires_grad_(False),
+        average=average,
+        batches=batches,
         loss=loss,
-        critic=matching.critic if matching else None,
+        engine=engine,
+        critic=critic,
         critic_rate=settings.matching.critic_rate,
         after_step=(lambda: update_average(target, student, settings.target_decay)) if averages else lambda: None,
         extra={"target": target} if averages else {},
+        flop=distill_flop(config, batches.captions.field.shape[0]) if peak_flop(world.device) else None,
+        sources=partial(sample_sources, run),
+        **validation(config, run, world, published(config, student, average)),
     )
+
+
+def validation(config: Config, run: RunFolder, world: World, network: nn.Module) -> dict[str, Any]:
+    """`Training`'s argument that draws with a network now and then; none if that is not asked for."""
+    if config.engine.validate_every is None:
+        return {}
+    from lcm_distill.stages.validation import Validation  # imports encoders, which training never needs
+
+    def write(place: RunFolder) -> None:
+        publish(place.student, as_plain(config, whole_weights(network)), describe_student(config), world)
+
+    return {"validate": Validation(config, run, world, write)}
 
 
 def draw_sigmas(config: Config, lowest: float, step: int, rows: Any) -> Tensor:

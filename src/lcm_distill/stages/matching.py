@@ -8,7 +8,7 @@ from lcm_distill.config import Config
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.objectives.distribution_matching import corrected, last_alone, matching_loss
-from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
+from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
 from lcm_distill.diffusion.randomness import normal, uniform
 from lcm_distill.diffusion.samplers import sample_consistency
 from lcm_distill.diffusion.schedule import lognormal_sigmas
@@ -16,20 +16,26 @@ from lcm_distill.models import MicroDiT, load_checkpoint
 from lcm_distill.stages.networks import build_network, teacher_path
 
 
+def build_critic(config: Config) -> MicroDiT:
+    """The teacher once more, to be trained whole; whatever the guidance scale, it starts with the same answer."""
+    critic = build_network(config, guidance_embedding=True)
+    load_checkpoint(critic, teacher_path(config))
+    return critic
+
+
 class Matching:
     """Draws as the student would, and tells student and critic what to make of it.
 
-    Attributes:
+    Args:
         critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for. It starts as the
             teacher, and counts by how far it has moved from there.
     """
 
-    def __init__(self, config: Config, student: MicroDiT, teacher: MicroDiT, device: torch.device) -> None:
-        self.config, self.student, self.teacher, self.device = config, student, teacher, device
+    def __init__(
+        self, config: Config, student: Network, teacher: Network, critic: Network, device: torch.device
+    ) -> None:
+        self.config, self.student, self.teacher, self.critic, self.device = config, student, teacher, critic, device
         self.settings, self.seed = config.distill.matching, config.distill_seed
-        self.critic = build_network(config, guidance_embedding=True)
-        load_checkpoint(self.critic, teacher_path(config))
-        self.critic.to(device)
 
     def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
         """The critic's loss and, once its share of the training is over, the student's; a scalar.

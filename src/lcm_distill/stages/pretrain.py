@@ -1,15 +1,15 @@
 """Training of a teacher from the cache, or from several, by denoising."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lcm_distill.config import Config, PretrainConfig, digest, load_file
-from lcm_distill.data.loader import Batches, MixedBatches
-from lcm_distill.device import resolve_device
+from lcm_distill.data.loader import Batch, Batches, MixedBatches
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.masking import kept_patches, seen_values
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
@@ -17,13 +17,15 @@ from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas
 from lcm_distill.errors import UserError
 from lcm_distill.models import MicroDiT, load_checkpoint
-from lcm_distill.models.checkpoint import serialise
-from lcm_distill.pipeline.atomic import commit_bytes, file_sha256
+from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.cache import cache_fingerprint, open_batches
+from lcm_distill.stages.cache import cache_fingerprint, open_batches, sample_sources
+from lcm_distill.stages.engine.engine import Engine
+from lcm_distill.stages.engine.spread import whole_weights
+from lcm_distill.stages.engine.world import World, alone, join
 from lcm_distill.stages.networks import build_network
-from lcm_distill.stages.training import Training
+from lcm_distill.stages.training import Training, publish
 
 
 def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
@@ -31,27 +33,31 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
     settings = config.pretrain
     if settings is None:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
-    training = prepare(config, settings, run)
-    yield from training.run()
-    description = {"role": "teacher", "model": config.model.model_dump(exclude={"teacher"})}
-    commit_bytes(run.teacher, serialise(training.average.state_dict(), description))
+    with join(config) as world:
+        training = prepare(config, settings, run, world)
+        yield from training.run()
+        description = {"role": "teacher", "model": config.model.model_dump(exclude={"teacher"})}
+        publish(run.teacher, whole_weights(training.average), description, world)
 
 
-def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Training:
-    """The teacher's training, ready to run.
+def prepare(config: Config, settings: PretrainConfig, run: RunFolder, world: World | None = None) -> Training:
+    """The teacher's training, ready to run; on this process alone if no world is given.
 
     Raises:
         UserError: the checkpoint to start from, or a cache that is mixed in, is not there or does not fit; or so much
             is masked that no expert would take a patch.
     """
-    device = resolve_device(config.device)
-    model = first_weights(config, settings).to(device)
+    world = world or alone(config)
+    engine, device = Engine(config.engine, world), world.device
+    model = first_weights(config, settings)
     refuse_empty_experts(model, settings.mask_ratio)
-    batches = open_mixture(config, settings, run)
+    average = copy.deepcopy(model).requires_grad_(False)
+    network = engine.trained(model)
+    engine.averaged(average)
+    batches = open_mixture(config, settings, run, world)
     seed, levels = config.seed, config.diffusion
 
-    def loss(step: int) -> Tensor:
-        batch = batches[step]
+    def loss(step: int, batch: Batch) -> Tensor:
         clean, captions = batch.to(device)
         noise = normal(seed, "pretrain noise", step, batch.rows, clean.shape[1:]).to(device)
         draws = normal(seed, "pretrain sigma", step, batch.rows, ()).to(device)
@@ -59,23 +65,33 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder) -> Trainin
         has_caption = uniform(seed, "caption drop", step, batch.rows).to(device) >= settings.caption_drop
         captions = captions * has_caption[:, None, None]
         if not settings.mask_ratio:
-            denoise = edm_denoiser(model, levels.sigma_data, captions)
+            denoise = edm_denoiser(network, levels.sigma_data, captions)
             return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data).mean()
         side = model.latent_size // model.patch_size
         kept = kept_patches(normal(seed, "mask", step, batch.rows, (side**2,)), settings.mask_ratio).to(device)
-        denoise = edm_denoiser(masked(model, kept), levels.sigma_data, captions)
+        denoise = edm_denoiser(masked(network, kept), levels.sigma_data, captions)
         seen = seen_values(kept, side, model.patch_size)
         return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data, seen).mean()
 
-    average = copy.deepcopy(model)
-    return Training("pretrain", run.pretrain, fingerprint(config, settings), settings, model, average, loss)
+    return Training(
+        label="pretrain",
+        folder=run.pretrain,
+        fingerprint=fingerprint(config, settings),
+        settings=settings,
+        model=model,
+        average=average,
+        batches=batches,
+        loss=loss,
+        engine=engine,
+        sources=partial(sources, [folder for _, folder, _ in mixture(config, settings, run)], batches),
+    )
 
 
 def fingerprint(config: Config, settings: PretrainConfig) -> str:
     """Identity of the teacher that this configuration trains."""
     caches = [[cache_fingerprint(other), settings.caches[root]] for root, other in mixed_in(config, settings).items()]
     start = [file_sha256(Path(settings.start))] if settings.start else []
-    identity = [config.fingerprint("model", "diffusion", "pretrain"), cache_fingerprint(config)]
+    identity = [config.fingerprint("model", "diffusion", "engine", "pretrain"), cache_fingerprint(config)]
     return digest([*identity, *([caches] if caches else []), *start])
 
 
@@ -111,17 +127,36 @@ def refuse_empty_experts(model: MicroDiT, mask_ratio: float) -> None:
         )
 
 
-def open_mixture(config: Config, settings: PretrainConfig, run: RunFolder) -> Batches:
-    """Batches from the run's own cache and those that are mixed in, each with its share.
+def mixture(config: Config, settings: PretrainConfig, run: RunFolder) -> list[tuple[Config, RunFolder, float]]:
+    """The caches that are trained on: the run's own and those that are mixed in, each with its share of the samples.
 
     Raises:
-        UserError: a cache is not complete, or was made for another network or by other encoders.
+        UserError: a cache that is mixed in is not there, or was made for another network or by other encoders.
     """
-    caches = [(config, run, settings.own_share)] if settings.own_share else []
+    own = [(config, run, settings.own_share)] if settings.own_share else []
     others = mixed_in(config, settings)
-    caches += [(other, RunFolder(Path(root)), settings.caches[root]) for root, other in others.items()]
-    parts = [open_batches(of, folder, settings.batch_size, config.seed) for of, folder, _ in caches]
-    return MixedBatches(parts, [share for *_, share in caches], settings.batch_size) if others else parts[0]
+    return own + [(other, RunFolder(Path(root)), settings.caches[root]) for root, other in others.items()]
+
+
+def open_mixture(config: Config, settings: PretrainConfig, run: RunFolder, world: World) -> Batches:
+    """A rank's batches from the run's own cache and those that are mixed in.
+
+    Raises:
+        UserError: a cache is not complete, or does not fit.
+    """
+    caches, size, ranks = mixture(config, settings, run), settings.batch_size, (world.rank, world.size)
+    if not settings.caches:
+        return open_batches(config, run, size, config.seed, *ranks)
+    parts = [open_batches(of, folder, size, config.seed) for of, folder, _ in caches]
+    return MixedBatches(parts, [share for *_, share in caches], size, *ranks)
+
+
+def sources(caches: Sequence[RunFolder], batches: Batches, rows: Iterable[int]) -> list[str]:
+    """Where the samples of some rows come from; of a mixture, behind the folder of the run that has them."""
+    if not isinstance(batches, MixedBatches):
+        return sample_sources(caches[0], rows)
+    located = [batches.cache_of(row) for row in rows]
+    return [f"{caches[number].root}: {sample_sources(caches[number], [row])[0]}" for number, row in located]
 
 
 def mixed_in(config: Config, settings: PretrainConfig) -> dict[str, Config]:

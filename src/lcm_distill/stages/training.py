@@ -1,28 +1,30 @@
 """The training loop that teacher and student share: schedule, step, averages, checkpoints, events."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from lcm_distill.config import OptimiserConfig
+from lcm_distill.data.loader import Batch, Batches
 from lcm_distill.diffusion.ema import power_decay, update_average
-from lcm_distill.errors import DataError
-from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.errors import UserError
+from lcm_distill.models.checkpoint import serialise
+from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.task import Progress
-
-EVENTS = pa.schema(
-    [("step", pa.int64()), ("loss", pa.float64()), ("gradient_norm", pa.float64()),
-     ("learning_rate", pa.float64()), ("seconds", pa.float64())]
-)  # fmt: skip
-"""One row a step; `seconds` is the step's own wall time."""
+from lcm_distill.stages.engine.alarm import USUAL, Alarm
+from lcm_distill.stages.engine.engine import Engine
+from lcm_distill.stages.engine.events import Events, recorded_losses
+from lcm_distill.stages.engine.speed import peak_flop, peak_memory
+from lcm_distill.stages.engine.spread import whole
+from lcm_distill.stages.engine.state import training_tensors
+from lcm_distill.stages.engine.world import World
 
 
 def learning_rate(settings: OptimiserConfig, step: int) -> float:
@@ -42,10 +44,15 @@ class Training:
         folder: where checkpoints and events go.
         model: receives gradients.
         average: power-function average of the model; what is published.
-        loss: step -> scalar loss, a function of the step alone.
+        batches: this rank's part of every step's batch.
+        loss: (step, batch) -> mean over the batch's samples, a function of the two alone.
+        engine: what the networks were prepared by.
         critic: trained by the same loss beside the model, at `critic_rate` times its learning rate.
         after_step: called after each update, for averages of the objective's own.
         extra: further modules that are saved and restored, by name.
+        flop: the networks' own operations to a sample, all passes together; None where nobody asks.
+        sources: where samples come from, by their rows in the cache.
+        validate: told of the steps done before the first step and after each, to draw with the average now and then.
     """
 
     label: str
@@ -54,81 +61,140 @@ class Training:
     settings: OptimiserConfig
     model: nn.Module
     average: nn.Module
-    loss: Callable[[int], Tensor]
+    batches: Batches
+    loss: Callable[[int, Batch], Tensor]
+    engine: Engine
     critic: nn.Module | None = None
     critic_rate: float = 1.0
     after_step: Callable[[], None] = lambda: None
     extra: Mapping[str, nn.Module] | None = None
+    flop: float | None = None
+    sources: Callable[[Iterable[int]], list[str]] = lambda rows: ["" for _ in rows]
+    validate: Callable[[int, Events | None], Iterator[Progress]] = lambda step, events: iter(())
 
     def __post_init__(self) -> None:
-        settings = self.settings
+        settings, world = self.settings, self.engine.world
         critic = {"critic": self.critic} if self.critic else {}
-        self.modules = {"model": self.model, "average": self.average, **critic, **(self.extra or {})}
+        self.trained = {"model": self.model, **critic}
+        self.modules = {**self.trained, "average": self.average, **(self.extra or {})}
         groups = [{"params": list(self.model.parameters()), "share": 1.0}]
         groups += [{"params": list(module.parameters()), "share": self.critic_rate} for module in critic.values()]
         self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.fingerprint)
-        self._events: list[dict[str, float]] = []
+        self.passes = passes(settings.batch_size, world.size, self.engine.settings.micro_batch)
+        self.checkpoints = Checkpoints(
+            self.folder / "checkpoints",
+            self.fingerprint,
+            self.engine.settings.keep_checkpoints,
+            background=world.device.type == "cuda",
+        )
+        self.alarm = Alarm(self.label, self.folder, self.engine.settings.spike)
 
     def run(self) -> Iterator[Progress]:
         """Train from the newest checkpoint to the last step.
 
         Raises:
-            DataError: the loss is not finite; the newest checkpoint stays as it is.
+            DataError: loss or gradient is not finite, or the loss far from the usual; checkpoints stay as they are.
         """
-        start = self._resume()
-        total = self.settings.steps
+        start, total = self._resume(), self.settings.steps
+        events = Events(self.folder, self.engine.settings, start) if self.engine.world.leads else None
+        usual = recorded_losses(self.folder, start, USUAL)
+        self.alarm = Alarm(self.label, self.folder, self.engine.settings.spike, usual)
         yield Progress(self.label, start, total, "steps", resumed=start)
+        yield from self.validate(start, events)
         for step in range(start, total):
-            event = self._step(step)
-            self._events.append(event)
-            if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == total:
-                self._save(step + 1)
-            counts = {name: event[name] for name in ("loss", "gradient_norm", "learning_rate")}
-            yield Progress(self.label, step + 1, total, "steps", counts, start)
+            figures = self._step(step)
+            if events:
+                events.stepped(step, figures)
+            done = step + 1
+            if done % self.settings.checkpoint_every == 0 or done == total:
+                self._save(done, events)
+            shown = {name: value for name, value in figures.items() if name != "seconds" and value is not None}
+            yield Progress(self.label, done, total, "steps", shown, start)
+            yield from self.validate(done, events)
+        self.checkpoints.wait()
 
-    def _step(self, step: int) -> dict[str, float]:
+    def _step(self, step: int) -> dict[str, float | None]:
         began = time.perf_counter()
         rate = learning_rate(self.settings, step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["share"]
-        loss = self.loss(step)
-        if not bool(torch.isfinite(loss)):
-            raise DataError(
-                f"{self.label}: the loss of step {step} is {loss.item()}; checkpoints in {self.folder} are intact: "
-                "lower the learning rate and start another --run"
-            )
         self.optimiser.zero_grad()
-        loss.backward()
+        loss = self._accumulate(step)
         norms = [
-            nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm) for group in self.optimiser.param_groups
+            whole(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm)).item()
+            for group in self.optimiser.param_groups
         ]
+        if complaint := self.alarm.complaint(loss, max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm)):
+            self._stop(step, complaint)
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
         return {
-            "step": step,
-            "loss": loss.item(),
-            "gradient_norm": norms[0].item(),
+            "loss": loss,
+            "gradient_norm": norms[0],
             "learning_rate": rate,
-            "seconds": time.perf_counter() - began,
+            **self._speed(time.perf_counter() - began),
         }
 
-    def _resume(self) -> int:
-        latest = self.checkpoints.load_latest()
-        if latest is None:
-            return 0
-        step, state = latest
-        for name, module in self.modules.items():
-            module.load_state_dict(state[name])
-        self.optimiser.load_state_dict(state["optimiser"])
-        return step
+    def _accumulate(self, step: int) -> float:
+        """The loss of a whole batch, and its gradient, from this rank's passes and the other ranks' alike."""
+        world, parts = self.engine.world, self.batches[step].split(self.passes)
+        total = torch.zeros((), device=world.device)
+        for number, part in enumerate(parts, 1):
+            with self.engine.held_back(number < len(parts)):
+                loss = self.loss(step, part) * (len(part.rows) / self.settings.batch_size)
+                (loss * world.size).backward()  # ranks take the mean of gradients, not their sum
+            total += loss.detach()
+        return world.sum(total).item()
 
-    def _save(self, step: int) -> None:
-        first = int(self._events[0]["step"])
-        table = pa.Table.from_pylist(self._events, schema=EVENTS)
+    def _speed(self, seconds: float) -> dict[str, float | None]:
+        world, peak = self.engine.world, peak_flop(self.engine.world.device)
+        images = self.settings.batch_size / seconds
+        share = images * self.flop / (peak * world.size) if self.flop and peak else None
+        return {
+            "seconds": seconds,
+            "images_per_second": images,
+            "flop_utilisation": share,
+            "memory_gib": peak_memory(world.device),
+        }
+
+    def _stop(self, step: int, complaint: str) -> None:
+        self.checkpoints.wait()
+        rows = self.batches.samples(step).tolist()
+        samples = [{"row": row, "source": source} for row, source in zip(rows, self.sources(rows), strict=True)]
+        self.alarm.stop(step, complaint, samples, self.engine.world.leads)
+
+    def _resume(self) -> int:
+        return self.checkpoints.load_latest(self.tensors) or 0
+
+    def _save(self, step: int, events: Events | None) -> None:
         # Events go first: a crash in between repeats these steps and writes the same file again.
-        commit_file(self.folder / "events" / f"from-{first:07d}.parquet", lambda path: pq.write_table(table, path))
-        state: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
-        self.checkpoints.save(step, {**state, "optimiser": self.optimiser.state_dict()})
-        self._events.clear()
+        if events:
+            events.flush()
+        self.checkpoints.save(step, self.tensors())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return training_tensors(self.modules, self.trained, self.optimiser)
+
+
+def publish(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any], world: World) -> None:
+    """Commit weights in one piece, which the first rank has, as a safetensors file; every rank must call."""
+    if world.leads:
+        commit_bytes(path, serialise(weights, description))
+    world.wait()
+
+
+def passes(batch_size: int, ranks: int, micro_batch: int | None) -> int:
+    """Passes of every rank to a step, the same on all of them.
+
+    Raises:
+        UserError: somebody would have none of the samples.
+    """
+    largest, smallest = math.ceil(batch_size / ranks), batch_size // ranks
+    count = math.ceil(largest / micro_batch) if micro_batch else 1
+    if count > smallest:
+        raise UserError(
+            f"batch_size {batch_size} leaves some of {ranks} ranks without a sample in one of {count} passes: "
+            "raise batch_size or engine.micro_batch, or start fewer ranks"
+        )
+    return count

@@ -1,0 +1,46 @@
+"""A student's weights as one file for others: safetensors, or the original's `.pt`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lcm_distill.config import Config
+from lcm_distill.models.checkpoint import read_tensors, serialise
+from lcm_distill.pipeline.atomic import commit_bytes, commit_file
+from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.distill import as_plain, describe_student, fingerprint
+from lcm_distill.stages.networks import student_from_teacher
+
+Form = Literal["safetensors", "pt"]
+
+
+def export(config: Config, run: RunFolder, form: Form, out: Path | None = None) -> dict[str, Any]:
+    """Write a run's student: the finished one, or what its newest checkpoint would publish.
+
+    Both forms have the published key layout; safetensors carries noise levels and guidance range as well.
+
+    Raises:
+        UserError: nothing is trained yet, or the checkpoints belong to other settings.
+        DataError: every checkpoint is damaged.
+    """
+    step, weights = _weights(config, run)
+    out = out or run.root / f"student-export.{form}"
+    if form == "pt":
+        commit_file(out, lambda path: torch.save(weights, path))
+    else:
+        commit_bytes(out, serialise(weights, describe_student(config)))
+    return {"file": str(out), "trained_steps": step, "of_steps": config.distill.steps, "tensors": len(weights)}
+
+
+def _weights(config: Config, run: RunFolder) -> tuple[int, dict[str, Tensor]]:
+    if run.student.is_file():
+        return config.distill.steps, read_tensors(run.student)
+    run.require(run.distill / "checkpoints", f"run `lcm distill` into {run.root} first")
+    weights = student_from_teacher(config).state_dict()
+    name = "average" if config.distill.publish == "average" else "model"
+    checkpoints = Checkpoints(run.distill / "checkpoints", fingerprint(config))
+    step = checkpoints.load_latest(lambda: {f"{name}.{key}": tensor for key, tensor in weights.items()})
+    return step or 0, dict(as_plain(config, weights))

@@ -1,0 +1,73 @@
+"""What the engine does to networks changes how they compute and not what."""
+
+import copy
+
+import pytest
+import torch
+
+from lcm_distill.config import EngineConfig
+from lcm_distill.models import build
+from lcm_distill.models.experts import ExpertChoice
+from lcm_distill.stages.engine.engine import Engine
+from lcm_distill.stages.engine.world import World
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = build("MicroDiT_Nano_2", 8, 64, in_channels=8, guidance_embedding=True)
+    for tensor in network.parameters():
+        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)
+    return network
+
+
+def inputs(batch: int):
+    draws = torch.Generator().manual_seed(1)
+    latents, captions = torch.randn(batch, 8, 8, 8, generator=draws), torch.randn(batch, 5, 64, generator=draws)
+    return latents, torch.linspace(-1, 1, batch), captions, torch.linspace(1, 3, batch)
+
+
+def test_a_sample_comes_out_the_same_whatever_it_is_batched_with(network):
+    """Experts choose among the tokens of each sample by itself."""
+    assert any(isinstance(module, ExpertChoice) for module in network.modules())
+    with torch.no_grad():
+        together = network.double()(*(value.double() for value in inputs(6)))
+        apart = torch.cat([network(*(value[i : i + 1].double() for value in inputs(6))) for i in range(6)])
+    network.float()
+    torch.testing.assert_close(together, apart, rtol=1e-10, atol=1e-10)
+
+
+def test_activations_computed_again_give_the_same_bits(network):
+    results = []
+    for saving in (False, True):
+        own = copy.deepcopy(network)
+        called = Engine(EngineConfig(activation_checkpointing=saving), WORLD).trained(own)
+        called(*inputs(3)).square().mean().backward()
+        results.append({name: parameter.grad for name, parameter in own.named_parameters()})
+    plain, saved = results
+    assert plain and all(torch.equal(plain[name], saved[name]) for name in plain)
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(network):
+    engine = Engine(EngineConfig(precision="bfloat16"), WORLD)
+    trained, frozen = copy.deepcopy(network), copy.deepcopy(network)
+    ask_trained, ask_frozen = engine.trained(trained), engine.frozen(frozen)
+    exact, out = network(*inputs(4)), ask_trained(*inputs(4))
+    assert out.dtype == torch.float32
+    error = ((out - exact).norm() / exact.norm()).item()
+    assert 1e-4 < error < 0.1
+    torch.testing.assert_close(out, ask_frozen(*inputs(4)))
+    out.square().mean().backward()
+    assert {parameter.grad.dtype for parameter in trained.parameters() if parameter.grad is not None} == {torch.float32}
+    held = {name: parameter.dtype for name, parameter in frozen.named_parameters()}
+    assert held["blocks.0.attn.qkv.weight"] == torch.bfloat16 and held["t_embedder.mlp.0.weight"] == torch.float32
+    assert frozen.pos_embed.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same(network):
+    own = copy.deepcopy(network)
+    called = Engine(EngineConfig(compile=True), WORLD).trained(own)
+    torch.testing.assert_close(called(*inputs(2)), network(*inputs(2)), rtol=1e-4, atol=1e-4)

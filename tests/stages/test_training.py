@@ -1,0 +1,167 @@
+"""A training goes on to the same bits after any interruption, and to the same losses on any number of ranks."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from lcm_distill.config import Config, digest, load_preset
+from lcm_distill.models import VARIANTS, Variant, build, read_tensors
+from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.distill import distill, prepare
+from tests.conftest import SMALL
+from tests.ranks import finish, start
+
+VARIANTS["MicroDiT_Test"] = Variant(
+    dim=64, depth=2, head_dim=32, mixer_dim=64, mixer_depth=2, multiple_of=32, mixer_mlp_ratio=1.0,
+    mlp_ratios=(0.5, 1.0), experts=4,
+)  # fmt: skip
+TINY = [
+    *SMALL, "model.arch=MicroDiT_Test", "distill.steps=60", "distill.checkpoint_every=20", "distill.batch_size=12",
+    "engine.tensorboard=false",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(finished_run, tmp_path_factory) -> Path:
+    """A folder with a teacher for trainings, and the cache they share."""
+    root = tmp_path_factory.mktemp("trainings")
+    torch.manual_seed(0)
+    network = build("MicroDiT_Test", 8, 64, in_channels=8)
+    for tensor in network.parameters():
+        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.02)
+    save_file(network.state_dict(), root / "teacher.safetensors")
+    (root / "cache").symlink_to(finished_run.cache)
+    return root
+
+
+def open_run(place: Path, name: str, settings: list[str]) -> tuple[Config, RunFolder]:
+    config = load_preset("shapes", [*TINY, f"model.teacher='{place / 'teacher.safetensors'}'", *settings])
+    run = RunFolder(place / name)
+    run.cache = place / "cache"
+    return config, run
+
+
+def train(place: Path, name: str, settings: list[str], killed_at: int | None = None) -> None:
+    """Train in this process, which is killed after a step if one is given."""
+    config, run = open_run(place, name, settings)
+    run.open(config)
+    for report in distill(config, run):
+        if report.done == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def losses(root: Path) -> np.ndarray:
+    rows = [row for path in sorted((root / "distill/events").glob("*")) for row in pq.read_table(path).to_pylist()]
+    assert [row["step"] for row in rows] == list(range(len(rows)))
+    return np.array([row["loss"] for row in rows])
+
+
+def everything(place: Path, name: str) -> dict[str, torch.Tensor]:
+    """All that a training saved after its last step."""
+    training = prepare(*open_run(place, name, []))
+    assert training.checkpoints.load_latest(training.tensors) == 60
+    return training.tensors()
+
+
+def test_killed_at_23_and_41_of_60_steps_it_ends_with_the_same_bits(place):
+    whole = start(1, train, place, "unbroken", [])
+    for killed_at in (23, 41):
+        assert finish(start(1, train, place, "broken", [], killed_at)) == [-signal.SIGKILL]
+        assert not (place / "broken/student.safetensors").exists()
+    assert finish(start(1, train, place, "broken", [])) + finish(whole) == [0, 0]
+    one, other = everything(place, "unbroken"), everything(place, "broken")
+    assert one.keys() == other.keys()
+    assert {name.split(".")[0] for name in one} == {"model", "average", "target", "optimiser"}
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert np.array_equal(losses(place / "unbroken"), losses(place / "broken"))
+
+
+FIFTY = ["distill.steps=50", "distill.checkpoint_every=25"]
+
+
+@pytest.fixture(scope="module")
+def by_one(place) -> np.ndarray:
+    """Losses of one process."""
+    assert finish(start(1, train, place, "one", FIFTY)) == [0]
+    return losses(place / "one")
+
+
+def agree(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return len(ours) == len(theirs) == 50 and bool(np.allclose(ours, theirs, rtol=1e-5, atol=0))
+
+
+def test_passes_change_rounding_alone(place, by_one):
+    assert finish(start(1, train, place, "passes", [*FIFTY, "engine.micro_batch=5"])) == [0]
+    assert agree(losses(place / "passes"), by_one)
+
+
+@pytest.mark.parametrize(("ranks", "settings"), [(2, []), (3, ["engine.micro_batch=2"])])
+def test_ranks_agree(place, by_one, ranks, settings):
+    name = f"{ranks}-ranks"
+    assert finish(start(ranks, train, place, name, [*FIFTY, *settings])) == [0] * ranks
+    assert agree(losses(place / name), by_one)
+
+
+def test_ranks_and_sharding_may_change_from_life_to_life(place, by_one):
+    fsdp = ["engine.sharding=fsdp", "engine.activation_checkpointing=true"]
+    for ranks, settings, killed_at in [(3, [], 22), (2, fsdp, 26), (1, [], None)]:
+        lives = start(ranks, train, place, "changing", [*FIFTY, "distill.checkpoint_every=5", *settings], killed_at)
+        assert (finish(lives) == [0]) == (killed_at is None)
+    assert agree(losses(place / "changing"), by_one)
+    assert {path.name for path in (place / "changing/distill/events").iterdir()} >= {"from-0000020.parquet"}
+
+
+LORA = ["distill.lora.rank=2", "distill.lora.alpha=4"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [
+        (2, LORA),
+        (2, [*LORA, "engine.sharding=fsdp"]),
+        (2, ["distill.matching.weight=1", "distill.matching.start=0.25"]),
+    ],
+)
+def test_adapters_and_critics_are_trained_by_ranks_as_by_one(place, ranks, settings):
+    short = ["distill.steps=8", "distill.checkpoint_every=4", *settings]
+    names = [f"{ranks}-{digest(settings)}", f"1-{digest(settings)}"]
+    lives = start(ranks, train, place, names[0], short)
+    unsharded = [setting for setting in short if "sharding" not in setting]
+    assert finish(lives) + finish(start(1, train, place, names[1], unsharded)) == [0] * (ranks + 1)
+    np.testing.assert_allclose(losses(place / names[0]), losses(place / names[1]), rtol=1e-5, atol=0)
+    files = ["student.safetensors", *(["adapter/adapter_model.safetensors"] if settings[0] == LORA[0] else [])]
+    for file in files:
+        ours, theirs = (read_tensors(place / name / file) for name in names)
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def write_in_background(folder: Path) -> None:
+    """What is saved is what there was when `save` was called, however long writing takes."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    checkpoints, value = Checkpoints(folder, "print", background=True), torch.zeros(1000)
+    for step in (1, 2, 3):
+        value.fill_(step)
+        checkpoints.save(step, {"value": value})
+        value.fill_(-1)
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 3]
+    assert checkpoints.load_latest(lambda: {"value": value}) == 3 and bool((value == 3).all())
+    checkpoints.folder = folder / "file"
+    checkpoints.folder.touch()
+    checkpoints.save(4, {"value": value})
+    with pytest.raises(NotADirectoryError):
+        checkpoints.wait()
+
+
+def test_checkpoints_are_written_in_the_background(tmp_path):
+    assert finish(start(1, write_in_background, tmp_path)) == [0]
