@@ -8,6 +8,26 @@ from torch import Tensor
 from lcm_distill.errors import UserError
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance alone, as published reference statistics have them.
+
+    Attributes:
+        mu: (D,), float64. sigma: (D, D), float64.
+    """
+
+    mu: Tensor
+    sigma: Tensor
+
+    def mean(self) -> Tensor:
+        """(D,), float64."""
+        return self.mu
+
+    def covariance(self) -> Tensor:
+        """(D, D), float64."""
+        return self.sigma
+
+
 @dataclass
 class Moments:
     """Running count, sum and outer-product sum of feature vectors, in float64; two can be added.
@@ -45,7 +65,21 @@ class Moments:
         return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def require_full_rank(moments: Moments | Gaussian) -> None:
+    """Hold the number of vectors to what a covariance of their width takes.
+
+    Raises:
+        UserError: there are so few that the covariance cannot have full rank, and a distance says little.
+    """
+    if isinstance(moments, Moments) and moments.count <= (width := len(moments.total)):
+        raise UserError(
+            f"{moments.count:,} pictures are too few for a Fréchet distance of {width:,} features: their covariance "
+            f"has rank {max(moments.count - 1, 0):,} at most, so the distance tells their number first of all; take at "
+            f"least {width + 1:,} (the field takes 30,000)"
+        )
+
+
+def frechet_distance(a: Moments | Gaussian, b: Moments | Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2).
 
     The trace of the root comes from the eigenvalues of the symmetric S_a^1/2 S_b S_a^1/2, which S_a S_b shares;
