@@ -113,9 +113,10 @@ def _coco_rows(path: Path, text: str) -> Iterator[Row]:
         raise UserError(f"{path} is not a file of COCO captions ({error!r}): give captions_val2014.json") from error
     _refuse_twice(path, [number for _, number, _ in records])
     pictures = [list(captions) for _, captions in groupby(records, key=lambda record: record[0])]
-    draws = uniform(COCO_SEED, "caption of a picture", 0, [captions[0][0] for captions in pictures]) if pictures else ()
     for place in permutation(COCO_SEED, "order of pictures", 0, len(pictures)):
-        image_id, number, caption = pictures[place][int(draws[place] * len(pictures[place]))]
+        captions = pictures[place]
+        draw = float(uniform(COCO_SEED, "caption of a picture", 0, [captions[0][0]]))
+        image_id, number, caption = captions[int(draw * len(captions))]
         yield f"annotation {number}", image_id, caption
 
 

@@ -30,8 +30,8 @@ from lcm_distill.stages.shards import shards, work_through
 IMAGE_COLUMNS = pa.schema(
     [("image_id", pa.int64()), ("caption", pa.string()), ("status", pa.string()), ("seconds", pa.float64())]
 )  # fmt: skip
-"""One row a picture, whose file the manifest's own columns name. `seconds` is the picture's share of its batch's drawing
-time, decoding included and writing not."""
+"""One row a picture; the manifest's own columns name its file. `seconds` is its share of its batch's drawing time,
+decoding included and writing not."""
 
 
 class Drawing:
@@ -93,9 +93,9 @@ class Drawing:
             prompts = self.prompts[task.inputs["start"] : task.inputs["stop"]]
             pictures, seconds = self._draw(model, prompts)
             files = self._write(task, prompts, pictures)
+            shared = {"status": OK, "seconds": seconds / len(prompts)}
             yield task, [
-                {"image_id": prompt.image_id, "caption": prompt.caption, "status": OK, "seconds": seconds / len(prompts),
-                 **file_columns(file)}
+                {"image_id": prompt.image_id, "caption": prompt.caption, **shared, **file_columns(file)}
                 for prompt, file in zip(prompts, files, strict=True)
             ], None  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from io import BytesIO
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import Tensor
 from lcm_distill.config import Config, digest
 from lcm_distill.data.shapes import ATTRIBUTES, scene_of
 from lcm_distill.device import resolve_device
+from lcm_distill.errors import UserError
 from lcm_distill.metrics.captions import caption_hits
 from lcm_distill.metrics.interface import CaptionExtractor
-from lcm_distill.metrics.protocols import Opened, open_protocol
+from lcm_distill.metrics.protocols import Opened, find_protocol, open_protocol
 from lcm_distill.metrics.references import read_picture
 from lcm_distill.metrics.shapes_network import ShapesExtractor
 from lcm_distill.metrics.statistics import MeanCosine, Statistics
@@ -34,6 +36,9 @@ SCORE_COLUMNS = pa.schema(
 )  # fmt: skip
 """One row a picture. `picture` is its file, below the run's `evaluate`. `caption_score` says how well it meets its
 caption: the cosine of a CLIP; 1 or 0 for `shapes`, as shape and colour are seen or not; nothing for other networks."""
+
+PICTURES_ONLY = "`lcm evaluate --pictures-only` draws without measuring"
+"""Ends what is said where something is missing that only measuring needs."""
 
 DECODERS = 2
 AHEAD = 64
@@ -54,14 +59,17 @@ class KnownExtractor:
     width: int
 
 
-def known_extractors(config: Config) -> list[KnownExtractor]:
-    """The networks of the configured protocols.
+def find_extractor(config: Config, protocol: str) -> KnownExtractor:
+    """A protocol's network, once it is sure that it can be loaded.
 
     Raises:
-        UserError: the weights of one are not there, or not what they should be.
+        UserError: its weights are not there, or not what they should be.
     """
-    opened = ((protocol, open_extractor(config, protocol, "cpu").extractor) for protocol in config.evaluate.protocols)
-    return [KnownExtractor(protocol, found.name, found.sha256, found.width) for protocol, found in opened]
+    try:
+        found = open_extractor(config, protocol, "cpu").extractor
+    except UserError as error:
+        raise UserError(f"{error}: set evaluate.weights.{protocol} to the file; {PICTURES_ONLY}") from error
+    return KnownExtractor(protocol, found.name, found.sha256, found.width)
 
 
 def open_extractor(config: Config, protocol: str, device: str | None = None) -> Opened:
@@ -97,19 +105,15 @@ class Extraction:
         """The manifest rows of all pictures, in order."""
         return self.manifest.read(self.tasks())
 
-    def statistics(self, opened: Opened) -> Statistics:
-        """Of all pictures; a shard's features are in memory at a time."""
-        parts = (self._statistics(opened, task) for task in self.tasks())
-        total = next(parts)
-        for part in parts:
-            total = total + part
-        return total
+    def statistics(self) -> Statistics:
+        """Of all pictures; the features of one shard are in memory at a time."""
+        return reduce(add, map(self._statistics, self.tasks()))
 
-    def _statistics(self, opened: Opened, task: Task) -> Statistics:
-        rows = self.manifest.read([task])
+    def _statistics(self, task: Task) -> Statistics:
+        rows, protocol = self.manifest.read([task]), find_protocol(self.extractor.protocol)
         features = torch.from_numpy(np.load(self.folder / features_file(task)))
-        found = opened.statistics(features, rows["image_id"].to_pylist())
-        if not opened.protocol.captions:
+        found = Statistics.of(features, rows["image_id"].to_pylist(), protocol.sample_size)
+        if not protocol.captions:
             return found
         return replace(found, cosines=MeanCosine(len(rows), float(np.sum(rows["caption_score"].to_numpy()))))
 
@@ -168,6 +172,9 @@ def labels_of(caption: str) -> dict[str, int]:
     return dict(zip(ATTRIBUTES, scene_of(caption).labels(), strict=True))
 
 
-def extract(label: str, extractions: Sequence[Extraction], executor: Executor | None = None) -> Iterator[Progress]:
+def extract(
+    label: str, drawings: Sequence[Drawing], extractors: Sequence[KnownExtractor], executor: Executor | None = None
+) -> Iterator[Progress]:
     """Look at what is not looked at yet, shard by shard; a worker holds one network at a time."""
+    extractions = [Extraction(drawing, extractor) for extractor in extractors for drawing in drawings]
     return work_through(label, "pictures", extractions, executor)

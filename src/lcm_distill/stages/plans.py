@@ -1,6 +1,7 @@
 """What a stage would do, without doing it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,16 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import cache
 from lcm_distill.stages.ablate import changes, trials
 from lcm_distill.stages.chain import LAST, Step
-from lcm_distill.stages.drawing import samplings
+from lcm_distill.stages.drawing import picture_format
+from lcm_distill.stages.evaluate import require_models
+from lcm_distill.stages.extraction import find_extractor
 from lcm_distill.stages.networks import build_network, teacher_path
+from lcm_distill.stages.prompts import find_prompts
+from lcm_distill.stages.references import require_reference
+from lcm_distill.stages.samplings import samplings
+
+BYTES_A_PIXEL = {"PNG": 2.0, "JPEG": 0.5}
+"""Of photographs, roughly."""
 
 
 def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
@@ -91,11 +100,35 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
 
 def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
     ways, images = samplings(config), config.evaluate.images
+    form = picture_format(config)
+    pixels = len(ways) * images * config.resolution**2
     return {
-        "samplings": [way.name for way in ways],
+        "samplings": [f"{way.title}, guidance {way.guidance:g}" for way in ways],
         "images": images * len(ways),
+        "shards": -(-images // config.evaluate.shard_images) * len(ways),
         "network_evaluations": images * sum(way.evaluations for way in ways),
+        "files": f"{form.format}, quality {form.quality}" if form.quality else form.format,
+        "disk_bytes_about": int(pixels * BYTES_A_PIXEL[form.format]),
+        "protocols": list(config.evaluate.protocols),
+        "missing": _missing(config, run),
     }
+
+
+def _missing(config: Config, run: RunFolder) -> list[str]:
+    """What stands against evaluating, a line each."""
+    checks: list[Callable[[], object]] = [partial(require_models, config, run), partial(find_prompts, config, run)]
+    checks += [
+        partial(check, config, protocol)
+        for protocol in config.evaluate.protocols
+        for check in (require_reference, find_extractor)
+    ]
+    missing = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            missing.append(str(error))
+    return missing
 
 
 def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:

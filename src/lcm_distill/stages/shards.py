@@ -1,4 +1,4 @@
-"""Work that falls into shards of neighbouring pictures, each with a manifest part: drawing, and looking at what is drawn."""
+"""Work that falls into shards of neighbouring pictures, each with a manifest part: drawing, and looking at drawings."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
