@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.models import inception as parts
 
 from lcm_distill.errors import UserError
-from lcm_distill.metrics.weights import PublishedWeights, weights_sha256
+from lcm_distill.metrics.weights import PublishedWeights, first_line, weights_sha256
 
 INCEPTION_2015 = PublishedWeights(
     ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
@@ -78,7 +78,8 @@ def build_inception() -> parts.Inception3:
     ]  # fmt: skip
     with torch.device("meta"):
         network = parts.Inception3(num_classes=1008, aux_logits=False, init_weights=False, inception_blocks=blocks)
-    network.Mixed_7c.pool = _maximum  # the graph takes the maximum in its last block alone
+    # The graph takes the maximum in its last block alone.
+    network.Mixed_7c.pool = _maximum  # pyright: ignore[reportArgumentType]
     return network
 
 
@@ -92,8 +93,8 @@ def load_inception(path: Path) -> nn.Module:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
     except Exception as error:  # PyTorch raises nearly anything on what is not its own
-        raise UserError(f"{path} holds no Inception in pytorch-fid's layout: {str(error).splitlines()[0]}") from error
-    network.fc = nn.Identity()
+        raise UserError(f"{path} holds no Inception in pytorch-fid's layout: {first_line(error)}") from error
+    network.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     return network.eval().requires_grad_(False)
 
 

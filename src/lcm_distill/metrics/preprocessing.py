@@ -24,10 +24,23 @@ def centre_square(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def t2i_benchmark(picture: Image.Image) -> Tensor:
-    """text2image-benchmark: centre square, Pillow's bicubic on bytes to 299 px; uint8."""
-    square = centre_square(picture.convert("RGB"))
-    return as_it_is(square.resize((INCEPTION_SIZE, INCEPTION_SIZE), Image.Resampling.BICUBIC))
+def square_bicubic(picture: Image.Image, size: int) -> Tensor:
+    """text2image-benchmark (299 px) and CMMD (336 px): centre square, Pillow's bicubic on bytes; uint8."""
+    return bicubic(centre_square(picture), size)
+
+
+def bicubic(picture: Image.Image, size: int) -> Tensor:
+    """dgm-eval: Pillow's bicubic on bytes to size x size whatever the shape; uint8."""
+    return as_it_is(picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+
+
+def clip(picture: Image.Image, size: int) -> Tensor:
+    """CLIP: Pillow's bicubic on bytes till the short side has `size` pixels, then the square in the middle; uint8."""
+    short = min(picture.size)
+    width, height = (int(size * side / short) for side in picture.size)
+    resized = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return as_it_is(resized.crop((left, top, left + size, top + size)))
 
 
 def gigagan(picture: Image.Image) -> Tensor:

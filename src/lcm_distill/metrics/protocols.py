@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from lcm_distill import assets
 from lcm_distill.errors import UserError
 from lcm_distill.metrics import preprocessing
-from lcm_distill.metrics.figures import FID, FRECHET_DISTANCE, KID, NEIGHBOURS
+from lcm_distill.metrics.figures import CLIP_SCORE, CMMD, FD_DINOV2, FID, FRECHET_DISTANCE, KID, NEIGHBOURS
 from lcm_distill.metrics.frechet import require_full_rank
 from lcm_distill.metrics.interface import (
     JPEG_90,
@@ -28,6 +29,8 @@ from lcm_distill.metrics.statistics import Statistics
 Weights = str | Path | None
 Load = Callable[[Weights, torch.device], Extractor]
 
+ALL = 10**9
+"""A sample of every picture there is."""
 INCEPTION_FIGURES = (FID, KID, *NEIGHBOURS)
 
 
@@ -115,6 +118,21 @@ def _inception(centre: float) -> Load:
     return load
 
 
+def _clip(architecture: str, tag: str) -> Load:
+    def load(weights: Weights, device: torch.device) -> Extractor:
+        from lcm_distill.metrics.clip import ClipExtractor, find_clip
+
+        return ClipExtractor(architecture, find_clip(architecture, tag, weights), device)
+
+    return load
+
+
+def _dinov2(weights: Weights, device: torch.device) -> Extractor:
+    from lcm_distill.metrics.dinov2 import DINOV2_LARGE, Dinov2Extractor
+
+    return Dinov2Extractor(str(weights or DINOV2_LARGE), device)
+
+
 def measure(
     protocol: MetricProtocol, generated: Statistics, reference: Statistics | None, allow_few: bool = False
 ) -> dict[str, float]:
@@ -145,10 +163,28 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         MetricProtocol("shapes", PNG, preprocessing.as_it_is, _shapes, (FRECHET_DISTANCE,)),
-        MetricProtocol("t2i-benchmark", JPEG_90, preprocessing.t2i_benchmark, _inception(127.5), INCEPTION_FIGURES),
+        MetricProtocol(
+            "t2i-benchmark", JPEG_90, partial(preprocessing.square_bicubic, size=299), _inception(127.5),
+            INCEPTION_FIGURES,
+        ),
         MetricProtocol("gigagan", PNG, preprocessing.gigagan, _inception(128.0), INCEPTION_FIGURES),
         MetricProtocol("torch-fidelity", PNG, preprocessing.torch_fidelity, _inception(128.0), INCEPTION_FIGURES),
         MetricProtocol("pytorch-fid", PNG, preprocessing.pytorch_fid, _inception(127.5), INCEPTION_FIGURES),
+        MetricProtocol(
+            "fd-dinov2", None, partial(preprocessing.bicubic, size=224), _dinov2, (FD_DINOV2, *NEIGHBOURS),
+        ),
+        MetricProtocol(
+            "cmmd", None, partial(preprocessing.square_bicubic, size=336), _clip("ViT-L-14-336-quickgelu", "openai"),
+            (CMMD,), sample_size=ALL,
+        ),
+        MetricProtocol(
+            "clip-vit-b-32", None, partial(preprocessing.clip, size=224), _clip("ViT-B-32-quickgelu", "openai"),
+            (CLIP_SCORE,), captions=True,
+        ),
+        MetricProtocol(
+            "clip-vit-g-14", None, partial(preprocessing.clip, size=224), _clip("ViT-g-14", "laion2b_s12b_b42k"),
+            (CLIP_SCORE,), captions=True,
+        ),
     )
-}
+}  # fmt: skip
 """By name."""

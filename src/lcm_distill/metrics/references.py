@@ -13,6 +13,7 @@ from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocols import Opened
 from lcm_distill.metrics.sample import Sample
 from lcm_distill.metrics.statistics import Statistics
+from lcm_distill.metrics.weights import first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -39,8 +40,7 @@ def read_picture(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as a picture ({reason}): replace it, or take it away") from error
+        raise DataError(f"{path} cannot be read as a picture ({first_line(error)}): replace it or remove it") from error
 
 
 def folder_identity(folder: Path, files: Sequence[Path], opened: Opened) -> str:
@@ -63,7 +63,7 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
     if sample := statistics.sample:
         arrays |= {"features": sample.features.numpy(), "ids": sample.ids.numpy(), "draws": sample.draws.numpy()}
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def read_statistics(path: Path, width: int) -> Statistics:

@@ -48,3 +48,8 @@ def weights_sha256(path: Path) -> str:
     """Hex SHA-256 of a weights file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
