@@ -502,8 +502,9 @@ def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
     from lcm_distill.report.tables import metrics_table
 
     if stage == "evaluate":
-        Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
-        screen.print(f"pictures side by side: [bold]{folder.grid}[/]")
+        if result:
+            Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
+        screen.print(f"pictures: [bold]{folder.evaluate}[/], side by side: [bold]{folder.grid}[/]")
         if folder.guidance.with_suffix(".md").is_file():
             screen.print(f"against the guidance scale: [bold]{folder.guidance}.md[/], [bold]{folder.guidance}.png[/]")
     else:

@@ -37,7 +37,7 @@ def drawn(monkeypatch):
 
     def generate(model, *arguments, **options):
         images = real(model, *arguments, **options)
-        calls.append((type(model).__name__, arguments, options["image_ids"], images))
+        calls.append((type(model).__name__, arguments, options.get("image_ids"), images))
         return images
 
     monkeypatch.setattr(TextToImage, "generate", generate)

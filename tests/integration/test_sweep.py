@@ -16,7 +16,9 @@ from lcm_distill.stages.evaluate import evaluate
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
     """The finished small run, with a place of its own for what is drawn."""
-    own = RunFolder(tmp_path, finished_run)
+    own = RunFolder(tmp_path)
+    for folder in (finished_run.pictures, finished_run.cache):
+        (tmp_path / folder.name).symlink_to(folder)
     for path in (finished_run.config, finished_run.student, finished_run.metrics):
         shutil.copy(path, tmp_path)
     shutil.copytree(finished_run.evaluate, own.evaluate)

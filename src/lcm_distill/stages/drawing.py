@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Drawing:
     def __init__(self, config: Config, run: RunFolder, way: Sampling, prompts: Sequence[Prompt]) -> None:
         self.config, self.way, self.prompts = config, way, prompts
         self.checkpoint = run.student if way.model == "student" else teacher_path(config)
-        self.checkpoint_sha256 = file_sha256(self.checkpoint)
+        self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
         self.file_format = picture_format(config)
         self.fingerprint = digest([
             config.fingerprint("encoders", "model", "diffusion"), self.checkpoint_sha256,
@@ -146,6 +146,18 @@ def picture_format(config: Config) -> FileFormat:
             + ": evaluate under one of them at a time; figures of both stay in the table"
         )
     return next(iter(wanted.values()), PNG)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Hex SHA-256 of a checkpoint, whose gigabytes are read once though many drawings ask."""
+    stat = path.stat()
+    return _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256_as_of(path: Path, size: int, modified: int) -> str:
+    del size, modified  # what tells a file that was replaced
+    return file_sha256(path)
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:

@@ -10,14 +10,14 @@ from PIL import Image
 
 from lcm_distill.config import Config
 from lcm_distill.data.prompts import Prompt
-from lcm_distill.pipeline.atomic import commit_file, file_sha256
+from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.executors.work import Executor
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.grid import labelled_grid
 from lcm_distill.report.guidance import guidance_chart, guidance_text
-from lcm_distill.stages.drawing import Drawing, draw
+from lcm_distill.stages.drawing import Drawing, checkpoint_sha256, draw
 from lcm_distill.stages.extraction import extract
 from lcm_distill.stages.measuring import HARNESS, IDENTITY, METRICS, figures, floor_figure
 from lcm_distill.stages.networks import teacher_path
@@ -78,19 +78,19 @@ def write_results(
         *(row for drawing in drawings for row in figures(drawing, references)),
         *(floor_figure(config, reference) for reference in references if reference.floor is not None),
     ]
-    merged = merged_metrics(run.metrics, rows)
-    commit_file(run.metrics, lambda path: pq.write_table(pa.Table.from_pylist(merged, schema=METRICS), path))
+    table = merged_metrics(run.metrics, rows)
+    commit_file(run.metrics, lambda path: pq.write_table(table, path))
     first = [drawing for drawing in drawings if drawing.way.guidance == config.evaluate.guidance[0]]
     grid = side_by_side(first, prompts[:GRID_ROWS])
     commit_file(run.grid, lambda path: grid.save(path, format="PNG"))
     if len(config.evaluate.guidance) > 1 and rows:
-        write_guidance(config, run, merged, rows)
+        write_guidance(config, run, table.to_pylist(), rows)
 
 
 def write_guidance(config: Config, run: RunFolder, known: Rows, measured: Rows) -> None:
     """`guidance.parquet`, `.md` and `.png`: what is known of today's checkpoints, measured as `measured` was."""
     harnesses = {tuple(row[name] for name in HARNESS) for row in measured}
-    checkpoints = {file_sha256(path) for path in (run.student, teacher_path(config)) if path.is_file()}
+    checkpoints = {checkpoint_sha256(path) for path in (run.student, teacher_path(config)) if path.is_file()}
     rows = [
         row
         for row in known
@@ -107,7 +107,8 @@ def side_by_side(drawings: Sequence[Drawing], prompts: Sequence[Prompt]) -> Imag
     return labelled_grid(columns, [prompt.caption for prompt in prompts], cell=max(128, columns[0][1].shape[1]))
 
 
-def merged_metrics(path: Path, rows: Rows) -> list[Mapping[str, Any]]:
+def merged_metrics(path: Path, rows: Rows) -> pa.Table:
     """The rows, after those already at `path` that they do not replace; what an older version wrote is left behind."""
     kept = pq.read_table(path).to_pylist() if path.is_file() and pq.read_schema(path).equals(METRICS) else []
-    return list({tuple(str(row.get(name)) for name in IDENTITY): row for row in [*kept, *rows]}.values())
+    merged = {tuple(str(row.get(name)) for name in IDENTITY): row for row in [*kept, *rows]}
+    return pa.Table.from_pylist(list(merged.values()), schema=METRICS)

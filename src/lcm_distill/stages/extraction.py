@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from io import BytesIO
 from operator import add
 from pathlib import Path
@@ -75,7 +75,13 @@ def find_extractor(config: Config, protocol: str) -> KnownExtractor:
 def open_extractor(config: Config, protocol: str, device: str | None = None) -> Opened:
     """A protocol with its network loaded, on the configured device or another."""
     weights = next((path for name, path in config.evaluate.weights.items() if name == protocol), None)
-    return open_protocol(protocol, weights, resolve_device(device or config.device))
+    return _open(protocol, weights, resolve_device(device or config.device))
+
+
+@lru_cache(maxsize=1)
+def _open(protocol: str, weights: Path | None, device: torch.device) -> Opened:
+    """The last one is kept: drawing after drawing asks for it."""
+    return open_protocol(protocol, weights, device)
 
 
 class Extraction:

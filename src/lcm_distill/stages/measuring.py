@@ -14,13 +14,14 @@ from lcm_distill.stages.extraction import Extraction
 from lcm_distill.stages.references import Reference, allows_few
 
 METRICS = pa.schema(
-    [("model", pa.string()), ("sampler", pa.string()), ("steps", pa.int64()), ("sigmas", pa.list_(pa.float64())),
+    [("model", pa.string()), ("sampler", pa.string()), ("steps", pa.int64()),
+     ("sigmas", pa.list_(pa.field("element", pa.float64()))),  # called so in files
      ("guidance", pa.float64()), ("metric", pa.string()), ("value", pa.float64()), ("images", pa.int64()),
      ("protocol", pa.string()), ("extractor", pa.string()), ("extractor_sha256", pa.string()),
      ("reference", pa.string()), ("prompts", pa.string()), ("seed", pa.int64()), ("same_noise", pa.bool_()),
      ("network_evaluations", pa.int64()), ("seconds_per_image", pa.float64()),
      ("checkpoint", pa.string()), ("checkpoint_sha256", pa.string()), ("config_fingerprint", pa.string()),
-     ("commit", pa.string()), ("time", pa.timestamp("s", tz="UTC"))]
+     ("commit", pa.string()), ("time", pa.timestamp("ms", tz="UTC"))]
 )  # fmt: skip
 """One row a figure. `sampler` is a teacher's solver. `prompts` and `reference` end in digits of what they hold."""
 
