@@ -82,12 +82,17 @@ def require_full_rank(moments: Moments | Gaussian) -> None:
 def frechet_distance(a: Moments | Gaussian, b: Moments | Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2).
 
-    The trace of the root comes from the eigenvalues of the symmetric S_a^1/2 S_b S_a^1/2, which S_a S_b shares;
-    it stays exact when a covariance is rank-deficient.
+    With S = L L^T from the eigenvalues of each symmetric S, the trace of the root is the sum of the singular values of
+    L_a^T L_b. No eigenvalue is rooted that rounding made: the result stays exact when a covariance is rank-deficient.
     """
     covariance_a, covariance_b = a.covariance(), b.covariance()
-    values, vectors = torch.linalg.eigh(covariance_a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
+    cross = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
     means = (a.mean() - b.mean()).square().sum()
     return float(means + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """L (D, rank) with L L^T = covariance; eigenvalues within rounding of zero are zero."""
+    values, vectors = torch.linalg.eigh(covariance)
+    real = values > values.amax() * len(values) * torch.finfo(values.dtype).eps
+    return vectors[:, real] * values[real].sqrt()

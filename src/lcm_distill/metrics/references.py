@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -73,12 +74,12 @@ def read_statistics(path: Path, width: int) -> Statistics:
         UserError: the file is not there, holds something else, or features of another width; the message names it.
     """
     try:
-        with np.load(path) as file:
-            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
         mu, sigma = arrays["mu"].double(), arrays["sigma"].double()
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: it should hold the reference statistics, mu and sigma") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no .npz of mu and sigma: take a file of reference statistics") from error
     if mu.shape != (width,) or sigma.shape != (width, width):
         raise UserError(

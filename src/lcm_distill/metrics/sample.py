@@ -27,18 +27,21 @@ class Sample:
     def of(cls, features: Tensor, ids: Iterable[int], limit: int) -> "Sample":
         """A sample of features (N, D) of pictures with these distinct numbers."""
         numbers = torch.tensor(list(ids), dtype=torch.int64)
-        return cls(limit, features.float(), numbers, uniform(0, "metric-sample", 0, numbers.tolist()))._cut()
+        draws = uniform(0, "metric-sample", 0, numbers.tolist())
+        kept = _lowest(numbers, draws, limit)
+        return cls(limit, features.float()[kept], numbers[kept], draws[kept])
 
     def __add__(self, other: "Sample") -> "Sample":
-        return Sample(
-            self.limit,
-            torch.cat([self.features, other.features]),
-            torch.cat([self.ids, other.ids]),
-            torch.cat([self.draws, other.draws]),
-        )._cut()
+        ids, draws = torch.cat([self.ids, other.ids]), torch.cat([self.draws, other.draws])
+        kept = _lowest(ids, draws, self.limit)
+        ours = kept < len(self.ids)
+        features = self.features.new_empty(len(kept), self.features.shape[1])  # one copy: samples are large
+        features[ours] = self.features[kept[ours]]
+        features[~ours] = other.features[kept[~ours] - len(self.ids)]
+        return Sample(self.limit, features, ids[kept], draws[kept])
 
-    def _cut(self) -> "Sample":
-        """The same without what is beyond the limit, in order of the pictures' numbers."""
-        lowest = np.lexsort([self.ids.numpy(), self.draws.numpy()])[: self.limit]
-        kept = torch.from_numpy(lowest[np.argsort(self.ids.numpy()[lowest])])
-        return Sample(self.limit, self.features[kept], self.ids[kept], self.draws[kept])
+
+def _lowest(ids: Tensor, draws: Tensor, limit: int) -> Tensor:
+    """Where the `limit` lowest draws are, in order of the pictures' numbers."""
+    lowest = np.lexsort([ids.numpy(), draws.numpy()])[:limit]
+    return torch.from_numpy(lowest[np.argsort(ids.numpy()[lowest])])
