@@ -319,7 +319,7 @@ class DistillConfig(OptimiserConfig):
 
 
 def _one_is_a_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return cast(list[Any], value) if isinstance(value, list) else [value]
 
 
 class EvaluateConfig(Section):

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
+from lcm_distill.metrics.preprocessing import square_bicubic
+from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.metrics.recorded import inception_weights
 
 PROTOCOL = "t2i-benchmark"
 
@@ -88,6 +93,11 @@ def test_statistics_of_another_width(run, monkeypatch):
     assert "of-100.npz" in told and "128" in told
 
 
+def test_captions_that_the_stand_in_cannot_see(run):
+    told = refused(run, protocols="['shapes']", reference=statistics(run, 128).replace(PROTOCOL, "shapes"))
+    assert "protocol shapes knows its own captions alone: caption 'a red ring' names no size" in told
+
+
 def test_protocols_that_store_pictures_differently(run):
     assert "t2i-benchmark wants .jpeg files and gigagan wants .png files" in refused(
         run, protocols="['t2i-benchmark', 'gigagan']"
@@ -137,3 +147,34 @@ def test_a_folder_of_real_pictures_is_looked_at_once(run, monkeypatch):
     (folder / "bad.png").write_bytes(b"no picture")
     result = lcm(run, **settings)
     assert result.exit_code == 3 and "bad.png cannot be read as a picture" in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
+    """Inception with weights drawn from their names, in a file that is taken for the published one."""
+    from lcm_distill.metrics import inception
+    from lcm_distill.metrics.frechet import Moments, frechet_distance
+    from lcm_distill.metrics.references import read_statistics
+    from lcm_distill.stages import measuring, references
+
+    weights = run.root.parent / "weights.pth"
+    torch.save(inception_weights(), weights)
+    published = replace(inception.INCEPTION_2015, sha256=file_sha256(weights))
+    monkeypatch.setattr(inception, "INCEPTION_2015", published)
+    for module in (measuring, references):
+        monkeypatch.setattr(module, "allows_few", lambda protocol: True)
+    reference = statistics(run, 2048)
+    result = lcm(run, "--json", reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    files = sorted(run.evaluate.rglob("*.jpeg"))
+    assert [path.name for path in files] == ["7.jpeg", "8.jpeg", "9.jpeg"]
+    extractor = inception.InceptionExtractor(weights, torch.device("cpu"), 127.5)
+    features = extractor(torch.stack([square_bicubic(Image.open(path), 299) for path in files]))
+    path = run.root.parent / "of-2048.npz"
+    wanted = frechet_distance(Moments.of(features), read_statistics(path, 2048).moments)
+    assert row["metric"] == "fid" and row["value"] == pytest.approx(wanted, rel=1e-6)
+    assert (row["protocol"], row["extractor"], row["images"]) == (PROTOCOL, "inception-2015-12-05", 3)
+    assert row["extractor_sha256"] == file_sha256(weights) and row["prompts"].startswith("captions.csv:")
+    assert row["reference"] == f"of-2048.npz:{file_sha256(path)[:12]}"
+    table = lcm(run, reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}").stdout
+    assert "FID" in table and "(t2i-benchmark)" in table

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.data.prompts import Prompt
+from lcm_distill.data.shapes import scene_of
 from lcm_distill.errors import UserError
 from lcm_distill.metrics.frechet import frechet_distance
 from lcm_distill.metrics.protocols import Opened, find_protocol
@@ -82,10 +83,12 @@ def find_references(
     """What drawings of these prompts are compared with, a reference a protocol.
 
     Raises:
-        UserError: a reference is not what it should be.
+        UserError: a reference is not what it should be, or `shapes` is to look at captions that are not its own.
     """
     references = []
     for extractor in extractors:
+        if extractor.protocol == "shapes":
+            require_shapes(prompts)
         references.append((yield from _find_reference(config, run, prompts, extractor)))
     return references
 
@@ -105,6 +108,19 @@ def require_reference(config: Config, protocol: str) -> None:
         )
     if path is not None and not path.exists():
         raise UserError(f"{path} is missing: put it there, or set {key} to where it lies; {PICTURES_ONLY}")
+
+
+def require_shapes(prompts: Sequence[Prompt]) -> None:
+    """Hold captions to what the network of `shapes` can see.
+
+    Raises:
+        UserError: one says something else.
+    """
+    for prompt in prompts:
+        try:
+            scene_of(prompt.caption)
+        except ValueError as error:
+            raise UserError(f"protocol shapes knows its own captions alone: {error}; {PICTURES_ONLY}") from error
 
 
 def require_enough(config: Config, extractor: KnownExtractor) -> None:
