@@ -418,7 +418,7 @@ def _work(
         if dry_run:
             from lcm_distill.stages.plans import plan
 
-            result = {stage: plan(stage, config, folder) for stage in stages}
+            result = {stage: plan(stage, config, folder, pictures_only) for stage in stages}
             _print(result, as_json, lambda: _print_status(result))
             return
         if not allow_random_weights:

@@ -113,6 +113,7 @@ def test_a_dry_run_names_all_that_is_missing_and_writes_nothing(run):
     assert plan["files"] == "JPEG, quality 90" and plan["images"] == 3 * 4
     assert plan["disk_bytes_about"] == 3 * 4 * 64 * 64 // 2 and not run.evaluate.exists()
     assert "gone.csv is missing" in lcm(run, "--dry-run", prompts="gone.csv").stdout
+    assert json.loads(lcm(run, "--dry-run", "--json", "--pictures-only").stdout)["evaluate"]["missing"] == []
 
 
 def test_pictures_alone_need_neither(run):

@@ -1,6 +1,6 @@
 """The chain of changes from the original recipe to ours: every step trained under several seeds, and measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,15 @@ from lcm_distill.stages.references import Reference, find_extractors, find_refer
 from lcm_distill.stages.samplings import student_samplings, teacher_samplings
 from lcm_distill.stages.write_up import write_up
 
-ABLATION = pa.schema([("step", pa.string()), ("seed", pa.int64()), *METRICS])
+ABLATION = pa.schema(
+    [
+        ("step", pa.string()),
+        ("seed", pa.int64()),
+        *(column.with_name("draw_seed") if column.name == "seed" else column for column in METRICS),
+    ]
+)
 """`metrics.parquet`'s columns, after the step of the chain and the seed of its training; teacher and real pictures have
-neither."""
+neither. `draw_seed` is what is called `seed` there."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +114,22 @@ def measure(
     prompts: Sequence[Prompt],
 ) -> list[dict[str, Any]]:
     """Rows of `ablation.parquet` for finished drawings, teachers first and real pictures last."""
-    beside = {"step": None, "seed": None}
+    real = {**floor_figure(config, references[0]), "steps": None, "guidance": None}
     return [
-        *({**beside, **row} for drawing in teachers for row in figures(drawing, references)),
+        *(_row(figure) for drawing in teachers for figure in figures(drawing, references)),
         *(
-            {"step": trial.step.name, "seed": trial.seed, **row}
+            _row(figure, trial.step.name, trial.seed)
             for trial in chosen
             for drawing in trial.drawings(prompts)
-            for row in figures(drawing, references)
+            for figure in figures(drawing, references)
         ),
-        {**beside, **floor_figure(config, references[0]), "steps": None, "guidance": None},
+        _row(real),
     ]
+
+
+def _row(figure: Mapping[str, Any], step: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """A row of `ablation.parquet` from one of `metrics.parquet`."""
+    return {**figure, "draw_seed": figure["seed"], "step": step, "seed": seed}
 
 
 def changes(config: Config, step: Step) -> list[str]:

@@ -26,9 +26,14 @@ BYTES_A_PIXEL = {"PNG": 2.0, "JPEG": 0.5}
 """Of photographs, roughly."""
 
 
-def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
-    """Figures of a stage's work: how much, with what, and how much of it is already done."""
-    plans = {"precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "evaluate": _evaluate}
+def plan(stage: str, config: Config, run: RunFolder, pictures_only: bool = False) -> dict[str, Any]:
+    """Figures of a stage's work: how much, with what, and how much of it is already done.
+
+    Args:
+        pictures_only: as `lcm evaluate` has it.
+    """
+    evaluation = partial(_evaluate, pictures_only=pictures_only)
+    plans = {"precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "evaluate": evaluation}
     return plans[stage](config, run)
 
 
@@ -98,7 +103,7 @@ def _distill(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
+def _evaluate(config: Config, run: RunFolder, pictures_only: bool) -> dict[str, Any]:
     ways, images = samplings(config), config.evaluate.images
     form = picture_format(config)
     pixels = len(ways) * images * config.resolution**2
@@ -109,17 +114,17 @@ def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
         "network_evaluations": images * sum(way.evaluations for way in ways),
         "files": f"{form.format}, quality {form.quality}" if form.quality else form.format,
         "disk_bytes_about": int(pixels * BYTES_A_PIXEL[form.format]),
-        "protocols": list(config.evaluate.protocols),
-        "missing": _missing(config, run),
+        "protocols": [] if pictures_only else list(config.evaluate.protocols),
+        "missing": _missing(config, run, pictures_only),
     }
 
 
-def _missing(config: Config, run: RunFolder) -> list[str]:
+def _missing(config: Config, run: RunFolder, pictures_only: bool) -> list[str]:
     """What stands against evaluating, a line each."""
     checks: list[Callable[[], object]] = [partial(require_models, config, run), partial(find_prompts, config, run)]
     checks += [
         partial(check, config, protocol)
-        for protocol in config.evaluate.protocols
+        for protocol in (() if pictures_only else config.evaluate.protocols)
         for check in (require_reference, find_extractor)
     ]
     missing = []
