@@ -49,6 +49,12 @@ class Moments:
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
+    def __iadd__(self, other: "Moments") -> "Moments":
+        self.count += other.count
+        self.total += other.total
+        self.outer += other.outer
+        return self
+
     def mean(self) -> Tensor:
         """(D,), float64."""
         return self.total / self.count

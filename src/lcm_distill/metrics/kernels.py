@@ -8,7 +8,7 @@ from lcm_distill.diffusion.randomness import permutation
 SUBSETS, SUBSET_SIZE = 100, 1_000
 """Of KID, as torch-fidelity and clean-fid have it."""
 CMMD_BANDWIDTH, CMMD_SCALE = 10.0, 1_000.0
-ROWS = 2_000
+ROWS = 500
 """Kernel matrices are summed in blocks of so many rows."""
 
 

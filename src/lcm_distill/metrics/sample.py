@@ -34,14 +34,18 @@ class Sample:
     def __add__(self, other: "Sample") -> "Sample":
         ids, draws = torch.cat([self.ids, other.ids]), torch.cat([self.draws, other.draws])
         kept = _lowest(ids, draws, self.limit)
-        ours = kept < len(self.ids)
-        features = self.features.new_empty(len(kept), self.features.shape[1])  # one copy: samples are large
-        features[ours] = self.features[kept[ours]]
-        features[~ours] = other.features[kept[~ours] - len(self.ids)]
+        ours, theirs = kept[kept < len(self.ids)], kept[kept >= len(self.ids)] - len(self.ids)
+        features = self.features.new_empty(len(kept), self.features.shape[1])  # the only copy: samples are large
+        torch.index_select(self.features, 0, ours, out=features[: len(ours)])
+        torch.index_select(other.features, 0, theirs, out=features[len(ours) :])
         return Sample(self.limit, features, ids[kept], draws[kept])
+
+    def in_order(self) -> Tensor:
+        """The features in order of the pictures' numbers, (n, D): the same whatever the parts were."""
+        return self.features[self.ids.argsort()]
 
 
 def _lowest(ids: Tensor, draws: Tensor, limit: int) -> Tensor:
-    """Where the `limit` lowest draws are, in order of the pictures' numbers."""
+    """Where the `limit` lowest draws are, int64, rising."""
     lowest = np.lexsort([ids.numpy(), draws.numpy()])[:limit]
-    return torch.from_numpy(lowest[np.argsort(ids.numpy()[lowest])])
+    return torch.from_numpy(np.sort(lowest))

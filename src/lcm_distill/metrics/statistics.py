@@ -51,8 +51,8 @@ class Statistics:
 
     @property
     def features(self) -> Tensor | None:
-        """The features that are kept, float32 (n, D)."""
-        return self.sample.features if self.sample else None
+        """The features that are kept, float32 (n, D), in order of the pictures' numbers."""
+        return self.sample.in_order() if self.sample else None
 
     @classmethod
     def of(cls, features: Tensor, ids: Iterable[int], sample_size: int, captions: Tensor | None = None) -> "Statistics":
@@ -61,8 +61,23 @@ class Statistics:
         return cls(Moments.of(features), Sample.of(features, ids, sample_size), cosines)
 
     def __add__(self, other: "Statistics") -> "Statistics":
-        if isinstance(self.moments, Gaussian) or isinstance(other.moments, Gaussian):
+        ours, theirs = self._can_grow(), other._can_grow()
+        return Statistics(ours + theirs, *self._added(other))
+
+    def __iadd__(self, other: "Statistics") -> "Statistics":
+        """In place: 30,000 features of 2,048 numbers take less memory than by `+`."""
+        ours, theirs = self._can_grow(), other._can_grow()
+        ours += theirs
+        self.sample, self.cosines = self._added(other)
+        return self
+
+    def _added(self, other: "Statistics") -> tuple[Sample | None, MeanCosine | None]:
+        return (
+            self.sample + other.sample if self.sample and other.sample else None,
+            self.cosines + other.cosines if self.cosines and other.cosines else None,
+        )
+
+    def _can_grow(self) -> Moments:
+        if isinstance(self.moments, Gaussian):
             raise TypeError("mean and covariance alone cannot be added to: the number of pictures is not known")
-        sample = self.sample + other.sample if self.sample and other.sample else None
-        cosines = self.cosines + other.cosines if self.cosines and other.cosines else None
-        return Statistics(self.moments + other.moments, sample, cosines)
+        return self.moments
