@@ -144,7 +144,7 @@ def test_processes_draw_the_same(new_run, captions):
     one, many = new_run("one"), new_run("many")
     list(evaluate(settings(captions), one))
     list(evaluate(settings(captions), many, Processes(2)))
-    assert pictures(many) == pictures(one)
+    assert np.abs(pixels(one) - pixels(many)).max() <= 1  # processes compute in other numbers of threads
 
 
 def stamps(run: RunFolder) -> dict[str, tuple[int, int]]:

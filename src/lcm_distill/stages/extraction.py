@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial, reduce
 from io import BytesIO
-from operator import add
+from operator import iadd
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,7 @@ class Extraction:
 
     def statistics(self) -> Statistics:
         """Of all pictures; the features of one shard are in memory at a time."""
-        return reduce(add, map(self._statistics, self.tasks()))
+        return reduce(iadd, map(self._statistics, self.tasks()))
 
     def _statistics(self, task: Task) -> Statistics:
         rows, protocol = self.manifest.read([task]), find_protocol(self.extractor.protocol)

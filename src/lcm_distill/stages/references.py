@@ -219,7 +219,11 @@ def _accumulate(config: Config, opened: Opened, prepared: Iterable[Tensor], coun
     yield Progress(label, 0, count, "pictures")
     for features in opened.features(prepared, config.evaluate.batch_size):
         part = opened.statistics(features, range(seen, seen + len(features)))
-        total, seen = total + part if total else part, seen + len(features)
+        if total is None:
+            total = part
+        else:
+            total += part
+        seen += len(features)
         yield Progress(label, seen, count, "pictures")
     assert total is not None
     return total
