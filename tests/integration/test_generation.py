@@ -166,10 +166,16 @@ def live(config: Config, run: RunFolder) -> None:
         pass
 
 
-def test_killed_twenty_times_pictures_are_the_same_and_none_is_made_twice(new_run, captions):
-    """kill -9 at random moments between the opening of the run and a few commits later."""
+def test_killed_twenty_times_pictures_are_the_same_and_none_is_made_twice(new_run, captions, monkeypatch):
+    """kill -9 at random moments between the opening of the run and a few commits later.
+
+    Models are loaded before, once for all lives, which are forks.
+    """
     config = settings(captions, "evaluate.student_steps=[1, 2, 4]", "evaluate.shard_images=2", "evaluate.batch_size=2")
     unbroken, broken = new_run("unbroken"), new_run("broken")
+    prompts = find_prompts(config, unbroken)
+    models = {way: Drawing(config, unbroken, way, prompts)._model("cpu") for way in samplings(config)}
+    monkeypatch.setattr(Drawing, "_model", lambda drawing, device: models[drawing.way])
     list(evaluate(config, unbroken))
     chance, committed = random.Random(0), {}
     for _ in range(20):

@@ -150,6 +150,7 @@ def test_a_folder_of_real_pictures_is_looked_at_once(run, monkeypatch):
     assert result.exit_code == 3 and "bad.png cannot be read as a picture" in result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     """Inception with weights drawn from their names, in a file that is taken for the published one."""
     from lcm_distill.metrics import inception

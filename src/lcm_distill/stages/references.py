@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, digest
 from lcm_distill.data.prompts import Prompt
 from lcm_distill.data.shapes import scene_of
 from lcm_distill.errors import UserError
@@ -26,7 +26,7 @@ from lcm_distill.pipeline.lookahead import map_ahead
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.cache import real_pictures, usable_samples
+from lcm_distill.stages.cache import cache_fingerprint, real_pictures, usable_samples
 from lcm_distill.stages.drawing import prompts_sha256
 from lcm_distill.stages.extraction import (
     AHEAD,
@@ -179,37 +179,45 @@ def _of_folder(
     """Statistics of the pictures below a folder, kept in the run folder under a name that their bytes decide."""
     files, opened = picture_files(folder), open_extractor(config, extractor.protocol)
     identity = folder_identity(folder, files, opened)
-    kept = run.evaluate / "reference" / f"{extractor.protocol}-{identity[:16]}.npz"
-    if not kept.is_file():
-        prepared = map_ahead(lambda path: opened.protocol.prepare(read_picture(path)), files, DECODERS, AHEAD)
-        statistics = yield from _accumulate(config, opened, prepared, len(files))
-        commit_file(kept, lambda path: write_statistics(path, statistics))
-    return read_statistics(kept, extractor.width), identity
+    prepared = map_ahead(lambda path: opened.protocol.prepare(read_picture(path)), files, DECODERS, AHEAD)
+    finding = _accumulate(config, opened, prepared, len(files))
+    return (yield from _kept(run, extractor, identity, finding)), identity
 
 
 def _held_out(
     config: Config, run: RunFolder, prompts: Sequence[Prompt], reference: Reference
 ) -> Generator[Progress, None, Reference]:
     """The pictures that the captions drawn belong to, and how far those of other captions are from them."""
-    protocol = reference.extractor.protocol
-    opened = open_extractor(config, protocol)
+    extractor = reference.extractor
     own = list(dict.fromkeys(prompt.picture for prompt in prompts if prompt.picture))
     found = replace(
-        reference, statistics=(yield from _of_pictures(config, run, own, opened)), source="held-out pictures"
+        reference, statistics=(yield from _of_pictures(config, run, own, extractor)), source="held-out pictures"
     )
-    if "moments" not in parts_of(protocol):
+    if "moments" not in parts_of(extractor.protocol):
         return found
     others = usable_samples(config, LocalStorage(run.cache), "train").slice(0, config.evaluate.images)
-    beside = yield from _of_pictures(config, run, others["source"].to_pylist(), opened)
+    beside = yield from _of_pictures(config, run, others["source"].to_pylist(), extractor)
     assert found.statistics
     return replace(found, floor=frechet_distance(beside.moments, found.statistics.moments), floor_images=len(others))
 
 
-def _of_pictures(config: Config, run: RunFolder, sources: Sequence[str], opened: Opened) -> Finding:
-    """Statistics of pictures of the data set, cut as for encoding."""
+def _of_pictures(config: Config, run: RunFolder, sources: Sequence[str], extractor: KnownExtractor) -> Finding:
+    """Statistics of pictures of the data set, cut as for encoding; kept like those of a folder."""
+    opened = open_extractor(config, extractor.protocol)
     pictures = real_pictures(config, run, sources)
     prepared = (opened.protocol.prepare(Image.fromarray(picture)) for picture in pictures)
-    return (yield from _accumulate(config, opened, prepared, len(sources)))
+    finding = _accumulate(config, opened, prepared, len(sources))
+    identity = digest([cache_fingerprint(config), config.resolution, list(sources), extractor.name, extractor.sha256])
+    return (yield from _kept(run, extractor, identity, finding))
+
+
+def _kept(run: RunFolder, extractor: KnownExtractor, identity: str, finding: Finding) -> Finding:
+    """Statistics of this identity, found once and read back ever after."""
+    kept = run.evaluate / "reference" / f"{extractor.protocol}-{identity[:16]}.npz"
+    if not kept.is_file():
+        statistics = yield from finding
+        commit_file(kept, lambda path: write_statistics(path, statistics))
+    return read_statistics(kept, extractor.width)
 
 
 def _accumulate(config: Config, opened: Opened, prepared: Iterable[Tensor], count: int) -> Finding:
