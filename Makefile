@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders clean
+.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics clean
 
 install: $(VENV)/.installed
 
@@ -48,11 +48,19 @@ bench-encoders: install
 bench-cache: .venv-bench/.installed
 	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py
 
+bench-metrics: .venv-bench-metrics/.installed
+	PYTHONPATH=src:. .venv-bench-metrics/bin/python benchmarks/metrics.py
+
 # Peers pin old releases of what we use, hence an environment of their own.
 .venv-bench/.installed: benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
 	touch $@
 
+.venv-bench-metrics/.installed: benchmarks/metrics_peers.txt
+	$(PYTHON) -m venv .venv-bench-metrics
+	.venv-bench-metrics/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/metrics_peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-bench runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench .venv-bench-metrics runs build dist .pytest_cache .ruff_cache

@@ -21,7 +21,7 @@ from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.metrics.captions import caption_hits
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.metrics.shapes_network import load_shapes_network
-from lcm_distill.stages.drawing import labels_of
+from lcm_distill.stages.extraction import labels_of
 
 REFERENCE_SEED, FLOOR_SEED, BATCH = 2_000_003, 3_000_003, 50
 

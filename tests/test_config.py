@@ -36,10 +36,15 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("distill.target_decay=1.0", "distill.target_decay = 1.0"),
         ("distill.scm.warmup=2", "distill.scm.warmup = 2"),
         ("distill.seed=-1", "distill.seed = -1"),
-        ("evaluate.guidance_sweep=[0.5]", "evaluate.guidance_sweep.0 = 0.5"),
         ("pretrain.caches={a=0.5, b=0.6}", "shares must sum to 1 or less"),
         ("pretrain.mask_ratio=1.0", "pretrain.mask_ratio = 1.0"),
         ("distill.lora.rank=-1", "distill.lora.rank = -1"),
+        ("evaluate.guidance=[]", "evaluate.guidance = []"),
+        ("evaluate.protocols=['fid']", "evaluate.protocols.0 = 'fid'"),
+        ("evaluate.protocols=['shapes', 'shapes']", "protocols = ['shapes', 'shapes'] names one twice"),
+        ("evaluate.reference.clip='x'", "evaluate.reference.clip"),
+        ("evaluate.seed=-1", "evaluate.seed = -1"),
+        ("evaluate.guidance=[2, 0.5]", "evaluate.guidance.1 = 0.5"),
         ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),
@@ -54,9 +59,18 @@ def test_errors_are_one_line_with_key_and_value(assignment, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_sweep_wants_a_feature_network():
-    with pytest.raises(UserError, match=r"evaluate: guidance_sweep = \[2.0\] wants a feature network: set features"):
-        load_preset("microdit_xl_512", ["evaluate.guidance_sweep=[2]"])
+def test_metric_protocols_are_those_that_there_are():
+    from typing import get_args
+
+    from lcm_distill.config import MetricProtocol
+    from lcm_distill.metrics.protocols import PROTOCOLS
+
+    assert set(get_args(MetricProtocol)) == set(PROTOCOLS)
+
+
+def test_drawing_has_the_seed_of_the_run_unless_it_is_given_its_own():
+    assert load_preset("shapes", ["seed=7"]).draw_seed == 7
+    assert load_preset("shapes", ["seed=7", "evaluate.seed=0"]).draw_seed == 0
 
 
 def test_training_has_the_seed_of_the_run_unless_it_is_given_its_own():
@@ -77,7 +91,8 @@ def test_unknown_preset_and_missing_file():
 
 def test_assignments_are_toml_or_bare_words():
     config = load_preset("shapes", ["seed=7", "device=cpu", "distill.betas=[0.9, 0.95]", "evaluate.guidance=1.5"])
-    assert (config.seed, config.device, config.distill.betas, config.evaluate.guidance) == (7, "cpu", (0.9, 0.95), 1.5)
+    assert (config.seed, config.device, config.distill.betas) == (7, "cpu", (0.9, 0.95))
+    assert config.evaluate.guidance == [1.5]
 
 
 def test_fingerprint_changes_with_results_and_nothing_else():

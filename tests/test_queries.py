@@ -86,6 +86,9 @@ def test_figures(in_run, finished_run):
         assert told["pictures"] == 14
         assert row["caption_accuracy"] == pytest.approx(1 - told["missed"] / told["pictures"], abs=6e-4)
     first = answer("Pictures that missed")[0]
-    with Image.open(finished_run.evaluate / first["folder"] / first["path"]) as picture:
+    with Image.open(finished_run.evaluate / first["picture"]) as picture:
         assert picture.size == (64, 64)
+    for row in answer("What each way of drawing took"):
+        files = list((finished_run.evaluate / row["folder"]).rglob("*.png"))
+        assert (row["pictures"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
     assert {row["commit"] for row in answer("Where a figure")} and len(answer("Where a figure")) == 9

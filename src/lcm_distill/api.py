@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill import assets
-from lcm_distill.config import DiffusionConfig, EncodersConfig, Weights, load_file
+from lcm_distill.config import Config, DiffusionConfig, EncodersConfig, Weights, load_file, load_preset
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.randomness import normal
@@ -230,17 +230,24 @@ def open_model(where: str | Path, role: Literal["student", "teacher"] = "student
     Raises:
         UserError: the folder is no run, or holds no such checkpoint yet.
     """
-    if str(where) == "shapes":
-        from lcm_distill.config import load_preset
-
-        config, student = load_preset("shapes"), assets.STUDENT
-    else:
-        run = RunFolder(Path(where))
-        run.require(run.config, "give a run folder, or `shapes` for the model that ships")
-        config, student = load_file(run.config), run.student
+    config = open_config(where)
+    student = assets.STUDENT if str(where) == "shapes" else RunFolder(Path(where)).student
     teacher = assets.TEACHER if config.model.teacher == "shapes" else Path(config.model.teacher)
     checkpoint = student if role == "student" else teacher
     return assemble(config.model.model_dump(), config.encoders, config.diffusion, checkpoint, role)
+
+
+def open_config(where: str | Path) -> Config:
+    """The configuration of a run folder, or of the model that ships, for `shapes`.
+
+    Raises:
+        UserError: the folder is no run.
+    """
+    if str(where) == "shapes":
+        return load_preset("shapes")
+    run = RunFolder(Path(where))
+    run.require(run.config, "give a run folder, or `shapes` for the model that ships")
+    return load_file(run.config)
 
 
 def assemble(

@@ -44,6 +44,17 @@ Place = Annotated[
     typer.Option("--executor", help="Where work runs; auto: launched ranks, or a process a GPU, or here."),
 ]
 
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes or actors; as many as GPUs if unset.")]
+RayAddress = Annotated[str | None, typer.Option(help="Ray cluster; one is started here if unset.")]
+Captions = Annotated[list[str] | None, typer.Argument(metavar="[CAPTION]...", help="Captions to draw.")]
+Prompts = Annotated[
+    str | None, typer.Option(metavar="parti|held-out|FILE", help="Captions of a file (.csv, .json, .tsv, .txt).")
+]
+Count = Annotated[int, typer.Option(min=1, help="How many of --prompts, spread evenly over them.")]
+Model = Annotated[str, typer.Option("--run", help="Run folder, or `shapes` for the model that ships.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale; the run's own if not given.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+
 
 @app.command()
 def precompute(
@@ -54,8 +65,8 @@ def precompute(
     json: Json = False,
     dry_run: DryRun = False,
     executor: Place = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes or actors; as many as GPUs if unset.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster; one is started here if unset.")] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Stage one: encode pictures and captions into a cache."""
     _work(["precompute"], _Choice(preset, config, set, run), json, dry_run, place=(executor, workers, ray_address))
@@ -96,9 +107,20 @@ def evaluate(
     run: Run = None,
     json: Json = False,
     dry_run: DryRun = False,
+    steps: Annotated[str | None, typer.Option(metavar="N,N", help="Steps of student and teacher.")] = None,
+    guidance: Annotated[str | None, typer.Option(metavar="W,W", help="Guidance scales; each with every step.")] = None,
+    models: Annotated[str | None, typer.Option(metavar="teacher,student", help="Who draws.")] = None,
+    pictures_only: Annotated[bool, typer.Option("--pictures-only", help="Draw, and measure nothing.")] = False,
+    executor: Place = "auto",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
 ) -> None:
-    """Stage three: draw held-out captions with teacher and student, and compare them."""
-    _work(["evaluate"], _Choice(preset, config, set, run), json, dry_run)
+    """Stage three: draw captions with teacher and student, and compare them."""
+    with _one_line_errors():
+        choice = _Choice(preset, config, set, run)
+        choice.sweep(steps, guidance, models)
+    place = (executor, workers, ray_address)
+    _work(["evaluate"], choice, json, dry_run, place=place, pictures_only=pictures_only)
 
 
 @app.command(name="run")
@@ -190,22 +212,25 @@ def fetch(
 
 @app.command()
 def sample(
-    prompts: Annotated[list[str], typer.Argument(help="Captions to draw.")],
+    captions: Captions = None,
+    prompts: Prompts = None,
+    count: Count = 12,
     out: Annotated[Path, typer.Option(help="Picture to write: a labelled grid.")] = Path("sample.png"),
-    run: Annotated[str, typer.Option(help="Run folder, or `shapes` for the model that ships.")] = "shapes",
+    run: Model = "shapes",
     steps: Annotated[
         list[int] | None, typer.Option(help="Steps of the student; may be given again. 1, 2 and 4 if not given.")
     ] = None,
-    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    guidance: Guidance = None,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Draw captions with a student and write a labelled grid."""
-    from lcm_distill.stages.sample import sample as draw
-
     with _one_line_errors():
+        from lcm_distill.stages import sample as stage
+
         with screen.status("drawing"):
-            result = draw(run, prompts, steps or [1, 2, 4], guidance, seed, out)
+            chosen = stage.choose_prompts(run, captions or [], prompts, count)
+            result = stage.sample(run, chosen, steps or [1, 2, 4], guidance, seed, out)
         _print(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))
 
 
@@ -228,6 +253,44 @@ def export(
 
 
 @app.command()
+def compare_samplers(
+    captions: Captions = None,
+    prompts: Prompts = None,
+    count: Count = 6,
+    out: Annotated[Path, typer.Option(help="Picture to write: a labelled grid.")] = Path("compare-samplers.png"),
+    run: Model = "shapes",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of both.")] = 5,
+    solver: Annotated[Literal["heun", "euler"], typer.Option(help="The teacher's solver.")] = "heun",
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Draw captions with teacher and student, in as many steps from the same noise, side by side."""
+    with _one_line_errors():
+        from lcm_distill.stages import sample as stage
+
+        with screen.status("drawing"):
+            chosen = stage.choose_prompts(run, captions or [], prompts, count)
+            result = stage.compare_samplers(run, chosen, steps, solver, guidance, seed, out)
+        _print(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders that `lcm evaluate` has measured.")],
+    out: Annotated[Path, typer.Option(help="Result, with suffixes .md, .png and .parquet.")] = Path("compare"),
+    json: Json = False,
+) -> None:
+    """Figures of runs in one table and one chart, students beside their teachers."""
+    with _one_line_errors():
+        from lcm_distill.stages.compare import compare as stage
+
+        rows = stage(runs, out)
+        _print(rows, json, lambda: print(out.with_suffix(".md").read_text()))
+        screen.print(f"chart and rows: [bold]{out}.png[/], [bold]{out}.parquet[/]")
+
+
+@app.command()
 def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
     """How far a run has come, and what it quarantined."""
     with _one_line_errors():
@@ -241,7 +304,8 @@ def status(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = 
 @app.command()
 def inspect(
     sql: Annotated[
-        str, typer.Argument(help="Query over samples, captions, manifest, events, images, metrics, guidance, ablation.")
+        str,
+        typer.Argument(help="Query over samples, captions, manifest, events, images, scores, metrics, guidance ..."),
     ],
     run: Annotated[Path, typer.Option(help="Run folder.")],
     json: Json = False,
@@ -341,6 +405,25 @@ class _Choice:
             config = load_preset(self.preset or "shapes", [*settings, *self.assignments])
         return config, RunFolder(self.run or Path("runs") / config.preset)
 
+    def sweep(self, steps: str | None, guidance: str | None, models: str | None) -> None:
+        """Add what is to be varied; the teacher takes the steps with every solver that it is measured with."""
+        if guidance is not None:
+            self.assignments.append(f"evaluate.guidance={_numbers('--guidance', guidance, float)}")
+        if models is not None:
+            self.assignments.append(f"evaluate.models={models.split(',')}")
+        if steps is not None:
+            counts = _numbers("--steps", steps, int)
+            solvers = dict.fromkeys(solver for solver, _ in self.load()[0].evaluate.teacher)
+            teacher = [[solver, count] for solver in solvers for count in counts]
+            self.assignments += [f"evaluate.student_steps={counts}", f"evaluate.teacher={teacher}"]
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} {text}: write numbers with commas between, such as 1,2,4") from error
+
 
 class _one_line_errors:
     """Ends the process with one line for an error a user can cause, and with 130 for Ctrl-C."""
@@ -368,6 +451,7 @@ def _work(
     dry_run: bool,
     allow_random_weights: bool = False,
     place: tuple[Literal["auto", "serial", "processes", "ranks", "ray"], int | None, str | None] = ("auto", None, None),
+    pictures_only: bool = False,
 ) -> None:
     with _one_line_errors():
         config, folder = choice.load()
@@ -376,7 +460,7 @@ def _work(
         if dry_run:
             from lcm_distill.stages.plans import plan
 
-            result = {stage: plan(stage, config, folder) for stage in stages}
+            result = {stage: plan(stage, config, folder, pictures_only) for stage in stages}
             _print(result, as_json, lambda: _print_status(result))
             return
         if not allow_random_weights:
@@ -386,11 +470,12 @@ def _work(
             _announce(config)
         folder.open(config)
         for stage in stages:
-            if stage == "precompute":
+            if stage in ("precompute", "evaluate"):
                 from lcm_distill.pipeline.executors.choice import choose_executor
 
-                _show(_stage(stage)(config, folder, choose_executor(*place)))
-            elif stage != "evaluate" or leads:
+                options = {"pictures_only": pictures_only} if stage == "evaluate" else {}
+                _show(_stage(stage)(config, folder, choose_executor(*place), **options))
+            elif leads or stage in ("distill", "pretrain"):  # in which all ranks train together
                 _show(_stage(stage)(config, folder), silent=not leads)
         if not leads:
             return
@@ -463,8 +548,9 @@ def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
     if stage == "schedule":
         Console(width=None if sys.stdout.isatty() else 140).print(plain_table(result, "noise levels"))
     elif stage == "evaluate":
-        Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
-        screen.print(f"pictures side by side: [bold]{folder.grid}[/]")
+        if result:
+            Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
+        screen.print(f"pictures: [bold]{folder.evaluate}[/], side by side: [bold]{folder.grid}[/]")
         if folder.guidance.with_suffix(".md").is_file():
             screen.print(f"against the guidance scale: [bold]{folder.guidance}.md[/], [bold]{folder.guidance}.png[/]")
     else:
@@ -499,11 +585,15 @@ def _print_status(result: dict[str, Any]) -> None:
     from lcm_distill.report.tables import plain_table
 
     rows = [
-        {"what": stage if not name else f"{stage} {name}", "figure": figure}
+        {"what": stage if not name else f"{stage} {name}", "figure": _listed(figure)}
         for stage, figures in result.items()
         for name, figure in (figures.items() if isinstance(figures, dict) else [("", figures)])
     ]
     Console().print(plain_table(rows))
+
+
+def _listed(figure: Any) -> Any:
+    return "\n".join(map(str, figure)) if isinstance(figure, list) else figure
 
 
 def _print_verification(result: dict[str, Any]) -> None:

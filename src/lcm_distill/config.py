@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -33,6 +34,10 @@ NOT_IDENTITY: dict[str, Any] = {"identity": False}
 
 Weights = Literal["pretrained", "random"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+MetricProtocol = Literal[
+    "shapes", "t2i-benchmark", "gigagan", "torch-fidelity", "pytorch-fid", "fd-dinov2", "cmmd", "clip-vit-b-32",
+    "clip-vit-g-14",
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -399,27 +404,44 @@ class ScheduleConfig(Section):
     """Drawings of training captions to a trial."""
 
 
+def _one_is_a_list(value: Any) -> Any:
+    return cast(list[Any], value) if isinstance(value, list) else [value]
+
+
 class EvaluateConfig(Section):
     """Which pictures are generated and measured."""
 
+    prompts: str = "held-out"
+    """`held-out`: captions of the data set that training never sees. Or a file of captions: text2image-benchmark's
+    `.csv` (image_id,text), COCO's `captions_val2014.json`, `PartiPrompts.tsv`, or a `.txt` with one a line."""
     images: PositiveInt = 2_000
-    """Pictures to a figure, one a held-out caption; captions repeat when there are fewer."""
-    guidance: float = Field(ge=1)
-    """Guidance scale, for teacher and student alike."""
+    """Pictures to a figure, one a caption. Held-out captions repeat when there are fewer; a file must have as many."""
+    models: list[Literal["teacher", "student"]] = Field(default=["teacher", "student"], min_length=1)
+    """Which are drawn and measured. Figures of the other, measured before, stay in the table."""
+    guidance: Annotated[list[Annotated[float, Field(ge=1)]], BeforeValidator(_one_is_a_list), Field(min_length=1)]
+    """Guidance scales, for teacher and student alike; a number stands for a list of one. Of several, the first is that
+    of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and `.png`."""
     teacher: list[tuple[Literal["euler", "heun"], PositiveInt]]
     """Solver and steps of each teacher that is measured."""
     student_steps: list[PositiveInt]
     """Steps of each student that is measured; each needs an entry in `student_sigmas`, but for a phased student's."""
     student_sigmas: dict[PositiveInt, list[PositiveFloat]]
     """Noise levels the student jumps from, falling, by number of steps. A phased student jumps from its edges."""
-    guidance_sweep: list[Annotated[float, Field(ge=1)]] = []
-    """Guidance scales at which every way of drawing is measured as well, into `guidance.parquet`, `.md` and `.png`."""
-    features: Literal["shapes"] | None = None
-    """Network whose features are compared with those of held-out pictures. Unset: pictures only."""
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Seed of the noise that pictures are drawn from; the run's `seed` if unset."""
+    same_noise: bool = False
+    """Draw every picture from the same noise, as the figures of text2image-benchmark were made."""
+    protocols: list[MetricProtocol] = []
+    """How pictures are stored, prepared, looked at and measured. None: pictures only."""
+    reference: dict[MetricProtocol, Path] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    """What pictures are compared with, by protocol: an `.npz` of mean and covariance (`mu`, `sigma`), or a folder of
+    real pictures. Protocols that are not named here take the real pictures of held-out captions."""
+    weights: dict[MetricProtocol, Path] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    """File of the network's weights, by protocol. Unset: where its library keeps them."""
     batch_size: PositiveInt = Field(default=250, json_schema_extra=NOT_IDENTITY)
     """Pictures to one pass."""
     shard_images: PositiveInt = Field(default=500, json_schema_extra=NOT_IDENTITY)
-    """Pictures that are generated, measured and committed together."""
+    """Pictures that are generated and committed together, and later measured together."""
 
     @model_validator(mode="after")
     def _sigmas_fit(self) -> Self:
@@ -429,9 +451,11 @@ class EvaluateConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _sweep_can_be_measured(self) -> Self:
-        if self.guidance_sweep and self.features is None:
-            raise ValueError(f"guidance_sweep = {self.guidance_sweep} wants a feature network: set features")
+    def _nothing_twice(self) -> Self:
+        for name in ("models", "guidance", "teacher", "student_steps", "protocols"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} = {values} names one twice")
         return self
 
 
@@ -514,6 +538,11 @@ class Config(Section):
     def distill_seed(self) -> int:
         """Seed of the student's training."""
         return self.seed if self.distill.seed is None else self.distill.seed
+
+    @property
+    def draw_seed(self) -> int:
+        """Seed of the noise that `lcm evaluate` draws from."""
+        return self.seed if self.evaluate.seed is None else self.evaluate.seed
 
     @property
     def stand_ins(self) -> list[str]:

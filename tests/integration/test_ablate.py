@@ -17,7 +17,8 @@ from lcm_distill.config import load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.ablate import ablate, trials
 from lcm_distill.stages.chain import load_ablation
-from lcm_distill.stages.drawing import draw, held_out_prompts
+from lcm_distill.stages.drawing import draw
+from lcm_distill.stages.prompts import held_out_prompts
 from lcm_distill.stages.training import Training
 from tests.conftest import SMALL
 

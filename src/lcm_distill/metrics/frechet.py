@@ -8,6 +8,26 @@ from torch import Tensor
 from lcm_distill.errors import UserError
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance alone, as published reference statistics have them.
+
+    Attributes:
+        mu: (D,), float64. sigma: (D, D), float64.
+    """
+
+    mu: Tensor
+    sigma: Tensor
+
+    def mean(self) -> Tensor:
+        """(D,), float64."""
+        return self.mu
+
+    def covariance(self) -> Tensor:
+        """(D, D), float64."""
+        return self.sigma
+
+
 @dataclass
 class Moments:
     """Running count, sum and outer-product sum of feature vectors, in float64; two can be added.
@@ -29,6 +49,12 @@ class Moments:
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
+    def __iadd__(self, other: "Moments") -> "Moments":
+        self.count += other.count
+        self.total += other.total
+        self.outer += other.outer
+        return self
+
     def mean(self) -> Tensor:
         """(D,), float64."""
         return self.total / self.count
@@ -45,15 +71,34 @@ class Moments:
         return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def require_full_rank(moments: Moments | Gaussian) -> None:
+    """Hold the number of vectors to what a covariance of their width takes.
+
+    Raises:
+        UserError: there are so few that the covariance cannot have full rank, and a distance says little.
+    """
+    if isinstance(moments, Moments) and moments.count <= (width := len(moments.total)):
+        raise UserError(
+            f"{moments.count:,} pictures are too few for a Fréchet distance of {width:,} features: their covariance "
+            f"has rank {max(moments.count - 1, 0):,} at most, so the distance tells their number first of all; take at "
+            f"least {width + 1:,} (the field takes 30,000)"
+        )
+
+
+def frechet_distance(a: Moments | Gaussian, b: Moments | Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2).
 
-    The trace of the root comes from the eigenvalues of the symmetric S_a^1/2 S_b S_a^1/2, which S_a S_b shares;
-    it stays exact when a covariance is rank-deficient.
+    With S = L L^T from the eigenvalues of each symmetric S, the trace of the root is the sum of the singular values of
+    L_a^T L_b. No eigenvalue is rooted that rounding made: the result stays exact when a covariance is rank-deficient.
     """
     covariance_a, covariance_b = a.covariance(), b.covariance()
-    values, vectors = torch.linalg.eigh(covariance_a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
+    cross = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
     means = (a.mean() - b.mean()).square().sum()
     return float(means + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """L (D, rank) with L L^T = covariance; eigenvalues within rounding of zero are zero."""
+    values, vectors = torch.linalg.eigh(covariance)
+    real = values > values.amax() * len(values) * torch.finfo(values.dtype).eps
+    return vectors[:, real] * values[real].sqrt()

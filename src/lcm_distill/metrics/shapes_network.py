@@ -7,7 +7,10 @@ other.
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+
+from lcm_distill.metrics.weights import weights_sha256
 
 
 class ShapesNetwork(nn.Module):
@@ -47,3 +50,19 @@ def load_shapes_network(path: Path) -> ShapesNetwork:
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.GroupNorm(8, outputs), nn.GELU())
+
+
+class ShapesExtractor:
+    """The network as an extractor of features, 128 wide."""
+
+    name = "shapes"
+    width = ShapesNetwork.FEATURES
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.network, self.device = load_shapes_network(path).to(device), device
+        self.sha256 = weights_sha256(path)
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Features float32 (B, 128) of pictures (B, 3, 64, 64), values 0 to 255."""
+        return self.network(pictures.to(self.device).float() / 255)[0].cpu()

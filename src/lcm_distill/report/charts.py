@@ -34,6 +34,7 @@ class Panel:
 
     Attributes:
         levels: horizontal lines, label and height.
+        logarithmic, logarithmic_x: scale of either axis.
         ticks: names of x = 0, 1, 2 ...; none where x is a number.
         band: range of x that is shaded, and its label.
     """
@@ -45,6 +46,7 @@ class Panel:
     levels: Sequence[tuple[str, float]] = ()
     ticks: Sequence[str] = ()
     band: tuple[float, float, str] | None = None
+    logarithmic_x: bool = False
 
 
 def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
@@ -72,6 +74,8 @@ def _draw_panel(panel: Panel, axes: Any) -> None:
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label, yscale="log" if panel.logarithmic else "linear")
+    if panel.logarithmic_x:
+        axes.set_xscale("log")
     axes.grid(True, which="both", axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

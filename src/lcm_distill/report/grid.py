@@ -1,4 +1,4 @@
-"""Labelled grids of pictures."""
+"""Labelled grids of pictures. Captions are wrapped and never cut."""
 
 from collections.abc import Sequence
 
@@ -6,44 +6,102 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 8
+LINE = 18
+"""Height of a line of text, in pixels."""
+TEXT_WIDTH = 190
+"""Of the column of captions."""
+GALLERY_COLUMNS = 4
 INK = (40, 40, 44)
 PAPER = (255, 255, 255)
+FONT_SIZE = 14
 
 
-def labelled_grid(columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], cell: int = 128) -> Image.Image:
-    """One column a way of drawing, one row a caption; captions are wrapped and never cut.
+def labelled_grid(
+    columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], cell: int = 128, title: str | None = None
+) -> Image.Image:
+    """One column a way of drawing, one row a caption, as high as picture or caption needs.
 
     Args:
         columns: heading and pictures, uint8 (len(captions), H, W, 3).
         cell: width of a picture in the grid, in pixels; smaller pictures are enlarged without smoothing.
     """
-    font = ImageFont.load_default(14)
-    text_width = 190
-    heads = [_wrap(heading, font, cell) for heading, _ in columns]
-    top = MARGIN + max(len(head) for head in heads) * 18 + MARGIN
-    width = MARGIN + text_width + len(columns) * (cell + MARGIN)
-    sheet = Image.new("RGB", (width, top + len(captions) * (cell + MARGIN)), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for column, (head, (_, pictures)) in enumerate(zip(heads, columns, strict=True)):
-        left = MARGIN + text_width + column * (cell + MARGIN)
-        pen.multiline_text((left, MARGIN), "\n".join(head), INK, font)
-        for row, picture in enumerate(pictures):
-            enlarged = Image.fromarray(picture).resize(
-                (cell, cell), Image.Resampling.NEAREST if picture.shape[0] < cell else Image.Resampling.LANCZOS
-            )
-            sheet.paste(enlarged, (left, top + row * (cell + MARGIN)))
-    for row, caption in enumerate(captions):
-        lines = "\n".join(_wrap(caption, font, text_width - MARGIN))
-        pen.multiline_text((MARGIN, top + row * (cell + MARGIN)), lines, INK, font)
+    width = MARGIN + TEXT_WIDTH + len(columns) * (cell + MARGIN)
+    top = _title(title, width - 2 * MARGIN)
+    heads = [_wrap(heading, cell) for heading, _ in columns]
+    sides = [_wrap(caption, TEXT_WIDTH - MARGIN) for caption in captions]
+    rows = [max(cell, _height(lines)) + MARGIN for lines in sides]
+    head = MARGIN + max(map(_height, heads)) + MARGIN
+    sheet = Image.new("RGB", (width, _height(top) + head + sum(rows)), PAPER)
+    _write(sheet, (MARGIN, MARGIN), top)
+    for column, (lines, (_, pictures)) in enumerate(zip(heads, columns, strict=True)):
+        left, y = MARGIN + TEXT_WIDTH + column * (cell + MARGIN), _height(top) + head
+        _write(sheet, (left, _height(top) + MARGIN), lines)
+        for picture, height in zip(pictures, rows, strict=True):
+            sheet.paste(_fit(picture, cell), (left, y))
+            y += height
+    y = _height(top) + head
+    for lines, height in zip(sides, rows, strict=True):
+        _write(sheet, (MARGIN, y), lines)
+        y += height
     return sheet
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def gallery(pictures: np.ndarray, captions: Sequence[str], cell: int, title: str) -> Image.Image:
+    """Pictures side by side, `GALLERY_COLUMNS` to a row, each with its caption below it.
+
+    Args:
+        pictures: uint8 (len(captions), H, W, 3). cell: as in `labelled_grid`.
+    """
+    across = min(GALLERY_COLUMNS, len(captions))
+    width = MARGIN + across * (cell + MARGIN)
+    top, below = _title(title, width - 2 * MARGIN), [_wrap(caption, cell) for caption in captions]
+    starts = range(0, len(captions), across)
+    rows = [cell + MARGIN + max(map(_height, below[start : start + across])) + MARGIN for start in starts]
+    sheet = Image.new("RGB", (width, MARGIN + _height(top) + MARGIN + sum(rows)), PAPER)
+    _write(sheet, (MARGIN, MARGIN), top)
+    y = MARGIN + _height(top) + MARGIN
+    for start, height in zip(starts, rows, strict=True):
+        for column, index in enumerate(range(start, min(start + across, len(captions)))):
+            left = MARGIN + column * (cell + MARGIN)
+            sheet.paste(_fit(pictures[index], cell), (left, y))
+            _write(sheet, (left, y + cell + MARGIN // 2), below[index])
+        y += height
+    return sheet
+
+
+def _fit(picture: np.ndarray, cell: int) -> Image.Image:
+    """A picture (H, W, 3) as a square of `cell` pixels."""
+    sampling = Image.Resampling.NEAREST if picture.shape[0] < cell else Image.Resampling.LANCZOS
+    return Image.fromarray(picture).resize((cell, cell), sampling)
+
+
+def _title(title: str | None, width: int) -> list[str]:
+    return _wrap(title, width) if title else []
+
+
+def _height(lines: Sequence[str]) -> int:
+    return LINE * len(lines)
+
+
+def _write(sheet: Image.Image, place: tuple[int, int], lines: Sequence[str]) -> None:
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    for number, line in enumerate(lines):
+        pen.text((place[0], place[1] + LINE * number), line, INK, font)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` pixels that hold the whole text; a word that is wider than a line is broken."""
+    font = ImageFont.load_default(FONT_SIZE)
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
+        if font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(word)
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
     return lines

@@ -1,6 +1,6 @@
 """The chain of changes from the original recipe to ours: every step trained under several seeds, and measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,24 @@ from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.ablation import ablation_chart, ablation_text
 from lcm_distill.stages.chain import LAST, SECTIONS, Step
 from lcm_distill.stages.distill import distill
-from lcm_distill.stages.drawing import Drawing, Prompt, draw, held_out_prompts, student_samplings, teacher_samplings
-from lcm_distill.stages.measuring import METRICS, Reference, figures, floor_figure, real_reference
+from lcm_distill.stages.drawing import Drawing, draw
+from lcm_distill.stages.extraction import extract
+from lcm_distill.stages.measuring import METRICS, figures, floor_figure
 from lcm_distill.stages.precompute import precompute
+from lcm_distill.stages.prompts import Prompt, find_prompts
+from lcm_distill.stages.references import Reference, find_extractors, find_references
+from lcm_distill.stages.samplings import student_samplings, teacher_samplings
 from lcm_distill.stages.write_up import write_up
 
-ABLATION = pa.schema([("step", pa.string()), ("seed", pa.int64()), *METRICS])
+ABLATION = pa.schema(
+    [
+        ("step", pa.string()),
+        ("seed", pa.int64()),
+        *(column.with_name("draw_seed") if column.name == "seed" else column for column in METRICS),
+    ]
+)
 """`metrics.parquet`'s columns, after the step of the chain and the seed of its training; teacher and real pictures have
-neither."""
+neither. `draw_seed` is what is called `seed` there."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +83,20 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
         trial.run.refuse_other_settings(trial.config)
     run.open(config)
     yield from precompute(config, run)
-    prompts = held_out_prompts(config, run)
-    reference = real_reference(config, run, prompts)
+    prompts = find_prompts(config, run)
+    extractors = find_extractors(config)
+    references = yield from find_references(config, run, prompts, extractors)
     teachers = [Drawing(config, run, way, prompts) for way in teacher_samplings(config)]
     yield from draw("draw teacher", teachers)
+    yield from extract("measure teacher", teachers, extractors)
     for number, trial in enumerate(chosen, 1):
         trial.run.open(trial.config)
         title = f"{trial.title} ({number} of {len(chosen)})"
         for report in distill(trial.config, trial.run):
             yield replace(report, label=f"train {title}")
         yield from draw(f"draw {title}", trial.drawings(prompts))
-    rows = measure(config, reference, chosen, teachers, prompts)
+        yield from extract(f"measure {title}", trial.drawings(prompts), extractors)
+    rows = measure(config, references, chosen, teachers, prompts)
     chain, branches = ([step.name for step in steps if step.in_chain is wanted] for wanted in (True, False))
     write_up(
         run.ablation,
@@ -95,23 +108,28 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
 
 def measure(
     config: Config,
-    reference: Reference,
+    references: Sequence[Reference],
     chosen: Sequence[Trial],
     teachers: Sequence[Drawing],
     prompts: Sequence[Prompt],
 ) -> list[dict[str, Any]]:
     """Rows of `ablation.parquet` for finished drawings, teachers first and real pictures last."""
-    beside = {"step": None, "seed": None}
+    real = {**floor_figure(config, references[0]), "steps": None, "guidance": None}
     return [
-        *({**beside, **row} for drawing in teachers for row in figures(drawing, reference)),
+        *(_row(figure) for drawing in teachers for figure in figures(drawing, references)),
         *(
-            {"step": trial.step.name, "seed": trial.seed, **row}
+            _row(figure, trial.step.name, trial.seed)
             for trial in chosen
             for drawing in trial.drawings(prompts)
-            for row in figures(drawing, reference)
+            for figure in figures(drawing, references)
         ),
-        {**beside, **floor_figure(config, reference), "steps": None, "guidance": None},
+        _row(real),
     ]
+
+
+def _row(figure: Mapping[str, Any], step: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """A row of `ablation.parquet` from one of `metrics.parquet`."""
+    return {**figure, "draw_seed": figure["seed"], "step": step, "seed": seed}
 
 
 def changes(config: Config, step: Step) -> list[str]:

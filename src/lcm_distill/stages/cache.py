@@ -190,19 +190,17 @@ def usable_samples(config: Config, cache: Storage, split: str) -> pa.Table:
     return open_manifest(cache).read(columns=kept + asked).filter(wanted).sort_by("row").select(kept)
 
 
-def real_pictures(config: Config, run: RunFolder, paths: Sequence[str]) -> np.ndarray:
-    """Pictures of the data set, prepared as for encoding: uint8 (len(paths), H, W, 3), in the source's own order.
+def real_pictures(config: Config, run: RunFolder, paths: Sequence[str]) -> Iterator[np.ndarray]:
+    """Pictures of the data set, prepared as for encoding: each uint8 (H, W, 3), in the source's own order.
 
     Raises:
         DataError: a picture that was encoded cannot be read any more.
     """
-    data, pictures = config.data, []
-    for path, content in open_source(data, source_root(config, run)).read(paths):
+    for path, content in open_source(config.data, source_root(config, run)).read(paths):
         try:
-            pictures.append(square(decode(content, data.min_size), config.resolution))
+            yield square(decode(content, config.data.min_size), config.resolution)
         except UnusablePicture as error:
             raise DataError(f"{path}: {error}, though it was encoded before: put it back") from error
-    return np.stack(pictures)
 
 
 def how_to_complete(config: Config, run: RunFolder) -> str:

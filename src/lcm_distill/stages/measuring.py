@@ -1,99 +1,83 @@
-"""Finished drawings to figures: Fréchet distance to real pictures, and how often the caption is seen."""
+"""Looked-at drawings to figures: rows that say what was measured, how, and of which weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
 
-from lcm_distill import assets
 from lcm_distill.config import Config
-from lcm_distill.errors import UserError
-from lcm_distill.metrics.frechet import Moments, frechet_distance
-from lcm_distill.metrics.shapes_network import load_shapes_network
-from lcm_distill.pipeline.atomic import file_sha256
-from lcm_distill.pipeline.run_folder import RunFolder, source_commit
-from lcm_distill.pipeline.storage import LocalStorage
-from lcm_distill.stages.cache import real_pictures, usable_samples
-from lcm_distill.stages.drawing import Drawing, Prompt, see
+from lcm_distill.metrics.protocols import find_protocol, measure
+from lcm_distill.pipeline.run_folder import source_commit
+from lcm_distill.stages.drawing import Drawing
+from lcm_distill.stages.extraction import Extraction
+from lcm_distill.stages.references import Reference, allows_few
 
 METRICS = pa.schema(
-    [("model", pa.string()), ("sampler", pa.string()), ("steps", pa.int64()), ("guidance", pa.float64()),
-     ("metric", pa.string()), ("value", pa.float64()), ("images", pa.int64()),
-     ("network_evaluations", pa.int64()), ("seconds_per_image", pa.float64()), ("features", pa.string()),
+    [("model", pa.string()), ("sampler", pa.string()), ("steps", pa.int64()),
+     ("sigmas", pa.list_(pa.field("element", pa.float64()))),  # called so in files
+     ("guidance", pa.float64()), ("metric", pa.string()), ("value", pa.float64()), ("images", pa.int64()),
+     ("protocol", pa.string()), ("extractor", pa.string()), ("extractor_sha256", pa.string()),
+     ("reference", pa.string()), ("prompts", pa.string()), ("seed", pa.int64()), ("same_noise", pa.bool_()),
+     ("network_evaluations", pa.int64()), ("seconds_per_image", pa.float64()),
      ("checkpoint", pa.string()), ("checkpoint_sha256", pa.string()), ("config_fingerprint", pa.string()),
-     ("commit", pa.string()), ("time", pa.timestamp("s", tz="UTC"))]
+     ("commit", pa.string()), ("time", pa.timestamp("ms", tz="UTC"))]
 )  # fmt: skip
+"""One row a figure. `sampler` is a teacher's solver. `prompts` and `reference` end in digits of what they hold."""
 
-FRECHET, CAPTIONS = "frechet_distance", "caption_accuracy"
+HARNESS = ("protocol", "extractor_sha256", "reference", "prompts", "images", "seed", "same_noise")
+"""Figures compare where these are equal."""
 
+IDENTITY = ("model", "sampler", "steps", "sigmas", "guidance", "checkpoint_sha256", "metric", *HARNESS)
+"""A figure measured again replaces the one that has these in common with it."""
 
-@dataclass(frozen=True)
-class Reference:
-    """Real pictures, as the feature network sees them.
-
-    Attributes:
-        moments: of the pictures that the captions drawn belong to.
-        floor: Fréchet distance of pictures of other captions to them. floor_images: how many.
-    """
-
-    moments: Moments
-    floor: float
-    floor_images: int
+CAPTIONS = "caption_accuracy"
 
 
-def real_reference(config: Config, run: RunFolder, prompts: Sequence[Prompt]) -> Reference:
-    """What drawings of these prompts are compared with.
-
-    Raises:
-        UserError: no feature network is configured.
-    """
-    if config.evaluate.features is None:
-        raise UserError("evaluate.features is unset: without a feature network there is nothing to measure")
-    others = usable_samples(config, LocalStorage(run.cache), "train").slice(0, config.evaluate.images)
-    moments = _moments(config, run, list(dict.fromkeys(prompt.picture for prompt in prompts)))
-    floor = frechet_distance(_moments(config, run, others["source"].to_pylist()), moments)
-    return Reference(moments, floor, len(others))
-
-
-def _moments(config: Config, run: RunFolder, sources: Sequence[str]) -> Moments:
-    """Moments of the features of real pictures, prepared as for encoding."""
-    features, _ = see(load_shapes_network(assets.FEATURES), real_pictures(config, run, sources))
-    return Moments.of(torch.from_numpy(features))
-
-
-def figures(drawing: Drawing, reference: Reference) -> list[dict[str, Any]]:
-    """Rows of `METRICS` for a finished drawing."""
-    way, table = drawing.way, drawing.table()
-    hits, seconds = table["caption_hit"].to_numpy(), table["seconds"].to_numpy()
-    values = {
-        FRECHET: frechet_distance(Moments.of(torch.from_numpy(drawing.features())), reference.moments),
-        CAPTIONS: float(np.mean(hits.astype(float))),
-    }
+def figures(drawing: Drawing, references: Sequence[Reference]) -> list[dict[str, Any]]:
+    """Rows of `METRICS` for a drawing that every protocol has looked at."""
+    way, seconds = drawing.way, drawing.table()["seconds"].to_numpy()
     shared = {
-        "model": way.model, "sampler": way.sampler, "steps": way.steps, "guidance": way.guidance,
-        "images": len(hits), "network_evaluations": way.evaluations, "seconds_per_image": float(seconds.mean()),
-        "checkpoint": str(drawing.checkpoint), "checkpoint_sha256": file_sha256(drawing.checkpoint),
-        **_provenance(drawing.config),
+        "model": way.model, "sampler": way.sampler, "steps": way.steps, "sigmas": list(way.sigmas),
+        "guidance": way.guidance, "images": len(seconds), "network_evaluations": way.evaluations,
+        "seconds_per_image": float(seconds.mean()), "checkpoint": str(drawing.checkpoint),
+        "checkpoint_sha256": drawing.checkpoint_sha256,
     }  # fmt: skip
-    return [{**shared, "metric": metric, "value": value} for metric, value in values.items()]
+    return [
+        {**shared, **_circumstances(drawing.config, reference), "metric": metric, "value": value}
+        for reference in references
+        for metric, value in _values(Extraction(drawing, reference.extractor), reference).items()
+    ]
 
 
 def floor_figure(config: Config, reference: Reference) -> dict[str, Any]:
-    """Row of `METRICS` that says how far real pictures are from real pictures."""
+    """Row of `METRICS` that says how far real pictures of other captions are from those of the captions drawn."""
+    figures = find_protocol(reference.extractor.protocol).figures
     return {
-        "model": "real", "sampler": "none", "metric": FRECHET, "value": reference.floor,
-        "images": reference.floor_images, **_provenance(config),
+        "model": "real", "sampler": "none", "metric": next(one.name for one in figures if one.part == "moments"),
+        "value": reference.floor, "images": reference.floor_images, **_circumstances(config, reference),
     }  # fmt: skip
 
 
-def _provenance(config: Config) -> dict[str, Any]:
+def _values(extraction: Extraction, reference: Reference) -> dict[str, float]:
+    """Figures by name."""
+    protocol = find_protocol(extraction.extractor.protocol)
+    values = measure(protocol, extraction.statistics(), reference.statistics, allows_few(protocol.name))
+    if protocol.name == "shapes":
+        values[CAPTIONS] = float(extraction.table()["caption_score"].to_numpy().mean())
+    return values
+
+
+def _circumstances(config: Config, reference: Reference) -> dict[str, Any]:
     sections = ("data", "encoders", "cache", "model", "diffusion", "distill", "evaluate")
     return {
-        "features": f"{config.evaluate.features}:{file_sha256(assets.FEATURES)[:12]}",
+        "protocol": reference.extractor.protocol,
+        "extractor": reference.extractor.name,
+        "extractor_sha256": reference.extractor.sha256,
+        "reference": reference.source,
+        "prompts": reference.prompts,
+        "seed": config.draw_seed,
+        "same_noise": config.evaluate.same_noise,
         "config_fingerprint": config.fingerprint(*sections),
         "commit": source_commit(),
         "time": datetime.now(UTC),

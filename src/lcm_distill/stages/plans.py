@@ -1,7 +1,8 @@
 """What a stage would do, without doing it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,21 +17,33 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import budget, cache
 from lcm_distill.stages.ablate import changes, trials
 from lcm_distill.stages.chain import LAST, Step
-from lcm_distill.stages.drawing import samplings
+from lcm_distill.stages.drawing import picture_format
+from lcm_distill.stages.evaluate import require_models
+from lcm_distill.stages.extraction import find_extractor
 from lcm_distill.stages.networks import teacher_path
 from lcm_distill.stages.objectives import build_objective
+from lcm_distill.stages.prompts import find_prompts
+from lcm_distill.stages.references import require_reference
+from lcm_distill.stages.samplings import samplings
 
 CLIP_TOKENS = 77
 GPU_80_GB = 80 * 10**9
 KEPT = 2
 """Checkpoints that stay; one more is there while it is written."""
+BYTES_A_PIXEL = {"PNG": 2.0, "JPEG": 0.5}
+"""Of photographs, roughly."""
 
 
-def plan(stage: str, config: Config, run: RunFolder) -> dict[str, Any]:
-    """Figures of a stage's work: how much, with what, and how much of it is already done."""
+def plan(stage: str, config: Config, run: RunFolder, pictures_only: bool = False) -> dict[str, Any]:
+    """Figures of a stage's work: how much, with what, and how much of it is already done.
+
+    Args:
+        pictures_only: as `lcm evaluate` has it.
+    """
+    evaluation = partial(_evaluate, pictures_only=pictures_only)
     plans = {
         "precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "schedule": _schedule,
-        "evaluate": _evaluate,
+        "evaluate": evaluation,
     }  # fmt: skip
     return plans[stage](config, run)
 
@@ -110,7 +123,7 @@ def _schedule(config: Config, run: RunFolder) -> dict[str, Any]:
     return {
         "numbers_of_steps": config.schedule.steps,
         "samples_a_trial": config.schedule.samples,
-        "guidance": config.evaluate.guidance,
+        "guidance": config.evaluate.guidance[0],
         "student_present": run.student.is_file(),
     }
 
@@ -186,13 +199,37 @@ def _gb(size: float) -> float:
     return round(size / 1e9, 3)
 
 
-def _evaluate(config: Config, run: RunFolder) -> dict[str, Any]:
+def _evaluate(config: Config, run: RunFolder, pictures_only: bool) -> dict[str, Any]:
     ways, images = samplings(config), config.evaluate.images
+    form = picture_format(config)
+    pixels = len(ways) * images * config.resolution**2
     return {
-        "samplings": [way.name for way in ways],
+        "samplings": [f"{way.title}, guidance {way.guidance:g}" for way in ways],
         "images": images * len(ways),
+        "shards": -(-images // config.evaluate.shard_images) * len(ways),
         "network_evaluations": images * sum(way.evaluations for way in ways),
+        "files": f"{form.format}, quality {form.quality}" if form.quality else form.format,
+        "disk_bytes_about": int(pixels * BYTES_A_PIXEL[form.format]),
+        "protocols": [] if pictures_only else list(config.evaluate.protocols),
+        "missing": _missing(config, run, pictures_only),
     }
+
+
+def _missing(config: Config, run: RunFolder, pictures_only: bool) -> list[str]:
+    """What stands against evaluating, a line each."""
+    checks: list[Callable[[], object]] = [partial(require_models, config, run), partial(find_prompts, config, run)]
+    checks += [
+        partial(check, config, protocol)
+        for protocol in (() if pictures_only else config.evaluate.protocols)
+        for check in (require_reference, find_extractor)
+    ]
+    missing = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            missing.append(str(error))
+    return missing
 
 
 def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:

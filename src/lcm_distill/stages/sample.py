@@ -2,28 +2,110 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
-from lcm_distill.api import open_model
+from lcm_distill.api import LatentDiffusion, open_config, open_model
+from lcm_distill.data.prompts import Prompt, read_prompts
+from lcm_distill.errors import UserError
 from lcm_distill.pipeline.atomic import commit_file
-from lcm_distill.report.grid import labelled_grid
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.report.grid import gallery, labelled_grid
+from lcm_distill.report.tables import way_title
+from lcm_distill.stages.prompts import HELD_OUT, held_out_prompts, prompts_file
+
+LEAST_CELL = 128
+"""Width of a picture in a grid, in pixels, if it is not larger itself."""
+
+
+def choose_prompts(where: str, captions: Sequence[str], source: str | None, count: int) -> list[Prompt]:
+    """The given captions; or `count` of those that `source` names, spread evenly over it.
+
+    Args:
+        where: run folder, whose held-out captions `held-out` stands for. source: that, `parti`, or a file of captions.
+
+    Raises:
+        UserError: there are captions and a source, or neither; or the source is wrong.
+    """
+    if bool(captions) == bool(source):
+        raise UserError("say what to draw: captions, or --prompts with `parti`, `held-out` or a file of captions")
+    if not source:
+        return [Prompt(index, caption) for index, caption in enumerate(captions)]
+    if source == HELD_OUT:
+        if where == "shapes":
+            raise UserError("--prompts held-out wants captions of a run: give its folder as --run")
+        found = held_out_prompts(open_config(where), RunFolder(Path(where)))
+    else:
+        found = read_prompts(prompts_file(source))
+    count = min(count, len(found))
+    return [found[index * len(found) // count] for index in range(count)]
 
 
 def sample(
-    where: str, prompts: Sequence[str], steps: Sequence[int], guidance: float, seed: int, out: Path
+    where: str, prompts: Sequence[Prompt], steps: Sequence[int], guidance: float | None, seed: int, out: Path
 ) -> dict[str, Any]:
-    """Draw every caption with the student of `where`, once for each number of steps, and write a grid to `out`."""
+    """Draw every caption with the student of `where`, once for each number of steps, and write a grid to `out`.
+
+    Args:
+        guidance: the run's own first scale if not given.
+    """
+    guidance = guidance or open_config(where).evaluate.guidance[0]
     model = open_model(where, "student")
+    columns = [(way_title("student", "", count), _draw(model, prompts, count, guidance, seed)) for count in steps]
+    return _write(where, columns, prompts, guidance, seed, out) | {"steps": list(steps)}
+
+
+def compare_samplers(
+    where: str,
+    prompts: Sequence[Prompt],
+    steps: int,
+    solver: Literal["heun", "euler"],
+    guidance: float | None,
+    seed: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Draw every caption with the teacher of `where` and with its student, in as many steps from the same noise."""
+    guidance = guidance or open_config(where).evaluate.guidance[0]
+    teacher = open_model(where, "teacher")
+    assert isinstance(teacher, LatentDiffusion)
+    teacher.solver = solver
+    drawn = _draw(teacher, prompts, steps, guidance, seed)
+    del teacher  # one of them is held at a time
     columns = [
-        (f"student, {count} step{'s' if count > 1 else ''}", _pixels(model.generate(prompts, count, guidance, seed)))
-        for count in steps
+        (way_title("teacher", solver, steps), drawn),
+        (way_title("student", "", steps), _draw(open_model(where, "student"), prompts, steps, guidance, seed)),
     ]
-    grid = labelled_grid(columns, prompts, cell=max(128, columns[0][1].shape[1]))
-    commit_file(out, lambda path: grid.save(path, format="PNG"))
-    return {"picture": str(out), "prompts": list(prompts), "steps": list(steps), "guidance": guidance, "seed": seed}
+    return _write(where, columns, prompts, guidance, seed, out) | {"steps": steps, "solver": solver}
 
 
-def _pixels(images: Any) -> np.ndarray:
+def _draw(model: Any, prompts: Sequence[Prompt], steps: int, guidance: float, seed: int) -> np.ndarray:
+    """Pictures uint8 (n, H, W, 3)."""
+    captions, ids = [prompt.caption for prompt in prompts], [prompt.image_id for prompt in prompts]
+    images = model.generate(captions, steps, guidance, seed, image_ids=ids)
     return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _write(
+    where: str,
+    columns: Sequence[tuple[str, np.ndarray]],
+    prompts: Sequence[Prompt],
+    guidance: float,
+    seed: int,
+    out: Path,
+) -> dict[str, Any]:
+    """A gallery of one way of drawing, or a column for each of several."""
+    captions = [prompt.caption for prompt in prompts]
+    title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
+    cell = max(LEAST_CELL, columns[0][1].shape[1])
+    picture = _grid(columns, captions, title, cell)
+    commit_file(out, lambda path: picture.save(path, format="PNG"))
+    return {"picture": str(out), "prompts": captions, "guidance": guidance, "seed": seed}
+
+
+def _grid(columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], title: str, cell: int) -> Image.Image:
+    if len(columns) > 1:
+        return labelled_grid(columns, captions, cell, title)
+    ((heading, pictures),) = columns
+    return gallery(pictures, captions, cell, f"{heading}; {title}")

@@ -108,7 +108,7 @@ class Drawings:
 
     def _jump(self, part: int) -> Denoiser:
         captions = self.captions[part].to(self.device)
-        guidance = torch.full((len(captions),), self.config.evaluate.guidance, device=self.device)
+        guidance = torch.full((len(captions),), self.config.evaluate.guidance[0], device=self.device)
         function = consistency_function(self.student, self.levels.sigma_data, self.levels.sigma_min, captions, guidance)
         return torch.inference_mode()(function)
 
@@ -131,13 +131,13 @@ class Drawings:
 
 
 def _identity(config: Config, steps: int) -> str:
-    return digest([fingerprint(config), config.schedule.samples, config.evaluate.guidance, steps])
+    return digest([fingerprint(config), config.schedule.samples, config.evaluate.guidance[0], steps])
 
 
 def _row(config: Config, steps: int, trial: Trial) -> dict[str, Any]:
     return {
         "steps": steps, "sigmas": list(trial.levels), "distance": trial.distance,
-        "guidance": config.evaluate.guidance, "samples": config.schedule.samples,
+        "guidance": config.evaluate.guidance[0], "samples": config.schedule.samples,
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ VIEWS = {
     "events": "distill/events/*.parquet",
     "pretrain_events": "pretrain/events/*.parquet",
     "images": "evaluate/*/manifest/*.parquet",
+    "scores": "evaluate/*/*/manifest/*.parquet",
     "metrics": "metrics.parquet",
     "guidance": "guidance.parquet",
     "schedule": "schedule/manifest/*.parquet",

@@ -1,29 +1,31 @@
 """A look at the student in training: held-out captions drawn as it would be published, the noise always the same."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
+from lcm_distill.data.prompts import Prompt
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.report.grid import labelled_grid
-from lcm_distill.stages.drawing import Drawing, Prompt, draw, held_out_prompts, student_samplings, teacher_samplings
+from lcm_distill.stages.drawing import Drawing, draw
 from lcm_distill.stages.engine.events import Events
 from lcm_distill.stages.engine.world import World
-from lcm_distill.stages.measuring import FRECHET, METRICS, Reference, figures, real_reference
-
-GRID_ROWS = 6
+from lcm_distill.stages.evaluate import GRID_ROWS, side_by_side
+from lcm_distill.stages.extraction import KnownExtractor, extract
+from lcm_distill.stages.measuring import METRICS, figures
+from lcm_distill.stages.prompts import HELD_OUT, held_out_prompts
+from lcm_distill.stages.references import allows_few, find_extractors, find_references
+from lcm_distill.stages.samplings import student_samplings, teacher_samplings
 
 
 class Validation:
-    """Draws, measures where a feature network is configured, and leaves a folder a validation.
+    """Draws, measures by those configured protocols that few pictures will do for, and leaves a folder a validation.
 
     The teacher's pictures are drawn once. VAE and text encoder are in memory while pictures are drawn, and only then.
 
@@ -34,7 +36,9 @@ class Validation:
     def __init__(self, config: Config, run: RunFolder, world: World, publish: Callable[[RunFolder], None]) -> None:
         assert config.engine.validate_every is not None
         self.every = config.engine.validate_every
-        self.config = config.changed([f"evaluate.images={config.engine.validation_images}"], "validation")
+        protocols = [name for name in config.evaluate.protocols if allows_few(name)]
+        settings = {"images": config.engine.validation_images, "prompts": HELD_OUT, "protocols": protocols}
+        self.config = config.changed([f"evaluate.{key}={value}" for key, value in settings.items()], "validation")
         self.run, self.world, self.publish = run, world, publish
         self.folder = run.distill / "validation"
 
@@ -54,24 +58,19 @@ class Validation:
             *(Drawing(self.config, teacher, way, self.prompts) for way in teacher_samplings(self.config)[:1]),
             *(Drawing(self.config, place, way, self.prompts) for way in student_samplings(self.config)),
         ]
+        references = yield from find_references(self.config, teacher, self.prompts, self.extractors)
         yield from draw("validate", drawings)
-        rows = [row for drawing in drawings for row in self._figures(drawing)]
-        shown = self.prompts[:GRID_ROWS]
-        columns = [(drawing.way.title, drawing.pictures(len(shown))) for drawing in drawings]
-        grid = labelled_grid(columns, [prompt.caption for prompt in shown], cell=max(128, columns[0][1].shape[1]))
+        yield from extract("validate", drawings, self.extractors)
+        rows = [row for drawing in drawings for row in figures(drawing, references)]
+        grid = side_by_side(drawings, self.prompts[:GRID_ROWS])
         commit_file(place.grid, lambda path: grid.save(path, format="PNG"))
         commit_file(place.metrics, lambda path: pq.write_table(pa.Table.from_pylist(rows, schema=METRICS), path))
         place.student.unlink()
         shutil.rmtree(place.evaluate)
-        distances = {
-            f"validation/{row['model']}-{row['sampler']}-{row['steps']}": row["value"]
-            for row in rows
-            if row["metric"] == FRECHET
+        values = {
+            f"validation/{row['metric']}/{row['model']}-{row['sampler']}-{row['steps']}": row["value"] for row in rows
         }
-        events.validated(step, distances, np.asarray(grid))
-
-    def _figures(self, drawing: Drawing) -> list[Mapping[str, Any]]:
-        return [*figures(drawing, self.reference)] if self.config.evaluate.features else []
+        events.validated(step, values, np.asarray(grid))
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -79,6 +78,6 @@ class Validation:
         return held_out_prompts(self.config, self.run)
 
     @cached_property
-    def reference(self) -> Reference:
-        """The real pictures they belong to."""
-        return real_reference(self.config, self.run, self.prompts)
+    def extractors(self) -> list[KnownExtractor]:
+        """The networks that measure."""
+        return find_extractors(self.config) if self.config.evaluate.protocols else []

@@ -1,0 +1,78 @@
+# The types that open_clip declares do not describe what it returns.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalSubscript=false
+"""CLIP's view of pictures and captions, for CLIP score and CMMD."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from torch import Tensor
+
+from lcm_distill.errors import UserError
+from lcm_distill.metrics.weights import first_line, weights_sha256
+
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names the hub's open_clip repositories give their weights."""
+CAPTIONS_A_BATCH = 256
+
+
+class ClipExtractor:
+    """Features of pictures and captions, in one space.
+
+    Args:
+        architecture: open_clip's name of the model. path: its weights in open_clip's layout.
+
+    Raises:
+        UserError: the file is not this model's.
+    """
+
+    def __init__(self, architecture: str, path: Path, device: torch.device) -> None:
+        try:
+            model = open_clip.create_model(architecture, pretrained=str(path))
+        except Exception as error:  # open_clip raises nearly anything on what is not its own
+            raise UserError(f"{path} holds no {architecture} in open_clip's layout: {first_line(error)}") from error
+        self.model, self.device = model.eval().requires_grad_(False).to(device), device
+        self.tokenizer = open_clip.get_tokenizer(architecture)
+        self.name, self.sha256 = f"clip:{architecture}", weights_sha256(path)
+        self.width = int(open_clip.get_model_config(architecture)["embed_dim"])
+        self._mean, self._std = (
+            255 * torch.tensor(values, device=device).view(3, 1, 1)
+            for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+        )
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Features float32 (B, width), not normalised, of pictures (B, 3, H, W) of the model's size, 0 to 255."""
+        return self.model.encode_image((pictures.to(self.device).float() - self._mean) / self._std).float().cpu()
+
+    @torch.inference_mode()
+    def captions(self, captions: Sequence[str]) -> Tensor:
+        """Features float32 (B, width), not normalised, of captions; what exceeds the model's context is cut."""
+        tokens = self.tokenizer(list(captions)).split(CAPTIONS_A_BATCH)
+        return torch.cat([self.model.encode_text(part.to(self.device)).float().cpu() for part in tokens])
+
+
+def find_clip(architecture: str, tag: str, where: str | Path | None) -> Path:
+    """Weights at `where`, or in that folder; unset, open_clip's own called `tag`, fetched if need be.
+
+    Raises:
+        UserError: they are not there, nor can they be fetched.
+    """
+    if where is None:
+        try:
+            return Path(download_pretrained(get_pretrained_cfg(architecture, tag)))
+        except Exception as error:  # of the hub's client or the network
+            raise UserError(
+                f"{architecture} ({tag}) is neither in the hub's cache nor can it be fetched ({first_line(error)}): "
+                f"fetch {WEIGHTS[0]} elsewhere and say where it lies"
+            ) from error
+    folder = Path(where)
+    candidates = [folder] if folder.is_file() else [folder / name for name in WEIGHTS]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise UserError(f"{folder} holds no {' or '.join(WEIGHTS)}: put {architecture} ({tag}) there")
+    return found

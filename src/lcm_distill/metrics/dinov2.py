@@ -1,0 +1,73 @@
+# The types that transformers declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportArgumentType=false
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
+"""DINOv2's view of pictures, for FD-DINOv2 (arXiv 2306.04675)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter, functional
+from transformers import Dinov2Model
+from transformers.utils import cached_file
+
+from lcm_distill.errors import UserError
+from lcm_distill.metrics.weights import first_line, weights_sha256
+
+DINOV2_LARGE = "facebook/dinov2-large"
+WEIGHTS = "model.safetensors"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = 224
+OFFSET = 0.1
+"""What the published code adds to the number of patches when it resizes its table of positions, unlike transformers."""
+
+
+class Dinov2Extractor:
+    """The class token after the last norm.
+
+    Args:
+        where: a folder that transformers reads, or a name on the hub.
+
+    Raises:
+        UserError: it is neither there nor can it be fetched, or it is no DINOv2.
+    """
+
+    def __init__(self, where: str, device: torch.device) -> None:
+        path, model = _load(where)
+        model.embeddings.position_embeddings = Parameter(
+            resized_positions(model.embeddings.position_embeddings, SIZE // model.config.patch_size)
+        )
+        self.model, self.device = model.eval().requires_grad_(False).to(device), device
+        self.name, self.sha256 = f"dinov2:{Path(where).name}", weights_sha256(path)
+        self.width = int(model.config.hidden_size)
+        self._mean, self._std = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Features float32 (B, width) of pictures (B, 3, 224, 224), values 0 to 255."""
+        normalised = (pictures.to(self.device).float() - self._mean) / self._std
+        return self.model(normalised).pooler_output.float().cpu()
+
+
+def resized_positions(table: Tensor, side: int) -> Tensor:
+    """A table of positions (1, 1 + n * n, D) for side x side patches, as the published code resizes it."""
+    length = round((table.shape[1] - 1) ** 0.5)
+    if length == side:
+        return table
+    grid = table[:, 1:].unflatten(1, (length, length)).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, scale_factor=(side + OFFSET) / length, mode="bicubic")
+    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _load(where: str) -> tuple[Path, Dinov2Model]:
+    try:
+        path = cached_file(where, WEIGHTS)
+        model, info = Dinov2Model.from_pretrained(where, output_loading_info=True)
+    except Exception as error:  # of the hub's client, the network or a wrong file
+        raise UserError(
+            f"DINOv2 {where!r} is neither here nor can it be fetched ({first_line(error)}): put config.json and "
+            f"{WEIGHTS} of {DINOV2_LARGE} into a folder and say where it lies"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"{path} is no whole DINOv2: it lacks {missing[0]} and {len(missing) - 1} more tensors")
+    return Path(str(path)), model

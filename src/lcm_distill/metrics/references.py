@@ -1,0 +1,92 @@
+"""Statistics of reference pictures: from a published `.npz`, or of a folder of pictures and kept by its content."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lcm_distill.errors import DataError, UserError
+from lcm_distill.metrics.frechet import Gaussian
+from lcm_distill.metrics.protocols import Opened
+from lcm_distill.metrics.sample import Sample
+from lcm_distill.metrics.statistics import Statistics
+from lcm_distill.metrics.weights import first_line
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures anywhere below a folder, in order of name.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+    return files
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture, decoded, in RGB.
+
+    Raises:
+        DataError: it cannot be read; the message names it.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as a picture ({first_line(error)}): replace it or remove it") from error
+
+
+def folder_identity(folder: Path, files: Sequence[Path], opened: Opened) -> str:
+    """Hex digest of everything that decides the statistics: names and bytes of the files, protocol and weights.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    digest = hashlib.sha256(repr((opened.protocol.name, opened.extractor.name, opened.extractor.sha256)).encode())
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(repr((str(path.relative_to(folder)), path.stat().st_size, content)).encode())
+    return digest.hexdigest()
+
+
+def write_statistics(path: Path, statistics: Statistics) -> None:
+    """Write a file that `read_statistics` reads, and so does whoever takes `mu` and `sigma`."""
+    arrays = {"mu": statistics.moments.mean().numpy(), "sigma": statistics.moments.covariance().numpy()}
+    if sample := statistics.sample:
+        arrays |= {"features": sample.features.numpy(), "ids": sample.ids.numpy(), "draws": sample.draws.numpy()}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def read_statistics(path: Path, width: int) -> Statistics:
+    """Reference statistics of features of this width: `mu` and `sigma`, and features if they are kept as well.
+
+    Raises:
+        UserError: the file is not there, holds something else, or features of another width; the message names it.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        mu, sigma = arrays["mu"].double(), arrays["sigma"].double()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there: it should hold the reference statistics, mu and sigma") from error
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no .npz of mu and sigma: take a file of reference statistics") from error
+    if mu.shape != (width,) or sigma.shape != (width, width):
+        raise UserError(
+            f"{path}: mu has shape {tuple(mu.shape)} and sigma {tuple(sigma.shape)}, but the network gives {width:,} "
+            "features: take statistics that were made by this protocol"
+        )
+    sample = None
+    if "features" in arrays:
+        sample = Sample(len(arrays["features"]), arrays["features"], arrays["ids"], arrays["draws"])
+    return Statistics(Gaussian(mu, sigma), sample)

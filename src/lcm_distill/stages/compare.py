@@ -1,0 +1,56 @@
+"""Figures of several runs in one table, students beside their teachers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lcm_distill.config import Config, load_file
+from lcm_distill.errors import UserError
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.report.comparison import comparison_chart, comparison_text
+from lcm_distill.stages.measuring import IDENTITY, METRICS
+from lcm_distill.stages.write_up import write_up
+
+COMPARISON = pa.schema([("run", pa.string()), *METRICS])
+"""`metrics.parquet`'s columns, after the run whose student a figure is of; teachers and real pictures have none."""
+
+ORDER = ("teacher", "student", "real")
+
+
+def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
+    """Write `out` with the suffixes `.parquet`, `.md` and `.png`; returns its rows, teachers first.
+
+    A teacher that several runs measured in the same way stands there once.
+
+    Raises:
+        UserError: a run has no figures, or those of an older version; or a run is named twice.
+    """
+    if len(set(map(Path.resolve, runs))) < len(runs):
+        raise UserError("a run is named twice: name each once")
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for run in runs:
+        for row in _figures(RunFolder(run)):
+            own = {"run": str(run) if row["model"] == "student" else None, **row}
+            found.setdefault(tuple(str(own.get(name)) for name in ("run", *IDENTITY)), own)
+    rows = sorted(found.values(), key=lambda row: ORDER.index(row["model"]))
+    if not rows:
+        raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate`")
+    notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
+    table = pa.Table.from_pylist(rows, schema=COMPARISON)
+    write_up(out, table, comparison_text(rows, notice), comparison_chart(rows, notice))
+    return rows
+
+
+def _figures(run: RunFolder) -> list[dict[str, Any]]:
+    run.require(run.metrics, f"run `lcm evaluate --run {run.root}` first")
+    if not pq.read_schema(run.metrics).equals(METRICS):
+        raise UserError(f"{run.metrics} is of an older version: run `lcm evaluate --run {run.root}` again")
+    return pq.read_table(run.metrics).to_pylist()
+
+
+def _config(run: RunFolder) -> Config:
+    run.require(run.config, "give the folder of a run")
+    return load_file(run.config)

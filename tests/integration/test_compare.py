@@ -1,0 +1,79 @@
+"""Figures of several runs side by side."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.measuring import METRICS
+
+
+def lcm(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def runs(finished_run, tmp_path, monkeypatch):
+    """Folder `a` is the finished run; `b` has another student, measured beside the same teacher at guidance 3."""
+    monkeypatch.chdir(tmp_path)
+    rows = pq.read_table(finished_run.metrics).to_pylist()
+    others = [row for row in rows if row["model"] != "student"] + [
+        {**row, "checkpoint_sha256": "b" * 64, "guidance": 3.0, "value": row["value"] / 2}
+        for row in rows if row["model"] == "student"
+    ]  # fmt: skip
+    for name, content in (("a", rows), ("b", others)):
+        run = RunFolder(tmp_path / name)
+        run.root.mkdir()
+        shutil.copy(finished_run.config, run.config)
+        pq.write_table(pa.Table.from_pylist(content, schema=METRICS), run.metrics)
+    return rows
+
+
+def test_the_teacher_stands_once_above_the_students(runs):
+    result = lcm("compare", "a", "b", "--out", "both")
+    assert result.exit_code == 0, result.output
+    rows = pq.read_table("both.parquet").to_pylist()
+    assert [row["run"] for row in rows] == [None] * 4 + ["a"] * 4 + ["b"] * 4 + [None]
+    assert [row["model"] for row in rows[:4]] == ["teacher"] * 4 and rows[-1]["model"] == "real"
+    stripped = [{name: row[name] for name in METRICS.names} for row in rows if row["run"] != "b"]
+    assert stripped == runs
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
+    assert lines[0] == ["run", "model", "sampler", "steps", "guidance", "Fréchet distance", "caption accuracy",
+                        "network evaluations", "seconds per image"]  # fmt: skip
+    (halved,) = [line for line in lines if line[:5] == ["b", "student", "consistency", "1", "3"]]
+    one_step = next(row["value"] for row in runs if row["model"] == "student")
+    assert halved[5] == f"{one_step / 2:.2f}" and len(lines) == 2 + 2 + 2 + 2 + 1
+    assert "shapes: stand-in data" in result.stdout and "14 captions, held-out:" in result.stdout
+    with open("both.png", "rb") as chart:  # noqa: PTH123
+        assert chart.read(4) == b"\x89PNG"
+
+
+def test_figures_of_other_captions_stand_in_a_table_of_their_own(runs):
+    table = pq.read_table("b/metrics.parquet").to_pylist()
+    rows = [{**row, "prompts": "other.csv:1234", "images": 99} for row in table if row["model"] == "student"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=METRICS), "b/metrics.parquet")
+    text = lcm("compare", "a", "b").stdout
+    _, first, second = text.split("## ")
+    assert "teacher" in first and "No teacher was measured" not in first
+    assert second.startswith("99 captions, other.csv:1234, seed 0") and "lcm evaluate --models teacher" in second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "nowhere"], "nowhere/metrics.parquet is missing: run `lcm evaluate --run nowhere` first"),
+        (["a", "./a"], "a run is named twice"),
+        (["a", "old"], "old/metrics.parquet is of an older version"),
+        (["bare"], "bare holds no figure: set evaluate.protocols"),
+    ],
+)
+def test_wrong_runs_are_one_line(runs, arguments, message):
+    for name, schema in (("old", pa.schema([("model", pa.string())])), ("bare", METRICS)):
+        shutil.copytree("a", name)
+        pq.write_table(schema.empty_table(), f"{name}/metrics.parquet")
+    result = lcm("compare", *arguments)
+    assert result.exit_code == 2 and message in result.stderr.strip().splitlines()[-1]

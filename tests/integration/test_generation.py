@@ -1,0 +1,200 @@
+"""Pictures as files: named, stored and shared out as asked for, and the same however they come about."""
+
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import time
+from itertools import product
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from lcm_distill.config import Config, load_preset
+from lcm_distill.data.shapes import COLOURS, SHAPES
+from lcm_distill.pipeline.atomic import file_sha256
+from lcm_distill.pipeline.executors.processes import Processes
+from lcm_distill.pipeline.executors.ranks import Ranks
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import LocalStorage
+from lcm_distill.stages.drawing import IMAGE_COLUMNS, Drawing
+from lcm_distill.stages.evaluate import evaluate
+from lcm_distill.stages.prompts import find_prompts
+from lcm_distill.stages.samplings import samplings
+from tests.conftest import SMALL
+
+IDS = range(3, 45)
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory) -> Path:
+    """42 captions in text2image-benchmark's form; ids 3 to 44 in falling order."""
+    path = tmp_path_factory.mktemp("captions") / "captions.csv"
+    words = list(product(COLOURS, SHAPES))
+    lines = [
+        f"{number},a large {colour} {shape} in the centre on a navy background"
+        for number, (colour, shape) in zip(reversed(IDS), words, strict=True)
+    ]
+    path.write_text("\n".join(["image_id,text", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def new_run(finished_run, tmp_path):
+    """Makes run folders with the finished run's student and nothing else."""
+
+    def make(name: str) -> RunFolder:
+        (tmp_path / name).mkdir()
+        shutil.copy(finished_run.student, tmp_path / name)
+        return RunFolder(tmp_path / name)
+
+    return make
+
+
+def settings(captions: Path, *assignments: str) -> Config:
+    own = [f"evaluate.prompts='{captions}'", "evaluate.models=['student']", "evaluate.student_steps=[1]",
+           "evaluate.images=42", "evaluate.protocols=[]"]  # fmt: skip
+    return load_preset("shapes", [*SMALL, *own, *assignments])
+
+
+def pictures(run: RunFolder) -> dict[str, bytes]:
+    """Content of every picture by the name of its file, which says whose it is."""
+    files = [path for path in run.evaluate.rglob("*") if path.suffix in (".png", ".jpeg")]
+    assert len({path.name for path in files}) == len(files) > 0
+    return {path.name: path.read_bytes() for path in files}
+
+
+def pixels(run: RunFolder) -> np.ndarray:
+    """All pictures, in order of image id."""
+    files = sorted(run.evaluate.rglob("*.png"), key=lambda path: int(path.stem))
+    return np.stack([np.asarray(Image.open(path)) for path in files]).astype(int)
+
+
+def test_files_are_named_by_image_id_and_stored_as_the_protocol_wants(new_run, captions):
+    run = new_run("run")
+    list(evaluate(settings(captions, "evaluate.protocols=['t2i-benchmark']"), run, pictures_only=True))
+    assert set(pictures(run)) == {f"{number}.jpeg" for number in IDS}
+    rows = duckdb.sql(f"FROM '{run.evaluate}/*/manifest/*.parquet' ORDER BY task, image_id DESC").to_arrow_table()
+    assert rows["image_id"].to_pylist() == list(reversed(IDS))  # in the order of the file
+    (folder,) = run.evaluate.iterdir()
+    for row in rows.to_pylist():
+        path = folder / row["file"]
+        assert path.stem == str(row["image_id"]) and file_sha256(path) == row["file_sha256"]
+    Image.new("RGB", (8, 8)).save(folder / "other.jpeg", quality=90)
+    with Image.open(path) as picture, Image.open(folder / "other.jpeg") as other:
+        assert picture.format == "JPEG" and picture.size == (64, 64)
+        assert picture.quantization == other.quantization
+    assert duckdb.sql(f"SELECT count(*) FROM '{run.metrics}'").fetchall() == [(0,)] and run.grid.is_file()
+
+
+def test_pictures_depend_on_seed_and_image_id_alone(new_run, captions):
+    """Another batch size, another shard size, and the file of captions the other way round."""
+    one, other, seeded = new_run("one"), new_run("other"), new_run("seeded")
+    header, *lines = captions.read_text().splitlines()
+    turned = captions.with_name("turned.csv")
+    turned.write_text("\n".join([header, *reversed(lines)]))
+    list(evaluate(settings(captions), one))
+    list(evaluate(settings(turned, "evaluate.batch_size=3", "evaluate.shard_images=11"), other))
+    assert np.abs(pixels(one) - pixels(other)).max() <= 1
+    list(evaluate(settings(captions, "evaluate.seed=1"), seeded))
+    assert np.abs(pixels(one) - pixels(seeded)).max() > 50
+
+
+def test_the_same_noise_for_all_draws_equal_captions_equally(new_run, tmp_path):
+    captions = tmp_path / "twice.txt"
+    captions.write_text("a small red ring on the left on a mint background\n" * 2)
+    own = ["evaluate.images=2", "evaluate.student_steps=[2]"]
+    shared, apart = new_run("shared"), new_run("apart")
+    list(evaluate(settings(captions, *own, "evaluate.same_noise=true"), shared))
+    list(evaluate(settings(captions, *own), apart))
+    first, second = pixels(shared)
+    assert np.array_equal(first, second)
+    first_apart, second_apart = pixels(apart)
+    assert np.abs(first_apart - first).max() <= 1 < np.abs(first_apart - second_apart).max()
+
+
+def test_ranks_share_drawing_and_looking(new_run, finished_run, captions):
+    """The second rank ends its share before the first begins; the first one writes the results."""
+    config = settings(captions, "evaluate.protocols=['shapes']", "evaluate.reference={}", "evaluate.prompts=held-out")
+    one, many = (RunFolder(new_run(name).root, finished_run) for name in ("one", "many"))
+    list(evaluate(config, one))
+    reports = list(evaluate(config, many, Ranks(1, 2, 0)))
+    assert 0 < len(pictures(many)) < 42 and not many.metrics.exists()
+    assert {report.label for report in reports} == {"draw", "measure"}
+    list(evaluate(config, many, Ranks(0, 2, 0)))
+    assert pictures(many) == pictures(one)
+    values = [duckdb.sql(f"SELECT value FROM '{run.metrics}' ORDER BY ALL").fetchall() for run in (one, many)]
+    assert values[0] == values[1] and len(values[0]) == 3
+
+
+def test_work_can_be_sent_to_other_processes(new_run, captions):
+    config = settings(captions)
+    drawing = Drawing(config, new_run("run"), samplings(config)[0], find_prompts(config, new_run("other")))
+    again = pickle.loads(pickle.dumps(drawing.opened)).__self__
+    assert (again.fingerprint, again.prompts, again.tasks()) == (drawing.fingerprint, drawing.prompts, drawing.tasks())
+
+
+@pytest.mark.slow
+def test_processes_draw_the_same(new_run, captions):
+    one, many = new_run("one"), new_run("many")
+    list(evaluate(settings(captions), one))
+    list(evaluate(settings(captions), many, Processes(2)))
+    assert np.abs(pixels(one) - pixels(many)).max() <= 1  # processes compute in other numbers of threads
+
+
+def stamps(run: RunFolder) -> dict[str, tuple[int, int]]:
+    """Inode and time of every committed picture's file."""
+    found = {}
+    for folder in run.evaluate.glob("student-*"):
+        for entry in Manifest(LocalStorage(folder), IMAGE_COLUMNS).entries().values():
+            for file in entry.files:
+                stat = (folder / file.name).stat()
+                found[f"{folder.name}/{file.name}"] = (stat.st_ino, stat.st_mtime_ns)
+    return found
+
+
+def live(config: Config, run: RunFolder) -> None:
+    """One life: a process of its own, like the command's."""
+    os.setpgrp()
+    run.open(config)
+    for _ in evaluate(config, run):
+        pass
+
+
+def test_killed_twenty_times_pictures_are_the_same_and_none_is_made_twice(new_run, captions, monkeypatch):
+    """kill -9 at random moments between the opening of the run and a few commits later.
+
+    Models are loaded before, once for all lives, which are forks.
+    """
+    config = settings(captions, "evaluate.student_steps=[1, 2, 4]", "evaluate.shard_images=2", "evaluate.batch_size=2")
+    unbroken, broken = new_run("unbroken"), new_run("broken")
+    prompts = find_prompts(config, unbroken)
+    models = {way: Drawing(config, unbroken, way, prompts)._model("cpu") for way in samplings(config)}
+    monkeypatch.setattr(Drawing, "_model", lambda drawing, device: models[drawing.way])
+    list(evaluate(config, unbroken))
+    chance, committed = random.Random(0), {}
+    for _ in range(20):
+        life = multiprocessing.get_context("fork").Process(target=live, args=(config, broken))
+        life.start()
+        wanted = len(committed) + 2 * chance.randint(0, 3)
+        while life.is_alive() and sum(1 for _ in broken.evaluate.glob("*/manifest/[!.]*")) * 2 < wanted:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.1))
+        life.kill()
+        life.join()
+        now = stamps(broken)
+        assert now.items() >= committed.items()
+        committed = now
+    assert 10 < len(committed) < 3 * 42
+    list(evaluate(config, broken))
+    assert stamps(broken).items() >= committed.items() and len(stamps(broken)) == 3 * 42
+    found = [
+        {path.relative_to(run.evaluate): path.read_bytes() for path in run.evaluate.rglob("*.png")}
+        for run in (unbroken, broken)
+    ]
+    assert found[0] == found[1]

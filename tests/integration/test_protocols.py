@@ -1,0 +1,182 @@
+"""What the published protocols want is asked for before anything is drawn."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+from lcm_distill.metrics.preprocessing import square_bicubic
+from lcm_distill.pipeline.atomic import file_sha256
+from lcm_distill.pipeline.run_folder import RunFolder
+from tests.metrics.recorded import inception_weights
+
+PROTOCOL = "t2i-benchmark"
+
+
+@pytest.fixture
+def run(finished_run, tmp_path, monkeypatch) -> RunFolder:
+    """The finished run's student, a file of 3 captions, and a PyTorch cache without any weights."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    own = RunFolder(tmp_path / "run")
+    own.root.mkdir()
+    shutil.copy(finished_run.student, own.root)
+    (tmp_path / "captions.csv").write_text("image_id,text\n7,a red ring\n8,a blue ring\n9,a green ring\n")
+    return own
+
+
+def lcm(run: RunFolder, *options: object, **settings: object):
+    chosen = {"images": 3, "prompts": f"'{run.root.parent}/captions.csv'", "models": "['student']",
+              "student_steps": "[1]", "protocols": f"['{PROTOCOL}']", **settings}  # fmt: skip
+    assignments = [word for key, value in chosen.items() for word in ("--set", f"evaluate.{key}={value}")]
+    return CliRunner().invoke(app, ["evaluate", "--preset", "shapes", "--run", str(run.root), *options, *assignments])
+
+
+def statistics(run: RunFolder, width: int) -> str:
+    path = run.root.parent / f"of-{width}.npz"
+    np.savez(path, mu=np.zeros(width), sigma=np.eye(width))
+    return f"{{{PROTOCOL}='{path}'}}"
+
+
+def refused(run: RunFolder, *options: object, **settings: object) -> str:
+    """The one line that says why; nothing was drawn."""
+    result = lcm(run, *options, **settings)
+    assert result.exit_code == 2 and not run.evaluate.exists(), result.output
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_no_reference_named(run):
+    told = refused(run)
+    assert f"evaluate.reference.{PROTOCOL} is missing: set it to an .npz" in told
+    assert "`lcm evaluate --pictures-only` draws without measuring" in told
+
+
+def test_a_reference_that_is_not_there(run):
+    told = refused(run, reference=f"{{{PROTOCOL}='nowhere.npz'}}")
+    assert "nowhere.npz is missing: put it there" in told and "--pictures-only" in told
+
+
+def test_no_inception(run):
+    told = refused(run, reference=statistics(run, 2048))
+    assert "pt_inception-2015-12-05-6726825d.pth" in told and "torch/hub/checkpoints" in told
+    assert f"set evaluate.weights.{PROTOCOL}" in told and "--pictures-only" in told
+
+
+def test_weights_that_are_not_the_published_ones(run):
+    (run.root.parent / "own.pth").write_bytes(b"weights")
+    told = refused(run, reference=statistics(run, 2048), weights=f"{{{PROTOCOL}='{run.root.parent}/own.pth'}}")
+    assert "own.pth is not pt_inception-2015-12-05-6726825d.pth as published" in told
+
+
+def test_too_few_captions(run):
+    told = refused(run, images=4)
+    assert "captions.csv has 3 captions and evaluate.images is 4: set evaluate.images=3" in told
+
+
+def test_too_few_pictures_for_the_rank(run, monkeypatch):
+    from lcm_distill.stages import references
+    from lcm_distill.stages.extraction import KnownExtractor
+
+    known = KnownExtractor(PROTOCOL, "inception", "0" * 64, 2048)
+    monkeypatch.setattr(references, "find_extractor", lambda config, protocol: known)
+    told = refused(run, reference=statistics(run, 2048))
+    assert f"evaluate.images = 3 is too few for {PROTOCOL}, whose features have 2,048 dimensions: set 2,049" in told
+
+
+def test_statistics_of_another_width(run, monkeypatch):
+    told = refused(run, protocols="['shapes']", reference=statistics(run, 100).replace(PROTOCOL, "shapes"))
+    assert "of-100.npz" in told and "128" in told
+
+
+def test_captions_that_the_stand_in_cannot_see(run):
+    told = refused(run, protocols="['shapes']", reference=statistics(run, 128).replace(PROTOCOL, "shapes"))
+    assert "protocol shapes knows its own captions alone: caption 'a red ring' names no size" in told
+
+
+def test_protocols_that_store_pictures_differently(run):
+    assert "t2i-benchmark wants .jpeg files and gigagan wants .png files" in refused(
+        run, protocols="['t2i-benchmark', 'gigagan']"
+    )
+
+
+def test_a_dry_run_names_all_that_is_missing_and_writes_nothing(run):
+    result = lcm(run, "--dry-run", "--json", prompts="gone.csv", models="['teacher', 'student']")
+    plan = json.loads(result.stdout)["evaluate"]
+    missing = " ".join(plan["missing"])
+    assert len(plan["missing"]) == 3 and "gone.csv is missing" in missing
+    assert "evaluate.reference.t2i-benchmark is missing" in missing and "pt_inception" in missing
+    assert plan["files"] == "JPEG, quality 90" and plan["images"] == 3 * 4
+    assert plan["disk_bytes_about"] == 3 * 4 * 64 * 64 // 2 and not run.evaluate.exists()
+    assert "gone.csv is missing" in lcm(run, "--dry-run", prompts="gone.csv").stdout
+    assert json.loads(lcm(run, "--dry-run", "--json", "--pictures-only").stdout)["evaluate"]["missing"] == []
+
+
+def test_pictures_alone_need_neither(run):
+    assert lcm(run, "--pictures-only").exit_code == 0
+    assert len(list(run.evaluate.rglob("*.jpeg"))) == 3 and not list(run.evaluate.glob("*/t2i*"))
+
+
+def test_a_folder_of_real_pictures_is_looked_at_once(run, monkeypatch):
+    """Its statistics are kept under the hash of its content: one more picture makes others."""
+    folder = run.root.parent / "real"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    (run.root.parent / "captions.csv").write_text(
+        "image_id,text\n"
+        + "".join(f"{n},a large red {shape} in the centre on a navy background\n" for n, shape in
+                  enumerate(("ring", "heart", "star")))
+    )  # fmt: skip
+    settings = {"protocols": "['shapes']", "reference": f"{{shapes='{folder}'}}"}
+    first = json.loads(lcm(run, "--json", **settings).stdout)
+    kept = list((run.evaluate / "reference").iterdir())
+    stamp = kept[0].stat().st_mtime_ns
+    again = json.loads(lcm(run, "--json", **settings).stdout)
+    assert len(kept) == 1 and kept[0].stat().st_mtime_ns == stamp
+    assert [row["value"] for row in again] == [row["value"] for row in first] and len(first) == 2
+    assert first[0]["reference"].startswith("real:")
+    Image.new("RGB", (64, 64)).save(folder / "more.png")
+    more = json.loads(lcm(run, "--json", **settings).stdout)
+    assert len(list((run.evaluate / "reference").iterdir())) == 2
+    assert {row["reference"] for row in more} > {first[0]["reference"]}
+    (folder / "bad.png").write_bytes(b"no picture")
+    result = lcm(run, **settings)
+    assert result.exit_code == 3 and "bad.png cannot be read as a picture" in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
+    """Inception with weights drawn from their names, in a file that is taken for the published one."""
+    from lcm_distill.metrics import inception
+    from lcm_distill.metrics.frechet import Moments, frechet_distance
+    from lcm_distill.metrics.references import read_statistics
+    from lcm_distill.stages import measuring, references
+
+    weights = run.root.parent / "weights.pth"
+    torch.save(inception_weights(), weights)
+    published = replace(inception.INCEPTION_2015, sha256=file_sha256(weights))
+    monkeypatch.setattr(inception, "INCEPTION_2015", published)
+    for module in (measuring, references):
+        monkeypatch.setattr(module, "allows_few", lambda protocol: True)
+    reference = statistics(run, 2048)
+    result = lcm(run, "--json", reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    files = sorted(run.evaluate.rglob("*.jpeg"))
+    assert [path.name for path in files] == ["7.jpeg", "8.jpeg", "9.jpeg"]
+    extractor = inception.InceptionExtractor(weights, torch.device("cpu"), 127.5)
+    features = extractor(torch.stack([square_bicubic(Image.open(path), 299) for path in files]))
+    path = run.root.parent / "of-2048.npz"
+    wanted = frechet_distance(Moments.of(features), read_statistics(path, 2048).moments)
+    assert row["metric"] == "fid" and row["value"] == pytest.approx(wanted, rel=1e-6)
+    assert (row["protocol"], row["extractor"], row["images"]) == (PROTOCOL, "inception-2015-12-05", 3)
+    assert row["extractor_sha256"] == file_sha256(weights) and row["prompts"].startswith("captions.csv:")
+    assert row["reference"] == f"of-2048.npz:{file_sha256(path)[:12]}"
+    table = lcm(run, reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}").stdout
+    assert "FID" in table and "(t2i-benchmark)" in table

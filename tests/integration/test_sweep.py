@@ -1,0 +1,112 @@
+"""Sweeps over steps, guidance scales and models: one table, and figures against the guidance scale."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from lcm_distill.cli import app
+from lcm_distill.config import load_file
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.evaluate import evaluate
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> RunFolder:
+    """The finished small run, with a place of its own for what is drawn."""
+    own = RunFolder(tmp_path)
+    for folder in (finished_run.pictures, finished_run.cache):
+        (tmp_path / folder.name).symlink_to(folder)
+    for path in (finished_run.config, finished_run.student, finished_run.metrics):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(finished_run.evaluate, own.evaluate)
+    return own
+
+
+def lcm(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+WAYS = [("teacher", "heun", 3), ("teacher", "euler", 2), ("student", "consistency", 1), ("student", "consistency", 2)]
+
+
+def test_every_way_at_every_scale(run):
+    config = load_file(run.config, ["evaluate.guidance=[2, 1]"])
+    reports = list(evaluate(config, run))
+    drawn = [report for report in reports if report.label == "draw"]
+    assert drawn[-1].done == 14 * 4 * 2 and drawn[-1].resumed == 14 * 4  # guidance 2 is what the fixture drew
+    rows = pq.read_table(f"{run.guidance}.parquet").to_pylist()
+    assert [(row["model"], row["sampler"], row["steps"], row["guidance"]) for row in rows[::2]] == [
+        (*way, scale) for scale in (2.0, 1.0) for way in WAYS
+    ]
+    plain = {row["steps"]: row["network_evaluations"] for row in rows if row["guidance"] == 1}
+    assert plain[3] == 5  # two Heun steps and an Euler step at the end, without a second pass for guidance
+    metrics = pq.read_table(run.metrics).to_pylist()
+    assert [row for row in metrics if row["model"] != "real"] == rows
+    text = run.guidance.with_suffix(".md").read_text()
+    assert "trained on scales from 1 to 3" in text and "| teacher, 3 Heun steps" in text
+    assert run.guidance.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_say_where_their_figure_comes_from(run):
+    config = load_file(run.config, ["evaluate.seed=7"])
+    rows = [row for row in pq.read_table(run.metrics).to_pylist() if row["model"] == "student"]
+    list(evaluate(load_file(run.config, ["evaluate.seed=7", "evaluate.models=['student']"]), run))
+    seeded = [row for row in pq.read_table(run.metrics).to_pylist() if row["seed"] == 7 and row["model"] == "student"]
+    assert len(seeded) == len(rows) == 4
+    for row, before in zip(seeded, rows, strict=True):
+        assert (row["protocol"], row["extractor"], row["reference"]) == ("shapes", "shapes", "held-out pictures")
+        assert row["prompts"].startswith("held-out:") and row["prompts"] == before["prompts"]
+        assert row["sigmas"] == config.evaluate.student_sigmas[row["steps"]] and row["same_noise"] is False
+        assert len(row["extractor_sha256"]) == len(row["checkpoint_sha256"]) == 64 and row["commit"] and row["time"]
+        assert row["config_fingerprint"] != before["config_fingerprint"] and before["seed"] == 0
+    heun = next(row for row in pq.read_table(run.metrics).to_pylist() if row["sampler"] == "heun")
+    assert heun["sigmas"] == pytest.approx([80.0, 2.515, 0.002], rel=1e-3)
+
+
+def test_options_vary_steps_guidance_and_models(run):
+    """The student alone; figures of the teacher that were measured before stay beside its own."""
+    result = lcm("evaluate", "--run", run.root, "--steps", "1,4", "--guidance", "1,2", "--models", "student", "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    drawn = {(row["model"], row["steps"], row["guidance"]) for row in rows if row["model"] != "real"}
+    assert drawn == {
+        *(("teacher", steps, 2.0) for steps in (3, 2)), ("student", 2, 2.0),
+        *(("student", steps, scale) for steps in (1, 4) for scale in (1.0, 2.0)),
+    }  # fmt: skip
+    text = run.guidance.with_suffix(".md").read_text()
+    (teacher,) = [line for line in text.split("## Caption")[0].splitlines() if "teacher, 3 Heun" in line]
+    assert teacher.split("|")[2].strip() == ""  # not measured at guidance 1
+
+
+def test_the_teacher_takes_the_steps_with_every_solver(run):
+    plan = json.loads(lcm("evaluate", "--run", run.root, "--steps", "1,2", "--dry-run", "--json").stdout)["evaluate"]
+    assert plan["samplings"] == [
+        "teacher, 1 Heun step, guidance 2", "teacher, 2 Heun steps, guidance 2", "teacher, 1 Euler step, guidance 2",
+        "teacher, 2 Euler steps, guidance 2", "student, 1 step, guidance 2", "student, 2 steps, guidance 2",
+    ]  # fmt: skip
+    assert plan["network_evaluations"] == 14 * (2 + 6 + 2 + 4 + 1 + 2) and plan["missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "1,x"], "--steps 1,x: write numbers with commas between"),
+        (["--steps", "3"], "student_steps has 3"),
+        (["--guidance", "0.5"], "evaluate.guidance.0 = 0.5"),
+        (["--guidance", "2,2"], "guidance = [2.0, 2.0] names one twice"),
+        (["--models", "pupil"], "evaluate.models.0 = 'pupil'"),
+    ],
+)
+def test_wrong_sweeps_are_one_line(run, options, message):
+    result = lcm("evaluate", "--run", run.root, *options)
+    assert result.exit_code == 2 and message in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_scale_outside_the_trained_range_warns(run):
+    config = load_file(run.config, ["evaluate.guidance=4", "evaluate.teacher=[]"])
+    with pytest.warns(UserWarning, match="guidance 4 lies outside 1 to 3, which this student was trained on"):
+        list(evaluate(config, run))
+    assert not run.guidance.with_suffix(".md").exists()

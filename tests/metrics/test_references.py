@@ -1,0 +1,87 @@
+"""Reference statistics from files and folders, and what is said of those that cannot be used."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lcm_distill.errors import DataError, UserError
+from lcm_distill.metrics.protocols import open_protocol
+from lcm_distill.metrics.references import (
+    folder_identity,
+    picture_files,
+    read_picture,
+    read_statistics,
+    write_statistics,
+)
+from lcm_distill.metrics.statistics import Statistics
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "sub/a.JPG", "c.webp"):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name), 2, 3)).save(path, format="PNG")
+    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    return tmp_path / "pictures"
+
+
+def test_pictures_of_a_folder_in_order(folder):
+    assert [path.name for path in picture_files(folder)] == ["b.png", "c.webp", "a.JPG"]
+    with pytest.raises(UserError, match="empty holds no picture"):
+        picture_files(folder / "empty")
+
+
+def test_unreadable_picture_is_named(folder):
+    broken = folder / "b.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"b.png cannot be read as a picture .*: replace it or remove it") as raised:
+        read_picture(broken)
+    assert "\n" not in str(raised.value)
+    assert read_picture(folder / "c.webp").mode == "RGB"
+
+
+def test_identity_is_names_contents_and_protocol(folder):
+    opened = open_protocol("shapes")
+    identity = folder_identity(folder, picture_files(folder), opened)
+    assert folder_identity(folder, picture_files(folder), opened) == identity
+    (folder / "b.png").rename(folder / "d.png")
+    renamed = folder_identity(folder, picture_files(folder), opened)
+    Image.new("RGB", (8, 8), (5, 2, 4)).save(folder / "d.png", format="PNG")
+    assert len({identity, renamed, folder_identity(folder, picture_files(folder), opened)}) == 3
+
+
+def test_statistics_come_back(tmp_path):
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    written = Statistics.of(x, range(50), 20)
+    write_statistics(tmp_path / "kept.npz", written)
+    read = read_statistics(tmp_path / "kept.npz", 4)
+    assert torch.equal(read.moments.mean(), written.moments.mean())
+    assert torch.equal(read.moments.covariance(), written.moments.covariance())
+    assert torch.equal(read.features, written.features)
+
+
+def test_published_statistics_are_read(tmp_path):
+    np.savez(tmp_path / "published.npz", mu=np.arange(3, dtype=np.float32), sigma=np.eye(3))
+    read = read_statistics(tmp_path / "published.npz", 3)
+    assert read.moments.mean().tolist() == [0, 1, 2]
+    assert read.features is None
+
+
+def test_statistics_of_other_dimensions_are_refused(tmp_path):
+    np.savez(tmp_path / "clip.npz", mu=np.zeros(768), sigma=np.eye(768))
+    with pytest.raises(UserError, match=r"clip.npz: mu has shape \(768,\) .* the network gives 2,048 features: take"):
+        read_statistics(tmp_path / "clip.npz", 2048)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
+def test_files_that_are_no_statistics_are_named(tmp_path, content):
+    (tmp_path / "some.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"some.npz is no .npz of mu and sigma"):
+        read_statistics(tmp_path / "some.npz", 2)
+    with pytest.raises(UserError, match=r"absent.npz is not there"):
+        read_statistics(tmp_path / "absent.npz", 2)
+    np.savez(tmp_path / "others.npz", mean=np.zeros(2))
+    with pytest.raises(UserError, match=r"others.npz is no .npz of mu and sigma"):
+        read_statistics(tmp_path / "others.npz", 2)

@@ -1,0 +1,60 @@
+"""Grids show every caption whole, whatever its length."""
+
+import numpy as np
+import pytest
+
+from lcm_distill.report import grid
+from lcm_distill.report.grid import gallery, labelled_grid
+
+LONG = " ".join(f"word{number}" for number in range(120))
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Everything that is written: sheet's size, place of the first line, lines."""
+    calls, real = [], grid._write
+    monkeypatch.setattr(
+        grid,
+        "_write",
+        lambda sheet, place, lines: calls.append((sheet.size, place, lines)) or real(sheet, place, lines),
+    )
+    return calls
+
+
+def whole_and_inside(calls, texts: list[str], width: int) -> None:
+    """Each text is there word for word, within its column and the sheet."""
+    font = grid.ImageFont.load_default(grid.FONT_SIZE)
+    found = ["".join("".join(lines).split()) for _, _, lines in calls]
+    for text in texts:
+        assert "".join(text.split()) in found
+    for (sheet_width, height), (left, top), lines in calls:
+        assert top + grid.LINE * len(lines) <= height
+        for line in lines:
+            assert font.getlength(line) <= width and left + font.getlength(line) <= sheet_width
+
+
+@pytest.mark.parametrize("caption", ["short", LONG, "x" * 300])
+def test_captions_of_a_gallery(written, caption):
+    pictures = np.full((5, 64, 64, 3), 200, np.uint8)
+    captions = [caption, "a", "b", "c", "d"]
+    sheet = gallery(pictures, captions, 128, "student, 4 steps")
+    whole_and_inside(written, [*captions, "student, 4 steps"], 4 * 136)
+    assert sheet.size[0] == 8 + 4 * 136
+    whole_and_inside([call for call in written if call[2] != ["student, 4 steps"]], captions, 128)
+
+
+@pytest.mark.parametrize("caption", ["short", LONG, "x" * 300])
+def test_captions_of_a_labelled_grid(written, caption):
+    pictures = np.full((2, 64, 64, 3), 200, np.uint8)
+    labelled_grid([("one way", pictures), ("another", pictures)], [caption, "below"], 128, "a title")
+    whole_and_inside(written, [caption, "below", "one way", "another", "a title"], grid.TEXT_WIDTH)
+    places = {lines[0]: place for _, place, lines in written if lines}
+    first = next(lines for _, _, lines in written if "".join(lines).startswith(caption[:5]))
+    assert places["below"][1] >= places[first[0]][1] + grid.LINE * len(first)
+
+
+def test_pictures_stand_where_their_caption_is():
+    pictures = np.stack([np.full((64, 64, 3), shade, np.uint8) for shade in (10, 90, 170, 210, 250)])
+    sheet = np.asarray(gallery(pictures, ["a", "b", "c", "d", LONG], 64, "title"))
+    assert [sheet[60, 8 + 72 * column + 30, 0] for column in range(4)] == [10, 90, 170, 210]
+    assert (sheet[:, 30] == 250).all(axis=1).sum() == 64

@@ -1,0 +1,58 @@
+"""Rows of `metrics.parquet` side by side."""
+
+from lcm_distill.report.tables import figures_cells, figures_of
+
+WAY = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,
+       "prompts": "c.csv:1", "images": 30_000, "sigmas": [80.0, 2.0], "checkpoint_sha256": "ab" * 32,
+       "network_evaluations": 2, "seconds_per_image": 0.5}  # fmt: skip
+
+
+def row(metric: str, value: float, protocol: str, reference: str | None = "coco.npz:1", **other):
+    return {**WAY, "metric": metric, "value": value, "protocol": protocol, "reference": reference, **other}
+
+
+def as_dicts(rows):
+    headings, cells = figures_cells(rows)
+    return [dict(zip(headings, line, strict=True)) for line in cells]
+
+
+def test_protocols_of_the_same_pictures_share_a_line():
+    rows = [row("clip_score", 0.3101, "clip-vit-b-32", None), row("kid", 0.001, "t2i-benchmark"),
+            row("fid", 12.344, "t2i-benchmark"), row("fid", 13.0, "gigagan")]  # fmt: skip
+    (line,) = as_dicts(rows)
+    assert list(line)[4:8] == [
+        "CLIP score (clip-vit-b-32)",
+        "FID (t2i-benchmark)",
+        "KID (t2i-benchmark)",
+        "FID (gigagan)",
+    ]
+    assert list(line.values())[4:8] == ["0.3101", "12.34", "0.00100", "13.00"]
+
+
+def test_the_same_metric_against_two_references_stands_in_two_columns():
+    rows = [
+        row("fid", 1.0, "gigagan"),
+        row("fid", 2.0, "gigagan", "val2014:2"),
+        row("kid", 3.0, "gigagan", "val2014:2"),
+    ]
+    (line,) = as_dicts(rows)
+    assert line["FID (gigagan, coco.npz:1)"] == "1.00" and line["FID (gigagan, val2014:2)"] == "2.00"
+    assert line["KID (gigagan)"] == "3.00000"
+
+
+def test_what_differs_between_pictures_of_one_way_is_told_and_nothing_else():
+    rows = [row("fid", 1.0, "gigagan", seed=seed, sigmas=[80.0, low]) for seed, low in ((0, 2.0), (1, 2.0))]
+    assert [line["seed"] for line in as_dicts(rows)] == ["0", "1"]
+    assert "sigmas" not in as_dicts(rows)[0] and "images" not in as_dicts(rows)[0]
+    rows = [row("fid", 1.0, "gigagan", sigmas=[80.0, low]) for low in (2.0, 0.5)]
+    assert [line["sigmas"] for line in as_dicts(rows)] == ["80 2", "80 0.5"]
+
+
+def test_other_ways_do_not_make_a_column():
+    rows = [row("fid", 1.0, "gigagan"), row("fid", 2.0, "gigagan", steps=4, sigmas=[80.0, 4.0, 2.0, 1.0])]
+    assert [line["steps"] for line in as_dicts(rows)] == ["2", "4"] and "sigmas" not in as_dicts(rows)[0]
+
+
+def test_figures_come_in_an_order_of_their_own():
+    rows = [row(metric, 0.0, "gigagan") for metric in ("coverage", "recall", "fid", "precision")]
+    assert [figure.metric for figure in figures_of(rows)] == ["fid", "precision", "recall", "coverage"]
