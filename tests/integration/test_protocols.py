@@ -94,8 +94,9 @@ def test_statistics_of_another_width(run, monkeypatch):
 
 
 def test_captions_that_the_stand_in_cannot_see(run):
+    (run.root.parent / "captions.csv").write_text("image_id,text\n7,a ring\n8,a red house\n9,a green ring\n")
     told = refused(run, protocols="['shapes']", reference=statistics(run, 128).replace(PROTOCOL, "shapes"))
-    assert "protocol shapes knows its own captions alone: caption 'a red ring' names no size" in told
+    assert "protocol shapes knows its own captions alone: caption 'a red house' names no shape" in told
 
 
 def test_protocols_that_store_pictures_differently(run):
