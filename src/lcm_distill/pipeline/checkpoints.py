@@ -7,7 +7,7 @@ other number of them. The first rank commits what all have written.
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.state_dict_loader import load  # pyright: ignore[reportUnknownVariableType]
+from torch.distributed.checkpoint.state_dict_saver import save  # pyright: ignore[reportUnknownVariableType]
 
 from lcm_distill.errors import DataError, UserError
 from lcm_distill.pipeline.atomic import commit_bytes, commit_folder, file_sha256
@@ -147,7 +147,8 @@ class _Background:
         self._written: Future[None] | None = None
 
     def copy(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return cast(Mapping[str, Tensor], self._stager.stage(dict(tensors)))
+        stage = cast(Callable[[dict[str, Tensor]], Mapping[str, Tensor]], self._stager.stage)  # pyright: ignore[reportUnknownMemberType]
+        return stage(dict(tensors))
 
     def start(self, write: Callable[[], None]) -> None:
         self._written = self._thread.submit(write)
@@ -164,7 +165,7 @@ def _save(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> None:
 
 
 @contextmanager
-def _alone_without_a_word() -> Iterator[None]:
+def _alone_without_a_word() -> Generator[None]:
     """Without a process group there is one process, which PyTorch thinks worth a warning."""
     if dist.is_initialized():  # and perhaps in a thread, where filters of warnings must be left alone
         yield

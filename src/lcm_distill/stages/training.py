@@ -95,10 +95,18 @@ class Training:
         Raises:
             DataError: loss or gradient is not finite, or the loss far from the usual; checkpoints stay as they are.
         """
-        start, total = self._resume(), self.settings.steps
-        events = Events(self.folder, self.engine.settings, start) if self.engine.world.leads else None
+        start = self._resume()
         usual = recorded_losses(self.folder, start, USUAL)
         self.alarm = Alarm(self.label, self.folder, self.engine.settings.spike, usual)
+        events = Events(self.folder, self.engine.settings, start) if self.engine.world.leads else None
+        try:
+            yield from self._steps(start, events)
+        finally:
+            if events:
+                events.close()
+
+    def _steps(self, start: int, events: Events | None) -> Iterator[Progress]:
+        total = self.settings.steps
         yield Progress(self.label, start, total, "steps", resumed=start)
         yield from self.validate(start, events)
         for step in range(start, total):

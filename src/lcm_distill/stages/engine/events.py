@@ -28,6 +28,7 @@ class Board(Protocol):
     def figures(self, step: int, values: Mapping[str, float | None]) -> None: ...
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None: ...
     def flush(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Events:
@@ -58,6 +59,11 @@ class Events:
         self.table.flush()
         for board in self.boards:
             board.flush()
+
+    def close(self) -> None:
+        """Nothing more will be told. Steps that were not flushed belong to no checkpoint, and are left out."""
+        for board in self.boards:
+            board.close()
 
 
 class ParquetEvents:
@@ -106,6 +112,9 @@ class TensorBoard:
     def flush(self) -> None:
         self._writer.flush()
 
+    def close(self) -> None:
+        self._writer.close()
+
 
 class Wandb:
     """Weights & Biases, whose run goes on when the training does."""
@@ -127,3 +136,6 @@ class Wandb:
 
     def flush(self) -> None:
         pass  # it sends by itself
+
+    def close(self) -> None:
+        self._run.finish()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lcm_distill.diffusion.preconditioning import Network
 from lcm_distill.models import MicroDiT
@@ -13,9 +13,9 @@ from lcm_distill.models.experts import ExpertChoice
 def in_bfloat16(network: Network, device: torch.device) -> Network:
     """A network whose products are taken in bfloat16 (autocast); its sums over blocks and its norms stay float32."""
 
-    def call(*inputs: torch.Tensor) -> torch.Tensor:
+    def call(latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return network(*inputs)
+            return network(latents, c_noise, captions, guidance)
 
     return call
 
@@ -40,7 +40,7 @@ def keep_float32(parts: Iterable[nn.Module], device: torch.device) -> None:
 def _keep_float32(part: nn.Module, device: torch.device) -> None:
     forward = part.forward
 
-    def exact(*inputs: torch.Tensor) -> torch.Tensor:
+    def exact(*inputs: Tensor) -> Tensor:
         with torch.autocast(device.type, enabled=False):
             return forward(*(value.float() for value in inputs))
 

@@ -24,8 +24,9 @@ class Replicated:
         devices = [world.device] if world.device.type == "cuda" else None
         self.alone, self.together = network, DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return (self.together if torch.is_grad_enabled() else self.alone)(*inputs)
+    def __call__(self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+        network = self.together if torch.is_grad_enabled() else self.alone
+        return network(latents, c_noise, captions, guidance)
 
 
 def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None:

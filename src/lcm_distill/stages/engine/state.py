@@ -1,6 +1,7 @@
 """Everything a training must save to go on as if nothing had happened, as named tensors."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,5 +24,5 @@ def training_tensors(
     }
     # Rates and other settings of the optimiser are no tensors: they follow from the step and the configuration.
     options = StateDictOptions(flatten_optimizer_state_dict=True)
-    moments = get_optimizer_state_dict(nn.ModuleDict(dict(trained)), optimiser, options=options)
+    moments: dict[str, Any] = get_optimizer_state_dict(nn.ModuleDict(dict(trained)), optimiser, options=options)
     return weights | {f"optimiser.{key}": value for key, value in moments.items() if isinstance(value, Tensor)}

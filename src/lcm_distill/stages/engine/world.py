@@ -92,7 +92,7 @@ def _initialise(ranks: Ranks, device: torch.device) -> None:
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     options: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world, "timeout": PATIENCE}
     if ranks.world == 1:
-        options["store"] = dist.HashStore()
+        options["store"] = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     elif absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(
             f"{ranks.world} ranks were launched without {' and '.join(absent)}: start training with torchrun, or set "
