@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage clean
+.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-train clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,9 @@ bench-catalog: install
 
 bench-stage: install
 	$(BIN)/python benchmarks/stage.py
+
+bench-train: install
+	$(BIN)/python benchmarks/train.py
 
 bench-cache: .venv-bench/.installed
 	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py
