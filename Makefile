@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics clean
+.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,9 @@ bench-stage: install
 
 bench-encoders: install
 	$(BIN)/python benchmarks/encoders.py
+
+bench-train: install
+	$(BIN)/python benchmarks/train.py
 
 bench-cache: .venv-bench/.installed
 	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py

@@ -148,7 +148,6 @@ def test_what_does_not_fit_is_refused(finished_run, tmp_path, assignments, messa
     caches = f'pretrain.caches={{"{finished_run.root}"=0.5}}'
     config, settings = configure(caches, *assignments)
     with pytest.raises(UserError) as caught:
-        fingerprint(config, settings)
         prepare(config, settings, finished_run)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
