@@ -8,7 +8,6 @@ import copy
 import os
 import time
 import weakref
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcm_distill.config import Config, ModelConfig
 from lcm_distill.models import MicroDiT, build
+from lcm_distill.stages.engine.blocks import blocks_of, recompute_activations
 from lcm_distill.stages.lora import adapt
 
 MARGIN = 0.1
@@ -102,17 +101,12 @@ def _pass_peak(network: MicroDiT, samples: int, caption_tokens: int, recompute: 
         for parameter in network.parameters():
             parameter.grad = torch.empty_like(parameter)  # of the micro-batches before
         if recompute:
-            for block in (*network.patch_mixer, *network.blocks):
-                block.forward = _recomputing(block.forward)
+            recompute_activations(blocks_of(network))
         with PeakMemory() as memory:
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 out = _call(network, samples, samples, caption_tokens)
             out.float().sum().backward()
     return memory.peak
-
-
-def _recomputing(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *inputs: checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -> Tensor:
@@ -163,10 +157,10 @@ class PeakMemory(TorchDispatchMode):
         self.peak = max(self.peak, self.alive)
 
 
-def matmul_rate(device: torch.device) -> float:
-    """Operations a second of a large matrix product: bfloat16 on a GPU, float32 on a CPU."""
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product: in a dtype on a GPU, in float32 on a CPU."""
     on_gpu = device.type == "cuda"
-    side, dtype = (8192, torch.bfloat16) if on_gpu else (1024, torch.float32)
+    side, dtype = (8192, dtype) if on_gpu else (1024, torch.float32)
     left = torch.randn(side, side, device=device, dtype=dtype)
     seconds = []
     for _ in range(4):  # the first one does not count

@@ -14,7 +14,7 @@ SECTIONS = ("distill", "evaluate")
 """Where steps differ."""
 OF_THE_STUDENT = ("distill.", "evaluate.student_")
 """How keys begin that steps may change."""
-SHARED = ("seed", "data", "encoders", "cache", "model", "diffusion")
+SHARED = ("seed", "data", "encoders", "cache", "model", "diffusion", "engine")
 """What all steps have in common, and so one cache and one teacher."""
 LAST = "default"
 """The step that ends the chain."""

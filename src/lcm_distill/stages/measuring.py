@@ -69,7 +69,7 @@ def _values(extraction: Extraction, reference: Reference) -> dict[str, float]:
 
 
 def _circumstances(config: Config, reference: Reference) -> dict[str, Any]:
-    sections = ("data", "encoders", "cache", "model", "diffusion", "distill", "evaluate")
+    sections = ("data", "encoders", "cache", "model", "diffusion", "engine", "distill", "evaluate")
     return {
         "protocol": reference.extractor.protocol,
         "extractor": reference.extractor.name,

@@ -28,8 +28,6 @@ from lcm_distill.stages.samplings import samplings
 
 CLIP_TOKENS = 77
 GPU_80_GB = 80 * 10**9
-KEPT = 2
-"""Checkpoints that stay; one more is there while it is written."""
 BYTES_A_PIXEL = {"PNG": 2.0, "JPEG": 0.5}
 """Of photographs, roughly."""
 
@@ -129,7 +127,7 @@ def _schedule(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Operations, bytes and hours. Memory: blocks compute in bfloat16, weights are float32, the teacher is bfloat16."""
+    """Operations, bytes and hours on one rank; the teacher's weights are held in what blocks compute in."""
     tokens, settings = caption_tokens(config, run), config.distill
     student, teacher = (budget.on_meta(config.model, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config, tokens)
@@ -140,11 +138,12 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
         "gradients": 4 * trained,
         "optimiser": 8 * trained,
         "averages": 4 * trained * averages,
-        "teacher": 2 * budget.parameters(teacher),
+        "teacher": computed_in(config).itemsize * budget.parameters(teacher),
     }
     device = resolve_device(config.device)
-    seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device))
+    seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device, computed_in(config)))
     checkpoint = (1 + averages) * states["student"] + states["optimiser"]
+    checkpoints = (config.engine.keep_checkpoints + 1) * checkpoint  # one more is there while it is written
     return {
         "trained_parameters": trained,
         "teacher_parameters": budget.parameters(teacher),
@@ -154,9 +153,15 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
         "gb_of_states": {name: _gb(size) for name, size in states.items()},
         **_micro_batches(config, tokens, sum(states.values()), device),
         "gb_of_a_checkpoint": _gb(checkpoint),
-        "gb_on_disk": _gb((KEPT + 1) * checkpoint + states["student"] + _cache_bytes(config, run)),
+        "precision": config.engine.precision,
+        "gb_on_disk": _gb(checkpoints + states["student"] + _cache_bytes(config, run)),
         "hours_here": round(seconds * settings.steps / 3600, 2),
     }
+
+
+def computed_in(config: Config) -> torch.dtype:
+    """The dtype of the products that networks take."""
+    return torch.bfloat16 if config.engine.precision == "bfloat16" else torch.float32
 
 
 def _micro_batches(config: Config, tokens: int, states: int, device: torch.device) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _micro_batches(config: Config, tokens: int, states: int, device: torch.devic
     for recompute in (False, True):
         name = "recomputed" if recompute else "kept"
         student = budget.on_meta(config.model, guidance_embedding=True)
-        memory = budget.pass_memory(student, tokens, recompute, torch.bfloat16)
+        memory = budget.pass_memory(student, tokens, recompute, computed_in(config))
         figures[f"gb_per_sample_{name}"] = _gb(memory.per_sample)
         for where, size in sizes.items():
             free = int((1 - budget.MARGIN) * size) - states
