@@ -47,11 +47,13 @@ def low_rank(dim, rank):
 
 
 @pytest.mark.parametrize("dim", [256, pytest.param(2048, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("rank_a", "rank_b"), [(1.0, 1.0), (0.02, 1.0), (1.0, 0.02), (0.25, 0.25), (0.02, 0.25)])
+@pytest.mark.parametrize(
+    ("rank_a", "rank_b"), [(1.0, 1.0), (0.02, 1.0), (1.0, 0.02), (0.25, 0.25), (0.02, 0.25), (0.997, 1.0)]
+)
 def test_covariances_that_commute_have_a_closed_form(dim, rank_a, rank_b):
     a, b = low_rank(dim, round(rank_a * dim)), 1.3 * low_rank(dim, round(rank_b * dim))
     exact = float((a.sqrt() - b.sqrt()).square().sum())
-    assert frechet_distance(commuting(a, 5), commuting(b, 5)) == pytest.approx(exact, rel=1e-9)
+    assert frechet_distance(commuting(a, 5), commuting(b, 5)) == pytest.approx(exact, rel=1e-7)
 
 
 def test_mean_and_covariance_alone_give_the_same():

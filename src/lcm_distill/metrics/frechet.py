@@ -88,8 +88,8 @@ def require_full_rank(moments: Moments | Gaussian) -> None:
 def frechet_distance(a: Moments | Gaussian, b: Moments | Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2).
 
-    With S = L L^T from the eigenvalues of each symmetric S, the trace of the root is the sum of the singular values of
-    L_a^T L_b. No eigenvalue is rooted that rounding made: the result stays exact when a covariance is rank-deficient.
+    With S = L L^T, the trace of the root is the sum of the singular values of L_a^T L_b. No eigenvalue is rooted that
+    rounding made: the result stays exact when a covariance is rank-deficient.
     """
     covariance_a, covariance_b = a.covariance(), b.covariance()
     cross = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
@@ -98,7 +98,10 @@ def frechet_distance(a: Moments | Gaussian, b: Moments | Gaussian) -> float:
 
 
 def _factor(covariance: Tensor) -> Tensor:
-    """L (D, rank) with L L^T = covariance; eigenvalues within rounding of zero are zero."""
+    """L (D, rank) with L L^T = covariance: Cholesky's, or from the eigenvalues that are not zero to rounding."""
+    lower, failed = torch.linalg.cholesky_ex(covariance)
+    if not failed:
+        return lower
     values, vectors = torch.linalg.eigh(covariance)
     real = values > values.amax() * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, real] * values[real].sqrt()
