@@ -34,7 +34,7 @@ def adapt(student: MicroDiT, settings: LoraSettings) -> None:
 
 
 def copy_sharing_frozen(network: AnyModule) -> AnyModule:
-    """A copy with weights of its own where the network is trained, and the same ones elsewhere."""
+    """A copy with weights of its own where the network is trained, and the same ones elsewhere until it is sharded."""
     frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
     return copy.deepcopy(network, cast(dict[int, object], frozen))
 
