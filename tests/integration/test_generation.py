@@ -166,6 +166,7 @@ def live(config: Config, run: RunFolder) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_pictures_are_the_same_and_none_is_made_twice(new_run, captions, monkeypatch):
     """kill -9 at random moments between the opening of the run and a few commits later.
 
