@@ -1,6 +1,6 @@
 """Computing in bfloat16 with float32 weights, and what is kept in float32 all the same."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,14 @@ from lcm_distill.models import MicroDiT
 from lcm_distill.models.experts import ExpertChoice
 
 
-def in_bfloat16(network: Network, device: torch.device) -> Network:
+def in_bfloat16(network: Callable[..., Tensor], device: torch.device) -> Network:
     """A network whose products are taken in bfloat16 (autocast); its sums over blocks and its norms stay float32."""
 
-    def call(latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+    def call(
+        latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None, *kept: Tensor
+    ) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return network(latents, c_noise, captions, guidance)
+            return network(latents, c_noise, captions, guidance, *kept)
 
     return call
 

@@ -24,9 +24,12 @@ class Replicated:
         devices = [world.device] if world.device.type == "cuda" else None
         self.alone, self.together = network, DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
 
-    def __call__(self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None, *kept: Tensor
+    ) -> Tensor:
+        """The network's answer; `kept`: the patches it goes on with, if not all."""
         network = self.together if torch.is_grad_enabled() else self.alone
-        return network(latents, c_noise, captions, guidance)
+        return network(latents, c_noise, captions, guidance, *kept)
 
 
 def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None:
