@@ -232,7 +232,7 @@ def open_model(where: str | Path, role: Literal["student", "teacher"] = "student
     """
     config = open_config(where)
     student = assets.STUDENT if str(where) == "shapes" else RunFolder(Path(where)).student
-    teacher = assets.TEACHER if config.model.teacher == "shapes" else Path(config.model.teacher)
+    teacher = assets.teacher(config.model.teacher)
     checkpoint = student if role == "student" else teacher
     return assemble(config.model.model_dump(), config.encoders, config.diffusion, checkpoint, role)
 

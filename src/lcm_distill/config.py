@@ -64,8 +64,8 @@ class DataConfig(Section):
     captions: dict[str, PositiveFloat] | None = None
     """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The draw depends on
     the sample's name; where a record lacks the field, the next is taken. Unset: `prompt` (JourneyDB), `text`
-    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), a mix of full and brief ones (`shapes`); `coco` has its
-    own."""
+    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
+    `Task2.Caption` leaves much open); `coco` has its own."""
     pictures: PositiveInt = 8_000
     """How many pictures `shapes` draws. Other sources take all they find."""
     resolutions: list[PositiveInt] = Field(min_length=1)
@@ -141,8 +141,9 @@ class ModelConfig(Section):
     pos_interp_scale: PositiveFloat = 1.0
     """Divides token positions; 2.0 runs a 256 px network at 512 px."""
     teacher: str = Field(json_schema_extra=NOT_IDENTITY)
-    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or `shapes` for the one that ships. What the file
-    holds decides results, not where it lies: fingerprints take its hash."""
+    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of one that ships: `shapes`, or
+    `shapes-brief` for captions that leave much open. What the file holds decides results, not where it lies:
+    fingerprints take its hash."""
 
 
 class DiffusionConfig(Section):
@@ -553,7 +554,7 @@ class Config(Section):
             "text encoder": self.encoders.text,
             "teacher": self.model.teacher,
         }
-        return [name for name, value in parts.items() if value == "shapes"]
+        return [name for name, value in parts.items() if value in ("shapes", "shapes-brief")]
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""

@@ -7,5 +7,12 @@ VAE = SHAPES / "vae"
 TEXT_ENCODER = SHAPES / "text_encoder"
 FEATURES = SHAPES / "features" / "model.safetensors"
 TEACHER = SHAPES / "teacher" / "model.safetensors"
+TEACHERS = {"shapes": TEACHER, "shapes-brief": SHAPES / "teacher_brief" / "model.safetensors"}
+"""By the names that configuration gives them: for full captions, and for brief ones as well."""
 STUDENT = SHAPES / "student" / "model.safetensors"
 SDXL_VAE_CONFIG = Path(__file__).parent / "sdxl_vae"
+
+
+def teacher(name: str) -> Path:
+    """The checkpoint of a teacher that ships, by name, or the file of that path."""
+    return TEACHERS.get(name) or Path(name)

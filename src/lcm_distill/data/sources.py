@@ -12,12 +12,12 @@ from lcm_distill.data.webdataset import WebDataset
 
 CAPTION_SHARES = {
     "journeydb": {"prompt": 1.0},
-    "shapes": {"prompt": 0.3, "Task2.Caption": 0.7},
+    "shapes": {"prompt": 1.0},
     "webdataset": {"txt": 1.0},
     "parquet": {"caption": 1.0},
     "folder": {"text": 1.0},
 }
-"""Where captions come from when configuration does not say. Those of `shapes` say all, or leave much open."""
+"""Where captions come from when configuration does not say."""
 
 
 def open_source(data: DataConfig, root: Path) -> Source:

@@ -11,7 +11,7 @@ from lcm_distill.models.layers import ScalarEmbedder
 
 def teacher_path(config: Config) -> Path:
     """The teacher's checkpoint file."""
-    return assets.TEACHER if config.model.teacher == "shapes" else Path(config.model.teacher)
+    return assets.teacher(config.model.teacher)
 
 
 def build_network(config: Config, guidance_embedding: bool) -> MicroDiT:
