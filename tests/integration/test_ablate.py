@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
-from lcm_distill.config import load_preset
+from lcm_distill.config import Config, load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.ablate import ablate, trials
 from lcm_distill.stages.chain import load_ablation
+from lcm_distill.stages.distill import distill
 from lcm_distill.stages.drawing import draw
 from lcm_distill.stages.prompts import held_out_prompts
 from lcm_distill.stages.training import Training
@@ -31,18 +32,22 @@ def lcm(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def borrow_cache(finished: RunFolder, root: Path) -> RunFolder:
-    """A new run whose pictures are encoded already."""
-    run = RunFolder(root)
-    for name in ("pictures", "cache"):
+def small_ablation() -> Config:
+    """The configuration that `OPTIONS` stand for."""
+    return load_preset("shapes", [*load_ablation("shapes").settings, *SMALL, ONE_TEACHER])
+
+
+def borrow(finished: RunFolder, root: Path, *names: str) -> RunFolder:
+    """A new run with copies of what another one has made."""
+    for name in names:
         shutil.copytree(finished.root / name, root / name)
-    return run
+    return RunFolder(root)
 
 
 @pytest.fixture(scope="module")
 def ablation(finished_run, tmp_path_factory):
     """A finished ablation of two steps under two seeds, and what it printed."""
-    run = borrow_cache(finished_run, tmp_path_factory.mktemp("ablation"))
+    run = borrow(finished_run, tmp_path_factory.mktemp("ablation"), "pictures")
     result = lcm("ablate", *OPTIONS, *TWO_BY_TWO, "--run", run.root)
     assert result.exit_code == 0, result.output
     return run, result
@@ -108,10 +113,12 @@ def test_all_share_one_cache_and_seeds_differ(ablation):
     assert len(students) == 4 and not run.student.exists()
 
 
-def test_the_first_seed_trains_what_distill_trains(ablation, finished_run):
+def test_the_first_seed_trains_what_distill_trains(ablation, tmp_path):
     """Captions and noise of `default` are those of `lcm evaluate`, so figures of both can stand in one table."""
     run, _ = ablation
-    ours, theirs = map(load_file, (run.ablation / "default/seed-0/student.safetensors", finished_run.student))
+    alone = RunFolder(tmp_path, run)
+    list(distill(small_ablation(), alone))
+    ours, theirs = map(load_file, (run.ablation / "default/seed-0/student.safetensors", alone.student))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -165,11 +172,11 @@ class Kill(BaseException):
     """Like a kill: nothing catches it."""
 
 
-def test_an_interrupted_ablation_goes_on_where_it_stopped(finished_run, ablation, tmp_path, monkeypatch):
+def test_an_interrupted_ablation_goes_on_where_it_stopped(ablation, tmp_path, monkeypatch):
     """Killed in the second training's fifth step: what is repeated is the one step since its last checkpoint."""
     finished, _ = ablation
-    run = borrow_cache(finished_run, tmp_path)
-    config = load_preset("shapes", [*SMALL, ONE_TEACHER])
+    run = borrow(finished, tmp_path, "pictures", "cache")
+    config = small_ablation()
     steps = load_ablation("shapes").select(["original", "default"])
     taken, real_step = [], Training._step
 
@@ -199,7 +206,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(finished_run, ablation
 def test_equal_weights_draw_equal_pictures(ablation, tmp_path):
     """Captions and noise do not depend on step or seed: one student in two places draws the same bytes."""
     run, _ = ablation
-    config = load_preset("shapes", [*SMALL, ONE_TEACHER])
+    config = small_ablation()
     one, other = trials(config, run, load_ablation("shapes").select(["default"]), 2)
     prompts = held_out_prompts(config, run)
     twin = RunFolder(tmp_path / "twin", run)
