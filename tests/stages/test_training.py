@@ -158,7 +158,7 @@ def write_in_background(folder: Path) -> None:
     checkpoints.folder = folder / "file"
     checkpoints.folder.touch()
     checkpoints.save(4, {"value": value})
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(FileExistsError):
         checkpoints.wait()
 
 
