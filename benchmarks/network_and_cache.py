@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import zarr
-from torch import Tensor
-from torch.nn import functional
+from one_hot import one_hot_experts
 
 from lcm_distill.data.cache import Field, describe, encode_shard
 from lcm_distill.data.reader import FieldReader
@@ -29,16 +28,6 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
         work()
         times.append(time.perf_counter() - began)
     return float(np.median(times))
-
-
-def one_hot_experts(layer: ExpertChoice, x: Tensor) -> Tensor:
-    """The reference's form of the layer: tokens travel by products with one-hot matrices."""
-    taken = int(layer.capacity * x.shape[1] / layer.experts)
-    gates, chosen = layer.gate(x).softmax(-1).transpose(1, 2).topk(taken, dim=-1)
-    route = functional.one_hot(chosen, x.shape[1]).to(x.dtype)
-    hidden = functional.gelu(torch.einsum("nekd,edf->nekf", torch.einsum("nekt,ntd->nekd", route, x), layer.w1))
-    out = gates.unsqueeze(-1) * torch.einsum("nekf,efd->nekd", hidden, layer.w2)
-    return torch.einsum("nekt,nekd->ntd", route, out)
 
 
 def moe_speedup() -> float:

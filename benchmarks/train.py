@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain, product
 
 import torch
+from one_hot import one_hot_experts
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -50,16 +51,6 @@ def least_seconds(works: Sequence[Callable[[], object]], turns: int) -> list[flo
             if turn:
                 taken.append(time.process_time() - began)
     return [min(taken) for taken in times]
-
-
-def one_hot_experts(layer: ExpertChoice, x: Tensor) -> Tensor:
-    """The reference's form of the layer: tokens travel by products with one-hot matrices."""
-    taken = int(layer.capacity * x.shape[1] / layer.experts)
-    gates, chosen = layer.gate(x).softmax(-1).transpose(1, 2).topk(taken, dim=-1)
-    route = functional.one_hot(chosen, x.shape[1]).to(x.dtype)
-    hidden = functional.gelu(torch.einsum("nekd,edf->nekf", torch.einsum("nekt,ntd->nekd", route, x), layer.w1))
-    out = gates.unsqueeze(-1) * torch.einsum("nekf,efd->nekd", hidden, layer.w2)
-    return torch.einsum("nekt,nekd->ntd", route, out)
 
 
 class Step:
