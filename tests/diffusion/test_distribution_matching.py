@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lcm_distill.diffusion.denoising import denoising_loss
-from lcm_distill.diffusion.objectives.distribution_matching import last_alone, matching_loss
+from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import edm_denoiser
 from lcm_distill.diffusion.samplers import sample_consistency
 from lcm_distill.diffusion.schedule import lognormal_sigmas
@@ -29,11 +29,16 @@ def denoiser_of(std: float):
     return lambda x, sigma: x * (std**2 / (std**2 + column(sigma, x) ** 2))
 
 
+def compared(teacher, critic):
+    """A judge of two denoisers that know all there is to know."""
+    return lambda x, sigma: (teacher(x, sigma), critic(x, sigma))
+
+
 def pull(std: float) -> torch.Tensor:
     """The loss's derivative in a factor on drawings from N(0, std^2), by level; the critic is exact."""
     factor = torch.ones(4, dtype=torch.float64, requires_grad=True)
     drawn = column(factor, noise(4)) * std * noise(4)
-    matching_loss(exact_denoiser, denoiser_of(std), drawn, noise(4, seed=1), SIGMA).sum().backward()
+    matching_loss(compared(exact_denoiser, denoiser_of(std)), drawn, noise(4, seed=1), SIGMA).sum().backward()
     assert factor.grad is not None
     return factor.grad
 
@@ -49,7 +54,7 @@ def test_too_wide_drawings_are_pulled_in_and_too_narrow_ones_spread():
 
 def test_gradient_is_the_normalised_difference():
     drawn, added, critic = noise(4).requires_grad_(), noise(4, seed=1), denoiser_of(1.5)
-    matching_loss(exact_denoiser, critic, drawn, added, SIGMA).sum().backward()
+    matching_loss(compared(exact_denoiser, critic), drawn, added, SIGMA).sum().backward()
     noisy = drawn.detach() + column(SIGMA, added) * added
     likelier = exact_denoiser(noisy, SIGMA)
     size = (drawn.detach() - likelier).abs().mean(dim=(1, 2, 3), keepdim=True)
@@ -57,11 +62,23 @@ def test_gradient_is_the_normalised_difference():
     assert drawn.grad is not None and torch.allclose(drawn.grad, expected, rtol=1e-9)
 
 
+def test_critic_starts_as_the_guided_teacher_and_moves_with_what_learns():
+    conditional, guided = denoiser_of(0.7), denoiser_of(0.5)
+
+    def teacher(x, sigma):
+        return guided(x, sigma), conditional(x, sigma)
+
+    noisy = noise(4) * column(SIGMA, noise(4))
+    start, moved = judge(teacher, conditional)(noisy, SIGMA), judge(teacher, denoiser_of(0.9))(noisy, SIGMA)
+    assert torch.allclose(start[1], start[0], rtol=1e-12)
+    assert torch.allclose(moved[1] - moved[0], denoiser_of(0.9)(noisy, SIGMA) - conditional(noisy, SIGMA), rtol=1e-9)
+
+
 def test_neither_teacher_nor_critic_receives_a_gradient():
     teacher, critic, drawn = Linear(0.1), Linear(0.2), noise(4).requires_grad_()
     captions = torch.ones(4, 3, 4, dtype=torch.float64)
     asked = [edm_denoiser(network, SIGMA_DATA, captions) for network in (teacher, critic)]
-    matching_loss(asked[0], asked[1], drawn, noise(4, seed=1), SIGMA).sum().backward()
+    matching_loss(compared(*asked), drawn, noise(4, seed=1), SIGMA).sum().backward()
     assert teacher.gain.grad is None and critic.gain.grad is None and drawn.grad is not None
 
 
@@ -89,9 +106,9 @@ def test_student_and_critic_train_to_the_teachers_distribution():
                  for n in range(2)]  # fmt: skip
         sigma = [lognormal_sigmas(draw, -0.2, 1.4, SIGMA_MIN, SIGMA_MAX) for draw in draws]
         drawn = student.factor * noise(64, seed=3 * step)
-        judge = edm_denoiser(critic, SIGMA_DATA, CAPTIONS)
-        learnt = denoising_loss(judge, drawn.detach(), noise(64, seed=3 * step + 1), sigma[0], SIGMA_DATA)
-        matched = matching_loss(exact_denoiser, judge, drawn, noise(64, seed=3 * step + 2), sigma[1])
+        judged = edm_denoiser(critic, SIGMA_DATA, CAPTIONS)
+        learnt = denoising_loss(judged, drawn.detach(), noise(64, seed=3 * step + 1), sigma[0], SIGMA_DATA)
+        matched = matching_loss(compared(exact_denoiser, judged), drawn, noise(64, seed=3 * step + 2), sigma[1])
         for group in optimiser.param_groups:
             group["lr"] = 0.01 * (1 - step / 600) * group["share"]
         optimiser.zero_grad()

@@ -50,12 +50,15 @@ MOMENTS = [
 """What is on disk for the first time when a run is killed, a random fraction of a second later."""
 
 
-def test_killed_again_and_again(tmp_path):
+@pytest.mark.parametrize(
+    "moments", [pytest.param(MOMENTS[1::3], id="in each stage"), pytest.param(MOMENTS, marks=pytest.mark.slow)]
+)
+def test_killed_again_and_again(tmp_path, moments):
     """kill -9 in every stage; each life is a process of its own, as on a real machine."""
     unbroken, broken = RunFolder(tmp_path / "unbroken"), RunFolder(tmp_path / "broken")
     assert start_run(unbroken.root).wait() == 0
     chance = random.Random(0)
-    for moment in MOMENTS:
+    for moment in moments:
         life = start_run(broken.root)
         while not any(broken.root.glob(moment)):
             assert life.poll() is None

@@ -12,10 +12,14 @@ from lcm_distill.models import build
 from tests.models.test_parity import REFERENCE, name_seeded, relative_error
 
 
-@pytest.mark.parametrize(("steps", "guidance"), [(5, 1), (5, 3), (18, 2)])
-def test_heun_sampler(steps, guidance):
+@pytest.fixture(scope="module")
+def model():
+    return name_seeded(build("MicroDiT_Tiny_2", 16, 1024)).double().eval()
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(5, 1), (5, 3), pytest.param(18, 2, marks=pytest.mark.slow)])
+def test_heun_sampler(model, steps, guidance):
     reference = np.load(REFERENCE / "tiny_2_edm_sampler.npz")[f"heun{steps}_cfg{guidance}"]
-    model = name_seeded(build("MicroDiT_Tiny_2", 16, 1024)).double().eval()
     generator = torch.Generator().manual_seed(11)
     noise = torch.randn(2, 4, 16, 16, generator=generator).double()
     captions = torch.randn(2, 1, 77, 1024, generator=generator).double().squeeze(1)

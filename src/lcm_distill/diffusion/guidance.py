@@ -1,5 +1,7 @@
 """Classifier-free guidance (arXiv 2207.12598)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -7,23 +9,38 @@ from lcm_distill.diffusion.preconditioning import Denoiser, Network, edm_denoise
 
 
 def guided_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor) -> Denoiser:
-    """EDM's denoiser moved away from the null caption by `guidance`; both branches go through in one call.
-
-    Samples beyond those that captions are given for have the null caption: the network computes it once for all. At
-    guidance 1 the result is the conditional denoiser itself, and when every sample asks for 1 the null branch is not
-    computed.
+    """EDM's denoiser moved away from the null caption by `guidance`; at guidance 1 it is the conditional one itself.
 
     Args:
         captions: (B, L, C). guidance: (B,), 1 or more.
     """
-    if bool((guidance == 1).all()):
-        return edm_denoiser(network, sigma_data, captions)
-    both = edm_denoiser(network, sigma_data, captions)
+    both = guided_and_conditional(network, sigma_data, captions, guidance)
+    return lambda x, sigma: both(x, sigma)[0]
+
+
+def guided_and_conditional(
+    network: Network, sigma_data: float, captions: Tensor, guidance: Tensor
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The guided denoiser and, at no further cost, the conditional one; both branches go through in one call.
+
+    Samples beyond those that captions are given for have the null caption: the network computes it once for all. When
+    every sample asks for guidance 1 the null branch is not computed.
+
+    Args:
+        captions: (B, L, C). guidance: (B,), 1 or more.
+
+    Returns:
+        (x (B, C, H, W), sigma (B,)) -> the two denoised, each as x.
+    """
+    branches = edm_denoiser(network, sigma_data, captions)
+    alone = bool((guidance == 1).all())
     strength = guidance.view(-1, 1, 1, 1)
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        if alone:
+            return (conditional := branches(x, sigma)), conditional
         sigma = sigma.expand(x.shape[0])
-        conditional, null = both(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
-        return conditional + (strength - 1).to(x.dtype) * (conditional - null)
+        conditional, null = branches(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
+        return conditional + (strength - 1).to(x.dtype) * (conditional - null), conditional
 
     return denoise

@@ -69,8 +69,8 @@ def distill_flop(config: Config, caption_tokens: int) -> int:
     flop += 2 * forward if config.distill.objective == "scm" else forward
     if config.distill.matching.weight:
         jumps = (1 + len(config.distill.matching.sigmas)) / 2
-        # Drawing with a gradient through the last jump, learning of the critic, and the comparison of the two.
-        flop += int((jumps + 2) * forward) + 3 * forward + guided + forward
+        # Drawing with a gradient through the last jump, learning of the critic, and the comparison with the teacher.
+        flop += int((jumps + 2) * forward) + (guided + 3 * forward) + (guided + forward)
     return flop
 
 
@@ -146,7 +146,10 @@ class PeakMemory(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         given = {leaf.untyped_storage() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage()) not in self._known | given:
+            if not isinstance(leaf, Tensor):
+                continue
+            storage = leaf.untyped_storage()
+            if storage not in self._known and storage not in given:
                 self._known.add(storage)
                 self._count(storage.nbytes())
                 weakref.finalize(storage, self._count, -storage.nbytes())

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.diffusion.denoising import denoising_loss
-from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.objectives.distribution_matching import corrected, last_alone, matching_loss
+from lcm_distill.diffusion.guidance import guided_and_conditional
+from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
 from lcm_distill.diffusion.randomness import normal, uniform
 from lcm_distill.diffusion.samplers import sample_consistency
@@ -45,16 +45,16 @@ class Matching:
         """
         sigma_data = self.config.diffusion.sigma_data
         drawn = self._draw(step, rows, captions, guidance)
-        teacher = guided_denoiser(self.teacher, sigma_data, captions, guidance)
-        critic = corrected(
-            teacher,
-            edm_denoiser(self.teacher, sigma_data, captions),
+        compare = judge(
+            guided_and_conditional(self.teacher, sigma_data, captions, guidance),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
         )
-        learnt = denoising_loss(critic, drawn.detach(), *self._disturbance("critic", step, rows), sigma_data).mean()
+        learnt = denoising_loss(
+            lambda x, sigma: compare(x, sigma)[1], drawn.detach(), *self._disturbance("critic", step, rows), sigma_data
+        ).mean()
         if step < self.settings.start * self.config.distill.steps:
             return learnt
-        matched = matching_loss(teacher, critic, drawn, *self._disturbance("matching", step, rows))
+        matched = matching_loss(compare, drawn, *self._disturbance("matching", step, rows))
         return learnt + self.settings.weight * matched.mean()
 
     def _draw(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:

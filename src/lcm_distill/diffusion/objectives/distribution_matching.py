@@ -6,20 +6,44 @@ student's drawings move to where the teacher finds them likelier (Distribution M
 arXiv 2311.18828). Captions are all it needs; there are no clean samples in it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lcm_distill.diffusion.preconditioning import Denoiser
 
+Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(noisy (B, C, H, W), sigma (B,)) -> what the teacher makes of it and what the critic does, each as noisy."""
 
-def matching_loss(teacher: Denoiser, critic: Denoiser, drawn: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+
+def judge(teacher: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], learning: Denoiser) -> Judge:
+    """The guided teacher, and as the critic the guided teacher moved by how far `learning` has come from its start.
+
+    A critic in this form knows from its first step what a student draws that is still its guided teacher, though the
+    network that learns begins as the teacher without guidance. Only `learning` receives a gradient.
+
+    Args:
+        teacher: (noisy, sigma) -> the teacher's denoised with guidance and without, as `guided_and_conditional` has it.
+        learning: started as the teacher without guidance.
+    """
+
+    def compare(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            guided, conditional = teacher(x, sigma)
+        return guided, learning(x, sigma) + (guided - conditional)
+
+    return compare
+
+
+def matching_loss(compare: Judge, drawn: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """A loss whose gradient in `drawn` is that of KL(student || teacher) at a noise level, normalised.
 
     The scores' difference (arXiv 2311.18828, eq. 7) is that of the denoisers over sigma squared; each sample's is
     divided by how far its drawing lies from what the teacher makes of it (eq. 8), so that all levels weigh alike.
 
     Args:
-        teacher, critic: denoisers of the teacher's and of the student's distribution; called without gradient.
+        compare: called without gradient.
         drawn: (B, C, H, W), the student's drawings, with gradient.
         noise: (B, C, H, W), standard normal. sigma: (B,), positive.
 
@@ -27,26 +51,10 @@ def matching_loss(teacher: Denoiser, critic: Denoiser, drawn: Tensor, noise: Ten
         (B,): half the mean square of the step that a drawing is told to take.
     """
     with torch.no_grad():
-        noisy = drawn + sigma.view(-1, 1, 1, 1) * noise
-        likelier = teacher(noisy, sigma)
+        likelier, likely = compare(drawn + sigma.view(-1, 1, 1, 1) * noise, sigma)
         distance = (drawn - likelier).abs().mean(dim=(1, 2, 3), keepdim=True)
-        goal = drawn - (critic(noisy, sigma) - likelier) / distance.clamp(min=torch.finfo(drawn.dtype).tiny)
+        goal = drawn - (likely - likelier) / distance.clamp(min=torch.finfo(drawn.dtype).tiny)
     return (drawn - goal).square().mean(dim=(1, 2, 3)) / 2
-
-
-def corrected(prior: Denoiser, start: Denoiser, learning: Denoiser) -> Denoiser:
-    """`prior`, moved by how far `learning` has come from its `start`: `prior` itself as long as the two are equal.
-
-    A critic in this form knows from its first step what a student draws that is still its guided teacher, though the
-    network that learns begins as the teacher without guidance. Only `learning` receives a gradient.
-    """
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        with torch.no_grad():
-            moved = prior(x, sigma) - start(x, sigma)
-        return learning(x, sigma) + moved
-
-    return denoise
 
 
 def last_alone(jump: Denoiser, calls: int) -> Denoiser:
