@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from lcm_distill.child_process import follow_parent
 from lcm_distill.data.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.shapes import brief_caption, draw, scene_of
 
@@ -25,7 +26,7 @@ def write_pictures(root: Path, seed: int, count: int, width: int) -> Iterator[tu
     for folder in range(-(-count // PICTURES_A_FOLDER)):
         (root / IMAGES / f"{folder:03d}").mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_picture, root, seed, width)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         yield from enumerate(pool.map(work, range(count), chunksize=50), start=1)
 
 

@@ -3,13 +3,13 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from lcm_distill.child_process import follow_parent
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
 from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, count_gpus
@@ -54,18 +54,9 @@ class ProcessWorker:
 
 
 def _begin_process(blocks: Blocks) -> None:
-    """Leave Ctrl-C to the parent, and never outlive it."""
     global _blocks
     _blocks = blocks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, name="parent", daemon=True).start()
+    follow_parent()
 
 
 def _run(tasks: Sequence[Task]) -> UserError | None:
