@@ -321,7 +321,7 @@ class MatchingConfig(Section):
     """Weight of the term; 0 leaves it out, and the critic with it."""
     start: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the critic learns by itself what the student draws."""
-    critic_rate: PositiveFloat = 1.0
+    critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
     sigmas: list[PositiveFloat] = [80.0, 4.0, 1.5, 0.6]
     """Noise levels, falling, that the student jumps from in training; a batch takes the first few of them."""
