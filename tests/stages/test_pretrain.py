@@ -16,7 +16,7 @@ from lcm_distill.stages.engine.world import alone
 from lcm_distill.stages.pretrain import fingerprint, first_weights, open_mixture, prepare, pretrain
 from lcm_distill.stages.training import learning_rate
 from tests.conftest import SMALL
-from tests.ranks import finish, start
+from tests.ranks import assert_same_weights, finish, start
 
 SHORT = [*SMALL, "pretrain.steps=4", "pretrain.batch_size=8", "pretrain.checkpoint_every=2", "pretrain.mask_ratio=0.75"]
 
@@ -108,7 +108,7 @@ def train(config, run: RunFolder) -> None:
 
 
 def test_ranks_train_on_a_mixture_as_one_does(finished_run, tmp_path):
-    losses = []
+    losses, published = [], []
     for ranks in (1, 2):
         config, _ = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}', "engine.tensorboard=false")
         run = RunFolder(tmp_path / str(ranks))
@@ -116,7 +116,8 @@ def test_ranks_train_on_a_mixture_as_one_does(finished_run, tmp_path):
         assert finish(start(ranks, train, config, run)) == [0] * ranks
         events = sorted((run.pretrain / "events").iterdir())
         losses.append([loss for path in events for loss in pq.read_table(path)["loss"].to_pylist()])
-        assert read_tensors(run.teacher)
+        published.append(read_tensors(run.teacher))
+    assert_same_weights(*published)
     assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 

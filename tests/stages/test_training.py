@@ -17,7 +17,7 @@ from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill, prepare
 from tests.conftest import SMALL
-from tests.ranks import finish, start
+from tests.ranks import assert_same_weights, finish, start
 
 VARIANTS["MicroDiT_Test"] = Variant(
     dim=64, depth=2, head_dim=32, mixer_dim=64, mixer_depth=1, experts_every=1, multiple_of=32, mixer_mlp_ratio=1.0,
@@ -139,9 +139,7 @@ def test_adapters_and_critics_are_trained_by_ranks_as_by_one(place, ranks, setti
     np.testing.assert_allclose(losses(place / names[0]), losses(place / names[1]), rtol=1e-4, atol=0)
     files = ["student.safetensors", *(["adapter/adapter_model.safetensors"] if settings[0] == LORA[0] else [])]
     for file in files:
-        ours, theirs = (read_tensors(place / name / file) for name in names)
-        assert ours.keys() == theirs.keys()
-        assert all(ours[name].shape == tensor.shape for name, tensor in theirs.items())
+        assert_same_weights(*(read_tensors(place / name / file) for name in names))
 
 
 def write_in_background(folder: Path) -> None:
