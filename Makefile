@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
+SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train clean
 
 install: $(VENV)/.installed
@@ -21,11 +23,12 @@ demo: install
 ablation: install
 	$(BIN)/lcm ablate --preset shapes --run runs/ablation $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
 
+# A file of tests to a process, and a thread to a test.
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 test-all: install
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest -m '' $(SPREAD)
 
 lint: install
 	$(BIN)/ruff check

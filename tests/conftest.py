@@ -18,6 +18,7 @@ SMALL = [
     "distill.steps=6",
     "distill.batch_size=8",
     "distill.checkpoint_every=2",
+    "distill.matching.weight=0",  # a critic makes a step three times as long; tests/stages/test_matching.py has it
     "evaluate.images=14",
     "evaluate.shard_images=6",
     "evaluate.batch_size=4",

@@ -182,6 +182,9 @@ class OptimiserConfig(Section):
     """AdamW's averaging factors."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
+    moments: Literal["float32", "8bit"] = "float32"
+    """How AdamW's moments are held. `8bit`: 2 bytes a parameter instead of 8, 256 values to a scale (arXiv 2110.02861,
+    `pip install 'lcm-distill[eightbit]'`); the first step compiles the update."""
     clip_norm: PositiveFloat = 1.0
     """The gradient's norm is cut to this."""
     ema_exponent: float = Field(default=8.0, ge=0)
@@ -321,6 +324,9 @@ class MatchingConfig(Section):
     """Weight of the term; 0 leaves it out, and the critic with it."""
     start: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the critic learns by itself what the student draws."""
+    guidance_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the guidance beyond 1 that the teacher keeps where drawings are compared with it. With all of it they
+    agree with captions at the cost of variety."""
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
     sigmas: list[PositiveFloat] = [80.0, 4.0, 1.5, 0.6]

@@ -69,9 +69,20 @@ def test_critic_starts_as_the_guided_teacher_and_moves_with_what_learns():
         return guided(x, sigma), conditional(x, sigma)
 
     noisy = noise(4) * column(SIGMA, noise(4))
-    start, moved = judge(teacher, conditional)(noisy, SIGMA), judge(teacher, denoiser_of(0.9))(noisy, SIGMA)
+    start, moved = (judge(teacher, learning, 1.0)(noisy, SIGMA) for learning in (conditional, denoiser_of(0.9)))
     assert torch.allclose(start[1], start[0], rtol=1e-12)
     assert torch.allclose(moved[1] - moved[0], denoiser_of(0.9)(noisy, SIGMA) - conditional(noisy, SIGMA), rtol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_teacher_that_is_matched_keeps_a_share_of_its_guidance(share):
+    conditional, guided = denoiser_of(0.7), denoiser_of(0.5)
+    noisy = noise(4) * column(SIGMA, noise(4))
+    likelier, critic = judge(lambda x, sigma: (guided(x, sigma), conditional(x, sigma)), conditional, share)(
+        noisy, SIGMA
+    )
+    between = share * guided(noisy, SIGMA) + (1 - share) * conditional(noisy, SIGMA)
+    assert torch.allclose(likelier, between, rtol=1e-12) and torch.allclose(critic, guided(noisy, SIGMA), rtol=1e-12)
 
 
 def test_neither_teacher_nor_critic_receives_a_gradient():

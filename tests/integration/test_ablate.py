@@ -139,7 +139,7 @@ def test_dry_run_tells_steps_and_what_is_done(ablation):
     plan = json.loads(lcm("ablate", "--run", run.root, "--seeds", 3, "--dry-run", "--json").stdout)
     assert (plan["trainings"], plan["done"]) == (3 * len(plan["steps"]), 4)
     steps = {step["step"]: step for step in plan["steps"]}
-    assert steps["default"]["trained_steps"] == {"0": 6, "1": 6, "2": 0} and steps["scm"]["beside"] == "default"
+    assert steps["default"]["trained_steps"] == {"0": 6, "1": 6, "2": 0} and steps["scm"]["beside"] == "schedule"
     assert steps["huber"]["changes"] == ["distill.distance = 'huber', not 'l2'"]
     shown = lcm("ablate", "--run", run.root, "--dry-run").stdout
     assert "zero-embedder" in shown and "6/6" in shown and "distill.objective = 'scm', not 'tuning'" in shown

@@ -19,7 +19,7 @@ name = "default"
 why = "All at once."
 set = ["distill.guidance_embedder=zero", "distill.guidance_range=[1.0, 3.0]", "distill.learning_rate=2e-4",
        "distill.warmup_steps=20", "distill.distance=huber", "distill.levels=lognormal", "distill.objective=tuning",
-       "distill.publish=average", "evaluate.student_steps=[1, 2, 4]", "evaluate.student_sigmas.2=[80.0, 2.0]",
+       "distill.publish=average", "distill.matching.weight=1", "evaluate.student_steps=[1, 2, 4]", "evaluate.student_sigmas.2=[80.0, 2.0]",
        "evaluate.student_sigmas.4=[80.0, 4.0, 1.5, 0.6]", "evaluate.student_sigmas.5=[80.0, 8.0, 3.0, 1.2, 0.5]"]
 """
 
@@ -42,7 +42,7 @@ def test_a_step_changes_one_key_or_one_group():
     config = load_preset("shapes", load_ablation("shapes").settings)
     groups = {
         "warm-up": {"distill.learning_rate", "distill.warmup_steps"},
-        "default": {f"evaluate.student_sigmas.{steps}" for steps in (2, 4, 5)},
+        "schedule": {f"evaluate.student_sigmas.{steps}" for steps in (2, 4, 5)},
         "phased": {"distill.objective", "evaluate.student_steps"},
     }
     for step in load_ablation("shapes").steps[1:]:

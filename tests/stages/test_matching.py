@@ -16,7 +16,7 @@ MATCHED = ("distill.matching.weight=1", "distill.matching.start=0.5", "distill.s
 
 @pytest.fixture
 def parts(start):
-    config, _ = start(*MATCHED)
+    config, _ = start(*MATCHED, "distill.matching.guidance_share=1")
     student = student_from_teacher(config)
     matching = Matching(config, student, load_teacher(config), build_critic(config), torch.device("cpu"))
     captions, guidance = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2, 3])

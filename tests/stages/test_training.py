@@ -162,3 +162,30 @@ def write_in_background(folder: Path) -> None:
 
 def test_checkpoints_are_written_in_the_background(tmp_path):
     assert finish(start(1, write_in_background, tmp_path)) == [0]
+
+
+def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place):
+    settings = ["distill.steps=6", "distill.checkpoint_every=3"]
+    eight = [*settings, "distill.moments=8bit"]
+    with torch.compiler.set_stance("force_eager"):
+        for name, chosen in [("float32", settings), ("8bit", eight)]:
+            for _ in (training := prepare(*open_run(place, f"moments-{name}", chosen))).run():
+                pass
+            moments = {type(state["exp_avg"]).__name__ for state in training.optimiser.state.values()}
+            assert moments == {"float32": {"Tensor"}, "8bit": {"Tensor", "OptimState8bit"}}[name]
+        for last in (4, 6):
+            for report in prepare(*open_run(place, "moments-broken", eight)).run():
+                if report.done == last:
+                    break
+        one, other, exact = (
+            prepare(*open_run(place, f"moments-{name}", chosen))
+            for name, chosen in [("8bit", eight), ("broken", eight), ("float32", settings)]
+        )
+        started = torch.nn.utils.parameters_to_vector(exact.model.parameters())
+        for training in (one, other, exact):
+            assert training.checkpoints.load_latest(training.tensors) == 6
+    learnt, again, exactly = (
+        torch.nn.utils.parameters_to_vector(training.model.parameters()) for training in (one, other, exact)
+    )
+    assert torch.equal(learnt, again)
+    assert 0 < (learnt - exactly).norm() < 0.25 * (exactly - started).norm()

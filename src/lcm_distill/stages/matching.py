@@ -48,6 +48,7 @@ class Matching:
         compare = judge(
             guided_and_conditional(self.teacher, sigma_data, captions, guidance),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
+            self.settings.guidance_share,
         )
         learnt = denoising_loss(
             lambda x, sigma: compare(x, sigma)[1], drawn.detach(), *self._disturbance("critic", step, rows), sigma_data

@@ -18,6 +18,7 @@ from lcm_distill.stages import budget, cache
 from lcm_distill.stages.ablate import changes, trials
 from lcm_distill.stages.chain import LAST, Step
 from lcm_distill.stages.drawing import picture_format
+from lcm_distill.stages.engine.optimiser import MOMENT_BYTES
 from lcm_distill.stages.evaluate import require_models
 from lcm_distill.stages.extraction import find_extractor
 from lcm_distill.stages.networks import teacher_path
@@ -133,16 +134,19 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
     flop = budget.distill_flop(config, tokens)
     count, trained = budget.parameters(student), budget.trained_parameters(config)
     averages = 2 if build_objective(config).uses_target and settings.target_decay else 1
+    moments = MOMENT_BYTES[settings.moments]
     states = {
         "student": 4 * count,
         "gradients": 4 * trained,
-        "optimiser": 8 * trained,
+        "optimiser": moments * trained,
         "averages": 4 * trained * averages,
+        "critic": (4 + 4 + moments) * count if settings.matching.weight else 0,
         "teacher": computed_in(config).itemsize * budget.parameters(teacher),
     }
     device = resolve_device(config.device)
     seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device, computed_in(config)))
-    checkpoint = (1 + averages) * states["student"] + states["optimiser"]
+    critic = states["critic"] - 4 * count if settings.matching.weight else 0  # without its gradients
+    checkpoint = (1 + averages) * states["student"] + states["optimiser"] + critic
     checkpoints = (config.engine.keep_checkpoints + 1) * checkpoint  # one more is there while it is written
     return {
         "trained_parameters": trained,

@@ -21,6 +21,7 @@ from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.engine.alarm import USUAL, Alarm
 from lcm_distill.stages.engine.engine import Engine
 from lcm_distill.stages.engine.events import Events, recorded_losses
+from lcm_distill.stages.engine.optimiser import build_optimiser, set_rate
 from lcm_distill.stages.engine.speed import peak_flop, peak_memory
 from lcm_distill.stages.engine.spread import whole
 from lcm_distill.stages.engine.state import training_tensors
@@ -77,9 +78,8 @@ class Training:
         critic = {"critic": self.critic} if self.critic else {}
         self.trained = {"model": self.model, **critic}
         self.modules = {**self.trained, "average": self.average, **(self.extra or {})}
-        groups = [{"params": list(self.model.parameters()), "share": 1.0}]
-        groups += [{"params": list(module.parameters()), "share": self.critic_rate} for module in critic.values()]
-        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
+        shares = {self.model: 1.0} | ({self.critic: self.critic_rate} if self.critic else {})
+        self.optimiser = build_optimiser(shares, settings)
         self.passes = passes(settings.batch_size, world.size, self.engine.settings.micro_batch)
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints",
@@ -124,8 +124,7 @@ class Training:
     def _step(self, step: int) -> dict[str, float | None]:
         began = time.perf_counter()
         rate = learning_rate(self.settings, step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
+        set_rate(self.optimiser, rate)
         self.optimiser.zero_grad()
         loss = self._accumulate(step)
         norms = [

@@ -17,21 +17,30 @@ Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(noisy (B, C, H, W), sigma (B,)) -> what the teacher makes of it and what the critic does, each as noisy."""
 
 
-def judge(teacher: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], learning: Denoiser) -> Judge:
-    """The guided teacher, and as the critic the guided teacher moved by how far `learning` has come from its start.
+def judge(
+    teacher: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], learning: Denoiser, guidance_share: float
+) -> Judge:
+    """The teacher, part of its guidance left out, and as the critic the guided teacher moved by what `learning` learnt.
 
     A critic in this form knows from its first step what a student draws that is still its guided teacher, though the
     network that learns begins as the teacher without guidance. Only `learning` receives a gradient.
 
+    The teacher that is matched has less guidance than the one whose trajectories are followed, because the guided
+    denoiser is no distribution's: its trajectories end wider than it would have them. Of Gaussians N(0, s^2) with the
+    caption and N(0, S^2) without, trajectories guided by w end in s^w S^(1 - w), while at high noise the guided denoiser
+    asks for a variance of w s^2 - (w - 1) S^2, which may be below zero.
+
     Args:
         teacher: (noisy, sigma) -> the teacher's denoised with guidance and without, as `guided_and_conditional` has it.
         learning: started as the teacher without guidance.
+        guidance_share: how much of the guidance the teacher keeps that drawings shall be as likely to, 0 to 1.
     """
 
     def compare(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             guided, conditional = teacher(x, sigma)
-        return guided, learning(x, sigma) + (guided - conditional)
+            towards_caption = guided - conditional
+        return conditional + guidance_share * towards_caption, learning(x, sigma) + towards_caption
 
     return compare
 

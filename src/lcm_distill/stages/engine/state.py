@@ -22,7 +22,7 @@ def training_tensors(
     weights = {
         f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()
     }
-    # Rates and other settings of the optimiser are no tensors: they follow from the step and the configuration.
+    # Rates and other settings of the optimiser stay out: they follow from the step and the configuration.
     options = StateDictOptions(flatten_optimizer_state_dict=True)
     moments: dict[str, Any] = get_optimizer_state_dict(nn.ModuleDict(dict(trained)), optimiser, options=options)
-    return weights | {f"optimiser.{key}": value for key, value in moments.items() if isinstance(value, Tensor)}
+    return weights | {f"optimiser.{key}": value for key, value in moments.items() if key.startswith("state.")}
