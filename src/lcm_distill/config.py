@@ -355,8 +355,8 @@ class DistillConfig(OptimiserConfig):
     also serves here if this is unset."""
     objective: Literal["tuning", "discrete", "scm", "phased"] = "tuning"
     """What the student is trained to do. Each has a table of its own below; those of the others do nothing."""
-    solver: Literal["euler", "heun"] = "heun"
-    """How the teacher steps from one point of a pair to the other."""
+    solver: Literal["euler", "heun"] = "euler"
+    """How the teacher steps from one point of a pair to the other: asked once, or twice."""
     distance: Literal["huber", "l2"] = "huber"
     """How the answers at a pair's two points are compared: pseudo-Huber, or the mean square."""
     huber: PositiveFloat = 0.03

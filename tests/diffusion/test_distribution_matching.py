@@ -7,8 +7,9 @@ from torch import nn
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import edm_denoiser
-from lcm_distill.diffusion.samplers import sample_consistency
-from lcm_distill.diffusion.schedule import lognormal_sigmas
+from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
+from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas
+from lcm_distill.diffusion.solvers import heun_step
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,
@@ -50,6 +51,20 @@ def test_drawings_of_the_teachers_distribution_are_left_alone():
 def test_too_wide_drawings_are_pulled_in_and_too_narrow_ones_spread():
     assert (pull(1.2 * SIGMA_DATA) > 1e-3).all()
     assert (pull(0.8 * SIGMA_DATA) < -1e-3).all()
+
+
+def test_a_guided_denoiser_asks_for_less_variance_than_its_own_trajectories_end_in():
+    with_caption, without, guidance = 0.5, 1.0, 2.0
+
+    def guided(x, sigma):
+        return guidance * denoiser_of(with_caption)(x, sigma) - (guidance - 1) * denoiser_of(without)(x, sigma)
+
+    drawn = sample_edm(guided, noise(4), karras_sigmas(256, SIGMA_MIN, SIGMA_MAX, 7), heun_step)
+    ends_in = with_caption**guidance * without ** (1 - guidance)
+    assert torch.allclose(drawn, ends_in * noise(4), rtol=1e-3)
+    far = torch.tensor([1000.0], dtype=torch.float64)
+    asked_for = guidance * with_caption**2 - (guidance - 1) * without**2
+    assert torch.allclose(far**2 * guided(noise(1), far), asked_for * noise(1), rtol=1e-4) and asked_for < ends_in**2
 
 
 def test_gradient_is_the_normalised_difference():

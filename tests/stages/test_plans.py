@@ -37,7 +37,8 @@ def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
     # Teacher: two evaluations of both branches, the null one without attention to a caption.
     guided = forward_flop(teacher, 77, guided=True)
     assert 1.8 * forward < guided < 1.9 * forward
-    assert distill_flop(xl, 77) == 4 * forward + 2 * guided
+    assert distill_flop(xl, 77) == 4 * forward + guided
+    assert distill_flop(load_preset("microdit_xl_512", ["distill.solver=heun"]), 77) == 4 * forward + 2 * guided
 
 
 def test_peak_memory_of_a_known_layer():

@@ -26,9 +26,9 @@ def judge(
     network that learns begins as the teacher without guidance. Only `learning` receives a gradient.
 
     The teacher that is matched has less guidance than the one whose trajectories are followed, because the guided
-    denoiser is no distribution's: its trajectories end wider than it would have them. Of Gaussians N(0, s^2) with the
-    caption and N(0, S^2) without, trajectories guided by w end in s^w S^(1 - w), while at high noise the guided denoiser
-    asks for a variance of w s^2 - (w - 1) S^2, which may be below zero.
+    denoiser is no distribution's: its trajectories end wider than it would have them. With Gaussians N(0, s^2) for the
+    caption and N(0, S^2) without, trajectories guided by w end in a standard deviation of s^w S^(1 - w), while at high
+    noise the guided denoiser asks for a variance of w s^2 - (w - 1) S^2, which may be below zero.
 
     Args:
         teacher: (noisy, sigma) -> the teacher's denoised with guidance and without, as `guided_and_conditional` has it.
