@@ -329,7 +329,7 @@ class MatchingConfig(Section):
     agree with captions at the cost of variety."""
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
-    sigmas: list[PositiveFloat] = [80.0, 4.0, 1.5, 0.6]
+    sigmas: list[PositiveFloat] = [80.0, 8.0, 2.0, 0.5]
     """Noise levels, falling, that the student jumps from in training; a batch takes the first few of them."""
     sigma_mean: float = -0.2
     """Mean of ln sigma of the levels at which critic and teacher are compared."""

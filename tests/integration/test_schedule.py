@@ -39,7 +39,7 @@ def test_levels_are_stored_with_the_student_and_used(run):
     }  # fmt: skip
     found = {row["steps"]: row["sigmas"] for row in rows}
     stored = load_file(run.config)
-    assert stored.evaluate.student_sigmas == {**found, 4: [80.0, 4.0, 1.5, 0.6], 5: [80.0, 8.0, 3.0, 1.2, 0.5]}
+    assert stored.evaluate.student_sigmas == {**found, 4: [80.0, 8.0, 2.0, 0.5], 5: [80.0, 8.0, 3.0, 1.2, 0.5]}
     assert read_description(run.student)["sigmas"]["3"] == found[3]
     model = open_model(run.root)
     assert isinstance(model, LatentConsistencyModel) and model.sigmas_for(3).tolist() == found[3]

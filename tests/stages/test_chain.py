@@ -21,7 +21,7 @@ set = ["distill.guidance_embedder=zero", "distill.guidance_range=[1.0, 3.0]", "d
        "distill.warmup_steps=20", "distill.distance=huber", "distill.levels=lognormal", "distill.objective=tuning",
        "distill.solver=euler", "distill.publish=average", "distill.matching.weight=1",
        "evaluate.student_steps=[1, 2, 4]", "evaluate.student_sigmas.2=[80.0, 2.0]",
-       "evaluate.student_sigmas.4=[80.0, 4.0, 1.5, 0.6]", "evaluate.student_sigmas.5=[80.0, 8.0, 3.0, 1.2, 0.5]"]
+       "evaluate.student_sigmas.4=[80.0, 8.0, 2.0, 0.5]", "evaluate.student_sigmas.5=[80.0, 8.0, 3.0, 1.2, 0.5]"]
 """
 
 
