@@ -1,6 +1,7 @@
 """The README's examples run."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -48,9 +49,16 @@ def test_python(in_run, code):
     "line", [line for block in blocks("sh") for line in block.splitlines() if line.startswith("lcm ")]
 )
 def test_commands(in_run, bucket, line):
-    import shlex
-
     command, *arguments = shlex.split(line, comments=True)[1:]
     expensive = command in ("run", "precompute", "distill", "evaluate", "pretrain", "fetch", "ablate", "schedule")
     result = CliRunner().invoke(app, [command, *arguments, *(["--dry-run"] if expensive else [])])
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("line", re.findall(r"^torchrun .*", README, re.MULTILINE))
+def test_the_launcher_takes_none_of_our_options_for_its_own(line):
+    from torch.distributed.run import parse_args
+
+    arguments = parse_args(shlex.split(line)[1:])
+    assert arguments.training_script == "lcm" and arguments.training_script_args[0] in ("precompute", "distill")
+    assert arguments.nproc_per_node == "8" and line.endswith(shlex.join(arguments.training_script_args))
