@@ -38,5 +38,5 @@ def choose_executor(name: Name = "auto", workers: int | None = None, ray_address
             return Serial()
         case "ranks":
             if ranks is None:
-                raise UserError("--executor ranks: start them with `torchrun --nproc-per-node 8 --no-python -- lcm ...`")
+                raise UserError("--executor ranks wants `torchrun --nproc-per-node 8 --no-python -- lcm ...`")
             return ranks
