@@ -6,6 +6,7 @@ import torch
 from lcm_distill.config import load_preset
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import FeedForward
+from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.budget import (
     Memory,
     PeakMemory,
@@ -16,6 +17,7 @@ from lcm_distill.stages.budget import (
     pass_memory,
     trained_parameters,
 )
+from lcm_distill.stages.plans import plan
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,13 @@ def test_adapters_alone_have_gradients_moments_and_averages():
     embedder = sum(parameter.numel() for parameter in student.cfg_embedder.parameters())
     assert embedder < trained_parameters(adapted) < 0.5 * parameters(student)
     assert parameters(on_meta(whole.model, guidance_embedding=True)) == parameters(student)  # and is what it was
+
+
+@pytest.mark.parametrize(("moments", "bytes_a_parameter"), [("float32", 8), ("8bit", 2 + 2 * 4 / 256)])
+def test_states_count_a_critic_and_moments_as_they_are_held(tmp_path, moments, bytes_a_parameter):
+    planned = plan("distill", load_preset("shapes", [f"distill.moments={moments}"]), RunFolder(tmp_path))
+    billions = parameters(on_meta(load_preset("shapes").model, guidance_embedding=True)) / 1e9
+    states = planned["gb_of_states"]
+    assert states["optimiser"] == pytest.approx(bytes_a_parameter * billions, abs=5e-4)
+    assert states["critic"] == pytest.approx((4 + 4 + bytes_a_parameter) * billions, abs=5e-4)
+    assert planned["gb_of_a_checkpoint"] == pytest.approx((16 + 2 * bytes_a_parameter) * billions, abs=5e-4)
