@@ -225,7 +225,7 @@ def moe_ratios(samples: int, turns: int) -> tuple[float, float]:
         torch.manual_seed(0)
         layer = described.to_empty(device="cpu")
         layer.initialise(0.02)
-        x = torch.randn(samples, TOKENS, layer.w1.shape[1])
+        x = torch.randn(samples, TOKENS, layer.w1.shape[1], requires_grad=True)  # as it comes from the layer before
         forms = [partial(one_hot_experts, layer), layer]
         with torch.no_grad():
             expected, ours = (form(x) for form in forms)
@@ -233,11 +233,13 @@ def moe_ratios(samples: int, turns: int) -> tuple[float, float]:
 
         def both_ways(form: Callable[[Tensor], Tensor], layer: ExpertChoice = layer, x: Tensor = x) -> None:
             layer.zero_grad()
+            x.grad = None
             form(x).sum().backward()
 
         taken = least_seconds([partial(both_ways, form) for form in forms], turns)
         for number, form in enumerate(forms):
             layer.zero_grad()
+            x.grad = None
             with PeakMemory() as memory:
                 form(x).sum().backward()
             seconds[number] += times * taken[number]
