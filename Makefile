@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.
 export OMP_WAIT_POLICY ?= passive
 
+# A file of tests to a process, and a thread to a test.
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train clean
@@ -23,7 +24,6 @@ demo: install
 ablation: install
 	$(BIN)/lcm ablate --preset shapes --run runs/ablation $(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS))
 
-# A file of tests to a process, and a thread to a test.
 test: install
 	$(BIN)/pytest $(SPREAD)
 

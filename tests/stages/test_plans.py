@@ -36,7 +36,7 @@ def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
     assert one_hot / 1e9 == pytest.approx(131.0, abs=0.05)
     forward = forward_flop(student, 77)
     assert (forward + one_hot) / 1e9 == pytest.approx(1131.9, abs=0.05)
-    # Teacher: two evaluations of both branches, the null one without attention to a caption.
+    # Teacher: an evaluation of both branches, or two, the null one without attention to a caption.
     guided = forward_flop(teacher, 77, guided=True)
     assert 1.8 * forward < guided < 1.9 * forward
     assert distill_flop(xl, 77) == 4 * forward + guided

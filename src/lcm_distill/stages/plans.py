@@ -134,19 +134,18 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
     flop = budget.distill_flop(config, tokens)
     count, trained = budget.parameters(student), budget.trained_parameters(config)
     averages = 2 if build_objective(config).uses_target and settings.target_decay else 1
-    moments = MOMENT_BYTES[settings.moments]
+    moments, in_critic = MOMENT_BYTES[settings.moments], count if settings.matching.weight else 0
     states = {
         "student": 4 * count,
         "gradients": 4 * trained,
         "optimiser": moments * trained,
         "averages": 4 * trained * averages,
-        "critic": (4 + 4 + moments) * count if settings.matching.weight else 0,
+        "critic": (4 + 4 + moments) * in_critic,
         "teacher": computed_in(config).itemsize * budget.parameters(teacher),
     }
     device = resolve_device(config.device)
     seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device, computed_in(config)))
-    critic = states["critic"] - 4 * count if settings.matching.weight else 0  # without its gradients
-    checkpoint = (1 + averages) * states["student"] + states["optimiser"] + critic
+    checkpoint = (1 + averages) * states["student"] + states["optimiser"] + (4 + moments) * in_critic
     checkpoints = (config.engine.keep_checkpoints + 1) * checkpoint  # one more is there while it is written
     return {
         "trained_parameters": trained,
