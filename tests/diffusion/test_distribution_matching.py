@@ -77,27 +77,44 @@ def test_gradient_is_the_normalised_difference():
     assert drawn.grad is not None and torch.allclose(drawn.grad, expected, rtol=1e-9)
 
 
-def test_critic_starts_as_the_guided_teacher_and_moves_with_what_learns():
-    conditional, guided = denoiser_of(0.7), denoiser_of(0.5)
+WITH_CAPTION, WITHOUT = denoiser_of(0.7), denoiser_of(0.9)
+SCALES = torch.tensor([1.0, 1.5, 2.0, 3.0], dtype=torch.float64)
 
-    def teacher(x, sigma):
-        return guided(x, sigma), conditional(x, sigma)
 
+def branches(x, sigma):
+    return WITH_CAPTION(x, sigma), WITHOUT(x, sigma)
+
+
+def at(scale: float, x: torch.Tensor) -> torch.Tensor:
+    return scale * WITH_CAPTION(x, SIGMA) - (scale - 1) * WITHOUT(x, SIGMA)
+
+
+def test_critic_starts_as_the_teacher_at_the_assumed_guidance_and_moves_with_what_learns():
+    noisy, assumed = noise(4) * column(SIGMA, noise(4)), torch.tensor([2.5], dtype=torch.float64)
+    start, moved = (judge(branches, learning, SCALES, assumed)(noisy, SIGMA)[1]
+                    for learning in (WITH_CAPTION, denoiser_of(0.8)))  # fmt: skip
+    assert torch.allclose(start, at(2.5, noisy), rtol=1e-12)
+    assert torch.allclose(moved - start, denoiser_of(0.8)(noisy, SIGMA) - WITH_CAPTION(noisy, SIGMA), rtol=1e-9)
+
+
+def test_drawings_are_matched_with_the_teacher_at_a_guidance_of_each():
     noisy = noise(4) * column(SIGMA, noise(4))
-    start, moved = (judge(teacher, learning, 1.0)(noisy, SIGMA) for learning in (conditional, denoiser_of(0.9)))
-    assert torch.allclose(start[1], start[0], rtol=1e-12)
-    assert torch.allclose(moved[1] - moved[0], denoiser_of(0.9)(noisy, SIGMA) - conditional(noisy, SIGMA), rtol=1e-9)
+    likelier, _ = judge(branches, WITH_CAPTION, SCALES, SCALES[:1])(noisy, SIGMA)
+    for place, scale in enumerate(SCALES.tolist()):
+        assert torch.allclose(likelier[place], at(scale, noisy)[place], rtol=1e-12)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_teacher_that_is_matched_keeps_a_share_of_its_guidance(share):
-    conditional, guided = denoiser_of(0.7), denoiser_of(0.5)
-    noisy = noise(4) * column(SIGMA, noise(4))
-    likelier, critic = judge(lambda x, sigma: (guided(x, sigma), conditional(x, sigma)), conditional, share)(
-        noisy, SIGMA
-    )
-    between = share * guided(noisy, SIGMA) + (1 - share) * conditional(noisy, SIGMA)
-    assert torch.allclose(likelier, between, rtol=1e-12) and torch.allclose(critic, guided(noisy, SIGMA), rtol=1e-12)
+def test_student_deaf_to_guidance_is_told_to_listen():
+    """Drawings that are alike at all scales move towards the caption's more, the higher their scale."""
+    drawn = noise(1).expand(4, -1, -1, -1).clone().requires_grad_()
+    sigma, added = torch.full((4,), 0.5, dtype=torch.float64), noise(1, seed=1).expand(4, -1, -1, -1)
+    compare = judge(branches, WITH_CAPTION, SCALES, SCALES.mean()[None])
+    matching_loss(compare, drawn, added, sigma).sum().backward()
+    noisy = (drawn + 0.5 * added).detach()[:1]
+    towards_caption = WITH_CAPTION(noisy, sigma[:1]) - WITHOUT(noisy, sigma[:1])
+    assert drawn.grad is not None
+    told = -(drawn.grad * towards_caption).sum(dim=(1, 2, 3))
+    assert (told.diff() > 0).all() and told[0] < 0 < told[-1]
 
 
 def test_neither_teacher_nor_critic_receives_a_gradient():

@@ -25,7 +25,7 @@ def test_equals_one_hot_form_with_gradients():
         x.grad = None
         out = form(x)
         out.square().sum().backward()
-        results.append([out, x.grad, layer.w1.grad.clone(), layer.gate.weight.grad.clone()])
+        results.append([out, x.grad, *(weight.grad.clone() for weight in (layer.w1, layer.w2, layer.gate.weight))])
     for mine, reference in zip(*results, strict=True):
         assert torch.allclose(mine, reference, rtol=1e-10, atol=1e-14)
 

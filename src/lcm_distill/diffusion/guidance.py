@@ -11,36 +11,41 @@ from lcm_distill.diffusion.preconditioning import Denoiser, Network, edm_denoise
 def guided_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor) -> Denoiser:
     """EDM's denoiser moved away from the null caption by `guidance`; at guidance 1 it is the conditional one itself.
 
+    When every sample asks for guidance 1 the null branch is not computed.
+
     Args:
         captions: (B, L, C). guidance: (B,), 1 or more.
     """
-    both = guided_and_conditional(network, sigma_data, captions, guidance)
-    return lambda x, sigma: both(x, sigma)[0]
+    if bool((guidance == 1).all()):
+        return edm_denoiser(network, sigma_data, captions)
+    branches = both_branches(network, sigma_data, captions)
+    return lambda x, sigma: guided(*branches(x, sigma), guidance)
 
 
-def guided_and_conditional(
-    network: Network, sigma_data: float, captions: Tensor, guidance: Tensor
+def both_branches(
+    network: Network, sigma_data: float, captions: Tensor
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The guided denoiser and, at no further cost, the conditional one; both branches go through in one call.
+    """The denoisers with captions and without, in one call.
 
-    Samples beyond those that captions are given for have the null caption: the network computes it once for all. When
-    every sample asks for guidance 1 the null branch is not computed.
+    Samples beyond those that captions are given for have the null caption: the network computes it once for all.
 
     Args:
-        captions: (B, L, C). guidance: (B,), 1 or more.
+        captions: (B, L, C).
 
     Returns:
-        (x (B, C, H, W), sigma (B,)) -> the two denoised, each as x.
+        (x (B, C, H, W), sigma (B,)) -> the conditional and the null denoised, each as x.
     """
     branches = edm_denoiser(network, sigma_data, captions)
-    alone = bool((guidance == 1).all())
-    strength = guidance.view(-1, 1, 1, 1)
 
     def denoise(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        if alone:
-            return (conditional := branches(x, sigma)), conditional
         sigma = sigma.expand(x.shape[0])
         conditional, null = branches(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
-        return conditional + (strength - 1).to(x.dtype) * (conditional - null), conditional
+        return conditional, null
 
     return denoise
+
+
+def guided(conditional: Tensor, null: Tensor, guidance: Tensor) -> Tensor:
+    """Denoised (B, C, H, W) at guidance (B,) or (1,): the conditional one at 1, the null one at 0."""
+    strength = (guidance - 1).view(-1, 1, 1, 1).to(conditional.dtype)
+    return conditional + strength * (conditional - null)

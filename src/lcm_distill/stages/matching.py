@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.diffusion.denoising import denoising_loss
-from lcm_distill.diffusion.guidance import guided_and_conditional
+from lcm_distill.diffusion.guidance import both_branches
 from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
 from lcm_distill.diffusion.randomness import normal, uniform
@@ -28,7 +28,7 @@ class Matching:
 
     Args:
         critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for. It starts as the
-            teacher, and counts by how far it has moved from there.
+            teacher, and counts by how far it has moved from there, on top of guidance from the middle of the range.
     """
 
     def __init__(
@@ -46,9 +46,10 @@ class Matching:
         sigma_data = self.config.diffusion.sigma_data
         drawn = self._draw(step, rows, captions, guidance)
         compare = judge(
-            guided_and_conditional(self.teacher, sigma_data, captions, guidance),
+            both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
-            self.settings.guidance_share,
+            matched=1 + self.settings.guidance_share * (guidance - 1),
+            assumed=guidance.new_tensor([sum(self.config.distill.guidance_range) / 2]),
         )
         learnt = denoising_loss(
             lambda x, sigma: compare(x, sigma)[1], drawn.detach(), *self._disturbance("critic", step, rows), sigma_data

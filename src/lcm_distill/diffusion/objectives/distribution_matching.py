@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lcm_distill.diffusion.guidance import guided
 from lcm_distill.diffusion.preconditioning import Denoiser
 
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -18,12 +19,17 @@ Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def judge(
-    teacher: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], learning: Denoiser, guidance_share: float
+    teacher: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    learning: Denoiser,
+    matched: Tensor,
+    assumed: Tensor,
 ) -> Judge:
-    """The teacher, part of its guidance left out, and as the critic the guided teacher moved by what `learning` learnt.
+    """The teacher at the guidance `matched`, and as the critic the one at `assumed` moved by what `learning` learnt.
 
-    A critic in this form knows from its first step what a student draws that is still its guided teacher, though the
-    network that learns begins as the teacher without guidance. Only `learning` receives a gradient.
+    A critic in this form knows from its first step what a student draws that follows the guided teacher, though the
+    network that learns begins as the teacher without guidance. What is assumed must be one scale for all: a student
+    that does not tell scales apart yet draws alike at all of them, and a critic that takes each at its word sends the
+    drawings of high scales down and of low ones up, until the student has unlearnt what it was to learn.
 
     The teacher that is matched has less guidance than the one whose trajectories are followed, because the guided
     denoiser is no distribution's: its trajectories end wider than it would have them. With Gaussians N(0, s^2) for the
@@ -31,16 +37,18 @@ def judge(
     noise the guided denoiser asks for a variance of w s^2 - (w - 1) S^2, which may be below zero.
 
     Args:
-        teacher: (noisy, sigma) -> the teacher's denoised with guidance and without, as `guided_and_conditional` has it.
-        learning: started as the teacher without guidance.
-        guidance_share: how much of the guidance the teacher keeps that drawings shall be as likely to, 0 to 1.
+        teacher: (noisy, sigma) -> the teacher's denoised with captions and without, as `both_branches` has it.
+        learning: started as the teacher without guidance. It alone receives a gradient.
+        matched: (B,), the guidance of the teacher that drawings shall be as likely to.
+        assumed: (1,), the guidance that drawings are taken to have before the critic has learnt better.
     """
 
     def compare(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            guided, conditional = teacher(x, sigma)
-            towards_caption = guided - conditional
-        return conditional + guidance_share * towards_caption, learning(x, sigma) + towards_caption
+            conditional, null = teacher(x, sigma)
+            likelier = guided(conditional, null, matched)
+            ahead = guided(conditional, null, assumed) - conditional
+        return likelier, learning(x, sigma) + ahead
 
     return compare
 
