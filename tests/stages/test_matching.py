@@ -43,6 +43,21 @@ def test_critic_that_has_not_moved_tells_the_student_nothing(parts):
     assert gradient(student) < 1e-6 * gradient(matching.critic)
 
 
+def test_teacher_that_is_matched_keeps_a_share_of_its_guidance(start):
+    """With half of it scale 3 is matched at 2, the middle of the range, where nothing is told yet; scale 2 is not."""
+    config, _ = start(*MATCHED, "distill.matching.guidance_share=0.5")
+    student, critic = student_from_teacher(config), build_critic(config)
+    matching = Matching(config, student, load_teacher(config), critic, torch.device("cpu"))
+    captions = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
+    told = []
+    for scale in (3.0, 2.0):
+        student.zero_grad()
+        critic.zero_grad()
+        matching.loss(2, torch.arange(3).numpy(), captions, torch.full((3,), scale)).backward()
+        told.append(gradient(student) / gradient(critic))
+    assert told[0] < 1e-6 < 1e-3 < told[1]
+
+
 def test_critic_is_trained_beside_the_student_and_saved(start):
     config, run = start(*MATCHED, "distill.matching.critic_rate=2")
     training = prepare(config, run)
