@@ -369,6 +369,8 @@ class DistillConfig(OptimiserConfig):
     guidance_embedder: Literal["zero", "random"] = "zero"
     """How the embedding of the guidance scale starts. `zero`: the student starts as its teacher. `random`: with
     weights like the time embedding's."""
+    guidance_rate: PositiveFloat = 5.0
+    """The guidance embedder's learning rate in multiples of the others'. Its gradient is clipped apart from theirs."""
     levels: Literal["lognormal", "uniform"] = "lognormal"
     """How the noise level of a pair's noisier point is drawn: as `sigma_mean`, `sigma_std` and `sigma_max_share` say,
     or evenly over EDM's schedule with `diffusion.rho`. `discrete` rounds it up to a point of its grid."""

@@ -145,8 +145,12 @@ class ScalarEmbedder(nn.Module):
         nn.init.normal_(_linear(self.mlp, 2).weight, std=0.02)
 
     def initialise_to_zero(self) -> None:
-        """Whatever the value, the embedding starts as zero."""
-        self.initialise()
+        """Whatever the value, the embedding starts as zero, on hidden values large enough to take it far from there.
+
+        Adam moves a weight by about the learning rate a step, whatever the gradient: what that does to the embedding
+        is in proportion to what the weight multiplies.
+        """
+        nn.init.normal_(_linear(self.mlp, 0).weight, std=1.0)
         nn.init.zeros_(_linear(self.mlp, 2).weight)
 
 
