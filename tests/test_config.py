@@ -131,7 +131,7 @@ def test_every_deviation_of_the_original_is_a_single_key():
         return {text.split(" = ")[0] for text in config.differences(base, sections)}
 
     keys = ("objective", "levels", "solver", "distance", "learning_rate", "warmup_steps", "guidance_range",
-            "guidance_embedder", "guidance_rate", "publish", "matching.weight")  # fmt: skip
+            "guidance_embedder", "publish", "matching.weight")  # fmt: skip
     assert deviations(original) == {f"distill.{key}" for key in keys}
     for key in keys:
         set_back = load_preset("original", [f"distill.{key}={json.dumps(attrgetter(key)(base.distill))}"])

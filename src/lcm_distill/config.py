@@ -369,8 +369,6 @@ class DistillConfig(OptimiserConfig):
     guidance_embedder: Literal["zero", "random"] = "zero"
     """How the embedding of the guidance scale starts. `zero`: the student starts as its teacher. `random`: with
     weights like the time embedding's."""
-    guidance_rate: PositiveFloat = 5.0
-    """The guidance embedder's learning rate in multiples of the others'. Its gradient is clipped apart from theirs."""
     levels: Literal["lognormal", "uniform"] = "lognormal"
     """How the noise level of a pair's noisier point is drawn: as `sigma_mean`, `sigma_std` and `sigma_max_share` say,
     or evenly over EDM's schedule with `diffusion.rho`. `discrete` rounds it up to a point of its grid."""
@@ -402,6 +400,11 @@ class DistillConfig(OptimiserConfig):
         if not 1 <= low <= high:
             raise ValueError(f"guidance_range {[low, high]} must hold two values, 1 or more, the lower first")
         return self
+
+    @property
+    def middle_guidance(self) -> float:
+        """The middle of `guidance_range`."""
+        return sum(self.guidance_range) / 2
 
 
 class ScheduleConfig(Section):

@@ -65,7 +65,6 @@ def test_every_choice_changes_the_student(student):
         ["distill.solver=heun"],
         ["distill.target_decay=0"],
         ["distill.guidance_embedder=random"],
-        ["distill.guidance_rate=1"],
         ["distill.publish=raw"],
         ["distill.matching.weight=1", "distill.matching.start=0"],
     ]

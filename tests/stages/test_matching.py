@@ -65,9 +65,8 @@ def test_critic_is_trained_beside_the_student_and_saved(start):
     for report in training.run():
         if report.done == 2:
             break
-    student, critic, *embedders = (group["lr"] for group in training.optimiser.param_groups)
-    assert (critic, embedders) == (2 * student, [5 * student, 2 * student])
-    assert differ(begun, training.modules["critic"].state_dict())
+    rates = [group["lr"] for group in training.optimiser.param_groups]
+    assert rates[1] == 2 * rates[0] and differ(begun, training.modules["critic"].state_dict())
     again = prepare(config, run)  # goes on from the checkpoint of step 2
     list(again.run())
     whole_config, whole_run = start(*MATCHED, "distill.matching.critic_rate=2")

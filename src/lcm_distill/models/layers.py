@@ -132,26 +132,35 @@ class ScalarEmbedder(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
+        return self.mlp(self._sinusoids(value))
+
+    def _sinusoids(self, value: Tensor) -> Tensor:
+        """(B,) -> (B, FREQUENCIES), of the weights' dtype."""
         weights = _linear(self.mlp, 0).weight
         # Half precision would round a sinusoid's argument by whole degrees, so it is never used here.
         dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
         half = self.FREQUENCIES // 2
         rank = torch.arange(half, dtype=dtype, device=value.device) / half
         angles = value.to(dtype)[:, None] * torch.exp(-math.log(self.MAX_PERIOD) * rank)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(weights.dtype))
+        return torch.cat([angles.cos(), angles.sin()], dim=-1).to(weights.dtype)
 
     def initialise(self) -> None:
         nn.init.normal_(_linear(self.mlp, 0).weight, std=0.02)
         nn.init.normal_(_linear(self.mlp, 2).weight, std=0.02)
 
-    def initialise_to_zero(self) -> None:
-        """Whatever the value, the embedding starts as zero, on hidden values large enough to take it far from there.
+    def initialise_around(self, value: float) -> None:
+        """Whatever the value, the embedding starts as zero, ready to learn how others differ from `value`.
 
-        Adam moves a weight by about the learning rate a step, whatever the gradient: what that does to the embedding
-        is in proportion to what the weight multiplies.
+        Sinusoids of two guidance scales are nearly the same. With their part at `value` taken off, a hidden value is
+        zero there and large at a distance from it. Adam moves a weight by about the learning rate a step, whatever the
+        gradient: what this does to the embedding is in proportion to the hidden values.
         """
-        nn.init.normal_(_linear(self.mlp, 0).weight, std=1.0)
-        nn.init.zeros_(_linear(self.mlp, 2).weight)
+        first, last = _linear(self.mlp, 0), _linear(self.mlp, 2)
+        nn.init.normal_(first.weight, std=1.0)
+        with torch.no_grad():
+            first.bias.copy_(-first.weight @ self._sinusoids(first.weight.new_tensor([value]))[0])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
 
 class Modulation(nn.Sequential):

@@ -158,8 +158,7 @@ class MicroDiT(nn.Module):
         for part in cast(tuple[Initialised, ...], parts):
             part.initialise()
         if self.cfg_embedder is not None:
-            # A zero output makes a student that starts from a teacher equal to it, whatever the guidance.
-            self.cfg_embedder.initialise_to_zero()
+            self.cfg_embedder.initialise()
 
 
 class Initialised(Protocol):

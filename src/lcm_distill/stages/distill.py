@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas, uniform_sigmas
-from lcm_distill.models import MicroDiT
 from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -115,27 +114,13 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
         loss=loss,
         engine=engine,
         critic=critic,
-        rates=rates(config, student, critic),
+        critic_rate=settings.matching.critic_rate,
         after_step=(lambda: update_average(target, student, settings.target_decay)) if averages else lambda: None,
         extra={"target": target} if averages else {},
         flop=distill_flop(config, batches.captions.field.shape[0]) if peak_flop(world.device) else None,
         sources=partial(sample_sources, run),
         **validation(config, run, world, published(config, student, average)),
     )
-
-
-def rates(config: Config, student: MicroDiT, critic: MicroDiT | None) -> dict[nn.Module, float]:
-    """Multiples of the learning rate that parts learn at.
-
-    Both guidance embedders are among them whatever theirs is: they start with a gradient many times that of all other
-    weights together, which would be clipped for its sake.
-    """
-    settings = config.distill
-    multiples = {cast(nn.Module, student.cfg_embedder): settings.guidance_rate}
-    if critic:
-        rate = settings.matching.critic_rate
-        multiples |= {critic: rate, cast(nn.Module, critic.cfg_embedder): rate}
-    return multiples
 
 
 def validation(config: Config, run: RunFolder, world: World, network: nn.Module) -> dict[str, Any]:

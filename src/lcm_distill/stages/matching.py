@@ -1,5 +1,7 @@
 """The distribution-matching term of a training: the critic, and what a step adds to the loss."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,12 +15,14 @@ from lcm_distill.diffusion.randomness import normal, uniform
 from lcm_distill.diffusion.samplers import sample_consistency
 from lcm_distill.diffusion.schedule import lognormal_sigmas
 from lcm_distill.models import MicroDiT, load_checkpoint
+from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.stages.networks import build_network, teacher_path
 
 
 def build_critic(config: Config) -> MicroDiT:
     """The teacher once more, to be trained whole; whatever the guidance scale, it starts with the same answer."""
     critic = build_network(config, guidance_embedding=True)
+    cast(ScalarEmbedder, critic.cfg_embedder).initialise_around(config.distill.middle_guidance)
     load_checkpoint(critic, teacher_path(config))
     return critic
 
@@ -49,7 +53,7 @@ class Matching:
             both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
             matched=1 + self.settings.guidance_share * (guidance - 1),
-            assumed=guidance.new_tensor([sum(self.config.distill.guidance_range) / 2]),
+            assumed=guidance.new_tensor([self.config.distill.middle_guidance]),
         )
         learnt = denoising_loss(
             lambda x, sigma: compare(x, sigma)[1], drawn.detach(), *self._disturbance("critic", step, rows), sigma_data

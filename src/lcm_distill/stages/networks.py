@@ -40,8 +40,11 @@ def student_from_teacher(config: Config) -> MicroDiT:
     With `distill.lora.rank` it has adapters, and they and its guidance embedder alone are to be trained.
     """
     student = build_network(config, guidance_embedding=True)
+    embedder = cast(ScalarEmbedder, student.cfg_embedder)
     if config.distill.guidance_embedder == "random":
-        cast(ScalarEmbedder, student.cfg_embedder).initialise()
+        embedder.initialise()
+    else:
+        embedder.initialise_around(config.distill.middle_guidance)
     load_checkpoint(student, teacher_path(config))
     if config.distill.lora.rank:
         from lcm_distill.stages.lora import adapt

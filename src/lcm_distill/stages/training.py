@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,7 @@ class Training:
         batches: this rank's part of every step's batch.
         loss: (step, batch) -> mean over the batch's samples, a function of the two alone.
         engine: what the networks were prepared by.
-        critic: trained by the same loss beside the model.
-        rates: critic or parts of the model that learn at a multiple of the learning rate, their gradient clipped apart.
+        critic: trained by the same loss beside the model, at `critic_rate` times its learning rate.
         after_step: called after each update, for averages of the objective's own.
         extra: further modules that are saved and restored, by name.
         flop: the networks' own operations to a sample, all passes together; None where nobody asks.
@@ -67,7 +66,7 @@ class Training:
     loss: Callable[[int, Batch], Tensor]
     engine: Engine
     critic: nn.Module | None = None
-    rates: Mapping[nn.Module, float] = field(default_factory=dict)
+    critic_rate: float = 1.0
     after_step: Callable[[], None] = lambda: None
     extra: Mapping[str, nn.Module] | None = None
     flop: float | None = None
@@ -79,7 +78,8 @@ class Training:
         critic = {"critic": self.critic} if self.critic else {}
         self.trained = {"model": self.model, **critic}
         self.modules = {**self.trained, "average": self.average, **(self.extra or {})}
-        self.optimiser = build_optimiser(dict.fromkeys(self.trained.values(), 1.0) | dict(self.rates), settings)
+        shares = {self.model: 1.0} | ({self.critic: self.critic_rate} if self.critic else {})
+        self.optimiser = build_optimiser(shares, settings)
         self.passes = passes(settings.batch_size, world.size, self.engine.settings.micro_batch)
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints",

@@ -16,21 +16,16 @@ MOMENT_BYTES = {"float32": 8.0, "8bit": 2 * (1 + 4 / BLOCK)}
 """Of both moments, to a parameter."""
 
 
-def build_optimiser(rates: Mapping[nn.Module, float], settings: OptimiserConfig) -> torch.optim.Optimizer:
-    """AdamW with a group for each network or part of one; `set_rate` gives it a learning rate.
+def build_optimiser(shares: Mapping[nn.Module, float], settings: OptimiserConfig) -> torch.optim.Optimizer:
+    """AdamW with a group for each network; `set_rate` gives it a learning rate.
 
     Args:
-        rates: networks, each in multiples of the learning rate. A part of one that learns at a rate of its own comes
-            after it.
+        shares: networks, each with the share of the learning rate that it takes.
 
     Raises:
         UserError: moments shall be held in 8 bit, and torchao is not installed.
     """
-    owners = {parameter: network for network in rates for parameter in network.parameters()}
-    groups = [
-        {"params": [parameter for parameter, owner in owners.items() if owner is network], "multiple": multiple}
-        for network, multiple in rates.items()
-    ]
+    groups = [{"params": list(network.parameters()), "share": share} for network, share in shares.items()]
     common: dict[str, Any] = {"lr": 0.0, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if settings.moments == "float32":
         return torch.optim.AdamW(groups, **common)
@@ -42,9 +37,9 @@ def build_optimiser(rates: Mapping[nn.Module, float], settings: OptimiserConfig)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its multiple of a learning rate."""
+    """Give every group its share of a learning rate."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):  # of a compiled step, which reads it where it is
-            group["lr"].fill_(rate * group["multiple"])
+            group["lr"].fill_(rate * group["share"])
         else:
-            group["lr"] = rate * group["multiple"]
+            group["lr"] = rate * group["share"]
