@@ -148,6 +148,11 @@ class ScalarEmbedder(nn.Module):
         nn.init.normal_(_linear(self.mlp, 0).weight, std=0.02)
         nn.init.normal_(_linear(self.mlp, 2).weight, std=0.02)
 
+    def initialise_to_zero(self) -> None:
+        """Whatever the value, the embedding starts as zero."""
+        self.initialise()
+        nn.init.zeros_(_linear(self.mlp, 2).weight)
+
     def initialise_around(self, value: float) -> None:
         """Whatever the value, the embedding starts as zero, ready to learn how others differ from `value`.
 

@@ -158,7 +158,8 @@ class MicroDiT(nn.Module):
         for part in cast(tuple[Initialised, ...], parts):
             part.initialise()
         if self.cfg_embedder is not None:
-            self.cfg_embedder.initialise()
+            # A zero output makes a student that starts from a teacher equal to it, whatever the guidance.
+            self.cfg_embedder.initialise_to_zero()
 
 
 class Initialised(Protocol):
