@@ -2,10 +2,11 @@
 
 make bench-train      # prints last: step_ratio=... moe_speedup=... moe_memory_ratio=...
 
-Times are processor time of this process, so that what else runs on the machine counts little; work to be compared
-takes turns, and the least of its turns counts. The original's step is transcribed from its description: the same
-transformer with experts by one-hot products, both guidance branches and all captions whole in each of the teacher's two
-calls, pairs of neighbours on EDM's grid of 40, the mean square, and an average that the target comes from.
+Times are processor time of one thread, so that neither what else runs on the machine nor threads that wait for each
+other count; work to be compared takes turns, and the least of its turns counts. The original's step is transcribed from
+its description: the same transformer with experts by one-hot products, both guidance branches and all captions whole in
+each of the teacher's two calls, pairs of neighbours on EDM's grid of 40, the mean square, and an average that the
+target comes from.
 """
 
 import argparse
@@ -142,12 +143,9 @@ class OurStep(Step):
 
 def step_ratios(samples: int, turns: int) -> tuple[float, float]:
     """Time a sample of our step over that of the original's, batches of 256: with Euler, the default, and with Heun."""
-    seconds = []
-    for made in (partial(OriginalStep, samples), partial(OurStep, samples, "euler"), partial(OurStep, samples, "heun")):
-        step = made()
-        passes, update = least_seconds([step.passes, step.update], turns)
-        seconds.append(passes / samples + update / BATCH)
-        del step
+    steps = [OriginalStep(samples), OurStep(samples, "euler"), OurStep(samples, "heun")]
+    taken = least_seconds([work for step in steps for work in (step.passes, step.update)], turns)
+    seconds = [passes / samples + update / BATCH for passes, update in zip(taken[::2], taken[1::2], strict=True)]
     print(f"step of Tiny/2, processor seconds a sample: original {seconds[0]:.2f}, ours {seconds[1]:.2f}, "
           f"ours with Heun pairs {seconds[2]:.2f}")  # fmt: skip
     return seconds[1] / seconds[0], seconds[2] / seconds[0]
@@ -254,6 +252,7 @@ def main() -> None:
     arguments.add_argument("--samples", type=int, default=1, help="to one pass of a network")
     arguments.add_argument("--turns", type=int, default=2)
     chosen = arguments.parse_args()
+    torch.set_num_threads(1)
     print_counts()
     speedup, memory = moe_ratios(EXPERT_SAMPLES, chosen.turns)
     print(f"expert layers of XL/2: time over ours {speedup:.2f}, our peak memory over theirs {memory:.2f}", flush=True)
