@@ -250,7 +250,7 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--samples", type=int, default=1, help="to one pass of a network")
-    arguments.add_argument("--turns", type=int, default=2)
+    arguments.add_argument("--turns", type=int, default=4)
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
     print_counts()
