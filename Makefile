@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 # A file of tests to a process, and a thread to a test.
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: install demo ablation test test-all lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train clean
+.PHONY: install demo ablation test test-all test-floor test-gpu lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,19 @@ test: install
 
 test-all: install
 	$(BIN)/pytest -m '' $(SPREAD)
+
+test-floor: .venv-floor/.installed
+	.venv-floor/bin/pytest $(SPREAD)
+
+# The lowest releases that pyproject.toml allows.
+.venv-floor/.installed: pyproject.toml constraints-floor.txt
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/pip install --quiet --disable-pip-version-check --constraint constraints-floor.txt --editable '.[dev]'
+	touch $@
+
+# Minutes on a GPU; without one each test says so and is skipped.
+test-gpu: install
+	$(BIN)/pytest -m gpu tests/gpu
 
 lint: install
 	$(BIN)/ruff check
@@ -51,6 +64,13 @@ bench-encoders: install
 bench-train: install
 	$(BIN)/python benchmarks/train.py
 
+# No GPU is needed: bytes are counted.
+bench-traffic: install
+	$(BIN)/python benchmarks/traffic.py
+
+bench-gpu: install
+	$(BIN)/python benchmarks/gpu.py
+
 bench-cache: .venv-bench/.installed
 	PYTHONPATH=src .venv-bench/bin/python benchmarks/cache.py
 
@@ -69,4 +89,4 @@ bench-metrics: .venv-bench-metrics/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-bench-metrics runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-floor .venv-bench .venv-bench-metrics runs build dist .pytest_cache .ruff_cache

@@ -20,13 +20,12 @@ from lcm_distill.diffusion.randomness import normal
 from lcm_distill.diffusion.solvers import heun_step
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.models import MicroDiT
-from lcm_distill.stages.engine.precision import float32_parts, in_bfloat16, keep_float32, lower
+from lcm_distill.models.precision import lower
 from lcm_distill.stages.networks import load_teacher
 
 SAMPLES, GUIDANCE, SIGMA_DATA = 64, 2.0, 0.9
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 80.0)
 RATIOS = (0.5, 0.75, 0.9, 0.95, 0.98)
-CPU = torch.device("cpu")
 
 
 def all_bfloat16(network: MicroDiT) -> Network:
@@ -35,17 +34,29 @@ def all_bfloat16(network: MicroDiT) -> Network:
     return lambda *inputs: low(*(value.bfloat16() for value in inputs if value is not None)).float()
 
 
-def products_bfloat16(network: MicroDiT) -> Network:
-    """Autocast, which leaves norms and sums alone, and nothing else."""
-    return in_bfloat16(copy.deepcopy(network), CPU)
+def autocast(network: MicroDiT) -> Network:
+    """What PyTorch casts by itself, and nothing else."""
+
+    def call(*inputs: Tensor | None) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(*inputs).float()
+
+    return call
 
 
 def ours(network: MicroDiT) -> Network:
     """What `engine.precision = "bfloat16"` makes of a teacher."""
     low = copy.deepcopy(network)
-    lower(low, float32_parts(low))
-    keep_float32(float32_parts(low), CPU)
-    return in_bfloat16(low, CPU)
+    lower(low)
+    return low
+
+
+def bfloat16_stream(network: MicroDiT) -> Network:
+    """The same, with a residual stream that is added to in float32 and held in bfloat16 from addition to addition."""
+    low = copy.deepcopy(network)
+    lower(low)
+    low.pos_embed = low.pos_embed.bfloat16()
+    return low
 
 
 def size(difference: Tensor) -> float:
@@ -61,7 +72,7 @@ def main() -> None:
     caption = "a {} {} {} in the centre on a {} background"
     words = [("large", "red", "heart", "navy"), ("small", "blue", "star", "cream"), ("medium", "green", "ring", "mint")]
     captions = encoder.encode([caption.format(*words[index % 3]) for index in range(SAMPLES)]).float()
-    forms = {"all": all_bfloat16, "autocast": products_bfloat16, "ours": ours}
+    forms = {"all": all_bfloat16, "autocast": autocast, "stream": bfloat16_stream, "ours": ours}
     guidance = torch.full((SAMPLES,), GUIDANCE)
     exact = guided_denoiser(network, SIGMA_DATA, captions, guidance)
     low = {name: guided_denoiser(form(network), SIGMA_DATA, captions, guidance) for name, form in forms.items()}

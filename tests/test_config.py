@@ -46,6 +46,8 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("evaluate.reference.clip='x'", "evaluate.reference.clip"),
         ("evaluate.seed=-1", "evaluate.seed = -1"),
         ("evaluate.guidance=[2, 0.5]", "evaluate.guidance.1 = 0.5"),
+        ("evaluate.guidance=inf", "evaluate.guidance.0 = inf"),
+        ("evaluate.dtype=float16", "evaluate.dtype = 'float16': Input should be 'auto', 'float32' or 'bfloat16'"),
         ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),
@@ -171,3 +173,11 @@ def test_published_stages_follow_one_another_on_one_cache():
         assert stage.start == f"runs/{earlier}/teacher.safetensors"
         assert stage.caches == {f"runs/{names[0]}": 1.0} and stage.own_share == 0
     assert settings[0].own_share == 1
+
+
+def test_runs_that_say_they_do_not_compile_still_open():
+    config = load_preset("shapes")
+    older = config.to_toml().replace("[engine]\n", "[engine]\ncompile = false\n")
+    assert older != config.to_toml() and parse(older, "older") == config
+    with pytest.raises(UserError, match="compile is no key any more"):
+        load_preset("shapes", ["engine.compile=true"])

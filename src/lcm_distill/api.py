@@ -4,6 +4,7 @@ model = create_latent_cm(dit_ckpt_path="consistency_dit.pt", latent_res=64, pos_
 images = model.generate(["An astronaut riding a horse"], num_inference_steps=5, guidance_scale=7.0, seed=2024)
 """
 
+import math
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.config import Config, DiffusionConfig, EncodersConfig, Weights, load_file, load_preset
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.preconditioning import consistency_function
+from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
 from lcm_distill.diffusion.randomness import normal
 from lcm_distill.diffusion.samplers import sample_consistency, sample_edm, sample_phased
 from lcm_distill.diffusion.schedule import karras_sigmas
@@ -26,6 +28,7 @@ from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.errors import UserError
 from lcm_distill.models import MicroDiT, build, load_checkpoint
 from lcm_distill.models.checkpoint import read_description
+from lcm_distill.models.precision import lower
 from lcm_distill.pipeline.run_folder import RunFolder
 
 SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -45,15 +48,36 @@ class TextToImage:
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.image_encoder, self.text_encoder, self.levels = image_encoder, text_encoder, levels
-        self.device = torch.device("cpu")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
 
-    def to(self, device: str | torch.device) -> Self:
-        """Move all weights; returns self."""
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Self:
+        """Move all weights; returns self.
+
+        Args:
+            dtype: what transformer and VAE compute in: `torch.float32`, as they do at first, or `torch.bfloat16`, which
+                rounds their weights for good. Noise, solver steps and the text encoder stay float32. None changes
+                nothing.
+
+        Raises:
+            UserError: the dtype is another, or the weights are rounded already.
+        """
+        if dtype not in (None, self.dtype):
+            self._lower(dtype)
         self.device = torch.device(device)
         self.network.to(self.device)
         self.image_encoder.to(self.device)
         self.text_encoder.to(self.device)
         return self
+
+    def _lower(self, dtype: torch.dtype) -> None:
+        if (self.dtype, dtype) != (torch.float32, torch.bfloat16):
+            raise UserError(
+                f"dtype is {dtype} and this model computes in {self.dtype}: only float32 can be changed, to bfloat16; "
+                "open the model again"
+            )
+        lower(self.network)
+        self.image_encoder.vae.type(dtype)
+        self.dtype = dtype
 
     @torch.inference_mode()
     def generate(
@@ -69,8 +93,8 @@ class TextToImage:
         Args:
             prompt: one caption or several.
             num_inference_steps: steps of the sampler; each kind of model has its own default.
-            guidance_scale: 1 is no guidance.
-            seed: 0 or more; None draws one, so that two calls differ.
+            guidance_scale: 1 or more and finite; 1 is no guidance.
+            seed: 0 or more, below 2**63; None draws one, so that two calls differ.
             image_ids: numbers that, with the seed, decide each picture's noise, whatever the batch it is
                 drawn in; 0, 1, 2 ... by default.
 
@@ -83,19 +107,23 @@ class TextToImage:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = self.default_steps if num_inference_steps is None else num_inference_steps
         ids = list(range(len(prompts)) if image_ids is None else image_ids)
-        _check(prompts, steps, guidance_scale, ids)
+        _check(prompts, steps, guidance_scale, seed, ids)
         seed = secrets.randbits(62) if seed is None else seed
         side, channels = self.network.latent_size, self.network.in_channels
 
         def noise(step: int) -> Tensor:
-            return normal(seed, "generate", step, ids, (channels, side, side)).to(self.device)
+            return to_device(normal(seed, "generate", step, ids, (channels, side, side)), self.device)
 
         captions = self.text_encoder.encode(prompts).to(self.device)
-        guidance = torch.full((len(prompts),), float(guidance_scale), device=self.device)
-        return self.image_encoder.decode(self._sample(noise, captions, guidance, steps))
+        return self.image_encoder.decode(self._sample(noise, captions, float(guidance_scale), steps))
 
-    def _sample(self, noise: Noise, captions: Tensor, guidance: Tensor, steps: int) -> Tensor:
+    def _sample(self, noise: Noise, captions: Tensor, guidance: float, steps: int) -> Tensor:
+        """Latents (B, C, h, w), float32; nothing on the way waits for a GPU."""
         raise NotImplementedError
+
+    def _scales(self, guidance: float, captions: Tensor) -> Tensor:
+        """The guidance scale of each caption, (B,), float32."""
+        return torch.full((len(captions),), guidance, device=self.device)
 
 
 class LatentDiffusion(TextToImage):
@@ -108,10 +136,13 @@ class LatentDiffusion(TextToImage):
     default_steps = 30
     solver: Literal["heun", "euler"] = "heun"
 
-    def _sample(self, noise: Noise, captions: Tensor, guidance: Tensor, steps: int) -> Tensor:
+    def _sample(self, noise: Noise, captions: Tensor, guidance: float, steps: int) -> Tensor:
         levels = self.levels
         sigmas = karras_sigmas(steps, levels.sigma_min, levels.sigma_max, levels.rho)
-        denoise = guided_denoiser(self.network, levels.sigma_data, captions, guidance)
+        if guidance == 1:
+            denoise = edm_denoiser(self.network, levels.sigma_data, captions)
+        else:
+            denoise = guided_denoiser(self.network, levels.sigma_data, captions, self._scales(guidance, captions))
         return sample_edm(denoise, noise(0), sigmas, SOLVERS[self.solver])
 
 
@@ -153,15 +184,15 @@ class LatentConsistencyModel(TextToImage):
         levels = self.levels
         return karras_sigmas(steps + 1, levels.sigma_min, levels.sigma_max, levels.rho)[:steps]
 
-    def _sample(self, noise: Noise, captions: Tensor, guidance: Tensor, steps: int) -> Tensor:
+    def _sample(self, noise: Noise, captions: Tensor, guidance: float, steps: int) -> Tensor:
         low, high = self.guidance_range or (1.0, float("inf"))
-        if not low <= float(guidance[0]) <= high:
+        if not low <= guidance <= high:
             warnings.warn(
-                f"guidance {float(guidance[0]):g} lies outside {low:g} to {high:g}, which this student was trained on",
+                f"guidance {guidance:g} lies outside {low:g} to {high:g}, which this student was trained on",
                 stacklevel=3,
             )
-        sigma_min = self.levels.sigma_min
-        jump = consistency_function(self.network, self.levels.sigma_data, sigma_min, captions, guidance)
+        sigma_min, scales = self.levels.sigma_min, self._scales(guidance, captions)
+        jump = consistency_function(self.network, self.levels.sigma_data, sigma_min, captions, scales)
         if self.phases is None:
             return sample_consistency(jump, noise(0), self.sigmas_for(steps), sigma_min, noise)
         if steps != len(self.phases):
@@ -298,12 +329,14 @@ def _sampling_of(checkpoint: str | Path | None) -> dict[str, Any]:
     }
 
 
-def _check(prompts: Sequence[str], steps: int, guidance: float, ids: Sequence[int]) -> None:
+def _check(prompts: Sequence[str], steps: int, guidance: float, seed: int | None, ids: Sequence[int]) -> None:
     if not prompts:
         raise UserError("there is no prompt to draw")
     if steps < 1:
         raise UserError(f"num_inference_steps is {steps}: it must be 1 or more")
-    if guidance < 1:
-        raise UserError(f"guidance_scale is {guidance}: it must be 1 or more")
+    if not 1 <= guidance < math.inf:  # which NaN is not
+        raise UserError(f"guidance_scale is {guidance}: it must be 1 or more, and finite")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UserError(f"seed is {seed}: it must be 0 or more, and below 2**63")
     if len(ids) != len(prompts):
         raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids")

@@ -474,7 +474,7 @@ def _work(
                 from lcm_distill.pipeline.executors.choice import choose_executor
 
                 options = {"pictures_only": pictures_only} if stage == "evaluate" else {}
-                _show(_stage(stage)(config, folder, choose_executor(*place), **options))
+                _show(_stage(stage)(config, folder, choose_executor(*place, device=config.device), **options))
             elif leads or stage in ("distill", "pretrain"):  # in which all ranks train together
                 _show(_stage(stage)(config, folder), silent=not leads)
         if not leads:

@@ -25,7 +25,7 @@ from pydantic import (
 
 from lcm_distill.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Part of every fingerprint; raised when code starts to give other bytes for the same configuration."""
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
@@ -108,7 +108,8 @@ class EncodersConfig(Section):
     """`random`: the same networks with random weights from a fixed seed, without any download, for measuring speed. A
     hub's VAE then has SDXL's configuration, and `openclip:` takes any name that open_clip has built in."""
     dtype: Dtype = "float32"
-    """What VAE and text tower compute in; posterior draw and norms of the text tower stay float32. SDXL's own VAE
+    """What the VAE and the text tower's matrix products compute in; the posterior sample and the text tower's
+    embeddings, norms and residual stream stay float32. SDXL's own VAE
     overflows in `float16` and is refused. A CPU without bfloat16 instructions is some 200 times slower in it."""
     tiling: bool = False
     """Encode a picture tile by tile where it is larger than the VAE's `sample_size` (1024 px for SDXL) and does not fit
@@ -201,8 +202,8 @@ class EngineConfig(Section):
     """How a training uses its machines; the same for teacher and student."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What networks compute in. `bfloat16`: products of the blocks alone; weights, their averages, norms, sums over
-    blocks, embeddings of noise levels and the last layer stay float32. Pairs of noise levels closer than 2 %
+    """What networks compute in. `bfloat16`: products of the blocks alone; weights, their averages, norms, the residual
+    stream, embeddings of noise levels and the last layer stay float32. Pairs of noise levels closer than 2 %
     (at sigma 1) to 6 % (at 0.1 and 80) differ by less than it rounds off (`benchmarks/precision.py`)."""
     sharding: Literal["none", "fsdp"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
     """`none`: every rank holds whole networks, and gradients are averaged (DistributedDataParallel). `fsdp`: weights,
@@ -211,8 +212,6 @@ class EngineConfig(Section):
     """Samples to one pass of a rank, whose gradients are summed before a step. Unset: its whole share of the batch."""
     activation_checkpointing: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
     """Compute a block's activations again in the backward pass: far less memory for about a third more work."""
-    compile: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
-    """Compile every transformer block with torch.compile. It starts later and rounds otherwise."""
     keep_checkpoints: PositiveInt = Field(default=2, json_schema_extra=NOT_IDENTITY)
     """How many of the newest checkpoints stay on disk."""
     spike: float = Field(default=100.0, ge=0, json_schema_extra=NOT_IDENTITY)
@@ -226,6 +225,17 @@ class EngineConfig(Section):
     """Steps between validations of the student's average on held-out captions. Unset: none."""
     validation_images: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
     """Pictures to a validation, always of the same captions and noise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_compile(cls, values: Any) -> Any:
+        """Configurations of older runs say `compile = false`."""
+        if isinstance(values, dict) and "compile" in values:
+            kept = cast(dict[str, Any], values).copy()
+            if kept.pop("compile"):
+                raise ValueError("compile is no key any more: kernels are fused without it on a GPU, leave it out")
+            return kept
+        return cast(Any, values)
 
 
 class PretrainConfig(OptimiserConfig):
@@ -430,7 +440,9 @@ class EvaluateConfig(Section):
     """Pictures to a figure, one a caption. Held-out captions repeat when there are fewer; a file must have as many."""
     models: list[Literal["teacher", "student"]] = Field(default=["teacher", "student"], min_length=1)
     """Which are drawn and measured. Figures of the other, measured before, stay in the table."""
-    guidance: Annotated[list[Annotated[float, Field(ge=1)]], BeforeValidator(_one_is_a_list), Field(min_length=1)]
+    guidance: Annotated[
+        list[Annotated[float, Field(ge=1, allow_inf_nan=False)]], BeforeValidator(_one_is_a_list), Field(min_length=1)
+    ]
     """Guidance scales, for teacher and student alike; a number stands for a list of one. Of several, the first is that
     of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and `.png`."""
     teacher: list[tuple[Literal["euler", "heun"], PositiveInt]]
@@ -450,8 +462,11 @@ class EvaluateConfig(Section):
     real pictures. Protocols that are not named here take the real pictures of held-out captions."""
     weights: dict[MetricProtocol, Path] = Field(default={}, json_schema_extra=NOT_IDENTITY)
     """File of the network's weights, by protocol. Unset: where its library keeps them."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What transformer and VAE compute in while images are generated; noise and solver steps stay float32. `auto`:
+    bfloat16 on CUDA devices, float32 on CPUs. What it comes to is part of the images' identity."""
     batch_size: PositiveInt = Field(default=250, json_schema_extra=NOT_IDENTITY)
-    """Pictures to one pass."""
+    """Images to one pass. A batch that does not fit the GPU's memory is halved until it does."""
     shard_images: PositiveInt = Field(default=500, json_schema_extra=NOT_IDENTITY)
     """Pictures that are generated and committed together, and later measured together."""
 
@@ -534,10 +549,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
-        ways = {"engine.sharding": self.engine.sharding == "fsdp", "engine.compile": self.engine.compile}
-        if self.distill.objective == "scm" and (refused := [key for key, on in ways.items() if on]):
+        if self.distill.objective == "scm" and self.engine.sharding == "fsdp":
             raise ValueError(
-                f"distill.objective scm takes derivatives in forward mode, which {refused[0]} cannot: leave it unset"
+                "distill.objective scm takes derivatives in forward mode, which engine.sharding cannot: leave it unset"
             )
         return self
 

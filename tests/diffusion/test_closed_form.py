@@ -92,12 +92,12 @@ def test_solver_order(step, order):
     assert slope == pytest.approx(order, abs=0.1)
 
 
-def test_heun_takes_an_euler_step_to_zero():
-    x, sigma, zero = noise(2), torch.tensor([2.0, 3.0]), torch.zeros(2)
-    assert torch.allclose(heun_step(exact_denoiser, x, sigma, zero), exact_denoiser(x, sigma))
-    mixed = heun_step(exact_denoiser, x, sigma, torch.tensor([0.0, 1.0]))
-    assert torch.allclose(mixed[0], exact_denoiser(x, sigma)[0])
-    assert torch.allclose(mixed[1], heun_step(exact_denoiser, x, sigma, torch.ones(2))[1])
+def test_the_last_step_to_zero_is_eulers():
+    x, sigmas = noise(2), torch.tensor([3.0, 2.0, 0.0], dtype=torch.float64)
+    at_two = heun_step(exact_denoiser, 3 * x, sigmas[:1], sigmas[1:2])
+    assert torch.allclose(sample_edm(exact_denoiser, x, sigmas, heun_step), exact_denoiser(at_two, sigmas[1:2]))
+    for step in (euler_step, heun_step):
+        assert torch.allclose(sample_edm(exact_denoiser, x, sigmas[1:], step), exact_denoiser(2 * x, sigmas[1:2]))
 
 
 def test_network_evaluations_count_what_the_sampler_calls():

@@ -1,5 +1,7 @@
 """Batches that do not fit are halved, and everything is encoded once and in order."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -31,6 +33,26 @@ def test_what_fits_is_left_alone():
     seen: list[int] = []
     assert FittingBatches(encoder_with_room_for(16, seen), 16)(range(20)).tolist() == list(range(20))
     assert seen == [16, 4]
+
+
+def test_memory_is_given_back_when_the_batch_that_failed_holds_none_of_it(monkeypatch):
+    class Held:
+        pass
+
+    failed: list[weakref.ref] = []
+
+    def encode(items):
+        if len(items) > 1:
+            held = Held()
+            failed.append(weakref.ref(held))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.tensor(items)
+
+    still_there = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: still_there.append(failed[-1]() is not None))
+    with pytest.warns(UserWarning):
+        FittingBatches(encode, 4)([1, 2, 3, 4])
+    assert still_there == [False, False]
 
 
 def test_when_not_even_one_fits_the_remedy_is_named():

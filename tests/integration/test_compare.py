@@ -1,6 +1,7 @@
 """Figures of several runs side by side."""
 
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from lcm_distill.cli import app
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.evaluate import merged_metrics
 from lcm_distill.stages.measuring import METRICS
 
 
@@ -50,6 +52,15 @@ def test_the_teacher_stands_once_above_the_students(runs):
     assert "shapes: stand-in data" in result.stdout and "14 captions, held-out:" in result.stdout
     with open("both.png", "rb") as chart:  # noqa: PTH123
         assert chart.read(4) == b"\x89PNG"
+
+
+def test_a_file_without_dtypes_is_of_float32(runs):
+    table = pq.read_table("a/metrics.parquet")
+    pq.write_table(table.drop_columns(["dtype"]), "a/metrics.parquet")
+    assert lcm("compare", "a", "--out", "old").exit_code == 0
+    assert pq.read_table("old.parquet").drop_columns(["run"]).to_pylist() == runs
+    assert {row["dtype"] for row in runs} == {"float32", None}
+    assert merged_metrics(RunFolder(Path("a")).metrics, runs).to_pylist() == runs
 
 
 def test_figures_of_other_captions_stand_in_a_table_of_their_own(runs):

@@ -8,14 +8,18 @@ import shutil
 import time
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from lcm_distill.api import TextToImage
 from lcm_distill.config import Config, load_preset
 from lcm_distill.data.shapes import COLOURS, SHAPES
+from lcm_distill.errors import UserError
 from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.executors.processes import Processes
 from lcm_distill.pipeline.executors.ranks import Ranks
@@ -24,6 +28,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.drawing import IMAGE_COLUMNS, Drawing
 from lcm_distill.stages.evaluate import evaluate
+from lcm_distill.stages.generation import batch_generator
 from lcm_distill.stages.prompts import find_prompts
 from lcm_distill.stages.samplings import samplings
 from tests.conftest import SMALL
@@ -103,6 +108,54 @@ def test_pictures_depend_on_seed_and_image_id_alone(new_run, captions):
     assert np.abs(pixels(one) - pixels(other)).max() <= 1
     list(evaluate(settings(captions, "evaluate.seed=1"), seeded))
     assert np.abs(pixels(one) - pixels(seeded)).max() > 50
+
+
+def test_batches_that_do_not_fit_the_memory_are_halved(new_run, captions, monkeypatch):
+    whole, halved, sizes, real = new_run("whole"), new_run("halved"), [], TextToImage.generate
+
+    def with_room_for_three(model: TextToImage, prompts: list[str], *arguments, **options):
+        sizes.append(len(prompts))
+        if len(prompts) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(model, prompts, *arguments, **options)
+
+    list(evaluate(settings(captions), whole))
+    monkeypatch.setattr(TextToImage, "generate", with_room_for_three)
+    with pytest.warns(UserWarning, match="a batch of 4 does not fit the GPU's memory: 2 from now on"):
+        list(evaluate(settings(captions), halved))
+    assert sizes == [4] + 21 * [2] and np.abs(pixels(whole) - pixels(halved)).max() <= 1
+
+
+def test_memory_that_is_too_small_for_one_image_names_the_remedy():
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    generate = batch_generator(SimpleNamespace(generate=full), 1, 2.0, 0, batch_size=1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match=r"too small to generate one image: set evaluate\.dtype = bfloat16, or free it"):
+        generate(["a red ring"], [0])
+
+
+def test_images_of_another_precision_lie_in_another_folder(new_run, captions):
+    run, prompts = new_run("run"), find_prompts(settings(captions), new_run("other"))
+    drawings = {
+        dtype: Drawing(config, run, samplings(config)[0], prompts)
+        for dtype in ("auto", "float32", "bfloat16")
+        for config in [settings(captions, "device=cpu", f"evaluate.dtype={dtype}")]
+    }
+    assert drawings["auto"].fingerprint == drawings["float32"].fingerprint != drawings["bfloat16"].fingerprint
+    assert drawings["auto"].folder != drawings["bfloat16"].folder
+    for dtype, drawing in drawings.items():
+        expected = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        assert pickle.loads(pickle.dumps(drawing))._model("cpu").dtype == expected
+
+
+def test_workers_generate_in_the_precision_that_was_planned(new_run, captions, monkeypatch):
+    """A plan that was made where there is a GPU is carried out in bfloat16 wherever a worker runs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = settings(captions)
+    drawing = Drawing(config, new_run("run"), samplings(config)[0], find_prompts(config, new_run("other")))
+    monkeypatch.undo()
+    assert drawing._model("cpu").dtype == torch.bfloat16
 
 
 def test_the_same_noise_for_all_draws_equal_captions_equally(new_run, tmp_path):

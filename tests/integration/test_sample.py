@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -74,6 +75,30 @@ def test_teacher_and_student_from_the_same_noise(here, drawn):
         left = 8 + 190 + column * 136
         wanted = (images[0] * 255).round().byte().permute(1, 2, 0).numpy().repeat(2, 0).repeat(2, 1)
         assert np.array_equal(pixels[-136:-8, left : left + 128], wanted)
+
+
+def test_captions_go_in_batches_of_the_run(here, finished_run, drawn):
+    """Four to a batch, as the run's configuration has it; images are those of one batch."""
+    options = ["--prompts", "held-out", "--count", 6, "--run", finished_run.root, "--steps", 2]
+    for command in ("sample", "compare-samplers"):
+        assert lcm(command, *options, "--out", f"{command}.png").exit_code == 0
+    assert [ids for _, _, ids, _ in drawn] == 3 * [[0, 2, 4, 7], [9, 11]]
+    captions = [caption for call in drawn[:2] for caption in call[1][0]]
+    images = torch.cat([call[3] for call in drawn[:2]])
+    together = open_model(finished_run.root).generate(captions, 2, 2.0, 0, image_ids=[0, 2, 4, 7, 9, 11])
+    assert torch.allclose(images, together, atol=1 / 255)
+
+
+@pytest.mark.parametrize("guidance", ["0", "0.5", "-1", "nan", "inf"])
+@pytest.mark.parametrize("command", ["sample", "compare-samplers"])
+def test_guidance_below_one_is_refused(here, command, guidance):
+    result = lcm(command, CAPTION, "--steps", 1, "--guidance", guidance)
+    assert result.exit_code == 2
+    assert f"guidance_scale is {float(guidance)}: it must be 1 or more" in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_negative_seed_is_refused(here):
+    assert lcm("sample", CAPTION, "--seed", -1).exit_code == 2
 
 
 @pytest.mark.parametrize(

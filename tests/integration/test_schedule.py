@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lcm_distill.api import LatentConsistencyModel, open_model
@@ -68,6 +69,17 @@ def test_interrupted_search_goes_on(run):
     assert (reports[0].done, reports[0].resumed, reports[-1].done) == (2, 2, 3)
     assert all(report.counts.get("steps", 3) == 3 for report in reports)
     assert 3 in load_file(run.config).evaluate.student_sigmas
+
+
+def test_search_in_bfloat16_finds_nearly_the_same_distance_and_is_a_search_of_its_own(run):
+    exact, rounded = (load_file(run.config, [*SEARCH, f"evaluate.dtype={dtype}"]) for dtype in ("float32", "bfloat16"))
+    drawings = Drawings(rounded, run)
+    for network in (drawings.student, drawings.teacher):
+        assert network.get_parameter("blocks.0.attn.qkv.weight").dtype == torch.bfloat16
+    levels = (80.0, 2.0)
+    assert drawings.distance(levels) == pytest.approx(Drawings(exact, run).distance(levels), rel=0.05)
+    list(schedule(exact, run))
+    assert [report.resumed for config in (exact, rounded) for report in list(schedule(config, run))[:1]] == [3, 0]
 
 
 def test_without_a_student_it_says_what_to_do(tmp_path):

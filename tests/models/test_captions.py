@@ -5,6 +5,7 @@ import torch
 
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import edm_denoiser
+from lcm_distill.kernels.residual import add
 from lcm_distill.models import build
 from tests.models.test_forward_mode import draw
 from tests.models.test_parity import name_seeded
@@ -32,7 +33,7 @@ def test_masking_drops_patches_after_the_mixer(teacher):
     captions, x, c_noise = draw(1, 3, 5, 64), draw(2, 3, 8, 8, 8), draw(3, 3)
     kept, seen = torch.tensor([[0, 5, 9, 15], [1, 2, 3, 4], [3, 7, 11, 15]]), {}
     hooks = [
-        teacher.patch_mixer[-1].register_forward_hook(lambda m, inputs, out: seen.update(mixed=out)),
+        teacher.patch_mixer[-1].register_forward_hook(lambda m, inputs, out: seen.update(mixed=add(*out))),
         teacher.blocks[0].register_forward_pre_hook(lambda m, inputs: seen.update(entering=inputs[0])),
     ]
     with torch.no_grad():

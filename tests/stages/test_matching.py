@@ -5,8 +5,8 @@ import torch
 
 from lcm_distill.models import read_tensors
 from lcm_distill.stages.distill import distill, prepare
-from lcm_distill.stages.matching import Matching, build_critic
-from lcm_distill.stages.networks import load_teacher, student_from_teacher
+from lcm_distill.stages.matching import Matching
+from lcm_distill.stages.networks import guided_from_teacher, load_teacher, read_teacher, student_from_teacher
 from tests.stages.test_distill import differ, start
 
 __all__ = ["start"]  # a fixture
@@ -18,7 +18,8 @@ MATCHED = ("distill.matching.weight=1", "distill.matching.start=0.5", "distill.s
 def parts(start):
     config, _ = start(*MATCHED, "distill.matching.guidance_share=1")
     student = student_from_teacher(config)
-    matching = Matching(config, student, load_teacher(config), build_critic(config), torch.device("cpu"))
+    critic = guided_from_teacher(config, read_teacher(config))
+    matching = Matching(config, student, load_teacher(config), critic, torch.device("cpu"))
     captions, guidance = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([2.0, 2, 2])
     return student, matching, lambda step: matching.loss(step, torch.arange(3).numpy(), captions, guidance)
 
@@ -46,7 +47,7 @@ def test_critic_that_has_not_moved_tells_the_student_nothing(parts):
 def test_teacher_that_is_matched_keeps_a_share_of_its_guidance(start):
     """With half of it scale 3 is matched at 2, the middle of the range, where nothing is told yet; scale 2 is not."""
     config, _ = start(*MATCHED, "distill.matching.guidance_share=0.5")
-    student, critic = student_from_teacher(config), build_critic(config)
+    student, critic = student_from_teacher(config), guided_from_teacher(config, read_teacher(config))
     matching = Matching(config, student, load_teacher(config), critic, torch.device("cpu"))
     captions = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
     told = []

@@ -1,23 +1,27 @@
 """What a dry run counts, against known numbers."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lcm_distill.config import load_preset
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import FeedForward
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.budget import (
-    Memory,
     PeakMemory,
     distill_flop,
     forward_flop,
     on_meta,
     parameters,
-    pass_memory,
     trained_parameters,
 )
-from lcm_distill.stages.plans import plan
+from lcm_distill.stages.distill import build_networks
+from lcm_distill.stages.fake_step import FakeStep, memory_per_sample
+from lcm_distill.stages.objectives import build_objective
+from lcm_distill.stages.plans import largest_micro_batch, plan
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +61,34 @@ def test_peak_memory_of_a_known_layer():
 
 
 def test_micro_batch_is_what_fits_beside_the_rest():
-    memory = Memory(fixed=30, per_sample=7)
-    assert [memory.largest_micro_batch(free) for free in (100, 37, 36, 0)] == [10, 1, 0, 0]
+    sizes = [1_000, 100, 86, 85, 0]  # nine tenths of them can be had
+    assert [largest_micro_batch(size, states=70, per_sample=7) for size in sizes] == [118, 2, 1, 0, 0]
 
 
 def test_computing_blocks_again_saves_memory():
-    student = on_meta(load_preset("shapes").model, guidance_embedding=True)
-    kept, again = (pass_memory(student, 16, recompute, torch.bfloat16) for recompute in (False, True))
-    assert kept.fixed == again.fixed == 2 * parameters(student)
-    assert again.per_sample < 0.6 * kept.per_sample
+    kept, again = (
+        memory_per_sample(load_preset("shapes", [f"engine.activation_checkpointing={recompute}"]), 16)
+        for recompute in ("false", "true")
+    )
+    assert again < 0.6 * kept
+
+
+def test_fake_passes_take_the_memory_of_real_ones():
+    config = load_preset("shapes", ["engine.precision=bfloat16"])
+    peaks = []
+    for mode in (FakeTensorMode(allow_non_fake_inputs=True), nullcontext()):
+        objective = build_objective(config)
+        networks = build_networks(config, objective, on_meta(config.model, guidance_embedding=False).state_dict())
+        with mode:
+            step = FakeStep(config, objective, networks, 16, samples=4)
+            for network in networks:
+                for tensor in network.state_dict().values():
+                    torch.nn.init.normal_(tensor, std=0.02)
+            step.engine.refresh()
+            with PeakMemory() as memory:
+                step.passes()
+            peaks.append(memory.peak)
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.01)
 
 
 def test_adapters_alone_have_gradients_moments_and_averages():

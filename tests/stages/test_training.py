@@ -8,12 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import save_file
 
 from lcm_distill.config import Config, digest, load_preset
 from lcm_distill.models import VARIANTS, Variant, build, read_tensors
-from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill, prepare
 from tests.conftest import SMALL
@@ -110,6 +108,23 @@ def test_ranks_agree(place, by_one, ranks, settings):
     assert agree(losses(place / name), by_one)
 
 
+LOW = [*FIFTY, "distill.steps=4", "distill.checkpoint_every=4", "engine.precision=bfloat16"]
+
+
+@pytest.fixture(scope="module")
+def by_one_in_bfloat16(place) -> np.ndarray:
+    """Losses of one process."""
+    assert finish(start(1, train, place, "one-low", LOW)) == [0]
+    return losses(place / "one-low")
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_ranks_agree_in_bfloat16(place, by_one_in_bfloat16, sharding):
+    settings = [*LOW, f"engine.sharding={sharding}", "engine.activation_checkpointing=true"]
+    assert finish(start(2, train, place, f"low-{sharding}", settings)) == [0, 0]
+    np.testing.assert_allclose(losses(place / f"low-{sharding}"), by_one_in_bfloat16, rtol=0.02)
+
+
 def test_ranks_and_sharding_may_change_from_life_to_life(place, by_one):
     fsdp = ["engine.sharding=fsdp", "engine.activation_checkpointing=true"]
     for ranks, settings, killed_at in [(3, [], 22), (2, fsdp, 26), (1, [], None)]:
@@ -140,28 +155,6 @@ def test_adapters_and_critics_are_trained_by_ranks_as_by_one(place, ranks, setti
     files = ["student.safetensors", *(["adapter/adapter_model.safetensors"] if settings[0] == LORA[0] else [])]
     for file in files:
         assert_same_weights(*(read_tensors(place / name / file) for name in names))
-
-
-def write_in_background(folder: Path) -> None:
-    """What is saved is what there was when `save` was called, however long writing takes."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    checkpoints, value = Checkpoints(folder, "print", background=True), torch.zeros(1000)
-    for step in (1, 2, 3):
-        value.fill_(step)
-        checkpoints.save(step, {"value": value})
-        value.fill_(-1)
-    checkpoints.wait()
-    assert checkpoints.steps() == [2, 3]
-    assert checkpoints.load_latest(lambda: {"value": value}) == 3 and bool((value == 3).all())
-    checkpoints.folder = folder / "file"
-    checkpoints.folder.touch()
-    checkpoints.save(4, {"value": value})
-    with pytest.raises(FileExistsError):
-        checkpoints.wait()
-
-
-def test_checkpoints_are_written_in_the_background(tmp_path):
-    assert finish(start(1, write_in_background, tmp_path)) == [0]
 
 
 def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.data.reader import FieldReader
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.randomness import permutation
 
 
@@ -37,9 +38,9 @@ class Batch:
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Latents and captions on a device, float32; they travel as the float16 they are stored as.
 
-        The copy is a blocking one: the memory it reads is used again as soon as nobody holds the batch.
+        The memory they are read from is used again as soon as nobody holds the batch.
         """
-        return self.latents.to(device).float(), self.captions.to(device).float()
+        return to_device(self.latents, device).float(), to_device(self.captions, device).float()
 
 
 class Batches(ABC):

@@ -1,14 +1,14 @@
 """Exponential moving averages of weights."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Average <- decay * average + (1 - decay) * model, in place, for every parameter."""
+    averaged, current = list[Tensor](average.parameters()), list[Tensor](model.parameters())
     with torch.no_grad():
-        for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
-            averaged.lerp_(current, 1 - decay)
+        torch._foreach_lerp_(averaged, current, 1 - decay)  # pyright: ignore
 
 
 def power_decay(step: int, exponent: float) -> float:

@@ -22,6 +22,11 @@ def uniform(seed: int, stream: str, step: int, indices: Iterable[int]) -> Tensor
     return _draw(seed, stream, step, indices, lambda rng: rng.random((), dtype=np.float32))
 
 
+def integer(seed: int, stream: str, step: int, below: int) -> int:
+    """A number of range(below), all equally likely."""
+    return int(below * _generator(seed, stream, step, 0).random((), dtype=np.float32))
+
+
 def permutation(seed: int, stream: str, epoch: int, length: int) -> np.ndarray:
     """A permutation of range(length), int64."""
     return _generator(seed, stream, epoch, 0).permutation(length)

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from lcm_distill.diffusion.phases import jump_to
 from lcm_distill.diffusion.preconditioning import Denoiser
-from lcm_distill.diffusion.solvers import Solver
+from lcm_distill.diffusion.solvers import Solver, euler_step
 
 
 def sample_edm(denoise: Denoiser, noise: Tensor, sigmas: Tensor, solver: Solver) -> Tensor:
     """Follow the probability-flow ODE down `sigmas` (arXiv 2206.00364, algorithm 1 without churn).
+
+    The last step, to 0, is Euler's whatever the solver: the ODE has no slope there.
 
     Args:
         noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
@@ -21,11 +23,12 @@ def sample_edm(denoise: Denoiser, noise: Tensor, sigmas: Tensor, solver: Solver)
     Returns:
         (B, C, H, W), in noise's dtype.
     """
-    levels = sigmas.to(noise.device)
+    levels = sigmas.to(noise.device)[:, None]
     x = noise * levels[0].to(noise.dtype)
-    for sigma, sigma_next in pairwise(levels):
-        x = solver(denoise, x, sigma[None], sigma_next[None])
-    return x
+    *steps, last = pairwise(levels)
+    for sigma, sigma_next in steps:
+        x = solver(denoise, x, sigma, sigma_next)
+    return euler_step(denoise, x, *last)
 
 
 def sample_consistency(

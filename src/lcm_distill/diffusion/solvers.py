@@ -2,30 +2,28 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from lcm_distill.diffusion.preconditioning import Denoiser
 
 Solver = Callable[[Denoiser, Tensor, Tensor, Tensor], Tensor]
-"""(denoiser, x (B, C, H, W), sigma (B,) or (1,), next sigma of the same shape) -> x at the next sigma."""
+"""(denoiser, x (B, C, H, W), sigma (B,) or (1,), next sigma of the same shape) -> x at the next sigma.
+
+None looks at the values of its tensors: a GPU's queue would have to run empty first.
+"""
 
 
 def euler_step(denoise: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """First order, one evaluation. On this ODE it is DDIM's step (arXiv 2010.02502)."""
+    """First order, one evaluation; the next sigma may be 0. On this ODE it is DDIM's step (arXiv 2010.02502)."""
     return x + _column(sigma_next - sigma, x) * _slope(denoise, x, sigma)
 
 
 def heun_step(denoise: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Second order, two evaluations (arXiv 2206.00364, algorithm 1); an Euler step where sigma_next is 0."""
+    """Second order, two evaluations (arXiv 2206.00364, algorithm 1 between levels above 0, where the slope exists)."""
     slope = _slope(denoise, x, sigma)
     span = _column(sigma_next - sigma, x)
-    predicted = x + span * slope
-    if not bool(sigma_next.any()):
-        return predicted
-    end_slope = _slope(denoise, predicted, torch.where(sigma_next > 0, sigma_next, sigma))
-    corrected = x + span * (slope + end_slope) / 2
-    return torch.where(_column(sigma_next, x) > 0, corrected, predicted)
+    end_slope = _slope(denoise, x + span * slope, sigma_next)
+    return x + span * (slope + end_slope) / 2
 
 
 SOLVERS: dict[str, Solver] = {"euler": euler_step, "heun": heun_step}

@@ -11,41 +11,46 @@ from lcm_distill.errors import UserError
 
 
 class FittingBatches:
-    """Encodes items in batches of `size`, or of half of it, or of half of that, whatever fits.
+    """Computes on items in batches of `size`, or of half of it, or of half of that, whatever fits.
 
     Attributes:
         size: items to a batch; it falls when the GPU's memory runs out and does not rise again.
+        remedy: what the memory is too small for even with one item, and what would help against it.
     """
 
-    def __init__(self, encode: Callable[..., Tensor], size: int) -> None:
-        self.encode, self.size = encode, size
+    def __init__(
+        self,
+        compute: Callable[..., Tensor],
+        size: int,
+        remedy: str = "encode one picture or caption: set encoders.tiling = true, or free it",
+    ) -> None:
+        self.compute, self.size, self.remedy = compute, size, remedy
 
     def __call__(self, *columns: Any) -> Tensor:
-        """What `encode` gives for all items, along the first dimension.
+        """What `compute` gives for all items, along the first dimension.
 
         Args:
-            columns: sequences or tensors of one length, which `encode` takes side by side.
+            columns: sequences or tensors of one length, which `compute` takes side by side.
 
         Raises:
             UserError: not even one item fits.
         """
-        encoded: list[Tensor] = []
+        computed: list[Tensor] = []
         done = 0
         while done < len(columns[0]):
             batch = [column[done : done + self.size] for column in columns]
             try:
-                encoded.append(self.encode(*batch))
+                computed.append(self.compute(*batch))
+                done += len(batch[0])
+                continue
             except torch.OutOfMemoryError as error:
                 self._halve(len(batch[0]), error)
-                torch.cuda.empty_cache()
-                continue
-            done += len(batch[0])
-        return torch.cat(encoded)
+            # The error's traceback holds the batch's tensors, so only now is there something to give back.
+            torch.cuda.empty_cache()
+        return torch.cat(computed)
 
     def _halve(self, count: int, error: torch.OutOfMemoryError) -> None:
         if count == 1:
-            raise UserError(
-                "the GPU's memory is too small to encode one picture or caption: set encoders.tiling = true, or free it"
-            ) from error
+            raise UserError(f"the GPU's memory is too small to {self.remedy}") from error
         self.size = count // 2
         warnings.warn(f"a batch of {count} does not fit the GPU's memory: {self.size} from now on", stacklevel=3)

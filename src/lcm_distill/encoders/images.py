@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import Dtype, Weights
+from lcm_distill.device import to_device
 from lcm_distill.encoders.vae import load_vae, random_vae
 from lcm_distill.errors import UserError
 
@@ -32,8 +33,12 @@ class ImageEncoder:
         self.downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def to(self, device: str | torch.device) -> "ImageEncoder":
-        """Move the weights; returns self."""
+        """Move the weights, for good: on CUDA the VAE becomes one that computes there fast; returns self."""
         self.vae.to(device)
+        if self.vae.device.type == "cuda":
+            from lcm_distill.encoders.channels_last import to_channels_last  # diffusers is slow to import
+
+            to_channels_last(self.vae)
         return self
 
     @torch.inference_mode()
@@ -42,18 +47,18 @@ class ImageEncoder:
 
         Args:
             images: (B, 3, H, W), float, in [-1, 1].
-            noise: (B, C, h, w), standard normal; it decides the sample.
+            noise: (B, C, h, w), standard normal, on the CPU; it decides the sample.
 
         Returns:
             (B, C, h, w), float32.
         """
         posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
         mean, std = posterior.mean.float(), torch.exp(0.5 * posterior.logvar.float())
-        return (mean + std * noise.to(mean.device)) * self.scaling_factor
+        return (mean + std * to_device(noise, mean.device)) * self.scaling_factor
 
     def encode_pixels(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """The same of uint8 pictures (B, H, W, 3), which travel to the device as they are."""
-        images = pixels.to(self.vae.device).permute(0, 3, 1, 2) / 127.5 - 1
+        """The same of uint8 pictures (B, H, W, 3) on the CPU, which travel to the device as they are."""
+        images = to_device(pixels, self.vae.device).permute(0, 3, 1, 2) / 127.5 - 1
         return self.encode(images, noise)
 
     @torch.inference_mode()

@@ -19,7 +19,7 @@ BUILT_IN = {"hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "ViT-H-14-378-quickgelu"}
 
 
 def build_text_tower(name: str) -> nn.Module:
-    """The text tower of an open_clip model, freshly initialised, float32; its norms stay float32 in `cast_tower`.
+    """The text tower of an open_clip model, freshly initialised, float32; `cast_tower` knows its norms.
 
     Raises:
         ValueError: open_clip knows no such model, or its text tower is not one of open_clip's own.
@@ -138,11 +138,14 @@ def config_file(name: str) -> Path:
 
 
 def cast_tower(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Let a tower compute in `dtype`, but for its norms, which stay float32; returns it."""
+    """Let a tower take its matrix products in `dtype`, its blocks' weights held in it; returns it.
+
+    Embeddings, norms and the sum that blocks add to stay float32, as under autocast.
+    """
     from open_clip.transformer import LayerNormFp32
 
-    tower.to(dtype)
-    for module in tower.modules():
+    tower.transformer.to(dtype)
+    for module in tower.transformer.modules():
         if isinstance(module, LayerNormFp32):
-            module.float()
+            module.float().register_forward_hook(lambda _norm, _inputs, normed: normed.to(dtype))
     return tower

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lcm_distill import assets
 from lcm_distill.config import Dtype, Weights
+from lcm_distill.device import to_device
 from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.openclip import BUILT_IN, cast_tower, load_text_tower, random_text_tower, save_text_tower
 from lcm_distill.errors import UserError
@@ -49,13 +50,13 @@ class TextEncoder:
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Captions to (B, context_length, width), float32."""
         device = cast(Tensor, self.tower.positional_embedding).device
-        return hidden_states(self.tower, self.tokenize(list(captions)).to(device))
+        return hidden_states(self.tower, to_device(self.tokenize(list(captions)), device))
 
 
 def hidden_states(tower: nn.Module, tokens: Tensor) -> Tensor:
     """Token ids (B, L) to hidden states (B, L, width) after the final norm, before pooling; float32 from any tower."""
     embedded = tower.token_embedding(tokens) + tower.positional_embedding
-    return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask).float())
+    return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask))
 
 
 def load_text_encoder(name: str, weights: Weights = "pretrained", dtype: Dtype = "float32") -> TextEncoder:

@@ -1,11 +1,13 @@
 """MicroDiT, the sizes it comes in, and its checkpoints."""
 
+import torch
+
 from lcm_distill.errors import UserError
-from lcm_distill.models.checkpoint import load_checkpoint, read_tensors
+from lcm_distill.models.checkpoint import fill, load_checkpoint, read_tensors
 from lcm_distill.models.microdit import MicroDiT
 from lcm_distill.models.variants import VARIANTS, Variant
 
-__all__ = ["VARIANTS", "MicroDiT", "Variant", "build", "load_checkpoint", "read_tensors"]
+__all__ = ["VARIANTS", "MicroDiT", "Variant", "build", "build_empty", "fill", "load_checkpoint", "read_tensors"]
 
 
 def build(
@@ -24,3 +26,12 @@ def build(
     if name not in VARIANTS:
         raise UserError(f"unknown network {name!r}: choose one of {', '.join(VARIANTS)}")
     return MicroDiT(VARIANTS[name], latent_size, in_channels, caption_channels, pos_interp_scale, guidance_embedding)
+
+
+def build_empty(*arguments: object, **named: object) -> MicroDiT:
+    """The same without weights, which are on the meta device: to be filled from a checkpoint, or counted.
+
+    Positions, which are computed, are there.
+    """
+    with torch.device("meta"):
+        return build(*arguments, **named)  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,26 +12,39 @@ from lcm_distill.errors import UserError
 from lcm_distill.models.microdit import MicroDiT
 
 GUIDANCE_PREFIX = "cfg_embedder."
+CPU = torch.device("cpu")
 
 
 def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = False) -> None:
-    """Load `.safetensors` or `.pt` weights into `model`, strictly, casting to the model's dtype.
-
-    A teacher's checkpoint has no guidance embedder. Loaded into a student, the student keeps its own, which
-    starts at zero, so that it equals the teacher.
+    """Fill a model with the weights of a `.safetensors` or `.pt` file; see `fill`.
 
     Args:
         own_positions: keep the model's position embedding, which is computed, so that a network may go on at another
             resolution.
 
     Raises:
-        UserError: the file is absent or unreadable, or keys are missing, unexpected or of another shape; the
-            message lists them.
+        UserError: the file is absent or unreadable; or as `fill`.
     """
     path = Path(path)
     tensors = read_tensors(path)
     if own_positions:
         tensors |= {"pos_embed": model.pos_embed}
+    fill(model, tensors, path)
+
+
+def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a model weights, strictly, in its own dtypes.
+
+    A model on the meta device takes the tensors themselves, so that nothing is initialised to be overwritten; any other
+    copies them. A teacher's weights have no guidance embedder. With these a student keeps its own, which starts at
+    zero, so that it equals the teacher.
+
+    Args:
+        path: where they come from, for the message.
+
+    Raises:
+        UserError: keys are missing, unexpected or of another shape; the message lists them.
+    """
     wanted = model.state_dict()
     if not any(name.startswith(GUIDANCE_PREFIX) for name in tensors):
         wanted = {k: v for k, v in wanted.items() if not k.startswith(GUIDANCE_PREFIX)}
@@ -44,19 +57,20 @@ def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = Fal
     ]
     if problems:
         raise UserError(f"{path} does not fit the model: " + "; ".join(sorted(problems)))
-    model.load_state_dict(tensors, strict=False)
+    cast = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(cast, strict=False, assign=next(model.parameters()).is_meta)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors by name, on the CPU; pickles are read with `weights_only`."""
+def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
+    """A checkpoint's tensors by name, on a device; pickles are read with `weights_only`."""
     if not path.is_file():
         raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
+            return load_file(path, device=str(device))
+        return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 

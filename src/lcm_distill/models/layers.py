@@ -7,21 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NORM_EPS = 1e-6
+from lcm_distill.kernels.activations import swiglu
+from lcm_distill.kernels.heads import normalise_head, normalise_heads
+from lcm_distill.kernels.residual import EPS, normalise
+from lcm_distill.models.precision import Linear
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
-    """LayerNorm with a scale and no shift, as every learned norm of MicroDiT has it."""
-    return nn.LayerNorm(dim, eps=NORM_EPS, bias=False)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Shift and scale tokens (B, T, D) by per-sample vectors (B, D): adaLN of DiT (arXiv 2212.09748)."""
-    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+    """LayerNorm with a scale and no shift, as every learned norm of MicroDiT has it; `kernels.residual` computes it."""
+    return nn.LayerNorm(dim, eps=EPS, bias=False)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Multi-head attention with query and key normalised over all heads together.
+    """Multi-head attention.
 
     Args:
         query: (B, T, D). key, value: (B, S, D). D is divisible by `heads`.
@@ -29,25 +27,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     Returns:
         (B, T, D), before the output projection.
     """
-    width = query.shape[-1]
-    query = functional.layer_norm(query, (width,), eps=NORM_EPS)
-    key = functional.layer_norm(key, (width,), eps=NORM_EPS)
     query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over tokens (B, T, dim) with an inner width of its own."""
+    """Self-attention over tokens (B, T, dim) with an inner width of its own; queries and keys are normalised."""
 
     def __init__(self, dim: int, heads: int, width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * width, bias=False)
-        self.proj = nn.Linear(width, dim, bias=False)
+        self.qkv = Linear(dim, 3 * width, bias=False)
+        self.proj = Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(attend(query, key, value, self.heads))
+        return self.proj(attend(*normalise_heads(self.qkv(x)), self.heads))
 
     def initialise(self, out_std: float) -> None:
         nn.init.trunc_normal_(self.qkv.weight, std=0.02)
@@ -55,18 +49,18 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from tokens (B, T, dim) to caption tokens (B, S, dim)."""
+    """Attention from tokens (B, T, dim) to caption tokens (B, S, dim); queries and keys are normalised."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_linear = nn.Linear(dim, dim, bias=False)
-        self.kv_linear = nn.Linear(dim, 2 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim, bias=False)
+        self.q_linear = Linear(dim, dim, bias=False)
+        self.kv_linear = Linear(dim, 2 * dim, bias=False)
+        self.proj = Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, captions: Tensor) -> Tensor:
         key, value = self.kv_linear(captions).chunk(2, dim=-1)
-        return self.proj(attend(self.q_linear(x), key, value, self.heads))
+        return self.proj(attend(normalise_head(self.q_linear(x)), normalise_head(key), value, self.heads))
 
     def answer(self, token: Tensor) -> Tensor:
         """What attention to this token alone gives whoever asks: (1, 1, dim) -> (1, 1, dim)."""
@@ -90,12 +84,12 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, hidden: int, multiple_of: int) -> None:
         super().__init__()
         width = round_up(int(2 * hidden / 3), multiple_of)
-        self.w1 = nn.Linear(dim, width, bias=False)
-        self.w2 = nn.Linear(dim, width, bias=False)
-        self.w3 = nn.Linear(width, dim, bias=False)
+        self.w1 = Linear(dim, width, bias=False)
+        self.w2 = Linear(dim, width, bias=False)
+        self.w3 = Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w3(functional.silu(self.w1(x)) * self.w2(x))
+        return self.w3(swiglu(self.w1(x), self.w2(x)))
 
     def initialise(self, out_std: float) -> None:
         nn.init.trunc_normal_(self.w1.weight, std=0.02)
@@ -108,12 +102,12 @@ class Mlp(nn.Module):
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(in_dim, dim)
+        self.fc1 = Linear(in_dim, dim)
         self.norm = layer_norm(dim)
-        self.fc2 = nn.Linear(dim, dim)
+        self.fc2 = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.norm(functional.gelu(self.fc1(x), approximate="tanh")))
+        return self.fc2(normalise(functional.gelu(self.fc1(x), approximate="tanh"), self.norm.weight))
 
     def initialise(self) -> None:
         nn.init.normal_(self.fc1.weight, std=0.02)
@@ -123,12 +117,13 @@ class Mlp(nn.Module):
 class ScalarEmbedder(nn.Module):
     """Embeds one scalar a sample: 512 sinusoids (cosines first, periods up to 10,000), then two layers."""
 
+    float32 = True
     FREQUENCIES = 512
     MAX_PERIOD = 10_000.0
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(self.FREQUENCIES, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+        self.mlp = nn.Sequential(Linear(self.FREQUENCIES, dim), nn.GELU(approximate="tanh"), Linear(dim, dim))
 
     def forward(self, value: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
@@ -172,7 +167,7 @@ class Modulation(nn.Sequential):
     """adaLN's map from the condition (B, in_dim) to (B, out_dim), zero at the start but for its bias."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__(nn.GELU(approximate="tanh"), nn.Linear(in_dim, out_dim))
+        super().__init__(nn.GELU(approximate="tanh"), Linear(in_dim, out_dim))
 
     def initialise(self) -> None:
         nn.init.zeros_(_linear(self, 1).weight)
@@ -206,5 +201,16 @@ class CaptionEmbedder(nn.Module):
         self.y_proj.initialise()
 
 
-def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
-    return cast(nn.Linear, layers[index])
+class NormLinear(nn.Sequential):
+    """Tokens (B, T, in_dim) normalised, then mapped to (B, T, out_dim)."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(layer_norm(in_dim), Linear(in_dim, out_dim, bias=False))
+
+    def forward(self, input: Tensor) -> Tensor:
+        norm, linear = cast(tuple[nn.LayerNorm, Linear], tuple(self))
+        return linear(normalise(input, norm.weight, dtype=linear.dtype))
+
+
+def _linear(layers: nn.Sequential, index: int) -> Linear:
+    return cast(Linear, layers[index])

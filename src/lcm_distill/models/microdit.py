@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from lcm_distill.kernels.residual import add, add_and_normalise, normalise
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import (
     CaptionEmbedder,
@@ -15,14 +16,15 @@ from lcm_distill.models.layers import (
     FeedForward,
     Mlp,
     Modulation,
+    NormLinear,
     PatchEmbedder,
     ScalarEmbedder,
     SelfAttention,
     layer_norm,
-    modulate,
     round_up,
 )
 from lcm_distill.models.positions import grid_positions
+from lcm_distill.models.precision import Linear
 from lcm_distill.models.variants import Variant
 
 
@@ -65,9 +67,9 @@ class MicroDiT(nn.Module):
         self.patch_mixer = nn.ModuleList(DiTBlock(variant, layer, mixer=True) for layer in range(variant.mixer_depth))
         self.blocks = nn.ModuleList(DiTBlock(variant, layer, mixer=False) for layer in range(variant.depth))
         if variant.mixer_dim != dim:
-            self.patch_mixer_map_xin = _norm_linear(dim, variant.mixer_dim)
-            self.patch_mixer_map_xout = _norm_linear(variant.mixer_dim, dim)
-            self.patch_mixer_map_y = _norm_linear(dim, variant.mixer_dim)
+            self.patch_mixer_map_xin = NormLinear(dim, variant.mixer_dim)
+            self.patch_mixer_map_xout = NormLinear(variant.mixer_dim, dim)
+            self.patch_mixer_map_y = NormLinear(dim, variant.mixer_dim)
         else:
             self.patch_mixer_map_xin = nn.Identity()
             self.patch_mixer_map_xout = nn.Identity()
@@ -114,26 +116,34 @@ class MicroDiT(nn.Module):
         condition = condition + pooled
         if guidance is not None:
             condition = condition + self._embed_guidance(guidance.expand(batch))
-        tokens = self.patch_mixer_map_xin(tokens)
+        stream = self.pos_embed.dtype  # what blocks add up in, whatever they compute in
+        tokens = self.patch_mixer_map_xin(tokens).to(stream)
         mixer_said = self.patch_mixer_map_y(said)
         mixer_null = None if null is None else self.patch_mixer_map_y(null)
-        for block in self.patch_mixer:
-            tokens = block(tokens, mixer_said, condition, mixer_null)
+        tokens = self._through(self.patch_mixer, tokens, mixer_said, condition, mixer_null)
         if kept is not None:
             tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
-        tokens = self.patch_mixer_map_xout(tokens)
-        for block in self.blocks:
-            tokens = block(tokens, said, condition, null)
+        tokens = self.patch_mixer_map_xout(tokens).to(stream)
+        tokens = self._through(self.blocks, tokens, said, condition, null)
         patches = self.final_layer(tokens, condition)
         if kept is not None:
             masked = self.mask_token.to(patches.dtype).expand(batch, self.pos_embed.shape[1], -1)
             patches = masked.scatter(1, kept[:, :, None].expand_as(patches), patches)
         return self._unpatchify(patches)
 
+    @staticmethod
+    def _through(
+        blocks: nn.ModuleList, tokens: Tensor, captions: Tensor, condition: Tensor, null: Tensor | None
+    ) -> Tensor:
+        branch, gate = None, None
+        for block in blocks:
+            tokens, branch, gate = block(tokens, branch, gate, captions, condition, null)
+        return tokens if branch is None else add(tokens, branch, gate)
+
     def _embed_captions(self, captions: Tensor) -> tuple[Tensor, Tensor]:
         """Caption tokens (B, L, dim) as the blocks take them, and what they add to the condition, (B, dim)."""
         tokens = self.y_emb_preprocess(self.y_embedder(captions))
-        return tokens, self.pooled_y_emb_process(tokens.mean(dim=1))
+        return tokens, self.pooled_y_emb_process(tokens.mean(dim=1, keepdim=True)).squeeze(1)
 
     def _embed_guidance(self, guidance: Tensor) -> Tensor:
         if self.cfg_embedder is None:
@@ -189,22 +199,37 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = Modulation(variant.dim, 6 * dim)
         self._out_std = 0.02 / (2 * (variant.depth if mixer else layer + 1)) ** 0.5
 
-    def forward(self, x: Tensor, captions: Tensor, condition: Tensor, null: Tensor | None = None) -> Tensor:
-        """Tokens (B, T, dim), caption tokens (N, L, dim) of the first N samples and the condition (B, variant.dim).
+    def forward(
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        gate: Tensor | None,
+        captions: Tensor,
+        condition: Tensor,
+        null: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One block; what its last branch adds to the tokens is added by whoever comes next.
 
-        Samples without a caption attend to one token, `null` (1, 1, dim).
+        Args:
+            x: (B, T, dim), tokens. branch, gate: (B, T, dim) and (B, dim), what the block before adds to them.
+            captions: (N, L, dim), caption tokens of the first N samples. condition: (B, variant.dim).
+            null: (1, 1, dim), the one token that samples without a caption attend to.
+
+        Returns:
+            Tokens, branch and gate for the next one.
         """
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(condition).chunk(
             6, dim=1
         )
-        x = x + gate_attn.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))
-        if null is None:
-            x = x + self.cross_attn(self.norm2(x), captions)
-        else:
-            said, unsaid = x.tensor_split([len(captions)])
-            said = said + self.cross_attn(self.norm2(said), captions)
-            x = torch.cat([said, unsaid + self.cross_attn.answer(null)])
-        return x + gate_mlp.unsqueeze(1) * self.mlp(modulate(self.norm3(x), shift_mlp, scale_mlp))
+        dtype = gate_attn.dtype  # that of products
+        x, normed = add_and_normalise(x, branch, gate, self.norm1.weight, shift_attn, scale_attn, dtype=dtype)
+        x, normed = add_and_normalise(x, self.attn(normed), gate_attn, self.norm2.weight, dtype=dtype)
+        with_caption, rest = normed, None
+        if null is not None:
+            with_caption, rest = normed[: len(captions)], self.cross_attn.answer(null)
+        attended = self.cross_attn(with_caption, captions)
+        x, normed = add_and_normalise(x, attended, None, self.norm3.weight, shift_mlp, scale_mlp, rest, dtype)
+        return x, self.mlp(normed), gate_mlp
 
     def initialise(self) -> None:
         for part in (self.attn, self.cross_attn, self.mlp):
@@ -223,8 +248,9 @@ class CaptionBlock(nn.Module):
         self.mlp = FeedForward(dim, 4 * dim, variant.multiple_of)
 
     def forward(self, captions: Tensor) -> Tensor:
-        captions = captions + self.attn(self.norm1(captions))
-        return captions + self.mlp(self.norm2(captions))
+        captions, normed = add_and_normalise(captions, None, None, self.norm1.weight)
+        captions, normed = add_and_normalise(captions, self.attn(normed), None, self.norm2.weight)
+        return add(captions, self.mlp(normed), None)
 
     def initialise(self) -> None:
         self.attn.initialise(0.02)
@@ -236,20 +262,18 @@ class CaptionBlock(nn.Module):
 class FinalLayer(nn.Module):
     """adaLN and a linear map from tokens to patches."""
 
+    float32 = True
+
     def __init__(self, dim: int, patch_values: int) -> None:
         super().__init__()
         self.norm_final = layer_norm(dim)
-        self.linear = nn.Linear(dim, patch_values)
+        self.linear = Linear(dim, patch_values)
         self.adaLN_modulation = Modulation(dim, 2 * dim)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
-        return self.linear(modulate(self.norm_final(x), shift, scale))
+        return self.linear(normalise(x, self.norm_final.weight, shift, scale, shift.dtype))
 
     def initialise(self) -> None:
         self.adaLN_modulation.initialise()
         nn.init.zeros_(self.linear.weight)
-
-
-def _norm_linear(in_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(layer_norm(in_dim), nn.Linear(in_dim, out_dim, bias=False))

@@ -7,16 +7,16 @@ other number of them. The first rank commits what all have written.
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load  # pyright: ignore[reportUnknownVariableType]
 from torch.distributed.checkpoint.state_dict_saver import save  # pyright: ignore[reportUnknownVariableType]
 
@@ -42,6 +42,11 @@ class Checkpoints:
         self.folder, self.fingerprint, self.keep = folder, fingerprint, keep
         self._background = _Background() if background else None
         self._leads = not dist.is_initialized() or dist.get_rank() == 0
+
+    def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make room to copy such tensors to while training goes on: pinning gigabytes takes seconds."""
+        if self._background is not None:
+            self._background.reserve(tensors)
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Commit `tensors` after `step` steps, then drop the oldest; in the background, once they are copied."""
@@ -141,22 +146,66 @@ class _Background:
 
     def __init__(self) -> None:
         self.group = dist.new_group(backend="gloo")
-        pinned = StagingOptions(dist.get_backend() != "gloo", False, False, False)
-        self._stager = DefaultStager(pinned)
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._copies: dict[str, Tensor] = {}
+        self._thread = _thread_on_this_device()
         self._written: Future[None] | None = None
 
+    @torch.no_grad()
     def copy(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        stage = cast(Callable[[dict[str, Tensor]], Mapping[str, Tensor]], self._stager.stage)  # pyright: ignore[reportUnknownMemberType]
-        return stage(dict(tensors))
+        """Copies in CPU memory, of the same shapes and kinds; the next call fills the same memory again."""
+        self._allocate(tensors)
+        for name, tensor in tensors.items():
+            for copy, part in zip(_parts(self._copies[name]), _parts(tensor), strict=True):
+                copy.copy_(part, non_blocking=True)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return {name: self._copies[name] for name in tensors}
 
-    def start(self, write: Callable[[], None]) -> None:
-        self._written = self._thread.submit(write)
+    def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        self.start(lambda: self._allocate(tensors))
+
+    def start(self, work: Callable[[], None]) -> None:
+        self._written = self._thread.submit(work)
 
     def finish(self) -> None:
         if self._written is not None:
             self._written.result()
             self._written = None
+
+    def _allocate(self, tensors: Mapping[str, Tensor]) -> None:
+        for name in tensors.keys() - self._copies.keys():
+            self._copies[name] = _empty_on_cpu(tensors[name])
+
+
+def _thread_on_this_device() -> ThreadPoolExecutor:
+    """A thread whose current GPU is this one's; by itself it would open a context on the first."""
+    if not torch.cuda.is_initialized():
+        return ThreadPoolExecutor(1, "checkpoint")
+    return ThreadPoolExecutor(1, "checkpoint", torch.cuda.set_device, (torch.cuda.current_device(),))
+
+
+def _empty_on_cpu(tensor: Any) -> Any:
+    """A tensor like it, in CPU memory that is pinned where a GPU will be read.
+
+    A DTensor remains one, over a local tensor on the CPU, and so does a quantised tensor.
+    """
+    if not isinstance(tensor, Tensor):  # a DTensor's device mesh
+        return tensor
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+    kind: Any = type(tensor)
+    names, context = kind.__tensor_flatten__(tensor)
+    parts = {name: _empty_on_cpu(getattr(tensor, name)) for name in names}
+    return kind.__tensor_unflatten__(parts, context, tensor.shape, tensor.stride())
+
+
+def _parts(tensor: Any) -> Iterator[Tensor]:
+    """The plain tensors that hold the values of one: itself, a DTensor's local tensor, codes and scales in 8 bit."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _parts(getattr(tensor, name))
+    elif isinstance(tensor, Tensor):
+        yield tensor
 
 
 def _save(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> None:

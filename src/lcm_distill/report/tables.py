@@ -32,6 +32,7 @@ VARYING = (
     ("images", "images", "{:,}"),
     ("sigmas", "sigmas", "{}"),
     ("checkpoint_sha256", "checkpoint", "{:.8}"),
+    ("dtype", "dtype", "{}"),
 )
 """Columns that stand in a table only where they tell rows of one way of drawing apart."""
 

@@ -1,7 +1,6 @@
 """What a training takes, without running it: operations, memory and time.
 
-Operations are counted on the meta device. Memory is counted on fake tensors, which have sizes and no content: a forward
-and backward pass runs as it would, and the most bytes that are alive at one time are what it needs.
+Operations are counted on the meta device. For what passes need beside weights see `stages.fake_step`.
 """
 
 import copy
@@ -9,42 +8,23 @@ import os
 import time
 import weakref
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcm_distill.config import Config, ModelConfig
-from lcm_distill.models import MicroDiT, build
-from lcm_distill.stages.engine.blocks import blocks_of, recompute_activations
+from lcm_distill.models import MicroDiT, build_empty
+from lcm_distill.models.precision import lowered_modules, own_matrices
 from lcm_distill.stages.lora import adapt
 
 MARGIN = 0.1
 """Share of a device's memory that a plan leaves alone: the allocator's gaps, the libraries' own workspace."""
-SAMPLES = 64
-"""In the pass that memory is counted in: so many that what does not grow with them hardly shows."""
 UTILISATION = 0.5
 """Share of the rate of large matrix products that time is estimated with."""
-
-
-class Memory(NamedTuple):
-    """Bytes beside weights, averages, optimiser and gradients that a pass of the student needs.
-
-    Attributes:
-        fixed: whatever the number of samples: copies of all weights in low precision.
-        per_sample: for each sample of a micro-batch.
-    """
-
-    fixed: int
-    per_sample: int
-
-    def largest_micro_batch(self, free: int) -> int:
-        """The most samples that fit into `free` bytes; 0 if not even one does."""
-        return max(0, (free - self.fixed) // self.per_sample)
 
 
 def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -> int:
@@ -79,36 +59,6 @@ def teacher_evaluations(config: Config) -> int:
     return 1 if config.distill.objective == "scm" or config.distill.solver == "euler" else 2
 
 
-@cache
-def pass_memory(student: MicroDiT, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> Memory:
-    """What forward and backward of the student need.
-
-    Args:
-        student: on the meta device.
-        recompute: whether a block's activations are computed again in the backward pass (activation checkpointing).
-        dtype: what blocks compute in; weights are float32.
-    """
-    network = copy.deepcopy(student)
-    copies = 0 if dtype == torch.float32 else dtype.itemsize * parameters(network)
-    peak = _pass_peak(network, SAMPLES, caption_tokens, recompute, dtype)
-    # Computing blocks again, copies last for a block only; then they are counted in both parts, and little of each.
-    return Memory(fixed=copies, per_sample=(peak - (0 if recompute else copies)) // SAMPLES)
-
-
-def _pass_peak(network: MicroDiT, samples: int, caption_tokens: int, recompute: bool, dtype: torch.dtype) -> int:
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        network.to_empty(device="cpu")
-        for parameter in network.parameters():
-            parameter.grad = torch.empty_like(parameter)  # of the micro-batches before
-        if recompute:
-            recompute_activations(blocks_of(network))
-        with PeakMemory() as memory:
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                out = _call(network, samples, samples, caption_tokens)
-            out.float().sum().backward()
-    return memory.peak
-
-
 def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -> Tensor:
     weight, side = network.x_embedder.proj.weight, network.latent_size
 
@@ -129,8 +79,7 @@ def on_meta(model: ModelConfig, guidance_embedding: bool) -> MicroDiT:
 
 @cache
 def _on_meta(arch: str, *sizes: Any) -> MicroDiT:
-    with torch.device("meta"):
-        return build(arch, *sizes).to("meta")
+    return build_empty(arch, *sizes).to("meta")
 
 
 class PeakMemory(TorchDispatchMode):
@@ -185,6 +134,11 @@ def device_memory(device: torch.device) -> int:
 def parameters(network: nn.Module) -> int:
     """How many it has."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def lowered_parameters(network: nn.Module) -> int:
+    """How many of them products in low precision are taken with."""
+    return sum(held.numel() for module in lowered_modules(network) for _, held in own_matrices(module))
 
 
 def trained_parameters(config: Config) -> int:

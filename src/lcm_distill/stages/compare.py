@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lcm_distill.config import Config, load_file
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.comparison import comparison_chart, comparison_text
-from lcm_distill.stages.measuring import IDENTITY, METRICS
+from lcm_distill.stages.measuring import IDENTITY, METRICS, read_metrics
 from lcm_distill.stages.write_up import write_up
 
 COMPARISON = pa.schema([("run", pa.string()), *METRICS])
@@ -46,9 +45,10 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
 
 def _figures(run: RunFolder) -> list[dict[str, Any]]:
     run.require(run.metrics, f"run `lcm evaluate --run {run.root}` first")
-    if not pq.read_schema(run.metrics).equals(METRICS):
+    rows = read_metrics(run.metrics)
+    if rows is None:
         raise UserError(f"{run.metrics} is of an older version: run `lcm evaluate --run {run.root}` again")
-    return pq.read_table(run.metrics).to_pylist()
+    return rows
 
 
 def _config(run: RunFolder) -> Config:

@@ -1,20 +1,22 @@
 """Stage two: a few-step student from the teacher, on cached latents alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lcm_distill.config import Config, digest
 from lcm_distill.data.loader import Batch
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.objectives.interface import Networks
+from lcm_distill.diffusion.objectives.interface import Networks, Objective
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.randomness import normal, stable_hash, uniform
 from lcm_distill.diffusion.schedule import lognormal_sigmas, uniform_sigmas
+from lcm_distill.models import MicroDiT
 from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -25,8 +27,14 @@ from lcm_distill.stages.engine.speed import peak_flop
 from lcm_distill.stages.engine.spread import whole_weights
 from lcm_distill.stages.engine.world import World, alone, join
 from lcm_distill.stages.lora import copy_sharing_frozen, export_adapter, merge
-from lcm_distill.stages.matching import Matching, build_critic
-from lcm_distill.stages.networks import load_teacher, student_from_teacher, teacher_path
+from lcm_distill.stages.matching import Matching
+from lcm_distill.stages.networks import (
+    build_teacher,
+    guided_from_teacher,
+    read_teacher,
+    student_from_teacher,
+    teacher_path,
+)
 from lcm_distill.stages.objectives import build_objective, phases
 from lcm_distill.stages.training import Training, publish
 
@@ -76,33 +84,11 @@ def fingerprint(config: Config) -> str:
 def prepare(config: Config, run: RunFolder, world: World | None = None) -> Training:
     """The student's training, ready to run; on this process alone if no world is given."""
     world = world or alone(config)
-    engine, settings, levels = Engine(config.engine, world), config.distill, config.diffusion
-    objective = build_objective(config)
+    engine, settings = Engine(config.engine, world), config.distill
     batches = open_batches(config, run, settings.batch_size, config.distill_seed, world.rank, world.size)
-    torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # the guidance embedder starts with random weights
-    student = student_from_teacher(config)
-    critic = build_critic(config) if settings.matching.weight else None
-    averages = objective.uses_target and settings.target_decay > 0
-    target = copy_sharing_frozen(student).requires_grad_(False) if averages else student
-    average = copy_sharing_frozen(student).requires_grad_(False)
-    ask_teacher, ask_student = engine.frozen(load_teacher(config)), engine.trained(student)
-    ask_target = engine.averaged(target) if averages else ask_student
-    engine.averaged(average)
-    matching = Matching(config, ask_student, ask_teacher, engine.trained(critic), world.device) if critic else None
-
-    def loss(step: int, batch: Batch) -> Tensor:
-        clean, captions = batch.to(world.device)
-        noise = normal(config.distill_seed, "distill noise", step, batch.rows, clean.shape[1:]).to(world.device)
-        sigma = draw_sigmas(config, objective.lowest_sigma, step, batch.rows).to(world.device)
-        guidance = draw_guidance(config, step, batch.rows).to(world.device)
-        networks = Networks(
-            student=consistency_function(ask_student, levels.sigma_data, levels.sigma_min, captions, guidance),
-            target=consistency_function(ask_target, levels.sigma_data, levels.sigma_min, captions, guidance),
-            teacher=guided_denoiser(ask_teacher, levels.sigma_data, captions, guidance),
-        )
-        followed = objective(networks, clean, noise, sigma, step / settings.steps).mean()
-        return followed + matching.loss(step, batch.rows, captions, guidance) if matching else followed
-
+    objective = build_objective(config)
+    networks = build_networks(config, objective, read_teacher(config, world.device))
+    student, target, average = networks.student, networks.target, networks.average
     return Training(
         label="distill",
         folder=run.distill,
@@ -111,16 +97,73 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
         model=student,
         average=average,
         batches=batches,
-        loss=loss,
+        loss=build_loss(config, objective, networks, engine),
         engine=engine,
-        critic=critic,
+        critic=networks.critic,
         critic_rate=settings.matching.critic_rate,
-        after_step=(lambda: update_average(target, student, settings.target_decay)) if averages else lambda: None,
-        extra={"target": target} if averages else {},
+        after_step=(lambda: update_average(target, student, settings.target_decay)) if target else lambda: None,
+        extra={"target": target} if target else {},
         flop=distill_flop(config, batches.captions.field.shape[0]) if peak_flop(world.device) else None,
         sources=partial(sample_sources, run),
         **validation(config, run, world, published(config, student, average)),
     )
+
+
+class TrainedNetworks(NamedTuple):
+    """Everything that takes part in a distillation.
+
+    Attributes:
+        student: receives gradients.
+        target: its short average, which the target comes from; None where the student itself is asked.
+        average: its long average. It is never called.
+        teacher: does not change.
+        critic: of distribution matching; receives gradients. None without it.
+    """
+
+    student: MicroDiT
+    target: MicroDiT | None
+    average: MicroDiT
+    teacher: MicroDiT
+    critic: MicroDiT | None
+
+
+def build_networks(config: Config, objective: Objective, weights: dict[str, Tensor]) -> TrainedNetworks:
+    """All networks from the teacher's weights, on the device that these are on; each changes by itself."""
+    settings = config.distill
+    torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # guidance embedders start with random weights
+    student = student_from_teacher(config, weights)
+    critic = guided_from_teacher(config, weights) if settings.matching.weight else None
+    averaged = objective.uses_target and settings.target_decay > 0
+    target = copy_sharing_frozen(student).requires_grad_(False) if averaged else None
+    average = copy_sharing_frozen(student).requires_grad_(False)
+    return TrainedNetworks(student, target, average, build_teacher(config, weights), critic)
+
+
+def build_loss(
+    config: Config, objective: Objective, networks: TrainedNetworks, engine: Engine
+) -> Callable[[int, Batch], Tensor]:
+    """The loss of a step's samples, a scalar, as `Training` takes it; the engine prepares all networks."""
+    settings, levels, device = config.distill, config.diffusion, engine.world.device
+    ask_teacher, ask_student = engine.frozen(networks.teacher), engine.trained(networks.student)
+    ask_target = engine.averaged(networks.target) if networks.target else ask_student
+    engine.stored(networks.average)
+    critic = engine.trained(networks.critic) if networks.critic else None
+    matching = Matching(config, ask_student, ask_teacher, critic, device) if critic else None
+
+    def loss(step: int, batch: Batch) -> Tensor:
+        clean, captions = batch.to(device)
+        noise = to_device(normal(config.distill_seed, "distill noise", step, batch.rows, clean.shape[1:]), device)
+        sigma = to_device(draw_sigmas(config, objective.lowest_sigma, step, batch.rows), device)
+        guidance = to_device(draw_guidance(config, step, batch.rows), device)
+        asked = Networks(
+            student=consistency_function(ask_student, levels.sigma_data, levels.sigma_min, captions, guidance),
+            target=consistency_function(ask_target, levels.sigma_data, levels.sigma_min, captions, guidance),
+            teacher=guided_denoiser(ask_teacher, levels.sigma_data, captions, guidance),
+        )
+        followed = objective(asked, clean, noise, sigma, step / settings.steps).mean()
+        return followed + matching.loss(step, batch.rows, captions, guidance) if matching else followed
+
+    return loss
 
 
 def validation(config: Config, run: RunFolder, world: World, network: nn.Module) -> dict[str, Any]:

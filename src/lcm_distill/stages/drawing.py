@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image
 
 from lcm_distill.api import LatentConsistencyModel, LatentDiffusion, TextToImage, assemble
 from lcm_distill.config import Config, digest
 from lcm_distill.data.prompts import Prompt
 from lcm_distill.device import resolve_device
+from lcm_distill.encoders.batches import FittingBatches
 from lcm_distill.errors import UserError
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.protocols import find_protocol
@@ -23,6 +25,7 @@ from lcm_distill.pipeline.manifest import OK, Manifest, file_columns
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
+from lcm_distill.stages.generation import batch_generator, generation_dtype
 from lcm_distill.stages.networks import teacher_path
 from lcm_distill.stages.samplings import Sampling
 from lcm_distill.stages.shards import shards, work_through
@@ -45,11 +48,12 @@ class Drawing:
         self.config, self.way, self.prompts = config, way, prompts
         self.checkpoint = run.student if way.model == "student" else teacher_path(config)
         self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
-        self.file_format = picture_format(config)
+        self.file_format, self.dtype = picture_format(config), generation_dtype(config)
         self.fingerprint = digest([
             config.fingerprint("encoders", "model", "diffusion"), self.checkpoint_sha256,
             [way.sampler, way.sigmas, way.guidance], [config.draw_seed, config.evaluate.same_noise],
             [self.file_format.format, self.file_format.quality], prompts_sha256(prompts),
+            *([] if self.dtype == "float32" else [self.dtype]),
         ])  # fmt: skip
         self.folder = run.evaluate / f"{way.name}-{self.fingerprint[:8]}"
         self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
@@ -65,7 +69,12 @@ class Drawing:
 
     def opened(self, device: str | None = None) -> Execute:
         """Ready to draw, on a device other than the configured one if one is given."""
-        return partial(self._execute, self._model(device or self.config.device))
+        settings = self.config.evaluate
+        generate = batch_generator(
+            self._model(device or self.config.device), self.way.steps, self.way.guidance, self.config.draw_seed,
+            settings.batch_size,
+        )  # fmt: skip
+        return partial(self._execute, generate)
 
     def pictures(self, count: int) -> np.ndarray:
         """The first `count` pictures, uint8 (count, H, W, 3)."""
@@ -80,18 +89,18 @@ class Drawing:
         config = self.config
         model = assemble(
             config.model.model_dump(), config.encoders, config.diffusion, self.checkpoint, self.way.model,
-        ).to(resolve_device(device))  # fmt: skip
+        ).to(resolve_device(device), getattr(torch, self.dtype))  # fmt: skip
         if isinstance(model, LatentDiffusion):
             model.solver = "euler" if self.way.sampler == "euler" else "heun"
         if isinstance(model, LatentConsistencyModel):
             model.sigmas = {self.way.steps: self.way.sigmas}
         return model
 
-    def _execute(self, model: TextToImage, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def _execute(self, generate: FittingBatches, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Draw shards one after the other, and write each."""
         for task in tasks:
             prompts = self.prompts[task.inputs["start"] : task.inputs["stop"]]
-            pictures, seconds = self._draw(model, prompts)
+            pictures, seconds = self._draw(generate, prompts)
             files = self._write(task, prompts, pictures)
             shared = {"status": OK, "seconds": seconds / len(prompts)}
             yield task, [
@@ -99,21 +108,12 @@ class Drawing:
                 for prompt, file in zip(prompts, files, strict=True)
             ], None  # fmt: skip
 
-    def _draw(self, model: TextToImage, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
+    def _draw(self, generate: FittingBatches, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
         """Pictures uint8 (n, H, W, 3), and the seconds it took."""
-        size, drawn = self.config.evaluate.batch_size, []
+        ids = [0 if self.config.evaluate.same_noise else prompt.image_id for prompt in prompts]
         began = time.perf_counter()
-        for first in range(0, len(prompts), size):
-            batch = prompts[first : first + size]
-            images = model.generate(
-                [prompt.caption for prompt in batch],
-                self.way.steps,
-                self.way.guidance,
-                self.config.draw_seed,
-                image_ids=[0 if self.config.evaluate.same_noise else prompt.image_id for prompt in batch],
-            )
-            drawn.append((images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(drawn), time.perf_counter() - began
+        images = generate([prompt.caption for prompt in prompts], ids)
+        return images.numpy(), time.perf_counter() - began
 
     def _write(self, task: Task, prompts: Sequence[Prompt], pictures: np.ndarray) -> list[WrittenFile]:
         """The shard's files, which appear all at once."""

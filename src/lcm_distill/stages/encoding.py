@@ -19,6 +19,7 @@ from lcm_distill.data.transforms import decode, square
 from lcm_distill.device import resolve_device
 from lcm_distill.diffusion.randomness import normal, stable_hash
 from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.encoders.copies import Returning
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.errors import UserError
@@ -173,21 +174,22 @@ class Encoding:
     def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Encode captions and pictures; tell of each shard when it is written.
 
-        While a shard is written the next batches are encoded, and while a batch is encoded the next ones are made.
+        While a shard is written the next batches are encoded, and while a batch is encoded the next ones are made and
+        queued behind it on the GPU.
         """
         for kind, same in groupby(tasks, key=lambda task: task.inputs["kind"]):
             if kind == "caption":
                 for task, embeddings in map_ahead(self._embed, same, workers=1, ahead=1):
-                    yield task, *self._finish_captions(task, embeddings)
+                    yield task, *self._finish_captions(task, embeddings.numpy())
             else:
                 for batch, latents in map_ahead(self._encode, self._batches(same), workers=1, ahead=BATCHES_AHEAD):
-                    batch.shard.fill(batch.places, latents)
+                    batch.shard.fill(batch.places, latents.numpy())
                     if batch.last:
                         yield batch.shard.task, *self._finish_pictures(batch.shard)
 
-    def _embed(self, task: Task) -> tuple[Task, np.ndarray]:
+    def _embed(self, task: Task) -> tuple[Task, Returning]:
         texts = [row["caption"] for row in _rows(self.catalog.captions, task)]
-        return task, self._encode_texts(texts).numpy()
+        return task, Returning(self._encode_texts(texts))
 
     def _finish_captions(self, task: Task, embeddings: np.ndarray) -> tuple[list[dict[str, Any]], WrittenFile]:
         stored = text_field(self.config, len(self.catalog.captions), embeddings.shape[1])
@@ -229,11 +231,11 @@ class Encoding:
                 if len(shard.waiting) == size or not page.left:
                     yield shard.batch(self.config.seed, last=not page.left)
 
-    def _encode(self, batch: Batch) -> tuple[Batch, np.ndarray]:
+    def _encode(self, batch: Batch) -> tuple[Batch, Returning]:
         if not batch.places:
-            return batch, batch.shard.latents[:0]
+            return batch, Returning(torch.from_numpy(batch.shard.latents[:0]))
         encode = self._encode_pixels[batch.shard.resolution]
-        return batch, encode(batch.pixels, batch.noise).numpy()
+        return batch, Returning(encode(batch.pixels, batch.noise))
 
     def _open_shard(self, task: Task) -> Shard:
         resolution = task.inputs["resolution"]
@@ -242,10 +244,10 @@ class Encoding:
         return Shard(task, resolution, samples, np.full((len(samples), *shape), np.nan, np.float16))
 
     def _encode_text_batch(self, captions: Sequence[str]) -> Tensor:
-        return self._text().encode(captions).half().cpu()
+        return self._text().encode(captions).half()
 
     def _encode_pixel_batch(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        return self._images().encode_pixels(pixels, noise).half().cpu()
+        return self._images().encode_pixels(pixels, noise).half()
 
     def _finish_pictures(self, shard: Shard) -> tuple[list[dict[str, Any]], WrittenFile]:
         attributes = {

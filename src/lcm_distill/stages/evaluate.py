@@ -19,7 +19,7 @@ from lcm_distill.report.grid import labelled_grid
 from lcm_distill.report.guidance import guidance_chart, guidance_text
 from lcm_distill.stages.drawing import Drawing, checkpoint_sha256, draw
 from lcm_distill.stages.extraction import extract
-from lcm_distill.stages.measuring import HARNESS, IDENTITY, METRICS, figures, floor_figure
+from lcm_distill.stages.measuring import HARNESS, IDENTITY, METRICS, figures, floor_figure, read_metrics
 from lcm_distill.stages.networks import teacher_path
 from lcm_distill.stages.prompts import find_prompts
 from lcm_distill.stages.references import Reference, find_extractors, find_references
@@ -109,6 +109,6 @@ def side_by_side(drawings: Sequence[Drawing], prompts: Sequence[Prompt]) -> Imag
 
 def merged_metrics(path: Path, rows: Rows) -> pa.Table:
     """The rows, after those already at `path` that they do not replace; what an older version wrote is left behind."""
-    kept = pq.read_table(path).to_pylist() if path.is_file() and pq.read_schema(path).equals(METRICS) else []
+    kept = (read_metrics(path) if path.is_file() else None) or []
     merged = {tuple(str(row.get(name)) for name in IDENTITY): row for row in [*kept, *rows]}
     return pa.Table.from_pylist(list(merged.values()), schema=METRICS)

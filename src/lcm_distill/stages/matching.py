@@ -1,30 +1,18 @@
 """The distribution-matching term of a training: the critic, and what a step adds to the loss."""
 
-from typing import cast
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lcm_distill.config import Config
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.guidance import both_branches
 from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
-from lcm_distill.diffusion.randomness import normal, uniform
+from lcm_distill.diffusion.randomness import integer, normal
 from lcm_distill.diffusion.samplers import sample_consistency
 from lcm_distill.diffusion.schedule import lognormal_sigmas
-from lcm_distill.models import MicroDiT, load_checkpoint
-from lcm_distill.models.layers import ScalarEmbedder
-from lcm_distill.stages.networks import build_network, teacher_path
-
-
-def build_critic(config: Config) -> MicroDiT:
-    """The teacher once more, to be trained whole; whatever the guidance scale, it starts with the same answer."""
-    critic = build_network(config, guidance_embedding=True)
-    cast(ScalarEmbedder, critic.cfg_embedder).initialise_around(config.distill.middle_guidance)
-    load_checkpoint(critic, teacher_path(config))
-    return critic
 
 
 class Matching:
@@ -53,7 +41,7 @@ class Matching:
             both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
             matched=1 + self.settings.guidance_share * (guidance - 1),
-            assumed=guidance.new_tensor([self.config.distill.middle_guidance]),
+            assumed=guidance.new_full((1,), self.config.distill.middle_guidance),
         )
         learnt = denoising_loss(
             lambda x, sigma: compare(x, sigma)[1], drawn.detach(), *self._disturbance("critic", step, rows), sigma_data
@@ -67,7 +55,7 @@ class Matching:
         """Samples after the first 1, 2 ... jumps of the chain, (B, C, h, w), with gradient through the last jump."""
         levels = self.config.diffusion
         chain = torch.tensor(self.settings.sigmas, dtype=torch.float64)
-        jumps = 1 + int(len(chain) * uniform(self.seed, "matching jumps", step, [0]))
+        jumps = 1 + integer(self.seed, "matching jumps", step, len(chain))
         jump = consistency_function(self.student, levels.sigma_data, levels.sigma_min, captions, guidance)
 
         def fresh(number: int) -> Tensor:
@@ -78,7 +66,7 @@ class Matching:
     def _disturbance(self, stream: str, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Noise (B, C, h, w) and levels (B,) to compare at."""
         levels = self.config.diffusion
-        draws = normal(self.seed, f"{stream} sigma", step, rows, ()).to(self.device)
+        draws = to_device(normal(self.seed, f"{stream} sigma", step, rows, ()), self.device)
         sigma = lognormal_sigmas(
             draws, self.settings.sigma_mean, self.settings.sigma_std, levels.sigma_min, levels.sigma_max
         )
@@ -88,4 +76,4 @@ class Matching:
         """Standard normal (B, C, h, w)."""
         model = self.config.model
         shape = (model.in_channels, model.latent_size, model.latent_size)
-        return normal(self.seed, stream, step, rows, shape).to(self.device)
+        return to_device(normal(self.seed, stream, step, rows, shape), self.device)

@@ -21,6 +21,7 @@ from lcm_distill.stages.drawing import picture_format
 from lcm_distill.stages.engine.optimiser import MOMENT_BYTES
 from lcm_distill.stages.evaluate import require_models
 from lcm_distill.stages.extraction import find_extractor
+from lcm_distill.stages.fake_step import memory_per_sample
 from lcm_distill.stages.networks import teacher_path
 from lcm_distill.stages.objectives import build_objective
 from lcm_distill.stages.prompts import find_prompts
@@ -128,20 +129,23 @@ def _schedule(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Operations, bytes and hours on one rank; the teacher's weights are held in what blocks compute in."""
+    """Operations, bytes and hours on one rank."""
     tokens, settings = caption_tokens(config, run), config.distill
     student, teacher = (budget.on_meta(config.model, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config, tokens)
     count, trained = budget.parameters(student), budget.trained_parameters(config)
     averages = 2 if build_objective(config).uses_target and settings.target_decay else 1
     moments, in_critic = MOMENT_BYTES[settings.moments], count if settings.matching.weight else 0
+    low = budget.lowered_parameters(student) if config.engine.precision == "bfloat16" else 0
+    copied = 1 + bool(averages > 1) + bool(in_critic)  # what changes and is called: student, target, critic
     states = {
         "student": 4 * count,
         "gradients": 4 * trained,
         "optimiser": moments * trained,
         "averages": 4 * trained * averages,
         "critic": (4 + 4 + moments) * in_critic,
-        "teacher": computed_in(config).itemsize * budget.parameters(teacher),
+        "copies_to_compute_with": 2 * low * copied if config.engine.sharding == "none" else 0,
+        "teacher": 4 * budget.parameters(teacher) - 2 * (budget.lowered_parameters(teacher) if low else 0),
     }
     device = resolve_device(config.device)
     seconds = flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device, computed_in(config)))
@@ -171,19 +175,20 @@ def _micro_batches(config: Config, tokens: int, states: int, device: torch.devic
     """The largest micro-batch that fits here and in 80 GB, with activations kept or computed again; None: none does."""
     sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
-    for recompute in (False, True):
-        name = "recomputed" if recompute else "kept"
-        student = budget.on_meta(config.model, guidance_embedding=True)
-        memory = budget.pass_memory(student, tokens, recompute, computed_in(config))
-        figures[f"gb_per_sample_{name}"] = _gb(memory.per_sample)
+    for name, recompute in (("kept", "false"), ("recomputed", "true")):
+        per_sample = memory_per_sample(config.changed([f"engine.activation_checkpointing={recompute}"], "plan"), tokens)
+        figures[f"gb_per_sample_{name}"] = _gb(per_sample)
         for where, size in sizes.items():
-            free = int((1 - budget.MARGIN) * size) - states
-            largest = min(memory.largest_micro_batch(free), config.distill.batch_size)
+            largest = min(largest_micro_batch(size, states, per_sample), config.distill.batch_size)
             figures[f"micro_batch_{where}_{name}"] = largest or None
             if where == "80_gb":
-                used = states + memory.fixed + largest * memory.per_sample
-                figures[f"gb_used_{name}"] = _gb(used) if largest else None
+                figures[f"gb_used_{name}"] = _gb(states + largest * per_sample) if largest else None
     return figures
+
+
+def largest_micro_batch(size: int, states: float, per_sample: int) -> int:
+    """The most samples that fit into `size` bytes beside weights and the like; 0 if not even one does."""
+    return max(0, int(((1 - budget.MARGIN) * size - states) // per_sample))
 
 
 def _cache_bytes(config: Config, run: RunFolder) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lcm_distill.config import Config, PretrainConfig, digest, load_file
 from lcm_distill.data.loader import Batch, Batches, MixedBatches
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.masking import kept_patches, seen_values
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
@@ -53,22 +54,23 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder, world: Wor
     refuse_empty_experts(model, settings.mask_ratio)
     average = copy.deepcopy(model).requires_grad_(False)
     network = engine.trained(model)
-    engine.averaged(average)
+    engine.stored(average)
     batches = open_mixture(config, settings, run, world)
     seed, levels = config.seed, config.diffusion
 
     def loss(step: int, batch: Batch) -> Tensor:
         clean, captions = batch.to(device)
-        noise = normal(seed, "pretrain noise", step, batch.rows, clean.shape[1:]).to(device)
-        draws = normal(seed, "pretrain sigma", step, batch.rows, ()).to(device)
+        noise = to_device(normal(seed, "pretrain noise", step, batch.rows, clean.shape[1:]), device)
+        draws = to_device(normal(seed, "pretrain sigma", step, batch.rows, ()), device)
         sigma = lognormal_sigmas(draws, settings.sigma_mean, settings.sigma_std, levels.sigma_min, levels.sigma_max)
-        has_caption = uniform(seed, "caption drop", step, batch.rows).to(device) >= settings.caption_drop
+        has_caption = to_device(uniform(seed, "caption drop", step, batch.rows), device) >= settings.caption_drop
         captions = captions * has_caption[:, None, None]
         if not settings.mask_ratio:
             denoise = edm_denoiser(network, levels.sigma_data, captions)
             return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data).mean()
         side = model.latent_size // model.patch_size
-        kept = kept_patches(normal(seed, "mask", step, batch.rows, (side**2,)), settings.mask_ratio).to(device)
+        masks = normal(seed, "mask", step, batch.rows, (side**2,))
+        kept = to_device(kept_patches(masks, settings.mask_ratio), device)
         denoise = edm_denoiser(masked(network, kept), levels.sigma_data, captions)
         seen = seen_values(kept, side, model.patch_size)
         return denoising_loss(denoise, clean, noise, sigma, levels.sigma_data, seen).mean()
@@ -98,7 +100,7 @@ def fingerprint(config: Config, settings: PretrainConfig) -> str:
 def first_weights(config: Config, settings: PretrainConfig) -> MicroDiT:
     """The network as training starts: fresh, or as an earlier stage left it, positions being those of this one."""
     torch.manual_seed(stable_hash(f"teacher {config.seed}"))
-    model = build_network(config, guidance_embedding=False)
+    model = build_network(config, guidance_embedding=False, empty=bool(settings.start))
     if settings.start:
         load_checkpoint(model, settings.start, own_positions=True)
     return model

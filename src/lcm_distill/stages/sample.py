@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
-from lcm_distill.api import LatentDiffusion, open_config, open_model
+from lcm_distill.api import LatentDiffusion, TextToImage, open_config, open_model
+from lcm_distill.config import Config
 from lcm_distill.data.prompts import Prompt, read_prompts
+from lcm_distill.device import resolve_device
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.grid import gallery, labelled_grid
 from lcm_distill.report.tables import way_title
+from lcm_distill.stages.generation import batch_generator, generation_dtype
 from lcm_distill.stages.prompts import HELD_OUT, held_out_prompts, prompts_file
 
 LEAST_CELL = 128
@@ -51,9 +55,12 @@ def sample(
     Args:
         guidance: the run's own first scale if not given.
     """
-    guidance = guidance or open_config(where).evaluate.guidance[0]
-    model = open_model(where, "student")
-    columns = [(way_title("student", "", count), _draw(model, prompts, count, guidance, seed)) for count in steps]
+    config = open_config(where)
+    guidance = config.evaluate.guidance[0] if guidance is None else guidance
+    model = _opened(where, config, "student")
+    columns = [
+        (way_title("student", "", count), _generate(model, config, prompts, count, guidance, seed)) for count in steps
+    ]
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": list(steps)}
 
 
@@ -67,24 +74,30 @@ def compare_samplers(
     out: Path,
 ) -> dict[str, Any]:
     """Draw every caption with the teacher of `where` and with its student, in as many steps from the same noise."""
-    guidance = guidance or open_config(where).evaluate.guidance[0]
-    teacher = open_model(where, "teacher")
+    config = open_config(where)
+    guidance = config.evaluate.guidance[0] if guidance is None else guidance
+    teacher = _opened(where, config, "teacher")
     assert isinstance(teacher, LatentDiffusion)
     teacher.solver = solver
-    drawn = _draw(teacher, prompts, steps, guidance, seed)
+    columns = [(way_title("teacher", solver, steps), _generate(teacher, config, prompts, steps, guidance, seed))]
     del teacher  # one of them is held at a time
-    columns = [
-        (way_title("teacher", solver, steps), drawn),
-        (way_title("student", "", steps), _draw(open_model(where, "student"), prompts, steps, guidance, seed)),
-    ]
+    student = _opened(where, config, "student")
+    columns.append((way_title("student", "", steps), _generate(student, config, prompts, steps, guidance, seed)))
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": steps, "solver": solver}
 
 
-def _draw(model: Any, prompts: Sequence[Prompt], steps: int, guidance: float, seed: int) -> np.ndarray:
-    """Pictures uint8 (n, H, W, 3)."""
-    captions, ids = [prompt.caption for prompt in prompts], [prompt.image_id for prompt in prompts]
-    images = model.generate(captions, steps, guidance, seed, image_ids=ids)
-    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def _opened(where: str, config: Config, role: Literal["student", "teacher"]) -> TextToImage:
+    """A model of `where`, on the configured device and in the precision that suits it."""
+    dtype = getattr(torch, generation_dtype(config))
+    return open_model(where, role).to(resolve_device(config.device), dtype)
+
+
+def _generate(
+    model: TextToImage, config: Config, prompts: Sequence[Prompt], steps: int, guidance: float, seed: int
+) -> np.ndarray:
+    """Images uint8 (n, H, W, 3)."""
+    generate = batch_generator(model, steps, guidance, seed, config.evaluate.batch_size)
+    return generate([prompt.caption for prompt in prompts], [prompt.image_id for prompt in prompts]).numpy()
 
 
 def _write(

@@ -51,7 +51,7 @@ def samplings(config: Config) -> list[Sampling]:
 
 def teacher_samplings(config: Config, guidance: float | None = None) -> list[Sampling]:
     """Those of the teacher, at the first configured guidance scale or at another."""
-    scale, levels = guidance or config.evaluate.guidance[0], config.diffusion
+    scale, levels = config.evaluate.guidance[0] if guidance is None else guidance, config.diffusion
     return [
         Sampling(
             "teacher", solver, steps,
@@ -64,7 +64,8 @@ def teacher_samplings(config: Config, guidance: float | None = None) -> list[Sam
 
 def student_samplings(config: Config, guidance: float | None = None) -> list[Sampling]:
     """Those of the student, at the first configured guidance scale or at another."""
-    scale, sigmas, edges = guidance or config.evaluate.guidance[0], config.evaluate.student_sigmas, phases(config)
+    scale = config.evaluate.guidance[0] if guidance is None else guidance
+    sigmas, edges = config.evaluate.student_sigmas, phases(config)
     sampler = "phased" if edges else "consistency"
     return [
         Sampling("student", sampler, steps, tuple(edges or sigmas[steps]), scale, steps)

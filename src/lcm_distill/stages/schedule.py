@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import Config, digest
-from lcm_distill.device import resolve_device
+from lcm_distill.device import resolve_device, to_device
 from lcm_distill.diffusion.level_search import Levels, Trial, search_levels
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_scalings
 from lcm_distill.diffusion.randomness import normal
@@ -17,6 +17,7 @@ from lcm_distill.errors import UserError
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.models.checkpoint import load_checkpoint, redescribe
 from lcm_distill.models.features import token_features
+from lcm_distill.models.precision import lower
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -24,6 +25,7 @@ from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
 from lcm_distill.stages.cache import open_batches
 from lcm_distill.stages.distill import describe_student, fingerprint
+from lcm_distill.stages.generation import generation_dtype
 from lcm_distill.stages.networks import build_network, load_teacher
 
 TRIALS = pa.schema(
@@ -81,10 +83,13 @@ class Drawings:
         batch = open_batches(config, run, config.schedule.samples, config.seed)[0]
         self.rows, size = batch.rows.tolist(), config.evaluate.batch_size
         self.clean, self.captions = batch.latents.float().split(size), batch.captions.float().split(size)
-        self.teacher = load_teacher(config).to(self.device)
+        self.teacher = load_teacher(config)
         self.student = build_network(config, guidance_embedding=True).eval().requires_grad_(False)
         load_checkpoint(self.student, run.student)
-        self.student.to(self.device)
+        for network in (self.teacher, self.student):
+            if generation_dtype(config) == "bfloat16":
+                lower(network)
+            network.to(self.device)
         self.first = [self._jump(part)(self._noise(0, part) * self._sigma_max, self._sigma_max) for part in self._parts]
         self.data = self._moments(self.clean)
 
@@ -102,8 +107,9 @@ class Drawings:
 
     def _draw(self, part: int, levels: Levels) -> Tensor:
         x, jump = self.first[part], self._jump(part)
-        for step, sigma in enumerate(levels[1:], 1):
-            x = jump_again(jump, x, torch.tensor([sigma]).to(x), self.levels.sigma_min, self._noise(step, part))
+        sigmas = torch.tensor(levels, device=self.device)[:, None]
+        for step, sigma in enumerate(sigmas[1:], 1):
+            x = jump_again(jump, x, sigma, self.levels.sigma_min, self._noise(step, part))
         return x
 
     def _jump(self, part: int) -> Denoiser:
@@ -116,7 +122,7 @@ class Drawings:
         """Standard normal of the part's shape, the same in every trial."""
         size = len(self.clean[0])
         rows = self.rows[part * size : (part + 1) * size]
-        return normal(self.config.seed, f"schedule {stream}", 0, rows, self.clean[0].shape[1:]).to(self.device)
+        return to_device(normal(self.config.seed, f"schedule {stream}", 0, rows, self.clean[0].shape[1:]), self.device)
 
     def _moments(self, latents: "list[Tensor] | tuple[Tensor, ...]") -> Moments:
         sigma = torch.tensor([LOOK_AT], device=self.device)
@@ -131,7 +137,11 @@ class Drawings:
 
 
 def _identity(config: Config, steps: int) -> str:
-    return digest([fingerprint(config), config.schedule.samples, config.evaluate.guidance[0], steps])
+    dtype = generation_dtype(config)
+    return digest([
+        fingerprint(config), config.schedule.samples, config.evaluate.guidance[0], steps,
+        *([] if dtype == "float32" else [dtype]),
+    ])  # fmt: skip
 
 
 def _row(config: Config, steps: int, trial: Trial) -> dict[str, Any]:

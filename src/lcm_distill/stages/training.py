@@ -114,6 +114,8 @@ class Training:
             if events:
                 events.stepped(step, figures)
             done = step + 1
+            if step == start:  # the optimiser has all its tensors now
+                self.checkpoints.reserve(self.tensors())
             if done % self.settings.checkpoint_every == 0 or done == total:
                 self._save(done, events)
             shown = {name: value for name, value in figures.items() if name != "seconds" and value is not None}
@@ -128,14 +130,17 @@ class Training:
         self.optimiser.zero_grad()
         loss = self._accumulate(step)
         norms = [
-            whole(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm)).item()
+            whole(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm))
             for group in self.optimiser.param_groups
         ]
+        # The only time in a step that a GPU's queue is waited for: nothing that is not finite may reach the weights.
+        loss, *norms = torch.stack([self.engine.world.sum(loss), *norms]).tolist()
         if complaint := self.alarm.complaint(loss, max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm)):
             self._stop(step, complaint)
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
+        self.engine.refresh()
         return {
             "loss": loss,
             "gradient_norm": norms[0],
@@ -143,8 +148,8 @@ class Training:
             **self._speed(time.perf_counter() - began),
         }
 
-    def _accumulate(self, step: int) -> float:
-        """The loss of a whole batch, and its gradient, from this rank's passes and the other ranks' alike."""
+    def _accumulate(self, step: int) -> Tensor:
+        """This rank's share of a batch's loss, and the whole batch's gradient."""
         world, parts = self.engine.world, self.batches[step].split(self.passes)
         total = torch.zeros((), device=world.device)
         for number, part in enumerate(parts, 1):
@@ -152,7 +157,7 @@ class Training:
                 loss = self.loss(step, part) * (len(part.rows) / self.settings.batch_size)
                 (loss * world.size).backward()  # ranks take the mean of gradients, not their sum
             total += loss.detach()
-        return world.sum(total).item()
+        return total
 
     def _speed(self, seconds: float) -> dict[str, float | None]:
         world, peak = self.engine.world, peak_flop(self.engine.world.device)
@@ -172,7 +177,9 @@ class Training:
         self.alarm.stop(step, complaint, samples, self.engine.world.leads)
 
     def _resume(self) -> int:
-        return self.checkpoints.load_latest(self.tensors) or 0
+        step = self.checkpoints.load_latest(self.tensors) or 0
+        self.engine.refresh()
+        return step
 
     def _save(self, step: int, events: Events | None) -> None:
         # Events go first: a crash in between repeats these steps and writes the same file again.

@@ -8,6 +8,7 @@ import torch
 from lcm_distill.config import EngineConfig
 from lcm_distill.models import build
 from lcm_distill.models.experts import ExpertChoice
+from lcm_distill.models.precision import compute_in_bfloat16
 from lcm_distill.stages.engine.engine import Engine
 from lcm_distill.stages.engine.world import World
 
@@ -66,9 +67,27 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(network):
     assert frozen.pos_embed.dtype == torch.float32
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks at every input
-def test_compiled_blocks_compute_the_same(network):
+def test_copies_to_compute_with_follow_the_weights(network):
+    engine = Engine(EngineConfig(precision="bfloat16"), WORLD)
     own = copy.deepcopy(network)
-    called = Engine(EngineConfig(compile=True), WORLD).trained(own)
-    torch.testing.assert_close(called(*inputs(2)), network(*inputs(2)), rtol=1e-4, atol=1e-4)
+    called = engine.trained(own)
+    before = called(*inputs(2))
+    with torch.no_grad():
+        own.blocks[0].attn.proj.weight.mul_(3)
+    assert torch.equal(called(*inputs(2)), before)
+    engine.refresh()
+    after = called(*inputs(2))
+    assert not torch.equal(after, before)
+    fresh = Engine(EngineConfig(precision="bfloat16"), WORLD)
+    torch.testing.assert_close(fresh.trained(copy.deepcopy(own))(*inputs(2)), after, rtol=0, atol=0)
+
+
+def test_gradients_through_copies_are_those_of_casting_at_every_use(network):
+    grads = []
+    for kept in (True, False):
+        own = copy.deepcopy(network)
+        compute_in_bfloat16(own, copied=kept)
+        own(*inputs(3)).square().mean().backward()
+        grads.append({name: parameter.grad for name, parameter in own.named_parameters()})
+    copied, cast = grads
+    assert all(torch.equal(copied[name], cast[name]) for name in cast)

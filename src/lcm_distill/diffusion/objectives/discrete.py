@@ -27,7 +27,7 @@ class Discrete:
     @property
     def lowest_sigma(self) -> float:
         """The highest level that is too low to start a pair; every level above is rounded up to one that is not."""
-        return float(self.grid[self.skip - 1])
+        return self.grid.tolist()[self.skip - 1]
 
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:
         """Losses (B,) of pairs that start at the grid's next level from `sigma` up; see `Objective`."""

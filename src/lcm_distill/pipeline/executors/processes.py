@@ -12,7 +12,7 @@ from functools import partial
 from lcm_distill.child_process import follow_parent
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
-from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, count_gpus
+from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, own_gpu
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -22,22 +22,27 @@ _blocks: Blocks | None = None
 
 @dataclass(frozen=True)
 class Processes:
-    """Runs tasks in processes of their own, one to a GPU where there are any."""
+    """Runs tasks in processes of their own.
+
+    Attributes:
+        workers: how many.
+        device: that is configured; `auto` and `cuda` give processes the GPUs in turn.
+    """
 
     workers: int
+    device: str = "auto"
     leads = True
 
     def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit what is not done; a process that dies is replaced."""
-        return dispatch(tasks, manifest, partial(ProcessWorker, open_work, manifest), self.workers)
+        return dispatch(tasks, manifest, partial(ProcessWorker, open_work, manifest, self.device), self.workers)
 
 
 class ProcessWorker:
     """A process that runs blocks."""
 
-    def __init__(self, open_work: Open, manifest: Manifest, seat: int) -> None:
-        gpus = count_gpus()
-        blocks = Blocks(open_work, manifest, f"cuda:{seat % gpus}" if gpus else None)
+    def __init__(self, open_work: Open, manifest: Manifest, device: str, seat: int) -> None:
+        blocks = Blocks(open_work, manifest, own_gpu(seat, device))
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_process, (blocks,))
         self._process = self._pool.submit(os.getpid)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lcm_distill.errors import WorkError
 from lcm_distill.pipeline.executors.board import clear_board, read_board
 from lcm_distill.pipeline.executors.dispatch import blocks
-from lcm_distill.pipeline.executors.work import Commit, Open, commit_each, count_gpus, split
+from lcm_distill.pipeline.executors.work import Commit, Open, begin, commit_each, own_gpu, split
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -23,12 +23,19 @@ LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_
 
 @dataclass
 class Ranks:
-    """Runs this rank's share of the tasks. Ranks meet in the manifest alone: no rank needs another one's address."""
+    """Runs this rank's share of the tasks. Ranks meet in the manifest alone: no rank needs another one's address.
+
+    Attributes:
+        rank, world: this rank's number, and how many there are. local_rank: its number on this machine.
+        patience: seconds for which the first rank waits without a sign of life.
+        device: that is configured; `auto` and `cuda` give ranks the GPUs of their machine in turn.
+    """
 
     rank: int
     world: int
     local_rank: int
     patience: float = field(default=PATIENCE_SECONDS)
+    device: str = "auto"
 
     @property
     def leads(self) -> bool:
@@ -46,11 +53,10 @@ class Ranks:
         if self.leads and pending:
             clear_board(manifest.storage)
             manifest.drop(merged & {task.name for task in pending})
-        gpus = count_gpus()
-        device = f"cuda:{self.local_rank % gpus}" if gpus else None
         others = {task.name: task for task in pending if task not in mine} if self.leads else {}
         looked = time.monotonic()
-        for commit in commit_each(open_work(device), mine, manifest) if mine else ():
+        device = own_gpu(self.local_rank, self.device)
+        for commit in commit_each(begin(open_work, device), mine, manifest) if mine else ():
             yield commit
             if others and time.monotonic() - looked > LOOK_SECONDS:
                 yield from _arrived(others, manifest)

@@ -23,10 +23,12 @@ class RayActors:
     Attributes:
         address: of the cluster; None joins the one this machine belongs to, or starts one here.
         workers: how many actors; None takes as many as the cluster has GPUs, or one.
+        device: that is configured; `auto` and `cuda` give each actor a GPU where the cluster has any.
     """
 
     address: str | None
     workers: int | None
+    device: str = "auto"
     leads = True
 
     def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
@@ -36,7 +38,7 @@ class RayActors:
             UserError: Ray is not installed, or there is no such cluster.
         """
         ray = _connect(self.address)
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if self.device in ("auto", "cuda") else 0
         hire = partial(RayWorker, ray, open_work, manifest, 1 if gpus else 0)
         try:
             yield from dispatch(tasks, manifest, hire, self.workers or gpus or 1)

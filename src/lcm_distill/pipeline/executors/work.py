@@ -87,12 +87,32 @@ class Blocks:
             exceptions between processes wraps them.
         """
         try:
-            self._execute = self._execute or self._open(self._device)
+            self._execute = self._execute or begin(self._open, self._device)
             for _ in commit_each(self._execute, tasks, self._manifest):
                 pass
         except UserError as error:
             return error
         return None
+
+
+def begin(open_work: Open, device: str | None) -> Execute:
+    """Make ready to work on a device, which is the current one from then on; None leaves it to the configuration."""
+    if device:
+        from lcm_distill.device import resolve_device
+
+        resolve_device(device)
+    return open_work(device)
+
+
+def own_gpu(number: int, device: str) -> str | None:
+    """The GPU of the worker or rank of this machine with a number; None where the configured device is all there is."""
+    gpus = spread_over(device)
+    return f"cuda:{number % gpus}" if gpus else None
+
+
+def spread_over(device: str) -> int:
+    """How many GPUs workers of this machine are spread over; 0 where the configured device is one card or a CPU."""
+    return count_gpus() if device in ("auto", "cuda") else 0
 
 
 def count_gpus() -> int:

@@ -1,4 +1,4 @@
-"""What is done to a transformer block by block: activations computed again, and compilation."""
+"""A transformer's blocks one by one: which they are, and activations that are computed again."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lcm_distill.models import MicroDiT
-
-COMPILED_FORMS = 512
-"""Blocks share their code and differ in width, in gradients and in dtype: so many forms of it may be compiled."""
 
 
 def blocks_of(network: MicroDiT) -> list[nn.Module]:
@@ -33,13 +30,3 @@ def _recompute_activations(block: nn.Module) -> None:
         return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
 
     block.forward = saving
-
-
-def compile_each(blocks: Sequence[nn.Module]) -> None:
-    """Compile every block by itself, when it is first called."""
-    import torch._dynamo.config as dynamo
-
-    dynamo.recompile_limit = COMPILED_FORMS
-    dynamo.accumulated_recompile_limit = 2 * COMPILED_FORMS
-    for block in blocks:
-        block.compile(dynamic=False)

@@ -28,7 +28,9 @@ def build_optimiser(shares: Mapping[nn.Module, float], settings: OptimiserConfig
     groups = [{"params": list(network.parameters()), "share": share} for network, share in shares.items()]
     common: dict[str, Any] = {"lr": 0.0, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if settings.moments == "float32":
-        return torch.optim.AdamW(groups, **common)
+        on_gpu = all(parameter.is_cuda for network in shares for parameter in network.parameters())
+        # Fused: one pass over weights, gradients and moments.
+        return torch.optim.AdamW(groups, **common, fused=on_gpu or None)
     if find_spec("torchao") is None:
         raise UserError("moments = '8bit' needs torchao: pip install 'lcm-distill[eightbit]', or leave it at 'float32'")
     from torchao.optim import AdamW8bit

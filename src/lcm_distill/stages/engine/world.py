@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from lcm_distill.config import Config
 from lcm_distill.device import resolve_device
 from lcm_distill.errors import UserError
 from lcm_distill.pipeline.executors.ranks import Ranks, launched_ranks
-from lcm_distill.pipeline.executors.work import count_gpus
+from lcm_distill.pipeline.executors.work import own_gpu
 
 PATIENCE = timedelta(hours=12)
 """How long a rank waits for another one, which may be preparing pictures or drawing them for a validation."""
@@ -64,7 +66,7 @@ def join(config: Config) -> Iterator[World]:
     A process alone on a CPU needs no process group; sharding and checkpoints in the background do.
 
     Raises:
-        UserError: ranks were launched without an address to meet at.
+        UserError: ranks were launched without an address to meet at, or not each with a GPU of its own.
     """
     ranks = launched_ranks() or ALONE
     device = _own_device(config.device, ranks)
@@ -79,12 +81,15 @@ def join(config: Config) -> Iterator[World]:
 
 
 def _own_device(name: str, ranks: Ranks) -> torch.device:
-    device = resolve_device(name)
-    if device.type == "cuda":
-        if ranks.world > 1 and device.index is None:
-            device = torch.device("cuda", ranks.local_rank % max(1, count_gpus()))
-        torch.cuda.set_device(device)
-    return device
+    """The configured device, or this rank's of the GPUs where there are several ranks."""
+    if ranks.world == 1:
+        return resolve_device(name)
+    if name.startswith("cuda:"):
+        raise UserError(
+            f"device = {name!r} is one GPU, and {ranks.world} ranks were launched, which need one each: set "
+            "device=cuda, and choose the GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    return resolve_device(own_gpu(ranks.local_rank, name) or name)
 
 
 def _initialise(ranks: Ranks, device: torch.device) -> None:
@@ -93,9 +98,42 @@ def _initialise(ranks: Ranks, device: torch.device) -> None:
     options: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world, "timeout": PATIENCE}
     if ranks.world == 1:
         options["store"] = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
-    elif absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+    else:
+        options["store"] = _meet(ranks)
+        if device.type == "cuda":
+            refuse_shared_gpus(options["store"], ranks, str(torch.cuda.get_device_properties(device).uuid))
+            options["device_id"] = device  # NCCL connects here and not in the first step, and a barrier knows its GPU
+    dist.init_process_group(backend, **options)
+
+
+def _meet(ranks: Ranks) -> Store:
+    """What ranks exchange addresses by; the first rank serves it."""
+    if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(
             f"{ranks.world} ranks were launched without {' and '.join(absent)}: start training with torchrun, or set "
             "them to the first rank's address and a free port"
         )
-    dist.init_process_group(backend, **options)
+    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=PATIENCE))
+    store.set_timeout(PATIENCE)
+    return store
+
+
+def refuse_shared_gpus(store: Store, ranks: Ranks, gpu: str) -> None:
+    """Nothing, if no other rank has this rank's GPU: two ranks on one would wait for each other for ever.
+
+    Args:
+        gpu: its UUID.
+
+    Raises:
+        UserError: two ranks have the same one; all ranks raise it.
+    """
+    store.set(f"gpu of rank {ranks.rank}", gpu)
+    gpus = set(store.multi_get([f"gpu of rank {rank}" for rank in range(ranks.world)]))
+    store.set(f"rank {ranks.rank} knows", "")
+    if ranks.leads:  # and serves the store until the others have read it
+        store.wait([f"rank {rank} knows" for rank in range(ranks.world)])
+    if len(gpus) < ranks.world:
+        raise UserError(
+            f"{ranks.world} ranks were launched for {len(gpus)} GPUs: start one rank a GPU, such as `torchrun "
+            f"--nproc-per-node {len(gpus)}` on one machine"
+        )

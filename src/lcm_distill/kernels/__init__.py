@@ -1,0 +1,1 @@
+"""Chains of elementwise operations as single kernels on a GPU, and as plain PyTorch elsewhere."""

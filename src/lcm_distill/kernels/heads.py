@@ -1,0 +1,82 @@
+"""Queries and keys normalised over all heads together, from the one product that makes queries, keys and values."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+from lcm_distill.kernels.operators import is_fused, operator
+from lcm_distill.kernels.residual import EPS
+
+
+def normalise_heads(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys after LayerNorm without weights, and values as they are.
+
+    Args:
+        packed: (B, T, 3 W), queries, keys and values side by side.
+
+    Returns:
+        Each (B, T, W); the values are a view of `packed`.
+    """
+    if is_fused(packed):
+        return cast(tuple[Tensor, Tensor, Tensor], _Fused.apply(packed))
+    query, key, value = packed.chunk(3, dim=-1)
+    return normalise_head(query), normalise_head(key), value
+
+
+def normalise_head(rows: Tensor) -> Tensor:
+    """LayerNorm without weights over the last dimension."""
+    return functional.layer_norm(rows, rows.shape[-1:], eps=EPS)
+
+
+class _Fused(Function):
+    """Keeps its input alone, and writes the gradient of all three in one piece."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(packed)
+        return *_forward(_queries_keys(packed)), packed.chunk(3, dim=-1)[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _backward(*(grad.contiguous() for grad in grads), _queries_keys(ctx.saved_tensors[0]))
+
+
+def _queries_keys(packed: Tensor) -> Tensor:
+    """The first two thirds of (B, T, 3 W), a view: kernels do not read values."""
+    return packed.contiguous()[..., : packed.shape[-1] // 3 * 2]
+
+
+def _fake_forward(queries_keys: Tensor) -> tuple[Tensor, Tensor]:
+    query = queries_keys.new_empty((*queries_keys.shape[:-1], queries_keys.shape[-1] // 2))
+    return query, torch.empty_like(query)
+
+
+def _launch_forward(queries_keys: Tensor) -> tuple[Tensor, Tensor]:
+    from lcm_distill.kernels.gpu.heads import forward
+
+    results = _fake_forward(queries_keys)
+    forward(queries_keys, *results)
+    return results
+
+
+def _fake_backward(grad_query: Tensor, grad_key: Tensor, grad_value: Tensor, queries_keys: Tensor) -> Tensor:
+    return grad_query.new_empty((*grad_query.shape[:-1], 3 * grad_query.shape[-1]))
+
+
+def _launch_backward(grad_query: Tensor, grad_key: Tensor, grad_value: Tensor, queries_keys: Tensor) -> Tensor:
+    from lcm_distill.kernels.gpu.heads import backward
+
+    result = _fake_backward(grad_query, grad_key, grad_value, queries_keys)
+    backward(grad_query, grad_key, grad_value, queries_keys, result)
+    return result
+
+
+_forward = operator("normalise_heads(Tensor queries_keys) -> (Tensor, Tensor)", _fake_forward, _launch_forward)
+_backward = operator(
+    "normalise_heads_backward(Tensor grad_query, Tensor grad_key, Tensor grad_value, Tensor queries_keys) -> Tensor",
+    _fake_backward,
+    _launch_backward,
+)

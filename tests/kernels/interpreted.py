@@ -1,0 +1,149 @@
+"""Fused kernels against plain PyTorch, values and gradients; `test_transformer` runs it in Triton's interpreter."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcm_distill.kernels import activations, experts, heads, residual
+from lcm_distill.kernels.operators import assume_fused
+from lcm_distill.models import build
+from lcm_distill.stages.engine.blocks import blocks_of, recompute_activations
+
+BATCH, TOKENS, DIM = 3, 37, 96
+TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (1e-2, 2e-2)}
+"""Relative norms of differences that values and gradients may have."""
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).requires_grad_()
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    ours, theirs = ours.detach().double(), theirs.detach().double()
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def compare(function, inputs: list[Tensor], dtype: torch.dtype) -> None:
+    """Values and gradients of the fused function are those of the plain one in float32."""
+    exact = [value.detach().float().requires_grad_() if value.is_floating_point() else value for value in inputs]
+    theirs, ours = function(*exact), None
+    with assume_fused():
+        ours = function(*inputs)
+        weights = [torch.randn(out.shape, generator=torch.Generator().manual_seed(9)) for out in theirs]
+        grads = torch.autograd.grad(sum((out.float() * w).sum() for out, w in zip(ours, weights, strict=True)), inputs)
+    wanted = torch.autograd.grad(sum((out * w).sum() for out, w in zip(theirs, weights, strict=True)), exact)
+    value_bound, gradient_bound = TOLERANCES[dtype]
+    assert max(apart(a, b) for a, b in zip(ours, theirs, strict=True)) < value_bound
+    assert [a.dtype for a in grads] == [value.dtype for value in inputs]
+    assert max(apart(a, b) for a, b in zip(grads, wanted, strict=True)) < gradient_bound
+
+
+def modulation(dtype: torch.dtype) -> list[Tensor]:
+    """Shift, scale and gate as chunks of one tensor, as a block has them."""
+    packed = drawn(BATCH, 3 * DIM, seed=7, dtype=dtype)
+    return [part.detach().requires_grad_() for part in packed.chunk(3, dim=1)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+class TestResidual:
+    def test_norm(self, dtype):
+        def function(x, weight):
+            return residual.add_and_normalise(x, None, None, weight)
+
+        compare(function, [drawn(BATCH, TOKENS, DIM), drawn(DIM, seed=1)], dtype)
+
+    def test_modulated_norm(self, dtype):
+        shift, scale, _ = modulation(dtype)
+
+        def function(x, weight, shift, scale):
+            return residual.add_and_normalise(x, None, None, weight, shift, scale, dtype=shift.dtype)
+
+        compare(function, [drawn(BATCH, TOKENS, DIM), drawn(DIM, seed=1), shift, scale], dtype)
+
+    def test_gated_branch_and_norm(self, dtype):
+        _, _, gate = modulation(dtype)
+        branch = drawn(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
+        inputs = [drawn(BATCH, TOKENS, DIM), branch, gate, drawn(DIM, seed=1)]
+        compare(residual.add_and_normalise, inputs, dtype)
+
+    def test_branch_and_modulated_norm(self, dtype):
+        shift, scale, _ = modulation(dtype)
+        branch = drawn(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
+
+        def function(x, branch, weight, shift, scale):
+            return residual.add_and_normalise(x, branch, None, weight, shift, scale)
+
+        compare(function, [drawn(BATCH, TOKENS, DIM), branch, drawn(DIM, seed=1), shift, scale], dtype)
+
+    def test_add(self, dtype):
+        _, _, gate = modulation(dtype)
+        branch = drawn(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
+        compare(lambda *inputs: (residual.add(*inputs),), [drawn(BATCH, TOKENS, DIM), branch, gate], dtype)
+
+    @torch.no_grad()
+    def test_rest_is_the_branch_of_the_last_samples(self, dtype):
+        x, weight = drawn(BATCH, TOKENS, DIM), drawn(DIM, seed=1)
+        branch, rest = drawn(2, TOKENS, DIM, seed=2, dtype=dtype), drawn(1, 1, DIM, seed=3, dtype=dtype)
+        theirs = residual.add_and_normalise(x, branch.float(), None, weight, rest=rest.float())
+        with assume_fused():
+            ours = residual.add_and_normalise(x, branch, None, weight, rest=rest)
+        assert max(apart(a, b) for a, b in zip(ours, theirs, strict=True)) < TOLERANCES[dtype][0]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_heads(dtype):
+    compare(heads.normalise_heads, [drawn(BATCH, TOKENS, 3 * DIM, dtype=dtype)], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_swiglu(dtype):
+    inputs = [drawn(BATCH, TOKENS, DIM, seed=seed, dtype=dtype) for seed in (0, 1)]
+    compare(lambda *values: (activations.swiglu(*values),), inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_gelu_product(dtype):
+    inputs = [drawn(BATCH, TOKENS, DIM, dtype=dtype), drawn(BATCH, DIM, 16, seed=1, dtype=dtype)]
+    compare(lambda *values: (activations.gelu_product(*values),), inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_experts(dtype):
+    """Some tokens are taken by several experts, and some by none."""
+    chosen = torch.stack([torch.randperm(TOKENS)[:8] for _ in range(BATCH * 4)]).view(BATCH, 4, 8)
+    assert chosen[0].unique().numel() < min(TOKENS, chosen[0].numel())
+
+    def moved(tokens, gates):
+        routes = experts.Routes(chosen, tokens)
+        inputs = experts.gather(tokens, routes)
+        return inputs, experts.combine(torch.tanh(inputs), gates, routes, like=tokens)
+
+    compare(moved, [drawn(BATCH, TOKENS, DIM, dtype=dtype), drawn(4 * BATCH * 8, seed=1)], dtype)
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_network_computes_the_same_by_either_path(recomputed):
+    """All of it together, with and without the null branch: 1e-5 in float32."""
+    torch.manual_seed(0)
+    plain = build("MicroDiT_Nano_2", 8, 64, in_channels=8, guidance_embedding=True)
+    for tensor in plain.parameters():
+        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)
+    fused = copy.deepcopy(plain)
+    if recomputed:
+        recompute_activations(blocks_of(fused))
+    inputs = torch.randn(2, 8, 8, 8), torch.linspace(-1, 1, 2), torch.randn(2, 5, 64), torch.linspace(1, 3, 2)
+    theirs = plain(*inputs)
+    theirs.square().mean().backward()
+    with assume_fused():
+        ours = fused(*inputs)
+        ours.square().mean().backward()
+        with torch.no_grad():
+            both = fused(inputs[0], inputs[1], inputs[2][:1], inputs[3])
+    assert apart(ours, theirs) < 1e-5
+    with torch.no_grad():
+        assert apart(both, plain(inputs[0], inputs[1], inputs[2][:1], inputs[3])) < 1e-5
+    for (name, one), other in zip(fused.named_parameters(), plain.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert (one.grad - other.grad).norm() <= 1e-4 * other.grad.norm() + 1e-8, name
