@@ -26,7 +26,7 @@ from lcm_distill.diffusion.solvers import SOLVERS
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.errors import UserError
-from lcm_distill.models import MicroDiT, build, load_checkpoint
+from lcm_distill.models import MicroDiT, build, build_empty, load_checkpoint
 from lcm_distill.models.checkpoint import read_description
 from lcm_distill.models.precision import lower
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -309,7 +309,8 @@ def _parts(
     weights: Weights = "pretrained",
 ) -> tuple[MicroDiT, ImageEncoder, TextEncoder]:
     text_encoder = load_text_encoder(text, weights)
-    network = build(arch, latent_size, text_encoder.width, pos_interp_scale, in_channels, guidance_embedding)
+    make = build if checkpoint is None else build_empty
+    network = make(arch, latent_size, text_encoder.width, pos_interp_scale, in_channels, guidance_embedding)
     if checkpoint is not None:
         load_checkpoint(network, checkpoint)
     return network, load_image_encoder(vae, weights), text_encoder

@@ -23,6 +23,9 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"device {name!r} is unknown: write auto, cpu, cuda or cuda:0") from error
+    # PyTorch takes cuda:256 for cuda:0.
+    if str(device) != name or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is unknown: write auto, cpu, cuda or cuda:0")
     if device.type != "cuda":
         return device
     if not available:
@@ -42,8 +45,8 @@ def _are(count: int) -> str:
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Values of the CPU on a device, without waiting for what a GPU still has to do.
 
-    They are copied to pinned memory first, so that the memory they lie in may be used again at once.
+    They are copied to pinned memory of their own first, so that the memory they lie in may be used again at once.
     """
     if device.type == "cuda" and torch.cuda.is_available():
-        return values.pin_memory().to(device, non_blocking=True)
+        return torch.empty_like(values, pin_memory=True).copy_(values).to(device, non_blocking=True)
     return values.to(device)

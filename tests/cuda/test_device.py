@@ -45,6 +45,8 @@ def test_a_cpu_is_left_alone(gpus):
         (1, "cuda:1", "device 'cuda:1' is not here: there is 1 CUDA device, counted from cuda:0"),
         (8, "cuda:8", "device 'cuda:8' is not here: there are 8 CUDA devices, counted from cuda:0"),
         (1, "gpu", "device 'gpu' is unknown: write auto, cpu, cuda or cuda:0"),
+        (1, "mps", "device 'mps' is unknown: write auto, cpu, cuda or cuda:0"),
+        (1, "cuda:256", "device 'cuda:256' is unknown: write auto, cpu, cuda or cuda:0"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(gpus, count, name, message):

@@ -123,6 +123,33 @@ def test_experts(dtype):
     compare(moved, [drawn(BATCH, TOKENS, DIM, dtype=dtype), drawn(4 * BATCH * 8, seed=1)], dtype)
 
 
+def test_inputs_may_lie_in_memory_as_they_like():
+    gate = drawn(DIM, BATCH, seed=7).detach().t().requires_grad_()
+    branch = drawn(TOKENS, BATCH, DIM, seed=2).detach().transpose(0, 1).requires_grad_()
+    inputs = [drawn(BATCH, TOKENS, DIM), branch, gate]
+    compare(lambda *values: (residual.add(*values),), inputs, torch.float32)
+    compare(residual.add_and_normalise, [*inputs, drawn(DIM, seed=1)], torch.float32)
+    hidden = drawn(BATCH, DIM, TOKENS).detach().transpose(1, 2).requires_grad_()
+    compare(
+        lambda *values: (activations.gelu_product(*values),), [hidden, drawn(BATCH, DIM, 16, seed=1)], torch.float32
+    )
+
+
+def test_the_sum_alone_may_be_used():
+    inputs = [
+        drawn(BATCH, TOKENS, DIM),
+        drawn(BATCH, TOKENS, DIM, seed=2),
+        drawn(BATCH, DIM, seed=7),
+        drawn(DIM, seed=1),
+    ]
+    with assume_fused():
+        total, _ = residual.add_and_normalise(*inputs)
+        grads = torch.autograd.grad(total.sum(), inputs[:3])
+    assert torch.equal(grads[0], torch.ones_like(inputs[0]))
+    assert apart(grads[1], inputs[2].unsqueeze(1).expand(-1, TOKENS, -1)) < 1e-5
+    assert apart(grads[2], inputs[1].sum(dim=1)) < 1e-5
+
+
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_a_network_computes_the_same_by_either_path(recomputed):
     """All of it together, with and without the null branch: 1e-5 in float32."""

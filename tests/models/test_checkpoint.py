@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from lcm_distill.errors import UserError
-from lcm_distill.models import build, load_checkpoint
+from lcm_distill.models import build, build_empty, load_checkpoint
 from lcm_distill.models.checkpoint import read_description, serialise
 
 
@@ -118,3 +118,14 @@ def test_captions_of_published_caches_have_an_axis_more(inputs):
     model = nano()
     with torch.no_grad():
         assert torch.equal(model(latents, c_noise, captions), model(latents, c_noise, captions[:, None]))
+
+
+def test_an_empty_student_takes_a_teachers_weights_and_an_embedder_of_zero(tmp_path):
+    teacher = nano()
+    save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
+    student = build_empty("MicroDiT_Nano_2", 8, 64, guidance_embedding=True)
+    load_checkpoint(student, tmp_path / "teacher.safetensors")
+    assert {tensor.device.type for tensor in student.state_dict().values()} == {"cpu"}
+    inputs = torch.randn(2, 4, 8, 8), torch.zeros(2), torch.randn(2, 5, 64)
+    with torch.no_grad():
+        assert torch.equal(student(*inputs, torch.tensor([1.0, 3.0])), teacher(*inputs))

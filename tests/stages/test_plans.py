@@ -108,3 +108,14 @@ def test_states_count_a_critic_and_moments_as_they_are_held(tmp_path, moments, b
     assert states["optimiser"] == pytest.approx(bytes_a_parameter * billions, abs=5e-4)
     assert states["critic"] == pytest.approx((4 + 4 + bytes_a_parameter) * billions, abs=5e-4)
     assert planned["gb_of_a_checkpoint"] == pytest.approx((16 + 2 * bytes_a_parameter) * billions, abs=5e-4)
+
+
+@pytest.mark.parametrize("setting", ["engine.sharding=fsdp", "distill.lora.rank=4"])
+def test_a_plan_does_not_care_how_weights_are_held(tmp_path, setting):
+    planned = plan("distill", load_preset("shapes", [setting]), RunFolder(tmp_path))
+    assert 0 < planned["gb_per_sample_recomputed"] < planned["gb_per_sample_kept"]
+
+
+def test_a_plan_of_forward_mode_says_that_it_counts_no_memory(tmp_path):
+    planned = plan("distill", load_preset("shapes", ["distill.objective=scm"]), RunFolder(tmp_path))
+    assert "micro_batch_80_gb_kept" not in planned and planned["micro_batches"].startswith("not counted")

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.phases import jump_to
 from lcm_distill.diffusion.preconditioning import Denoiser
 from lcm_distill.diffusion.solvers import Solver, euler_step
@@ -23,7 +24,7 @@ def sample_edm(denoise: Denoiser, noise: Tensor, sigmas: Tensor, solver: Solver)
     Returns:
         (B, C, H, W), in noise's dtype.
     """
-    levels = sigmas.to(noise.device)[:, None]
+    levels = to_device(sigmas, noise.device)[:, None]
     x = noise * levels[0].to(noise.dtype)
     *steps, last = pairwise(levels)
     for sigma, sigma_next in steps:
@@ -45,7 +46,7 @@ def sample_consistency(
     Returns:
         (B, C, H, W), in noise's dtype.
     """
-    levels = sigmas.to(noise.device)
+    levels = to_device(sigmas, noise.device)
     x = jump(noise * levels[0].to(noise.dtype), levels[:1])
     for step in range(1, len(levels)):
         x = jump_again(jump, x, levels[step : step + 1], sigma_min, fresh_noise(step))
@@ -73,7 +74,7 @@ def sample_phased(jump: Denoiser, noise: Tensor, sigmas: Tensor, sigma_min: floa
     Returns:
         (B, C, H, W), in noise's dtype.
     """
-    edges = torch.cat([sigmas, sigmas.new_tensor([sigma_min])]).to(noise.device)
+    edges = to_device(torch.cat([sigmas, sigmas.new_tensor([sigma_min])]), noise.device)
     x = noise * edges[0].to(noise.dtype)
     for sigma, edge in pairwise(edges):
         x = jump_to(jump, x, sigma[None], edge[None], sigma_min)

@@ -23,7 +23,7 @@ def gelu_product(hidden: Tensor, weights: Tensor) -> Tensor:
     Args:
         hidden: (..., T, H). weights: (..., H, D), of the same dtype.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]
         return functional.gelu(hidden) @ weights
     return cast(Tensor, _GeluProduct.apply(hidden, weights))
 
@@ -48,7 +48,7 @@ class _GeluProduct(Function):
         return functional.gelu(hidden) @ weights
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         (grad,), (hidden, weights) = grads, ctx.saved_tensors
         grad_hidden = grad @ weights.transpose(-1, -2)
         if is_fused(hidden):
@@ -56,7 +56,7 @@ class _GeluProduct(Function):
         else:
             activated = functional.gelu(hidden)
             torch.ops.aten.gelu_backward(grad_hidden, hidden, grad_input=grad_hidden)
-        return grad_hidden, activated.transpose(-1, -2) @ grad
+        return grad_hidden, activated.transpose(-1, -2) @ grad if ctx.needs_input_grad[1] else None
 
 
 def _fake_swiglu(gate: Tensor, value: Tensor) -> Tensor:
@@ -84,14 +84,14 @@ def _launch_swiglu_backward(grad: Tensor, gate: Tensor, value: Tensor) -> tuple[
 
 
 def _fake_gelu_backward(grad: Tensor, hidden: Tensor) -> Tensor:
-    return torch.empty_like(hidden)
+    return torch.empty_like(hidden, memory_format=torch.contiguous_format)
 
 
 def _launch_gelu_backward(grad: Tensor, hidden: Tensor) -> Tensor:
     from lcm_distill.kernels.gpu.activations import gelu_backward
 
     activated = _fake_gelu_backward(grad, hidden)
-    gelu_backward(grad, hidden, activated)
+    gelu_backward(grad, hidden.contiguous(), activated)
     return activated
 
 

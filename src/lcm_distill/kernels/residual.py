@@ -108,8 +108,8 @@ class _Fused(Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         total, weight, branch, gate, scale, mean, rstd = ctx.saved_tensors
         grad_total, grad_normed = grads
-        if grad_normed is None:
-            raise NotImplementedError("normalised tokens that nothing depends on")
+        if grad_normed is None:  # nothing depends on the normalised tokens
+            grad_normed = torch.zeros_like(total)
         grad_x, grad_branch, sums = _backward(
             grad_normed.contiguous(), None if grad_total is None else grad_total.contiguous(), total, weight, branch,
             gate, scale, mean, rstd, ctx.branch_dtype,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.errors import UserError
+from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 
 GUIDANCE_PREFIX = "cfg_embedder."
@@ -59,6 +60,9 @@ def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
         raise UserError(f"{path} does not fit the model: " + "; ".join(sorted(problems)))
     cast = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
     model.load_state_dict(cast, strict=False, assign=next(model.parameters()).is_meta)
+    if model.cfg_embedder is not None and next(model.cfg_embedder.parameters()).is_meta:
+        model.cfg_embedder = ScalarEmbedder(model.variant.dim)
+        model.cfg_embedder.initialise_to_zero()
 
 
 def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:

@@ -140,8 +140,9 @@ class ScalarEmbedder(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=-1).to(weights.dtype)
 
     def initialise(self) -> None:
-        nn.init.normal_(_linear(self.mlp, 0).weight, std=0.02)
-        nn.init.normal_(_linear(self.mlp, 2).weight, std=0.02)
+        for layer in (_linear(self.mlp, 0), _linear(self.mlp, 2)):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
 
     def initialise_to_zero(self) -> None:
         """Whatever the value, the embedding starts as zero."""

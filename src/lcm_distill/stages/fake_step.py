@@ -39,7 +39,8 @@ class FakeStep:
         self.networks = networks
         for network in filter(None, networks):
             network.to_empty(device="cpu")
-        self.engine = Engine(config.engine, World(0, 1, torch.device("cpu")))
+        whole = config.engine.model_copy(update={"sharding": "none"})
+        self.engine = Engine(whole, World(0, 1, torch.device("cpu")))
         self.loss = build_loss(config, objective, networks, self.engine)
         self.step = config.distill.steps - 1  # distribution matching has begun
         model = config.model
@@ -54,9 +55,6 @@ class FakeStep:
 
 def memory_per_sample(config: Config, caption_tokens: int) -> int:
     """Bytes that the passes of a micro-batch need for each of its samples, beside weights and gradients."""
-    if config.distill.objective == "scm":
-        # Forward mode does not run on fake tensors. It keeps nothing, so pairs need as much.
-        config = config.changed(["distill.objective=tuning"], "plan")
     with fake_step(config, caption_tokens, SAMPLES) as step:
         for network in (step.networks.student, step.networks.critic):
             for parameter in network.parameters() if network else ():

@@ -175,6 +175,8 @@ def _micro_batches(config: Config, tokens: int, states: int, device: torch.devic
     """The largest micro-batch that fits here and in 80 GB, with activations kept or computed again; None: none does."""
     sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
+    if config.distill.objective == "scm":
+        return figures | {"micro_batches": "not counted: forward-mode derivatives do not run on fake tensors"}
     for name, recompute in (("kept", "false"), ("recomputed", "true")):
         per_sample = memory_per_sample(config.changed([f"engine.activation_checkpointing={recompute}"], "plan"), tokens)
         figures[f"gb_per_sample_{name}"] = _gb(per_sample)

@@ -84,7 +84,7 @@ class Drawings:
         self.rows, size = batch.rows.tolist(), config.evaluate.batch_size
         self.clean, self.captions = batch.latents.float().split(size), batch.captions.float().split(size)
         self.teacher = load_teacher(config)
-        self.student = build_network(config, guidance_embedding=True).eval().requires_grad_(False)
+        self.student = build_network(config, guidance_embedding=True, empty=True).eval().requires_grad_(False)
         load_checkpoint(self.student, run.student)
         for network in (self.teacher, self.student):
             if generation_dtype(config) == "bfloat16":

@@ -1,10 +1,12 @@
 """Consistency distillation on a fixed grid of noise levels, as in Latent Consistency Models (arXiv 2310.04378)."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.objectives.pairs import PairLoss
 
@@ -27,7 +29,8 @@ class Discrete:
     @property
     def lowest_sigma(self) -> float:
         """The highest level that is too low to start a pair; every level above is rounded up to one that is not."""
-        return self.grid.tolist()[self.skip - 1]
+        rising = cast(list[float], self.grid.tolist())  # pyright: ignore[reportUnknownMemberType]
+        return rising[self.skip - 1]
 
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:
         """Losses (B,) of pairs that start at the grid's next level from `sigma` up; see `Objective`."""
@@ -38,6 +41,6 @@ class Discrete:
 
         Rounding up makes levels drawn evenly over the schedule fall on all of its N - k starts equally often.
         """
-        grid = self.grid.to(sigma)
+        grid = to_device(self.grid.to(sigma.dtype), sigma.device)
         start = torch.searchsorted(grid, sigma).clamp(self.skip, len(grid) - 1)
         return grid[start], grid[start - self.skip]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcm_distill.device import to_device
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.objectives.pairs import PairLoss
 from lcm_distill.diffusion.phases import jump_to
@@ -48,5 +49,5 @@ class Phased:
 
     def lower_edge(self, sigma: Tensor) -> Tensor:
         """The lower edge (B,) of the phase that each level (B,) is in; an edge itself is the phase's below."""
-        edges = torch.tensor(self.edges, dtype=sigma.dtype, device=sigma.device)
+        edges = to_device(torch.tensor(self.edges, dtype=sigma.dtype), sigma.device)
         return edges[(torch.searchsorted(edges, sigma) - 1).clamp(min=0)]

@@ -128,6 +128,7 @@ def forward(
     x = x.contiguous()
     batch, tokens, dim = x.shape
     branch = None if branch is None else branch.contiguous()
+    gate, shift, scale = _rows(gate), _rows(shift), _rows(scale)
     with_branch = 0 if branch is None else len(branch) * tokens
     forward_kernel[(batch * tokens,)](
         x, weight, _or(branch, x), _or(gate, x), _or(rest, x), _or(shift, x), _or(scale, x), total, normed, mean, rstd,
@@ -145,6 +146,7 @@ def backward(
     total = total.contiguous()
     batch, tokens, dim = total.shape
     branch = None if branch is None else branch.contiguous()
+    gate, scale = _rows(gate), _rows(scale)
     backward_kernel[(batch, sums.shape[1])](
         grad_normed, _or(grad_total, total), total, weight, _or(branch, total), _or(gate, total), _or(scale, total),
         mean, rstd, grad_x, grad_branch, sums, tokens, dim, _stride(gate), _stride(scale),
@@ -155,7 +157,7 @@ def backward(
 
 def add(x: Tensor, branch: Tensor, gate: Tensor | None, total: Tensor) -> None:
     """Fill `total`; see `kernels.residual.add`."""
-    x, branch = x.contiguous(), branch.contiguous()
+    x, branch, gate = x.contiguous(), branch.contiguous(), _rows(gate)
     batch, tokens, dim = x.shape
     add_kernel[(batch * tokens,)](
         x, branch, _or(gate, x), total, tokens, dim, _stride(gate), gate is not None, triton.next_power_of_2(dim)
@@ -164,9 +166,9 @@ def add(x: Tensor, branch: Tensor, gate: Tensor | None, total: Tensor) -> None:
 
 def add_backward(grad: Tensor, branch: Tensor, gate: Tensor, grad_branch: Tensor, sums: Tensor, rows: int) -> None:
     """Fill `grad_branch` and `sums`; see `kernels.residual`."""
-    batch, tokens, dim = grad.shape
+    (batch, tokens, dim), gate = grad.shape, _rows(gate)
     add_backward_kernel[(batch, sums.shape[1])](
-        grad, branch.contiguous(), gate, grad_branch, sums, tokens, dim, gate.stride(0), rows,
+        grad, branch.contiguous(), gate, grad_branch, sums, tokens, dim, _stride(gate), rows,
         triton.next_power_of_2(dim),
     )  # fmt: skip
 
@@ -176,6 +178,11 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
     return other if tensor is None else tensor
 
 
+def _rows(rows: Tensor | None) -> Tensor | None:
+    """The same values (B, D), channels side by side."""
+    return rows if rows is None or rows.stride(1) == 1 else rows.contiguous()
+
+
 def _stride(rows: Tensor | None) -> int:
-    """From one sample's channels to the next one's; channels themselves lie side by side."""
+    """From one sample's channels to the next one's."""
     return 0 if rows is None else rows.stride(0)

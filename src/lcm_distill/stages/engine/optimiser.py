@@ -41,7 +41,7 @@ def build_optimiser(shares: Mapping[nn.Module, float], settings: OptimiserConfig
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of a learning rate."""
     for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):  # of a compiled step, which reads it where it is
+        if isinstance(group["lr"], Tensor):  # of torchao's step, which is compiled and reads it where it is
             group["lr"].fill_(rate * group["share"])
         else:
             group["lr"] = rate * group["share"]
