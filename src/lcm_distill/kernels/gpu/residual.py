@@ -3,6 +3,8 @@
 # pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 """Kernels of `kernels.residual`: a program handles whole tokens, whose channels it holds in registers as float32."""
 
+from typing import cast
+
 import torch
 import triton
 import triton.language as tl
@@ -166,7 +168,7 @@ def add(x: Tensor, branch: Tensor, gate: Tensor | None, total: Tensor) -> None:
 
 def add_backward(grad: Tensor, branch: Tensor, gate: Tensor, grad_branch: Tensor, sums: Tensor, rows: int) -> None:
     """Fill `grad_branch` and `sums`; see `kernels.residual`."""
-    (batch, tokens, dim), gate = grad.shape, _rows(gate)
+    (batch, tokens, dim), gate = grad.shape, cast(Tensor, _rows(gate))
     add_backward_kernel[(batch, sums.shape[1])](
         grad, branch.contiguous(), gate, grad_branch, sums, tokens, dim, _stride(gate), rows,
         triton.next_power_of_2(dim),
