@@ -5,15 +5,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lcm_distill.config import Config
 from lcm_distill.data.loader import Batch
 from lcm_distill.diffusion.objectives.interface import Objective
 from lcm_distill.kernels.operators import assume_fused
-from lcm_distill.models import build_empty
-from lcm_distill.stages.budget import PeakMemory
+from lcm_distill.stages.budget import PeakMemory, on_meta
 from lcm_distill.stages.distill import TrainedNetworks, build_loss, build_networks
 from lcm_distill.stages.engine.engine import Engine
 from lcm_distill.stages.engine.world import World
@@ -68,13 +66,6 @@ def memory_per_sample(config: Config, caption_tokens: int) -> int:
 def fake_step(config: Config, caption_tokens: int, samples: int) -> Iterator[FakeStep]:
     """A step that lasts as long as the context, in which every tensor is a fake one."""
     objective = build_objective(config)
-    networks = build_networks(config, objective, _weights(config))
+    networks = build_networks(config, objective, on_meta(config.model, guidance_embedding=False).state_dict())
     with FakeTensorMode(allow_non_fake_inputs=True), assume_fused():
         yield FakeStep(config, objective, networks, caption_tokens, samples)
-
-
-def _weights(config: Config) -> dict[str, Tensor]:
-    """A teacher's, on the meta device."""
-    model = config.model
-    sizes = model.latent_size, model.caption_channels, model.pos_interp_scale, model.in_channels
-    return build_empty(model.arch, *sizes).to("meta").state_dict()

@@ -123,22 +123,20 @@ def group_norm(
     means, deviations = x.new_empty((2, images, chunks, channels), dtype=torch.float32)
     scale, shift = x.new_empty((2, images, channels), dtype=torch.float32)
     across = triton.cdiv(channels, tile)
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        _chunk_moments[chunks, across, images](x, means, deviations, pixels, channels, CHUNK, TILE_PIXELS, tile)
-        _scale_and_shift[groups, images](
-            means, deviations, weight, bias, input_bias, scale, shift, pixels, channels, eps,
-            CHUNK, group, TILE_PIXELS, triton.next_power_of_2(group), input_bias is not None,
-        )  # fmt: skip
-        _normalise[triton.cdiv(pixels, TILE_PIXELS), across, images](
-            x, scale, shift, out, pixels, channels, silu, TILE_PIXELS, tile
-        )
+    _chunk_moments[chunks, across, images](x, means, deviations, pixels, channels, CHUNK, TILE_PIXELS, tile)
+    _scale_and_shift[groups, images](
+        means, deviations, weight, bias, input_bias, scale, shift, pixels, channels, eps,
+        CHUNK, group, TILE_PIXELS, triton.next_power_of_2(group), input_bias is not None,
+    )  # fmt: skip
+    _normalise[triton.cdiv(pixels, TILE_PIXELS), across, images](
+        x, scale, shift, out, pixels, channels, silu, TILE_PIXELS, tile
+    )
 
 
 def sum_with_bias(x: Tensor, other: Tensor, bias: Tensor, out: Tensor) -> None:
     """Fill `out`."""
     images, channels, height, width = x.shape
     pixels, tile = images * height * width, min(TILE_CHANNELS, triton.next_power_of_2(channels))
-    with torch.cuda.device_of(x):
-        _sum_with_bias[triton.cdiv(pixels, TILE_PIXELS), triton.cdiv(channels, tile)](
-            x, other, bias, out, pixels, channels, TILE_PIXELS, tile
-        )
+    _sum_with_bias[triton.cdiv(pixels, TILE_PIXELS), triton.cdiv(channels, tile)](
+        x, other, bias, out, pixels, channels, TILE_PIXELS, tile
+    )
