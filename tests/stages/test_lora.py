@@ -10,6 +10,7 @@ from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.models import build, load_checkpoint
 from lcm_distill.models.checkpoint import read_tensors
+from lcm_distill.models.precision import compute_in_bfloat16
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.export import export
@@ -81,6 +82,19 @@ def test_student_is_published_merged_and_as_an_adapter(finished_run, tmp_path, i
         plain = student_from_teacher(load_preset("shapes"))(*inputs, guidance)
     assert torch.allclose(drawn, expected, atol=1e-5)
     assert (plain - expected).norm() > 1e-3 * expected.norm()
+
+
+def test_adapters_multiply_in_bfloat16(inputs):
+    student = student_from_teacher(load_preset("shapes", LORA))
+    compute_in_bfloat16(student, copied=True)
+    seen = list[torch.dtype]()
+    for name, module in student.named_modules():
+        if name.endswith((".lora_A.default", ".lora_B.default")) or hasattr(module, "lora_A"):
+            module.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+    student(*inputs, torch.tensor([1.0, 3.0])).square().mean().backward()
+    assert len(seen) == 3 * (6 * 5 + 4 * 3) and set(seen) == {torch.bfloat16}
+    grads = [weight.grad for name, weight in student.named_parameters() if ".lora_B." in name]
+    assert all(grad is not None and grad.dtype == torch.float32 and grad.any() for grad in grads)
 
 
 def test_merged_weights_compute_what_adapters_compute(inputs):

@@ -2,16 +2,20 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 
 from lcm_distill.config import Config, digest, load_preset
 from lcm_distill.models import VARIANTS, Variant, build, read_tensors
+from lcm_distill.pipeline import checkpoints as checkpoints_module
+from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill, prepare
 from tests.conftest import SMALL
@@ -80,6 +84,36 @@ def test_killed_at_23_and_41_of_60_steps_it_ends_with_the_same_bits(place):
     assert {name.split(".")[0] for name in one} == {"model", "average", "target", "optimiser"}
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert np.array_equal(losses(place / "unbroken"), losses(place / "broken"))
+
+
+def interrupt_while_a_checkpoint_is_written(place: Path, name: str) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    config, run = open_run(place, name, [])
+    run.open(config)
+    training = prepare(config, run)
+    old = training.checkpoints
+    training.checkpoints = Checkpoints(old.folder, old.fingerprint, background=True)
+    commit, wait, may_write = checkpoints_module.commit_folder, training.checkpoints.wait, threading.Event()
+    checkpoints_module.commit_folder = lambda *arguments: (
+        may_write.wait(60) and commit(*arguments)
+    )  # until the test ends
+
+    def wait_at_last() -> None:
+        may_write.set()
+        wait()
+
+    steps = training.run()
+    with pytest.raises(KeyboardInterrupt):
+        for report in steps:
+            if report.done == 21:
+                assert training.checkpoints.steps() == []
+                training.checkpoints.wait = wait_at_last
+                steps.throw(KeyboardInterrupt)
+    assert training.checkpoints.steps() == [20]
+
+
+def test_an_interrupted_training_finishes_the_checkpoint_it_writes(place):
+    assert finish(start(1, interrupt_while_a_checkpoint_is_written, place, "interrupted")) == [0]
 
 
 FIFTY = ["distill.steps=50", "distill.checkpoint_every=25"]

@@ -1,8 +1,8 @@
 """Matrix products in bfloat16 of weights that may be held in float32, and what is kept in float32 all the same."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from torch.autograd import Function
 class Matrices(nn.Module):
     """A module whose matrices may be multiplied with in a lower precision than they are held in.
 
-    A network has a copy of them in that precision, which whoever changes its weights refreshes, and not a cast at every
-    call. Vectors, such as biases and the weights of norms, have no copy.
+    A network has a copy of them in that precision, and not a cast at every call. Whoever changes its weights in place
+    refreshes it; loading and moving to another device or dtype do so by themselves. Vectors, such as biases and the
+    weights of norms, have no copy.
 
     Attributes:
         copies: of matrices, by their names. Not part of the state; no gradient goes to them, but through them.
@@ -30,6 +31,19 @@ class Matrices(nn.Module):
         if copy is None:
             return held.to(self.computed_in or held.dtype)
         return cast(Tensor, _Copied.apply(held, copy)) if torch.is_grad_enabled() else copy
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._copy_again()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._copy_again()
+
+    def _copy_again(self) -> None:
+        if self.copies:
+            self.copies = {name: held.detach().bfloat16() for name, held in own_matrices(self)}
 
 
 class Linear(Matrices, nn.Linear):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lcm_distill.config import LoraSettings
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.layers import ScalarEmbedder
+from lcm_distill.models.precision import Linear
 from lcm_distill.pipeline.atomic import commit_folder
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 def adapt(student: MicroDiT, settings: LoraSettings) -> None:
     """Give a student adapters that change nothing at first; they and the guidance embedder alone are trained."""
     from peft import inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
 
     inject_adapter_in_model(_peft_config(settings), student)
+    for module in student.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False  # our layers cast what they are given
+            for adapters in (module.lora_A, module.lora_B):
+                _own_linear(adapters)
     cast(ScalarEmbedder, student.cfg_embedder).requires_grad_(True)
 
 
@@ -69,6 +76,15 @@ def export_adapter(folder: Path, weights: Mapping[str, Tensor], settings: LoraSe
         _peft_config(settings, modules_to_save=[GUIDANCE]).save_pretrained(str(temporary))
 
     commit_folder(folder, write)
+
+
+def _own_linear(adapters: nn.ModuleDict) -> None:
+    """The same adapters as layers whose products may be in lower precision than their weights."""
+    for name, adapter in adapters.items():
+        assert isinstance(adapter, nn.Linear)
+        layer = Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")
+        layer.weight = adapter.weight
+        adapters[name] = layer
 
 
 def _peft_config(settings: LoraSettings, modules_to_save: list[str] | None = None) -> "LoraConfig":

@@ -93,7 +93,8 @@ class Training:
         """Train from the newest checkpoint to the last step.
 
         Raises:
-            DataError: loss or gradient is not finite, or the loss far from the usual; checkpoints stay as they are.
+            DataError: loss or gradient is not finite, or the loss far from the usual; checkpoints stay as they are, and
+                one that is being written is finished, as it is when a training is interrupted.
         """
         start = self._resume()
         usual = recorded_losses(self.folder, start, USUAL)
@@ -104,6 +105,7 @@ class Training:
         finally:
             if events:
                 events.close()
+            self.checkpoints.wait()
 
     def _steps(self, start: int, events: Events | None) -> Iterator[Progress]:
         total = self.settings.steps
@@ -121,7 +123,6 @@ class Training:
             shown = {name: value for name, value in figures.items() if name != "seconds" and value is not None}
             yield Progress(self.label, done, total, "steps", shown, start)
             yield from self.validate(done, events)
-        self.checkpoints.wait()
 
     def _step(self, step: int) -> dict[str, float | None]:
         began = time.perf_counter()
@@ -171,7 +172,6 @@ class Training:
         }
 
     def _stop(self, step: int, complaint: str) -> None:
-        self.checkpoints.wait()
         rows = self.batches.samples(step).tolist()
         samples = [{"row": row, "source": source} for row, source in zip(rows, self.sources(rows), strict=True)]
         self.alarm.stop(step, complaint, samples, self.engine.world.leads)

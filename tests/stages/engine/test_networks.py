@@ -8,7 +8,7 @@ import torch
 from lcm_distill.config import EngineConfig
 from lcm_distill.models import build
 from lcm_distill.models.experts import ExpertChoice
-from lcm_distill.models.precision import compute_in_bfloat16
+from lcm_distill.models.precision import compute_in_bfloat16, lowered_modules, own_matrices
 from lcm_distill.stages.engine.engine import Engine
 from lcm_distill.stages.engine.world import World
 
@@ -49,6 +49,20 @@ def test_activations_computed_again_give_the_same_bits(network):
         results.append({name: parameter.grad for name, parameter in own.named_parameters()})
     plain, saved = results
     assert plain and all(torch.equal(plain[name], saved[name]) for name in plain)
+
+
+@pytest.mark.parametrize("change", ["loaded", "assigned", "moved"])
+def test_copies_follow_weights_that_are_loaded_or_moved(network, change):
+    own = copy.deepcopy(network)
+    compute_in_bfloat16(own, copied=True)
+    doubled = {name: 2 * tensor for name, tensor in own.state_dict().items()}
+    if change == "moved":
+        own._apply(lambda tensor: 2 * tensor)
+    else:
+        own.load_state_dict(doubled, assign=change == "assigned")
+    copies = [(held, module.copies[name]) for module in lowered_modules(own) for name, held in own_matrices(module)]
+    assert copies and all(torch.equal(copied, held.bfloat16()) for held, copied in copies)
+    assert torch.equal(own.blocks[0].attn.qkv.weight, 2 * network.blocks[0].attn.qkv.weight)
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(network):
