@@ -23,27 +23,27 @@ from typing import NoReturn, TypeVar
 import duckdb
 
 from lcm_distill.config import Config, load_preset
-from lcm_distill.data.journeydb import ANNOTATIONS
+from lcm_distill.data.cache.cache import build_catalog, cache_storage, open_manifest, plan, read_catalog
+from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import precompute as stage
-from lcm_distill.stages.cache import build_catalog, cache_storage, open_manifest, plan, read_catalog
 
 Result = TypeVar("Result")
-PICTURES, PROMPTS, ARCHIVES = 4_453_193, 1_643_375, 202
+IMAGES, PROMPTS, ARCHIVES = 4_453_193, 1_643_375, 202
 WORDS = [f"word{number}" for number in range(4_000)]
 
 
-def annotation_lines(pictures: int) -> Iterator[str]:
-    """Lines in the order of JourneyDB: by archive, the pictures of a prompt scattered over all."""
-    prompts = max(1, round(pictures * PROMPTS / PICTURES))
-    for number in range(pictures):
+def annotation_lines(images: int) -> Iterator[str]:
+    """Lines in the order of JourneyDB: by archive, the images of a prompt scattered over all."""
+    prompts = max(1, round(images * PROMPTS / IMAGES))
+    for number in range(images):
         drawn = random.Random(number)
         prompt = drawn.randrange(prompts) if number >= prompts else number
         text = " ".join(random.Random(-prompt - 1).choices(WORDS, k=25))
         name = uuid.UUID(int=drawn.getrandbits(128))
-        archive = number * ARCHIVES // pictures
+        archive = number * ARCHIVES // images
         yield json.dumps(
             {
                 "img_path": f"./{archive:03d}/{name}.jpg",
@@ -62,11 +62,11 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     return result, time.perf_counter() - began
 
 
-def write_annotations(path: Path, pictures: int) -> None:
-    """The annotation file, one line a picture."""
+def write_annotations(path: Path, images: int) -> None:
+    """The annotation file, one line an image."""
     path.parent.mkdir(parents=True)
     with path.open("w") as file:
-        file.writelines(f"{line}\n" for line in annotation_lines(pictures))
+        file.writelines(f"{line}\n" for line in annotation_lines(images))
 
 
 def commit_all_but_last(config: Config, run: RunFolder) -> None:
@@ -136,21 +136,21 @@ def in_a_process(name: str, root: Path) -> tuple[float, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
         step(arguments.step, arguments.root)
     else:
-        measure(arguments.pictures)
+        measure(arguments.images)
 
 
-def measure(pictures: int) -> None:
+def measure(images: int) -> None:
     """All steps one after the other in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_annotations(root / "data set" / ANNOTATIONS, pictures)
+        write_annotations(root / "data set" / ANNOTATIONS, images)
         catalog_seconds, catalog_gb = in_a_process("catalog", root)
         config, run = open_run(root)
         manifest, catalog = open_manifest(cache_storage(config, run)), read_catalog(cache_storage(config, run))
@@ -162,7 +162,7 @@ def measure(pictures: int) -> None:
         merged, status_seconds = timed(lambda: status_query(manifest, run))
         assert sorted(map(str, merged)) == sorted(map(str, loose))
         compacted_resume_seconds, _ = in_a_process("resume", root)
-    print(f"{len(catalog.samples)} pictures; resume {resume_gb:.2f} GB")
+    print(f"{len(catalog.samples)} images; resume {resume_gb:.2f} GB")
     print(f"loose parts: status query {loose_seconds:.2f} s; compaction {compaction_seconds:.1f} s")
     print(f"compacted: resume {compacted_resume_seconds:.2f} s")
     print(

@@ -5,7 +5,7 @@ make bench-encoders      # prints last: images_per_second=... vae_share=... text
 The stage itself runs, at 512 px, over JPEG of 1024 px in archives, 2.7 to a caption. Time runs from the first caption
 that is encoded to the last shard that is committed; shares are of that time. Networks are built, and have encoded one
 batch, before; the last line is of the last batch size. Without CUDA it runs in float32, which is of use to see that it
-does: `--pictures 8 --batch-sizes 4`.
+does: `--images 8 --batch-sizes 4`.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from stage import PICTURES, decoded_per_second, write_data_set
+from stage import IMAGES, decoded_per_second, write_data_set
 from torch import Tensor
 
 from lcm_distill.config import Config, load_preset
-from lcm_distill.device import resolve_device
+from lcm_distill.core.device import resolve_device
+from lcm_distill.data.cache import encoding
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages import encoding
 from lcm_distill.stages.precompute import precompute
 
 GPU = torch.cuda.is_available()
@@ -116,14 +116,14 @@ def measure(root: Path, run: Path, size: int) -> dict[str, float]:
 def main() -> None:
     """Measure in a temporary folder and print."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--pictures", type=int, default=PICTURES)
+    arguments.add_argument("--images", type=int, default=IMAGES)
     arguments.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 64])
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        contents = write_data_set(root / "data set", options.pictures)
+        contents = write_data_set(root / "data set", options.images)
         print(torch.cuda.get_device_name() if GPU else "CPU", flush=True)
-        print(f"the cores decode {decoded_per_second(contents):.0f} pictures a second", flush=True)
+        print(f"the cores decode {decoded_per_second(contents):.0f} images a second", flush=True)
         for size in options.batch_sizes:
             figures = measure(root / "data set", root / f"run-{size}", size)
             print(f"batch {size}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)

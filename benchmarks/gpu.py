@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from lcm_distill.config import Config, load_preset
-from lcm_distill.device import resolve_device
+from lcm_distill.core.device import resolve_device
 from lcm_distill.pipeline.run_folder import RunFolder
 
 TOTAL_SECONDS = 480
@@ -41,7 +41,7 @@ STEPS_AHEAD, STEPS = 2, 4
 UNTIL_FIRST_STEP = """
 import os, torch
 from lcm_distill.cli import main
-from lcm_distill.stages.training import Training
+from lcm_distill.training.loop import Training
 run = Training.run
 def until_first_step(training):
     for report in run(training):
@@ -63,13 +63,13 @@ class Scale:
     Attributes:
         settings: of the network that is trained. batch: samples to a step.
         passes: micro-batch with activations computed again, and with activations kept.
-        pictures: in the cache, and that are encoded. generated, encoded: to a batch.
+        images: in the cache, and that are encoded. generated, encoded: to a batch.
     """
 
     preset: str
     device: str
     settings: tuple[str, ...]
-    pictures: int
+    images: int
     batch: int
     passes: tuple[int, int]
     generated: int
@@ -105,8 +105,8 @@ def prepare(scale: Scale, folder: Path) -> None:
     """A teacher with random weights, and a cache of noise behind the archives of a data set."""
     import stage
 
-    from lcm_distill.stages import encoding
-    from lcm_distill.stages.networks import build_network
+    from lcm_distill.data.cache import encoding
+    from lcm_distill.models.networks import build_network
     from lcm_distill.stages.precompute import precompute
 
     config, run = training_config(scale, folder, 1, True), RunFolder(folder / "run")
@@ -115,7 +115,7 @@ def prepare(scale: Scale, folder: Path) -> None:
         for parameter in teacher.parameters():
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.2)
     torch.save(teacher.state_dict(), folder / "teacher.pt")
-    stage.write_data_set(folder / "data set", scale.pictures)
+    stage.write_data_set(folder / "data set", scale.images)
     clock = stage.Clock()
     encoding.load_image_encoder = lambda *_: stage.WaitingVae(clock, 0.0)
     encoding.load_text_encoder = lambda *_: stage.WaitingTower(clock)
@@ -126,7 +126,7 @@ def prepare(scale: Scale, folder: Path) -> None:
 
 def matmul(scale: Scale, folder: Path) -> None:
     """Operations a second of a product of 8,192-cubes in bfloat16, or of a smaller one in float32 on a CPU."""
-    from lcm_distill.stages.budget import matmul_rate
+    from lcm_distill.training.budget import matmul_rate
 
     tell(matmul_flop_s=matmul_rate(resolve_device(scale.device), torch.bfloat16))
 
@@ -149,11 +149,11 @@ def distill_kept(scale: Scale, folder: Path) -> None:
 
 def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tuple[Any, Iterator[Any]]:
     """Measure some steps; returns the training and its further steps."""
-    from lcm_distill.stages.budget import distill_flop
-    from lcm_distill.stages.distill import prepare as prepare_training
-    from lcm_distill.stages.engine.speed import peak_memory
-    from lcm_distill.stages.engine.world import join
     from lcm_distill.stages.plans import caption_tokens
+    from lcm_distill.training.budget import distill_flop
+    from lcm_distill.training.engine.world import join
+    from lcm_distill.training.student import prepare as prepare_training
+    from lcm_distill.training.throughput import peak_memory
 
     config, name = training_config(scale, folder, micro_batch, recompute), WAYS[0] if recompute else WAYS[1]
     run, began = RunFolder(folder / f"run-{name}", RunFolder(folder / "run")), time.perf_counter()
@@ -230,7 +230,7 @@ def start(scale: Scale, folder: Path) -> None:
 def draw(scale: Scale, folder: Path) -> None:
     """Images of captions in four steps, decoded."""
     from lcm_distill.api import assemble
-    from lcm_distill.stages.generation import batch_generator, generation_dtype
+    from lcm_distill.evaluation.generation import batch_generator, generation_dtype
 
     config = load_preset(scale.preset, [f"device={scale.device}", "encoders.weights=random"])
     model = assemble(config.model.model_dump(), config.encoders, config.diffusion, None, "student")
@@ -291,8 +291,8 @@ class Report:
     def summary(self) -> str:
         """The last line."""
         figures = self.figures
-        rates = [figures[f"{way}_flop_s"] for way in WAYS if f"{way}_flop_s" in figures]
-        pairs = [(figures.get(f"{way}_planned_gb"), figures.get(f"{way}_peak_gb")) for way in WAYS]
+        rates = [figures[f"{sampling}_flop_s"] for sampling in WAYS if f"{sampling}_flop_s" in figures]
+        pairs = [(figures.get(f"{sampling}_planned_gb"), figures.get(f"{sampling}_peak_gb")) for sampling in WAYS]
         errors = [abs(planned - measured) / measured for planned, measured in pairs if planned and measured]
         if rates and "matmul_flop_s" in figures:
             figures["distill_of_matmul"] = max(rates) / figures["matmul_flop_s"]

@@ -1,9 +1,9 @@
-"""Figures against the field's own code, the Fréchet distance against scipy's, and what reading pictures costs.
+"""Figures against the field's own code, the Fréchet distance against scipy's, and what reading images costs.
 
 make bench-metrics    # prints last: fid_parity=... frechet_speedup=... extract_overhead=...
 
-All share one Inception whose weights are drawn from its tensors' names. Peers read the same picture files by their own
-code; distances are of the first 8 features, which 16 pictures a side determine.
+All share one Inception whose weights are drawn from its tensors' names. Peers read the same image files by their own
+code; distances are of the first 8 features, which 16 images a side determine.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ from cleanfid.resize import build_resizer
 from PIL import Image
 from pytorch_fid import fid_score
 from pytorch_fid import inception as pytorch_inception
-from tests.metrics.recorded import FACTS, FEATURES, inception_weights, picture
+from tests.metrics.recorded import FACTS, FEATURES, image, inception_weights
 from torch import Tensor
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -35,7 +35,7 @@ from lcm_distill.metrics.inception import InceptionExtractor
 from lcm_distill.metrics.kernels import kernel_inception_distance
 from lcm_distill.metrics.neighbours import precision, recall
 from lcm_distill.metrics.protocols import Opened, find_protocol
-from lcm_distill.metrics.references import picture_files, read_picture
+from lcm_distill.metrics.references import image_files, read_image
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.lookahead import map_ahead
 
@@ -47,12 +47,12 @@ WIDTH, READ, ROUNDS = 2048, 16, 2
 Sides = tuple[Tensor, Tensor]
 
 
-def write_pictures(root: Path) -> tuple[Path, Path]:
-    """Two folders of 16 pictures, all of one size, as pytorch-fid and torch-fidelity want them."""
+def write_images(root: Path) -> tuple[Path, Path]:
+    """Two folders of 16 images, all of one size, as pytorch-fid and torch-fidelity want them."""
     for i in range(2 * SIDE):
         folder = root / ("a" if i < SIDE else "b")
         folder.mkdir(exist_ok=True)
-        picture(i).resize((360, 280)).save(folder / f"{i:02d}.png")
+        image(i).resize((360, 280)).save(folder / f"{i:02d}.png")
     return root / "a", root / "b"
 
 
@@ -62,8 +62,8 @@ def ours(name: str, weights: Path) -> Opened:
 
 
 def our_features(opened: Opened, folder: Path) -> Tensor:
-    """Features of a folder's pictures."""
-    prepared = (opened.protocol.prepare(read_picture(path)) for path in picture_files(folder))
+    """Features of a folder's images."""
+    prepared = (opened.protocol.prepare(read_image(path)) for path in image_files(folder))
     return torch.cat(list(opened.features(prepared, BATCH)))
 
 
@@ -86,7 +86,7 @@ def pytorch_network(weights: Path) -> torch.nn.Module:
 
 def pytorch_fid_features(network: torch.nn.Module, folder: Path) -> Tensor:
     """By pytorch-fid, from files."""
-    files = picture_files(folder)
+    files = image_files(folder)
     return torch.from_numpy(fid_score.get_activations(files, network, BATCH, WIDTH, "cpu", num_workers=0))
 
 
@@ -133,7 +133,7 @@ def torch_fidelity_distance(a: Tensor, b: Tensor) -> float:
 
 def parity(root: Path, weights: Path) -> float:
     """Largest relative difference of a distance to the one that the protocol's own code gives."""
-    folders = write_pictures(root)
+    folders = write_images(root)
     network = pytorch_network(weights)
     peers: dict[str, tuple[Callable[[Path], Tensor], Callable[[Tensor, Tensor], float]]] = {
         "pytorch-fid": (
@@ -143,7 +143,7 @@ def parity(root: Path, weights: Path) -> float:
         "torch-fidelity": (partial(torch_fidelity_features, weights), torch_fidelity_distance),
     }  # fmt: skip
     print(f"{'protocol':<15} {'ours':>14} {'theirs':>14} {'relative':>9} {'features':>9}")
-    worst = show_parity("t2i-benchmark", recorded_pictures(weights), recorded_features(), recorded_distance)
+    worst = show_parity("t2i-benchmark", recorded_images(weights), recorded_features(), recorded_distance)
     for name, (extract, measure) in peers.items():
         opened = ours(name, weights)
         us, them = (tuple(of(folder) for folder in folders) for of in (partial(our_features, opened), extract))
@@ -153,10 +153,10 @@ def parity(root: Path, weights: Path) -> float:
     return worst
 
 
-def recorded_pictures(weights: Path) -> Sides:
-    """Our features of the pictures whose features text2image-benchmark's code was recorded for."""
+def recorded_images(weights: Path) -> Sides:
+    """Our features of the images whose features text2image-benchmark's code was recorded for."""
     opened = ours("t2i-benchmark", weights)
-    features = torch.cat(list(opened.features((opened.protocol.prepare(picture(i)) for i in range(32)), BATCH)))
+    features = torch.cat(list(opened.features((opened.protocol.prepare(image(i)) for i in range(32)), BATCH)))
     return features[:SIDE], features[SIDE:]
 
 
@@ -181,7 +181,7 @@ def show_parity(name: str, us: Sides, them: Sides, measure: Callable[[Tensor, Te
 
 
 def others(us: Sides, them: Sides) -> None:
-    """KID, precision and recall of torch-fidelity beside ours, all pictures to a subset."""
+    """KID, precision and recall of torch-fidelity beside ours, all images to a subset."""
     kid = metric_kid.kid_features_to_metric(*them, kid_subsets=1, kid_subset_size=SIDE, verbose=False)
     shares = metric_prc.prc_features_to_metric(*them, verbose=False)
     rows = {
@@ -195,7 +195,7 @@ def others(us: Sides, them: Sides) -> None:
 
 def pixels(folder: Path) -> None:
     """Largest difference of a prepared pixel, of 255."""
-    images = [read_picture(path) for path in picture_files(folder)]
+    images = [read_image(path) for path in image_files(folder)]
     clean, floats = build_resizer("clean"), [preprocessing.as_it_is(image).float() for image in images]
 
     def tensorflow(x: Tensor) -> Tensor:
@@ -243,9 +243,9 @@ def overhead(root: Path, weights: Path) -> float:
     """
     root.mkdir()
     for i in range(READ):
-        picture(8 * i).save(root / f"{i:03d}.jpeg", quality=90)
-    opened, files = ours("t2i-benchmark", weights), picture_files(root)
-    prepared = [opened.protocol.prepare(read_picture(path)) for path in files]
+        image(8 * i).save(root / f"{i:03d}.jpeg", quality=90)
+    opened, files = ours("t2i-benchmark", weights), image_files(root)
+    prepared = [opened.protocol.prepare(read_image(path)) for path in files]
 
     def bare() -> None:
         for start in range(0, READ, BATCH):
@@ -256,7 +256,7 @@ def overhead(root: Path, weights: Path) -> float:
         decoding = []
 
         def decode(path: Path) -> Tensor:
-            seconds, tensor = timed(lambda: opened.protocol.prepare(read_picture(path)))
+            seconds, tensor = timed(lambda: opened.protocol.prepare(read_image(path)))
             decoding.append(seconds)
             return tensor
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import load_preset
+from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import Network
-from lcm_distill.diffusion.randomness import normal
-from lcm_distill.diffusion.solvers import heun_step
+from lcm_distill.diffusion.samplers import heun_step
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.models import MicroDiT
+from lcm_distill.models.networks import load_teacher
 from lcm_distill.models.precision import lower
-from lcm_distill.stages.networks import load_teacher
 
 SAMPLES, GUIDANCE, SIGMA_DATA = 64, 2.0, 0.9
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 80.0)

@@ -2,9 +2,9 @@
 
 make bench-stage      # prints last: stage_overhead=... decoded_per_second=...
 
-Encoders that only wait stand for a GPU: so long a picture of 512 px, so long a caption, whatever the batch. Pictures
+Encoders that only wait stand for a GPU: so long an image of 512 px, so long a caption, whatever the batch. Images
 are JPEG of 1024 px in archives as JourneyDB has them, 2.7 to a caption. Overhead is wall time less the encoders' time,
-over wall time, from the first picture or caption that is encoded to the last shard that is committed.
+over wall time, from the first image or caption that is encoded to the last shard that is committed.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from PIL import Image
 from torch import Tensor
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.journeydb import ANNOTATIONS, IMAGES
+from lcm_distill.data.cache import encoding
+from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.transforms import decode, square
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages import encoding
 from lcm_distill.stages.precompute import precompute
 
-ARCHIVES, PICTURES, A_CAPTION, SIDE = 2, 4_096, 2.7, 1024
+ARCHIVES, COUNT, A_CAPTION, SIDE = 2, 4_096, 2.7, 1024
 CAPTION_SECONDS = 0.004
 """A caption of DFN5B's text tower at some 250 a second."""
 
@@ -83,7 +83,7 @@ class WaitingTower:
 
 
 def photograph(generator: np.random.Generator) -> bytes:
-    """A JPEG with the detail, and so the size, of a picture one looks at."""
+    """A JPEG with the detail, and so the size, of an image one looks at."""
     coarse = generator.integers(0, 255, (SIDE // 16, SIDE // 16, 3), np.uint8)
     fine = generator.normal(0, 6, (SIDE, SIDE, 1))
     smooth = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
@@ -92,14 +92,14 @@ def photograph(generator: np.random.Generator) -> bytes:
     return content.getvalue()
 
 
-def write_data_set(root: Path, pictures: int = PICTURES) -> list[bytes]:
-    """Archives and annotations below `root`; some of the pictures are drawn once and stored often."""
+def write_data_set(root: Path, images: int = COUNT) -> list[bytes]:
+    """Archives and annotations below `root`; some of the images are drawn once and stored often."""
     generator = np.random.default_rng(0)
     contents, lines = [photograph(generator) for _ in range(32)], []
     (root / IMAGES).mkdir(parents=True)
     for archive in range(ARCHIVES):
         with tarfile.open(root / IMAGES / f"{archive:03d}.tgz", "w:gz", compresslevel=1) as tar:
-            for number in range(archive * pictures // ARCHIVES, (archive + 1) * pictures // ARCHIVES):
+            for number in range(archive * images // ARCHIVES, (archive + 1) * images // ARCHIVES):
                 member = tarfile.TarInfo(f"{archive:03d}/{number:06d}.jpg")
                 content = contents[number % len(contents)]
                 member.size = len(content)
@@ -111,7 +111,7 @@ def write_data_set(root: Path, pictures: int = PICTURES) -> list[bytes]:
 
 
 def decoded_per_second(contents: Sequence[bytes]) -> float:
-    """Pictures that all cores decode and resize when they do nothing else."""
+    """Images that all cores decode and resize when they do nothing else."""
     with ThreadPoolExecutor() as threads:
         began = time.perf_counter()
         count = sum(1 for _ in threads.map(lambda content: square(decode(content, 256), 512), contents * 4))
@@ -135,16 +135,16 @@ def overhead(root: Path, run: Path, seconds: float) -> float:
 def main() -> None:
     """Measure in a temporary folder and print."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--pictures-per-second", type=float, nargs="*", default=[40.0])
-    rates = arguments.parse_args().pictures_per_second
+    arguments.add_argument("--images-per-second", type=float, nargs="*", default=[40.0])
+    rates = arguments.parse_args().images_per_second
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         contents = write_data_set(root / "data set")
-        print(f"pictures of {sum(map(len, contents)) / len(contents) / 1e3:.0f} kB")
+        print(f"images of {sum(map(len, contents)) / len(contents) / 1e3:.0f} kB")
         decoded = decoded_per_second(contents)
         shares = [overhead(root / "data set", root / f"run-{number}", 1 / rate) for number, rate in enumerate(rates)]
     for rate, share in zip(rates, shares, strict=True):
-        print(f"encoder of {rate:.0f} pictures/s: overhead {share:.3f}")
+        print(f"encoder of {rate:.0f} images/s: overhead {share:.3f}")
     print(f"stage_overhead={shares[0]:.3f} decoded_per_second={decoded:.0f}")
 
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.diffusion.ema import update_average
-from lcm_distill.stages.fake_step import FakeStep, fake_step
+from lcm_distill.training.fake_step import FakeStep, fake_step
 
 UNFUSED = {"recomputed": 3320.6e9, "kept": 2936.9e9}
 """Bytes on commit eea8f9b, LayerNorm being float32 as under CUDA's autocast."""

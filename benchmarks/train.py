@@ -23,20 +23,20 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcm_distill.config import load_preset
-from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.masking import kept_patches, seen_values
+from lcm_distill.diffusion.noise import karras_sigmas
+from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
-from lcm_distill.diffusion.schedule import karras_sigmas
 from lcm_distill.models import MicroDiT, build
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.microdit import DiTBlock
 from lcm_distill.models.variants import VARIANTS
-from lcm_distill.stages.budget import PeakMemory
-from lcm_distill.stages.objectives import build_objective
-from lcm_distill.stages.pretrain import masked
+from lcm_distill.training.budget import PeakMemory
+from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.teacher import masked
 
 EXPERT_SAMPLES = 4
 """To a pass of an expert layer: with one, gradients of weights would be most of its memory, which no training has."""

@@ -1,8 +1,8 @@
-"""Print the figures of the model cards: what the stand-ins of the `shapes` default do on 2,000 fresh pictures.
+"""Print the figures of the model cards: what the stand-ins of the `shapes` default do on 2,000 fresh images.
 
     python scripts/measure_shapes_assets.py [--images 2000]
 
-Pictures are drawn under a seed that nothing was trained on. Takes minutes on two cores.
+Images are drawn under a seed that nothing was trained on. Takes minutes on two cores.
 """
 
 import argparse
@@ -15,26 +15,26 @@ from torch import Tensor, nn
 from lcm_distill import assets
 from lcm_distill.api import LatentDiffusion, open_model
 from lcm_distill.config import load_preset
-from lcm_distill.data.shapes import ATTRIBUTES, brief_caption, draw, scene_of
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
-from lcm_distill.metrics.captions import caption_hits
+from lcm_distill.evaluation.features import labels_of
 from lcm_distill.metrics.frechet import Moments, frechet_distance
-from lcm_distill.metrics.shapes_network import load_shapes_network
-from lcm_distill.stages.extraction import labels_of
+from lcm_distill.shapes.captions import caption_hits
+from lcm_distill.shapes.network import load_shapes_network
+from lcm_distill.shapes.scenes import ATTRIBUTES, brief_caption, draw, scene_of
 
 REFERENCE_SEED, FLOOR_SEED, BATCH = 2_000_003, 3_000_003, 50
 
 
-def pictures(seed: int, count: int) -> tuple[Tensor, list[str]]:
-    """Pictures (count, 3, 64, 64), float32 in [0, 1], and their captions."""
+def render_images(seed: int, count: int) -> tuple[Tensor, list[str]]:
+    """Images (count, 3, 64, 64), float32 in [0, 1], and their captions."""
     images, captions = zip(*(draw(seed, index, 64) for index in range(count)), strict=True)
     stacked = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255, list(captions)
 
 
 class Eye:
-    """The metric network, with the real pictures that others are compared with."""
+    """The metric network, with the real images that others are compared with."""
 
     def __init__(self, reference: Tensor) -> None:
         self.network = load_shapes_network(assets.FEATURES)
@@ -42,7 +42,7 @@ class Eye:
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features and logits of pictures, rounded to 8 bits as files are."""
+        """Features and logits of images, rounded to 8 bits as files are."""
         seen = [self.network((batch * 255).round() / 255) for batch in images.split(BATCH)]
         logits = {name: torch.cat([named[name] for _, named in seen]) for name in seen[0][1]}
         return torch.cat([features for features, _ in seen]), logits
@@ -57,7 +57,7 @@ class Eye:
 
 
 def accuracy(logits: Tensor, labels: list[dict[str, int]], name: str) -> float:
-    """Share of pictures whose attribute is seen as labelled, among those that have the label."""
+    """Share of images whose attribute is seen as labelled, among those that have the label."""
     wanted = torch.tensor([label.get(name, -1) for label in labels])
     return float((logits.argmax(1) == wanted)[wanted >= 0].float().mean())
 
@@ -79,8 +79,8 @@ def probe_text(captions: list[str], labels: list[dict[str, int]]) -> None:
 
 def main(count: int) -> None:
     """Measure everything, cheapest first."""
-    real, captions = pictures(REFERENCE_SEED, count)
-    other, _ = pictures(FLOOR_SEED, count)
+    real, captions = render_images(REFERENCE_SEED, count)
+    other, _ = render_images(FLOOR_SEED, count)
     brief = [brief_caption(scene_of(caption), REFERENCE_SEED, index) for index, caption in enumerate(captions)]
     eye = Eye(real)
     print(f"real against real: Fréchet distance {frechet_distance(Moments.of(eye.look(other)[0]), eye.reference):.2f}")
@@ -90,7 +90,7 @@ def main(count: int) -> None:
     noise = torch.randn(count, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     remade = in_batches(lambda part: vae.decode(vae.encode(other[part] * 2 - 1, noise[part])), count)
     print(f"VAE: {-10 * (remade - other).square().mean().log10():.1f} dB, Fréchet distance of reconstructions to other")
-    print(f"    real pictures {frechet_distance(Moments.of(eye.look(remade)[0]), eye.reference):.2f}")
+    print(f"    real images {frechet_distance(Moments.of(eye.look(remade)[0]), eye.reference):.2f}")
     settings = load_preset("shapes").evaluate
     teacher = open_model("shapes", "teacher")
     assert isinstance(teacher, LatentDiffusion)

@@ -2,7 +2,7 @@
 
     python scripts/train_shapes_encoders.py {vae,features,text} [--minutes 10] [--refine] [--seed 0]
 
-Pictures are drawn on the fly and never seen by `lcm evaluate`, which draws under another seed. `text` needs the
+Images are drawn on the fly and never seen by `lcm evaluate`, which draws under another seed. `text` needs the
 metric network: its frozen features stand where CLIP has its image tower.
 """
 
@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcm_distill import assets
-from lcm_distill.data.shapes import ATTRIBUTES, TEMPLATES, draw, scene_of
+from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, draw, scene_of
 
 WIDTH = 64
 DRAWING_SEED = 1_000_003  # apart from every seed the presets use
 TOWER = {"context_length": 16, "width": 64, "heads": 2, "layers": 2, "output_dim": 128}
 
 
-def pictures(count: int) -> tuple[Tensor, list[str]]:
-    """Pictures (count, 3, 64, 64) as uint8 and their captions."""
+def render_images(count: int) -> tuple[Tensor, list[str]]:
+    """Images (count, 3, 64, 64) as uint8 and their captions."""
     images, captions = zip(*(draw(DRAWING_SEED, index, WIDTH) for index in range(count)), strict=True)
     stacked = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(), list(captions)
@@ -61,19 +61,19 @@ def new_vae() -> nn.Module:
 def train_vae(minutes: float, refine: bool) -> None:
     """Fit the autoencoder by absolute error with a light pull of its latents to a standard normal.
 
-    `refine` goes on from the weights that ship, on whole pictures, with shape and background weighed more evenly.
+    `refine` goes on from the weights that ship, on whole images, with shape and background weighed more evenly.
     """
     from safetensors.torch import load_model
 
     vae = new_vae().to(memory_format=torch.channels_last)
     if refine:
         load_model(vae, assets.VAE / "diffusion_pytorch_model.safetensors")
-    images, _ = pictures(20_000)
+    images, _ = render_images(20_000)
     optimiser = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     began = time.monotonic()
     for step in schedule(minutes, 2e-3, optimiser):
-        # Crops cost a quarter and show an edge as a whole picture does; whole pictures come at the end.
+        # Crops cost a quarter and show an edge as a whole image does; whole images come at the end.
         cropped = not refine and time.monotonic() - began < 0.75 * 60 * minutes
         batch = images[torch.randint(len(images), (32,))].float() / 127.5 - 1
         weight = 1 + (1 if refine else 5) * foreground(batch)
@@ -97,7 +97,7 @@ def train_vae(minutes: float, refine: bool) -> None:
 
 
 def foreground(images: Tensor) -> Tensor:
-    """1 where a picture (B, 3, H, W) departs from its own median colour, else 0; (B, 1, H, W)."""
+    """1 where an image (B, 3, H, W) departs from its own median colour, else 0; (B, 1, H, W)."""
     background = images.flatten(2).median(dim=2).values[:, :, None, None]
     return ((images - background).abs().amax(dim=1, keepdim=True) > 0.2).float()
 
@@ -106,9 +106,9 @@ def train_features(minutes: float) -> None:
     """Fit the metric network to name every attribute, also under blur and noise."""
     from torchvision.transforms.functional import gaussian_blur
 
-    from lcm_distill.metrics.shapes_network import ShapesNetwork
+    from lcm_distill.shapes.network import ShapesNetwork
 
-    images, captions = pictures(20_000)
+    images, captions = render_images(20_000)
     labels = torch.tensor([scene_of(caption).labels() for caption in captions])
     network = ShapesNetwork({name: len(values) for name, values in ATTRIBUTES.items()})
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
@@ -132,14 +132,14 @@ def train_features(minutes: float) -> None:
 
 
 def train_text(minutes: float) -> None:
-    """Fit the text tower by contrast with frozen picture features, and its tokens to name the attributes."""
+    """Fit the text tower by contrast with frozen image features, and its tokens to name the attributes."""
     from open_clip.loss import ClipLoss
     from open_clip.tokenizer import SimpleTokenizer
 
     from lcm_distill.encoders.text import build_shapes_tower, compact_tokenizer, hidden_states
-    from lcm_distill.metrics.shapes_network import load_shapes_network
+    from lcm_distill.shapes.network import load_shapes_network
 
-    images, captions = pictures(20_000)
+    images, captions = render_images(20_000)
     eye = load_shapes_network(assets.FEATURES)
     with torch.no_grad():
         features = torch.cat([eye(batch.float() / 255)[0] for batch in images.split(256)])

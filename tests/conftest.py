@@ -11,7 +11,7 @@ from lcm_distill.pipeline.task import Progress
 from tests.s3 import bucket, google_bucket  # noqa: F401  (fixtures)
 
 SMALL = [
-    "data.pictures=72",
+    "data.images=72",
     "data.valid_fraction=0.3",
     "cache.shard_rows=16",
     "encoders.batch_size=8",

@@ -1,4 +1,4 @@
-"""Text in, pictures out."""
+"""Text in, images out."""
 
 import math
 import warnings
@@ -8,7 +8,7 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, create_latent_cm, create_latent_diffusion, open_model
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 
 PROMPTS = [
     "a large red circle in the centre on a navy background",
@@ -29,7 +29,7 @@ def student() -> LatentConsistencyModel:
     return create_latent_cm(**SHAPES, dit_ckpt_path=assets.STUDENT, pos_interp_scale=1.0, p_mean=0, p_std=0.6).to("cpu")
 
 
-def test_pictures_are_rgb_in_zero_to_one(student):
+def test_images_are_rgb_in_zero_to_one(student):
     images = student.generate(prompt=PROMPTS, num_inference_steps=4, guidance_scale=2.0, seed=2024)
     assert images.shape == (3, 3, 64, 64) and images.dtype == torch.float32
     assert images.min() >= 0 and images.max() <= 1
@@ -48,7 +48,7 @@ def test_seed_zero_is_a_seed_and_none_differs(student):
     assert not torch.equal(draw(None), draw(None))
 
 
-def test_a_picture_does_not_depend_on_its_batch(student):
+def test_a_image_does_not_depend_on_its_batch(student):
     together = student.generate(PROMPTS, 2, 2.0, seed=3)
     alone = student.generate(PROMPTS[2], 2, 2.0, seed=3, image_ids=[2])
     assert torch.allclose(together[2:], alone, atol=1 / 255)
@@ -61,12 +61,12 @@ def test_teacher_and_its_unguided_form():
 
 
 @pytest.mark.parametrize(("role", "steps"), [("student", 1), ("student", 4), ("teacher", 4)])
-def test_bfloat16_changes_pictures_by_less_than_a_level_of_255(role, steps):
+def test_bfloat16_changes_images_by_less_than_a_level_of_255(role, steps):
     """Measured over eight captions: 0.0009, 0.0010 and 0.0015 on average, 0.036 at most, of a range of 1."""
     exact, rounded = open_model("shapes", role), open_model("shapes", role).to("cpu", torch.bfloat16)
-    pictures = [model.generate(PROMPTS, steps, 2.0, seed=0) for model in (exact, rounded)]
-    assert pictures[1].dtype == torch.float32 and not torch.equal(*pictures)
-    error = (pictures[0] - pictures[1]).abs()
+    images = [model.generate(PROMPTS, steps, 2.0, seed=0) for model in (exact, rounded)]
+    assert images[1].dtype == torch.float32 and not torch.equal(*images)
+    error = (images[0] - images[1]).abs()
     assert error.mean() < 1 / 255 and error.max() < 0.1
 
 

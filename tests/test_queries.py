@@ -63,9 +63,9 @@ def test_quarantined_records_are_told_with_their_reason(tmp_path, monkeypatch):
 
 def test_data(in_run, finished_run):
     (counts,) = answer("How many distinct captions")
-    assert counts["pictures"] == 72 and 1 <= counts["pictures_per_caption"] <= counts["most"]
-    assert sum(row["pictures"] for row in answer("How large training")) == 72
-    assert answer("Sizes of the pictures") == [{"width": 64, "height": 64, "pictures": 72, "aspect": 1.0}]
+    assert counts["images"] == 72 and 1 <= counts["images_per_caption"] <= counts["most"]
+    assert sum(row["images"] for row in answer("How large training")) == 72
+    assert answer("Sizes of the images") == [{"width": 64, "height": 64, "images": 72, "aspect": 1.0}]
     for row in answer("What each field takes"):
         files = [path for path in (finished_run.cache / row["field"] / "c").rglob("*") if path.is_file()]
         assert (row["shards"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
@@ -83,12 +83,12 @@ def test_figures(in_run, finished_run):
     missed = {row["folder"]: row for row in answer("How often each way")}
     for (model, steps), row in ways.items():
         (told,) = [count for folder, count in missed.items() if re.match(rf"{model}-\w+-{steps}-", folder)]
-        assert told["pictures"] == 14
-        assert row["caption_accuracy"] == pytest.approx(1 - told["missed"] / told["pictures"], abs=6e-4)
-    first = answer("Pictures that missed")[0]
-    with Image.open(finished_run.evaluate / first["picture"]) as picture:
-        assert picture.size == (64, 64)
+        assert told["images"] == 14
+        assert row["caption_accuracy"] == pytest.approx(1 - told["missed"] / told["images"], abs=6e-4)
+    first = answer("Images that missed")[0]
+    with Image.open(finished_run.evaluate / first["picture"]) as image:
+        assert image.size == (64, 64)
     for row in answer("What each way of drawing took"):
         files = list((finished_run.evaluate / row["folder"]).rglob("*.png"))
-        assert (row["pictures"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
+        assert (row["images"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
     assert {row["commit"] for row in answer("Where a figure")} and len(answer("Where a figure")) == 9

@@ -1,4 +1,4 @@
-"""The Python interface: text in, pictures out.
+"""The Python interface: text in, images out.
 
 model = create_latent_cm(dit_ckpt_path="consistency_dit.pt", latent_res=64, pos_interp_scale=2.0).to("cuda")
 images = model.generate(["An astronaut riding a horse"], num_inference_steps=5, guidance_scale=7.0, seed=2024)
@@ -16,16 +16,15 @@ from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.config import Config, DiffusionConfig, EncodersConfig, Weights, load_file, load_preset
-from lcm_distill.device import to_device
+from lcm_distill.core.device import to_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.diffusion.randomness import normal
-from lcm_distill.diffusion.samplers import sample_consistency, sample_edm, sample_phased
-from lcm_distill.diffusion.schedule import karras_sigmas
-from lcm_distill.diffusion.solvers import SOLVERS
+from lcm_distill.diffusion.samplers import SOLVERS, sample_consistency, sample_edm, sample_phased
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
-from lcm_distill.errors import UserError
 from lcm_distill.models import MicroDiT, build, build_empty, load_checkpoint
 from lcm_distill.models.checkpoint import read_description
 from lcm_distill.models.precision import lower
@@ -88,14 +87,14 @@ class TextToImage:
         seed: int | None = None,
         image_ids: Sequence[int] | None = None,
     ) -> Tensor:
-        """Pictures of prompts.
+        """Images of prompts.
 
         Args:
             prompt: one caption or several.
             num_inference_steps: steps of the sampler; each kind of model has its own default.
             guidance_scale: 1 or more and finite; 1 is no guidance.
             seed: 0 or more, below 2**63; None draws one, so that two calls differ.
-            image_ids: numbers that, with the seed, decide each picture's noise, whatever the batch it is
+            image_ids: numbers that, with the seed, decide each image's noise, whatever the batch it is
                 drawn in; 0, 1, 2 ... by default.
 
         Returns:
@@ -218,7 +217,7 @@ def create_latent_diffusion(
 
     Args:
         latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
-        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing pictures
+        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing images
             does not use them.
     """
     del p_mean, p_std
@@ -245,7 +244,7 @@ def create_latent_cm(
 
     Args:
         latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
-        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing pictures
+        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing images
             does not use them.
     """
     del p_mean, p_std
@@ -286,7 +285,7 @@ def assemble(
 ) -> TextToImage:
     """A teacher or student from its parts, in float32; `model` holds the keys of the configuration's `[model]`.
 
-    With `encoders.weights = "random"` the encoders are those the cache was made with, and pictures show nothing.
+    With `encoders.weights = "random"` the encoders are those the cache was made with, and images show nothing.
     """
     parts = _parts(
         encoders.vae, encoders.text, model["arch"], checkpoint, model["latent_size"], model["in_channels"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config
@@ -68,7 +68,7 @@ def precompute(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Stage one: encode pictures and captions into a cache."""
+    """Stage one: encode images and captions into a cache."""
     _work(["precompute"], _Choice(preset, config, set, run), json, dry_run, place=(executor, workers, ray_address))
 
 
@@ -110,7 +110,7 @@ def evaluate(
     steps: Annotated[str | None, typer.Option(metavar="N,N", help="Steps of student and teacher.")] = None,
     guidance: Annotated[str | None, typer.Option(metavar="W,W", help="Guidance scales; each with every step.")] = None,
     models: Annotated[str | None, typer.Option(metavar="teacher,student", help="Who draws.")] = None,
-    pictures_only: Annotated[bool, typer.Option("--pictures-only", help="Draw, and measure nothing.")] = False,
+    images_only: Annotated[bool, typer.Option("--images-only", help="Draw, and measure nothing.")] = False,
     executor: Place = "auto",
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -120,7 +120,7 @@ def evaluate(
         choice = _Choice(preset, config, set, run)
         choice.sweep(steps, guidance, models)
     place = (executor, workers, ray_address)
-    _work(["evaluate"], choice, json, dry_run, place=place, pictures_only=pictures_only)
+    _work(["evaluate"], choice, json, dry_run, place=place, images_only=images_only)
 
 
 @app.command(name="run")
@@ -151,7 +151,7 @@ def ablate(
 ) -> None:
     """Train the chain of changes from the original recipe to ours, and write the table of what each gains."""
     with _one_line_errors():
-        from lcm_distill.stages.chain import load_ablation
+        from lcm_distill.config.ablation import load_ablation
 
         choice = _Choice(preset, config, set, run)
         ablation = load_ablation(choice.load()[0].preset)
@@ -215,7 +215,7 @@ def sample(
     captions: Captions = None,
     prompts: Prompts = None,
     count: Count = 12,
-    out: Annotated[Path, typer.Option(help="Picture to write: a labelled grid.")] = Path("sample.png"),
+    out: Annotated[Path, typer.Option(help="Image to write: a labelled grid.")] = Path("sample.png"),
     run: Model = "shapes",
     steps: Annotated[
         list[int] | None, typer.Option(help="Steps of the student; may be given again. 1, 2 and 4 if not given.")
@@ -257,7 +257,7 @@ def compare_samplers(
     captions: Captions = None,
     prompts: Prompts = None,
     count: Count = 6,
-    out: Annotated[Path, typer.Option(help="Picture to write: a labelled grid.")] = Path("compare-samplers.png"),
+    out: Annotated[Path, typer.Option(help="Image to write: a labelled grid.")] = Path("compare-samplers.png"),
     run: Model = "shapes",
     steps: Annotated[int, typer.Option(min=1, help="Steps of both.")] = 5,
     solver: Annotated[Literal["heun", "euler"], typer.Option(help="The teacher's solver.")] = "heun",
@@ -342,9 +342,9 @@ def verify(
 def compact(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
     """Merge the manifest's many parts into few files, so that queries over thousands of parts are fast."""
     with _one_line_errors():
+        from lcm_distill.data.cache.cache import how_to_complete, open_manifest
         from lcm_distill.pipeline.compaction import compact as merge
         from lcm_distill.pipeline.storage import LocalStorage
-        from lcm_distill.stages.cache import how_to_complete, open_manifest
 
         config, folder = _stored(run)
         folder.require(folder.cache / "manifest", how_to_complete(config, folder))
@@ -358,8 +358,8 @@ def compact(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json =
 def pull(run: Annotated[Path, typer.Option(help="Run folder.")], json: Json = False) -> None:
     """Copy a cache that is made in an object store to the run folder, where training reads it."""
     with _one_line_errors():
+        from lcm_distill.data.cache.cache import open_manifest
         from lcm_distill.pipeline.storage import LocalStorage
-        from lcm_distill.stages.cache import open_manifest
         from lcm_distill.stages.pull import pull as copy
 
         config, folder = _stored(run)
@@ -451,7 +451,7 @@ def _work(
     dry_run: bool,
     allow_random_weights: bool = False,
     place: tuple[Literal["auto", "serial", "processes", "ranks", "ray"], int | None, str | None] = ("auto", None, None),
-    pictures_only: bool = False,
+    images_only: bool = False,
 ) -> None:
     with _one_line_errors():
         config, folder = choice.load()
@@ -460,7 +460,7 @@ def _work(
         if dry_run:
             from lcm_distill.stages.plans import plan
 
-            result = {stage: plan(stage, config, folder, pictures_only) for stage in stages}
+            result = {stage: plan(stage, config, folder, images_only) for stage in stages}
             _print(result, as_json, lambda: _print_status(result))
             return
         if not allow_random_weights:
@@ -473,7 +473,7 @@ def _work(
             if stage in ("precompute", "evaluate"):
                 from lcm_distill.pipeline.executors.choice import choose_executor
 
-                options = {"pictures_only": pictures_only} if stage == "evaluate" else {}
+                options = {"images_only": images_only} if stage == "evaluate" else {}
                 _show(_stage(stage)(config, folder, choose_executor(*place, device=config.device), **options))
             elif leads or stage in ("distill", "pretrain"):  # in which all ranks train together
                 _show(_stage(stage)(config, folder), silent=not leads)
@@ -550,7 +550,7 @@ def _print_result(folder: "RunFolder", stage: str, result: Any) -> None:
     elif stage == "evaluate":
         if result:
             Console(width=None if sys.stdout.isatty() else 140).print(metrics_table(result, str(folder.metrics)))
-        screen.print(f"pictures: [bold]{folder.evaluate}[/], side by side: [bold]{folder.grid}[/]")
+        screen.print(f"images: [bold]{folder.evaluate}[/], side by side: [bold]{folder.grid}[/]")
         if folder.guidance.with_suffix(".md").is_file():
             screen.print(f"against the guidance scale: [bold]{folder.guidance}.md[/], [bold]{folder.guidance}.png[/]")
     else:

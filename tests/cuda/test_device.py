@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from lcm_distill.device import resolve_device
-from lcm_distill.errors import UserError
+from lcm_distill.core.device import resolve_device
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors import processes, ray_actors
 from lcm_distill.pipeline.executors.choice import choose_executor
 from lcm_distill.pipeline.executors.processes import Processes, ProcessWorker

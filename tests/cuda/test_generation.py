@@ -15,14 +15,13 @@ from lcm_distill.api import DFN5B_CLIP, SDXL_VAE, LatentConsistencyModel, Latent
 from lcm_distill.cli import app
 from lcm_distill.config import DiffusionConfig, load_preset
 from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import sample_consistency, sample_edm, sample_phased
-from lcm_distill.diffusion.schedule import karras_sigmas
-from lcm_distill.diffusion.solvers import SOLVERS
+from lcm_distill.diffusion.samplers import SOLVERS, sample_consistency, sample_edm, sample_phased
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
+from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.models import MicroDiT, build
-from lcm_distill.stages.generation import generation_dtype
 
 PROMPTS = ["a large red heart in the centre on a cream background", "a small blue star"]
 SHAPES, XL = ("shapes", "shapes", "MicroDiT_Nano_2", 8, 8), (SDXL_VAE, DFN5B_CLIP, "MicroDiT_XL_2", 64, 4)

@@ -5,10 +5,10 @@ import torch
 import torch.distributed as dist
 
 from lcm_distill.config import load_preset
+from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import distill, pretrain
-from lcm_distill.stages.engine.world import World
-from lcm_distill.stages.networks import build_network
+from lcm_distill.training.engine.world import World
 from tests.cuda.walk import NoiseBatches, walking
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # a deep copy does

@@ -7,12 +7,12 @@ import torch
 import torch.distributed as dist
 
 from lcm_distill.config import load_preset
-from lcm_distill.errors import UserError
-from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.ranks import Ranks
-from lcm_distill.stages.engine import world as worlds
-from lcm_distill.stages.engine.speed import peak_flop, peak_memory
-from lcm_distill.stages.engine.world import World, alone, join, refuse_shared_gpus
+from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.engine import world as worlds
+from lcm_distill.training.engine.world import World, alone, join, refuse_shared_gpus
+from lcm_distill.training.throughput import peak_flop, peak_memory
 
 
 @pytest.fixture

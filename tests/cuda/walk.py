@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcm_distill.config import Config
-from lcm_distill.data.loader import Batch
+from lcm_distill.data.cache.loader import Batch
 
 
 class NoiseBatches:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import zarr
 
-from lcm_distill.data import reader as reader_module
-from lcm_distill.data import shard_files
-from lcm_distill.data.buffers import Buffers
-from lcm_distill.data.cache import Field, describe, encode_shard
-from lcm_distill.data.reader import FieldReader
-from lcm_distill.errors import DataError
+from lcm_distill.core.errors import DataError
+from lcm_distill.data.cache import reader as reader_module
+from lcm_distill.data.cache import shard_files
+from lcm_distill.data.cache.buffers import Buffers
+from lcm_distill.data.cache.format import Field, describe, encode_shard
+from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 
 FIELD = Field("latents_64", rows=23, shape=(4, 8, 8), shard_rows=8)

@@ -1,7 +1,7 @@
 """Samples and captions are numbered once and for all."""
 
-from lcm_distill.data.catalog import build_catalog, split_of
-from lcm_distill.data.records import Annotation
+from lcm_distill.data.cache.catalog import build_catalog, split_of
+from lcm_distill.data.sources.interface import Annotation
 
 
 def catalog_of(annotations, scratch, valid_fraction=0.3):
@@ -37,7 +37,7 @@ def test_split_is_the_captions_and_stays(tmp_path):
     assert longer.samples.to_pylist()[-1]["split"] == splits["caption 3"]
 
 
-def test_one_caption_row_for_many_pictures(tmp_path):
+def test_one_caption_row_for_many_images(tmp_path):
     annotations = [Annotation(str(n), f"imgs/{n:04d}.jpg", f"caption {n * 10 // 27}") for n in range(2_700)]
     catalog, _ = catalog_of(annotations, tmp_path / "scratch")
     assert len(catalog.captions) / len(catalog.samples) <= 0.371

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcm_distill.data.loader import MixedBatches, ShuffledBatches
+from lcm_distill.data.cache.loader import MixedBatches, ShuffledBatches
 
 
 class Rows:

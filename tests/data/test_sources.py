@@ -1,4 +1,4 @@
-"""Every data set hands over the same pictures and captions, however it is packed."""
+"""Every data set hands over the same images and captions, however it is packed."""
 
 import io
 import json
@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.captions import choose_caption
-from lcm_distill.data.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.data.records import Annotation, BadAnnotation, UnusablePicture
-from lcm_distill.data.sources import open_source
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.data.sources.captions import choose_caption
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
+from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
+from lcm_distill.data.sources.registry import open_source
 
-CAPTIONS = [f"picture {number}" for number in range(6)]
+CAPTIONS = [f"image {number}" for number in range(6)]
 
 
 def jpeg(number: int) -> bytes:
@@ -27,7 +27,7 @@ def jpeg(number: int) -> bytes:
     return file.getvalue()
 
 
-PICTURES = [jpeg(number) for number in range(6)]
+CONTENTS = [jpeg(number) for number in range(6)]
 
 
 def pack(path, members: dict[str, bytes], mode: str) -> None:
@@ -40,14 +40,14 @@ def pack(path, members: dict[str, bytes], mode: str) -> None:
 
 
 def journeydb(root, lines=None, extracted=(), packed=(0, 1, 2), annotations_packed=True):
-    """Two pictures a folder; the archive holds them in another order than the annotations."""
+    """Two images a folder; the archive holds them in another order than the annotations."""
     records = [
         {"img_path": f"./{number // 2:03d}/{number}.jpg", "prompt": caption, "Task2": {"Caption": caption.upper()}}
         for number, caption in enumerate(CAPTIONS)
     ]
     text = "\n".join(lines or [json.dumps(record) for record in records]).encode() + b"\n"
     for folder in range(3):
-        members = {f"{folder:03d}/{n}.jpg": PICTURES[n] for n in (2 * folder + 1, 2 * folder)}
+        members = {f"{folder:03d}/{n}.jpg": CONTENTS[n] for n in (2 * folder + 1, 2 * folder)}
         if folder in packed:
             pack(root / IMAGES / f"{folder:03d}.tgz", members, "w:gz")
         if folder in extracted:
@@ -66,7 +66,7 @@ def webdataset(root):
     for half, numbers in (("a", range(3)), ("b", range(3, 6))):
         members = {}
         for n in numbers:
-            members[f"set/{n}.jpg"] = PICTURES[n]
+            members[f"set/{n}.jpg"] = CONTENTS[n]
             members[f"set/{n}.txt"] = CAPTIONS[n].encode()
         pack(root / f"{half}.tar", members, "w")
     return root
@@ -75,7 +75,7 @@ def webdataset(root):
 def parquet(root):
     root.mkdir(parents=True, exist_ok=True)
     for half, numbers in (("a", range(3)), ("b", range(3, 6))):
-        images = [{"bytes": PICTURES[n], "path": f"{n}.jpg"} for n in numbers]
+        images = [{"bytes": CONTENTS[n], "path": f"{n}.jpg"} for n in numbers]
         pq.write_table(
             pa.table({"image": images, "caption": CAPTIONS[numbers[0] : numbers[-1] + 1]}), root / f"{half}.parquet"
         )
@@ -87,7 +87,7 @@ def folder(root):
         (root / half).mkdir(parents=True)
         lines = []
         for n in numbers:
-            (root / half / f"{n}.jpg").write_bytes(PICTURES[n])
+            (root / half / f"{n}.jpg").write_bytes(CONTENTS[n])
             lines.append(json.dumps({"file_name": f"{n}.jpg", "text": CAPTIONS[n]}))
         (root / half / "metadata.jsonl").write_text("\n".join(lines))
     return root
@@ -95,13 +95,13 @@ def folder(root):
 
 def folder_of_pairs(root):
     for n in range(6):
-        picture = root / str(n % 2) / f"{n}.x.jpg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(PICTURES[n])
+        image = root / str(n % 2) / f"{n}.x.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(CONTENTS[n])
         if n < 3:
-            picture.with_suffix(".txt").write_text(f"{CAPTIONS[n]}\n")
+            image.with_suffix(".txt").write_text(f"{CAPTIONS[n]}\n")
         else:
-            picture.with_suffix(".json").write_text(json.dumps({"text": CAPTIONS[n], "width": 40}))
+            image.with_suffix(".json").write_text(json.dumps({"text": CAPTIONS[n], "width": 40}))
     return root
 
 
@@ -112,7 +112,7 @@ def coco(root):
     second = [{"id": 100 + n, "image_id": n, "caption": "another"} for n in range(6)]
     first = [{"id": n, "image_id": n, "caption": CAPTIONS[n]} for n in range(6)]
     for n in range(6):
-        (root / "val2014" / f"{n}.jpg").write_bytes(PICTURES[n])
+        (root / "val2014" / f"{n}.jpg").write_bytes(CONTENTS[n])
     content = {"images": images, "annotations": second + first}
     (root / "annotations" / "captions_val2014.json").write_text(json.dumps(content))
     return root
@@ -124,7 +124,7 @@ def source_of(name, root, *assignments):
 
 
 def pairs(source) -> dict[str, bytes]:
-    """Caption -> picture of everything that can be read."""
+    """Caption -> image of everything that can be read."""
     annotations = [record for record in source.annotations() if isinstance(record, Annotation)]
     contents = dict(source.read([annotation.path for annotation in annotations]))
     return {annotation.caption: contents[annotation.path] for annotation in annotations}
@@ -145,7 +145,7 @@ def pairs(source) -> dict[str, bytes]:
 )
 def test_every_source_hands_over_the_same(tmp_path, name, make):
     source = source_of(name, make(tmp_path / "set"))
-    assert pairs(source) == dict(zip(CAPTIONS, PICTURES, strict=True))
+    assert pairs(source) == dict(zip(CAPTIONS, CONTENTS, strict=True))
     identities = [record.sample_id for record in source.annotations()]
     assert len(set(identities)) == 6
     paths = [record.path for record in source.annotations()]
@@ -182,13 +182,13 @@ def test_streamed_archive_keeps_what_lies_before_the_damage(tmp_path):
     root = journeydb(tmp_path)
     archive = root / IMAGES / "001.tgz"
     plain = tmp_path / "plain.tar"
-    pack(plain, {"001/3.jpg": PICTURES[3], "001/2.jpg": PICTURES[2]}, "w")
-    archive.write_bytes(plain.read_bytes()[: 512 + len(PICTURES[3]) + 900])
+    pack(plain, {"001/3.jpg": CONTENTS[3], "001/2.jpg": CONTENTS[2]}, "w")
+    archive.write_bytes(plain.read_bytes()[: 512 + len(CONTENTS[3]) + 900])
     (root / IMAGES / "002.tgz").unlink()
     source = source_of("journeydb", root)
     contents = dict(source.read([record.path for record in source.annotations()]))
-    assert contents[f"{IMAGES}/001/3.jpg"] == PICTURES[3]
-    reasons = {path[-9:]: str(content) for path, content in contents.items() if isinstance(content, UnusablePicture)}
+    assert contents[f"{IMAGES}/001/3.jpg"] == CONTENTS[3]
+    reasons = {path[-9:]: str(content) for path, content in contents.items() if isinstance(content, UnusableImage)}
     assert reasons.pop("001/2.jpg").startswith("damaged archive 001.tgz")
     assert reasons == {"002/4.jpg": "missing file", "002/5.jpg": "missing file"}
 
@@ -217,7 +217,7 @@ def test_bad_records_are_handed_over_with_their_reason(tmp_path):
     assert records[4].source == f"{ANNOTATIONS}:5"
 
 
-def test_a_picture_without_words_is_left_out(tmp_path):
+def test_a_image_without_words_is_left_out(tmp_path):
     root = folder_of_pairs(tmp_path)
     (root / "0/2.x.txt").unlink()
     (root / "1/5.x.json").write_text("{broken")

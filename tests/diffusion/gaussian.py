@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lcm_distill.diffusion.ema import update_average
+from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.interface import Networks, Objective
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
-from lcm_distill.diffusion.schedule import lognormal_sigmas
 
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.9, 0.002, 80.0
 CAPTIONS = torch.zeros(1, 1, 1)

@@ -8,19 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from lcm_distill.diffusion.denoising import denoising_loss
+from lcm_distill.core.randomness import normal, permutation, uniform
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.noise import karras_sigmas, lognormal_sigmas, uniform_sigmas
+from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.preconditioning import (
     apply_scalings,
     consistency_function,
     consistency_scalings,
     edm_denoiser,
 )
-from lcm_distill.diffusion.randomness import normal, permutation, uniform
-from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
-from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas, uniform_sigmas
-from lcm_distill.diffusion.solvers import euler_step, heun_step, network_evaluations
+from lcm_distill.diffusion.samplers import euler_step, heun_step, network_evaluations, sample_consistency, sample_edm
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,

@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from lcm_distill.diffusion.noise import karras_sigmas, lognormal_sigmas, uniform_sigmas
 from lcm_distill.diffusion.objectives.discrete import Discrete
-from lcm_distill.diffusion.objectives.distances import l2
-from lcm_distill.diffusion.objectives.pairs import PairLoss
-from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas, uniform_sigmas
-from lcm_distill.diffusion.solvers import euler_step, heun_step
+from lcm_distill.diffusion.objectives.pairs import PairLoss, l2
+from lcm_distill.diffusion.samplers import euler_step, heun_step
 from tests.diffusion.gaussian import (
     SIGMA_DATA,
     SIGMA_MAX,

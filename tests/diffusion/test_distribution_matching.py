@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from lcm_distill.diffusion.denoising import denoising_loss
+from lcm_distill.diffusion.noise import karras_sigmas, lognormal_sigmas
+from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
 from lcm_distill.diffusion.preconditioning import edm_denoiser
-from lcm_distill.diffusion.samplers import sample_consistency, sample_edm
-from lcm_distill.diffusion.schedule import karras_sigmas, lognormal_sigmas
-from lcm_distill.diffusion.solvers import heun_step
+from lcm_distill.diffusion.samplers import heun_step, sample_consistency, sample_edm
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,

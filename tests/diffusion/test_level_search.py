@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from lcm_distill.diffusion.level_search import Levels, geometric_levels, search_levels
+from lcm_distill.diffusion.sigma_search import Levels, geometric_sigmas, search_sigmas
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 
 
 def found(distance, steps: int, sigma_max: float = SIGMA_MAX) -> tuple[Levels, list[Levels]]:
     """The levels of least distance, and all that were tried."""
-    trials = list(search_levels(distance, steps, SIGMA_MIN, sigma_max))
+    trials = list(search_sigmas(distance, steps, SIGMA_MIN, sigma_max))
     return min(trials, key=lambda trial: trial.distance).levels, [trial.levels for trial in trials]
 
 
@@ -23,9 +23,9 @@ def away_from(*wanted: float):
 
 
 def test_levels_fall_geometrically():
-    assert geometric_levels(1, 80.0, ()) == (80.0,)
-    assert geometric_levels(2, 80.0, (2.0,)) == (80.0, 2.0)
-    assert geometric_levels(5, 80.0, (8.0, 1.0)) == (80.0, 8.0, 4.0, 2.0, 1.0)
+    assert geometric_sigmas(1, 80.0, ()) == (80.0,)
+    assert geometric_sigmas(2, 80.0, (2.0,)) == (80.0, 2.0)
+    assert geometric_sigmas(5, 80.0, (8.0, 1.0)) == (80.0, 8.0, 4.0, 2.0, 1.0)
 
 
 def test_one_step_has_nothing_to_search():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lcm_distill.diffusion.denoising import denoising_loss
 from lcm_distill.diffusion.masking import kept_patches, seen_values
+from lcm_distill.diffusion.objectives.denoising import denoising_loss
 
 
 def test_every_patch_is_kept_equally_often():

@@ -6,7 +6,7 @@ import torch
 from lcm_distill.config import load_preset
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.stages.objectives import build_objective
+from lcm_distill.training.objectives import build_objective
 from tests.diffusion.gaussian import SIGMA_DATA, SIGMA_MIN, Linear, noise
 
 SIGMA = torch.tensor([0.3, 1.0, 5.0, 80.0], dtype=torch.float64)

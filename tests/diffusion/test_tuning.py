@@ -6,11 +6,10 @@ import math
 import pytest
 import torch
 
-from lcm_distill.diffusion.objectives.distances import l2, pseudo_huber
 from lcm_distill.diffusion.objectives.interface import Networks
-from lcm_distill.diffusion.objectives.pairs import PairLoss
+from lcm_distill.diffusion.objectives.pairs import PairLoss, l2, pseudo_huber
 from lcm_distill.diffusion.objectives.tuning import Tuning
-from lcm_distill.diffusion.solvers import euler_step, heun_step
+from lcm_distill.diffusion.samplers import euler_step, heun_step
 from tests.diffusion.gaussian import (
     SIGMA_DATA,
     SIGMA_MAX,

@@ -5,8 +5,8 @@ import weakref
 import pytest
 import torch
 
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.batches import FittingBatches
-from lcm_distill.errors import UserError
 
 
 def encoder_with_room_for(count: int, seen: list[int]):

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from lcm_distill import assets
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders import vae as forms
 from lcm_distill.encoders.images import load_image_encoder
-from lcm_distill.errors import UserError
 
 SDXL = {
     **AutoencoderKL.load_config(assets.SDXL_VAE_CONFIG),
@@ -89,10 +89,10 @@ def test_folders_load_and_give_the_same(vae, tmp_path, subfolder):
     with torch.inference_mode():
         posterior = vae.encode(images).latent_dist
         latents = (posterior.mean + posterior.std * noise) * 0.13025
-        pictures = (vae.decode(latents / 0.13025).sample / 2 + 0.5).clamp(0, 1)
+        decoded = (vae.decode(latents / 0.13025).sample / 2 + 0.5).clamp(0, 1)
     encoded = encoder.encode(images, noise)
     assert relative(encoded, latents) < 1e-6
-    assert relative(encoder.decode(latents), pictures) < 1e-6
+    assert relative(encoder.decode(latents), decoded) < 1e-6
     assert encoded.std() > 0.01  # scaled, and not all the same
 
 
@@ -192,7 +192,7 @@ def test_float16_is_refused_where_the_vae_overflows_in_it(tmp_path):
     assert load_image_encoder(str(tmp_path), dtype="float16").vae.dtype == torch.float16
 
 
-def test_tiling_encodes_large_pictures_tile_by_tile(vae, tmp_path, monkeypatch):
+def test_tiling_encodes_large_images_tile_by_tile(vae, tmp_path, monkeypatch):
     vae.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"sample_size": 128}))

@@ -6,9 +6,9 @@ import open_clip
 import pytest
 import torch
 
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.openclip import WEIGHTS, build_text_tower, random_text_tower
 from lcm_distill.encoders.text import load_text_encoder, save_text_encoder
-from lcm_distill.errors import UserError
 from tests.openclip import DFN5B, small_clip, small_config, write_hub_folder
 
 CAPTIONS = ["a red fox in the snow", "", "an extremely long caption " * 30]

@@ -58,7 +58,7 @@ def cached(tmp_path_factory) -> RunFolder:
     return run
 
 
-def borrow(cached: RunFolder, root: Path, names: tuple[str, ...] = ("pictures", "cache")) -> RunFolder:
+def borrow(cached: RunFolder, root: Path, names: tuple[str, ...] = ("images", "cache")) -> RunFolder:
     """A new run with a copy of what another one has."""
     for name in names:
         shutil.copytree(cached.root / name, root / name)

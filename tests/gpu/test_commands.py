@@ -53,7 +53,7 @@ def test_distill(cached, tmp_path):
 
 
 def test_ablate(cached, tmp_path):
-    run = borrow(cached, tmp_path, ("pictures",))  # its settings are those of another cache
+    run = borrow(cached, tmp_path, ("images",))  # its settings are those of another cache
     with on_the_gpu():
         lcm("ablate", *OPTIONS, *ABLATION, "--run", run.root)
     assert run.ablation.with_suffix(".parquet").is_file()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lcm_distill.config import load_preset
 from lcm_distill.kernels import activations, experts, group_norm, heads, residual
-from lcm_distill.stages.networks import build_network
+from lcm_distill.models.networks import build_network
 from tests.gpu.conftest import GPU
 
 pytestmark = GPU

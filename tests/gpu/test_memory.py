@@ -5,8 +5,8 @@ import gc
 import pytest
 import torch
 
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.batches import FittingBatches
-from lcm_distill.errors import UserError
 from tests.gpu.conftest import GPU
 
 pytestmark = GPU

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from lcm_distill.config import Config, load_preset
-from lcm_distill.data.loader import Batch
+from lcm_distill.data.cache.loader import Batch
 from lcm_distill.models.checkpoint import read_tensors
-from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages import distill as stage
-from lcm_distill.stages.engine.world import join
-from lcm_distill.stages.networks import build_network
+from lcm_distill.training import student as stage
+from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.engine.world import join
 from tests.gpu.conftest import GPU, SETTINGS, borrow, on_the_gpu, small
 
 pytestmark = GPU

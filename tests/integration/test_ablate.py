@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from lcm_distill.cli import app
 from lcm_distill.config import Config, load_preset
+from lcm_distill.config.ablation import load_ablation
+from lcm_distill.evaluation.image_sets import draw
+from lcm_distill.evaluation.prompts import held_out_prompts
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.ablate import ablate, trials
-from lcm_distill.stages.chain import load_ablation
 from lcm_distill.stages.distill import distill
-from lcm_distill.stages.drawing import draw
-from lcm_distill.stages.prompts import held_out_prompts
-from lcm_distill.stages.training import Training
+from lcm_distill.training.loop import Training
 from tests.conftest import SMALL
 
 ONE_TEACHER = "evaluate.teacher=[['heun', 3]]"
@@ -47,7 +47,7 @@ def borrow(finished: RunFolder, root: Path, *names: str) -> RunFolder:
 @pytest.fixture(scope="module")
 def ablation(finished_run, tmp_path_factory):
     """A finished ablation of two steps under two seeds, and what it printed."""
-    run = borrow(finished_run, tmp_path_factory.mktemp("ablation"), "pictures")
+    run = borrow(finished_run, tmp_path_factory.mktemp("ablation"), "images")
     result = lcm("ablate", *OPTIONS, *TWO_BY_TWO, "--run", run.root)
     assert result.exit_code == 0, result.output
     return run, result
@@ -80,8 +80,8 @@ def test_text_and_chart(ablation):
     distances, hits = [line for line in text.splitlines() if line.startswith("| `default`")]
     assert f"| {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in distances
     assert distances.count("±") == hits.count("±") == 2 and hits.count("%") == 4
-    assert "| teacher, 3 Heun steps" in text and "| real pictures of other captions" in text
-    assert "**shapes: stand-in data" in text and "14 pictures to a figure" in text and "2 seeds" in text
+    assert "| teacher, 3 Heun steps" in text and "| real images of other captions" in text
+    assert "**shapes: stand-in data" in text and "14 images to a figure" in text and "2 seeds" in text
     assert "`distill.publish = 'raw', not 'average'`" in text
     assert run.ablation.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "shapes: stand-in data" in result.stderr
@@ -148,7 +148,7 @@ def test_dry_run_tells_steps_and_what_is_done(ablation):
 def test_dry_run_of_a_new_run_writes_nothing(tmp_path):
     plan = json.loads(lcm("ablate", "--preset", "shapes", "--run", tmp_path / "new", "--dry-run", "--json").stdout)
     drawn = sum(1 if step["step"] == "phased" else 4 for step in plan["steps"])
-    assert plan["pictures"] == 3 * 5_000 * drawn and not (tmp_path / "new").exists()
+    assert plan["images"] == 3 * 5_000 * drawn and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ class Kill(BaseException):
 def test_an_interrupted_ablation_goes_on_where_it_stopped(ablation, tmp_path, monkeypatch):
     """Killed in the second training's fifth step: what is repeated is the one step since its last checkpoint."""
     finished, _ = ablation
-    run = borrow(finished, tmp_path, "pictures", "cache")
+    run = borrow(finished, tmp_path, "images", "cache")
     config = small_ablation()
     steps = load_ablation("shapes").select(["original", "default"])
     taken, real_step = [], Training._step
@@ -203,7 +203,7 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(ablation, tmp_path, mo
     assert stable[0] == stable[1]
 
 
-def test_equal_weights_draw_equal_pictures(ablation, tmp_path):
+def test_equal_weights_draw_equal_images(ablation, tmp_path):
     """Captions and noise do not depend on step or seed: one student in two places draws the same bytes."""
     run, _ = ablation
     config = small_ablation()
@@ -212,8 +212,8 @@ def test_equal_weights_draw_equal_pictures(ablation, tmp_path):
     twin = RunFolder(tmp_path / "twin", run)
     shutil.copytree(other.run.root, twin.root)
     shutil.copyfile(one.run.student, twin.student)
-    drawings = replace(other, run=twin).drawings(prompts)
-    list(draw("draw", drawings))
-    for drawing, same, different in zip(drawings, one.drawings(prompts), other.drawings(prompts), strict=True):
-        assert np.array_equal(drawing.pictures(14), same.pictures(14))
-        assert not np.array_equal(drawing.pictures(14), different.pictures(14))
+    image_sets = replace(other, run=twin).image_sets(prompts)
+    list(draw("draw", image_sets))
+    for image_set, same, different in zip(image_sets, one.image_sets(prompts), other.image_sets(prompts), strict=True):
+        assert np.array_equal(image_set.images(14), same.images(14))
+        assert not np.array_equal(image_set.images(14), different.images(14))

@@ -8,9 +8,9 @@ import pytest
 import zarr
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.data.shapes_set import annotations_path, write_pictures
+from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.precompute import precompute
 from tests.conftest import SMALL, shard_files
 
@@ -18,7 +18,7 @@ from tests.conftest import SMALL, shard_files
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
     root = tmp_path_factory.mktemp("extracted")
-    lines = [line for _, line in write_pictures(root, seed=0, count=40, width=64)]
+    lines = [line for _, line in write_images(root, seed=0, count=40, width=64)]
     annotations_path(root).write_text("\n".join(lines) + "\n")
     return root
 
@@ -28,13 +28,13 @@ def packed(extracted, tmp_path_factory):
     """The same download as it came: archives, whose order is not that of the annotations."""
     root = tmp_path_factory.mktemp("packed")
     (root / IMAGES).mkdir(parents=True)
-    pictures = sorted((extracted / IMAGES / "000").glob("*.jpg"))
+    images = sorted((extracted / IMAGES / "000").glob("*.jpg"))
     with tarfile.open(root / IMAGES / "000.tgz", "w:gz") as archive:
-        for picture in pictures[:-1]:
-            archive.add(picture, f"000/{picture.name}")
+        for image in images[:-1]:
+            archive.add(image, f"000/{image.name}")
     with tarfile.open(root / f"{ANNOTATIONS}.tgz", "w:gz") as archive:
         archive.add(extracted / ANNOTATIONS, "train_anno_realease_repath.jsonl")
-    return root, pictures[-1].name
+    return root, images[-1].name
 
 
 def encode(root, run: RunFolder) -> np.ndarray:

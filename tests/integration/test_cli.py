@@ -38,7 +38,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["precompute", "--set", "data.pictres=1"], "unknown key data.pictres: did you mean pictures?"),
+        (["precompute", "--set", "data.pictres=1"], "unknown key data.pictres: did you mean images?"),
         (["run", "--preset", "shape"], "unknown preset 'shape'"),
         (["distill", "--set", "model.teacher=nowhere.pt"], "nowhere.pt is missing"),
         (["evaluate"], "run `lcm distill`"),
@@ -101,7 +101,7 @@ def test_inspect_reads_the_run_and_nothing_else(finished_run):
 @pytest.mark.parametrize(
     ("command", "assignment", "message"),
     [
-        ("precompute", "data.pictures=80", "pictures was made with data.pictures = 72, not 80: choose another --run"),
+        ("precompute", "data.images=80", "images was made with data.images = 72, not 80: choose another --run"),
         ("evaluate", "encoders.vae='other'", "cache was made with encoders.vae = 'shapes', not 'other'"),
         ("evaluate", "seed=1", "was made with seed = 0, not 1"),
         ("distill", "distill.huber=0.5", "distill was made with distill.huber = 0.03, not 0.5"),

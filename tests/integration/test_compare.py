@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
+from lcm_distill.evaluation.results import METRICS
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.evaluate import merged_metrics
-from lcm_distill.stages.measuring import METRICS
 
 
 def lcm(*arguments: object):

@@ -1,4 +1,4 @@
-"""Pictures as files: named, stored and shared out as asked for, and the same however they come about."""
+"""Images as files: named, stored and shared out as asked for, and the same however they come about."""
 
 import multiprocessing
 import os
@@ -18,19 +18,19 @@ from PIL import Image
 
 from lcm_distill.api import TextToImage
 from lcm_distill.config import Config, load_preset
-from lcm_distill.data.shapes import COLOURS, SHAPES
-from lcm_distill.errors import UserError
-from lcm_distill.pipeline.atomic import file_sha256
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
+from lcm_distill.evaluation.generation import batch_generator
+from lcm_distill.evaluation.image_sets import IMAGE_COLUMNS, ImageSet
+from lcm_distill.evaluation.prompts import find_prompts
+from lcm_distill.evaluation.samplings import samplings
 from lcm_distill.pipeline.executors.processes import Processes
 from lcm_distill.pipeline.executors.ranks import Ranks
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
-from lcm_distill.stages.drawing import IMAGE_COLUMNS, Drawing
+from lcm_distill.shapes.scenes import COLOURS, SHAPES
 from lcm_distill.stages.evaluate import evaluate
-from lcm_distill.stages.generation import batch_generator
-from lcm_distill.stages.prompts import find_prompts
-from lcm_distill.stages.samplings import samplings
 from tests.conftest import SMALL
 
 IDS = range(3, 45)
@@ -67,23 +67,23 @@ def settings(captions: Path, *assignments: str) -> Config:
     return load_preset("shapes", [*SMALL, *own, *assignments])
 
 
-def pictures(run: RunFolder) -> dict[str, bytes]:
-    """Content of every picture by the name of its file, which says whose it is."""
+def images(run: RunFolder) -> dict[str, bytes]:
+    """Content of every image by the name of its file, which says whose it is."""
     files = [path for path in run.evaluate.rglob("*") if path.suffix in (".png", ".jpeg")]
     assert len({path.name for path in files}) == len(files) > 0
     return {path.name: path.read_bytes() for path in files}
 
 
 def pixels(run: RunFolder) -> np.ndarray:
-    """All pictures, in order of image id."""
+    """All images, in order of image id."""
     files = sorted(run.evaluate.rglob("*.png"), key=lambda path: int(path.stem))
     return np.stack([np.asarray(Image.open(path)) for path in files]).astype(int)
 
 
 def test_files_are_named_by_image_id_and_stored_as_the_protocol_wants(new_run, captions):
     run = new_run("run")
-    list(evaluate(settings(captions, "evaluate.protocols=['t2i-benchmark']"), run, pictures_only=True))
-    assert set(pictures(run)) == {f"{number}.jpeg" for number in IDS}
+    list(evaluate(settings(captions, "evaluate.protocols=['t2i-benchmark']"), run, images_only=True))
+    assert set(images(run)) == {f"{number}.jpeg" for number in IDS}
     rows = duckdb.sql(f"FROM '{run.evaluate}/*/manifest/*.parquet' ORDER BY task, image_id DESC").to_arrow_table()
     assert rows["image_id"].to_pylist() == list(reversed(IDS))  # in the order of the file
     (folder,) = run.evaluate.iterdir()
@@ -91,13 +91,13 @@ def test_files_are_named_by_image_id_and_stored_as_the_protocol_wants(new_run, c
         path = folder / row["file"]
         assert path.stem == str(row["image_id"]) and file_sha256(path) == row["file_sha256"]
     Image.new("RGB", (8, 8)).save(folder / "other.jpeg", quality=90)
-    with Image.open(path) as picture, Image.open(folder / "other.jpeg") as other:
-        assert picture.format == "JPEG" and picture.size == (64, 64)
-        assert picture.quantization == other.quantization
+    with Image.open(path) as image, Image.open(folder / "other.jpeg") as other:
+        assert image.format == "JPEG" and image.size == (64, 64)
+        assert image.quantization == other.quantization
     assert duckdb.sql(f"SELECT count(*) FROM '{run.metrics}'").fetchall() == [(0,)] and run.grid.is_file()
 
 
-def test_pictures_depend_on_seed_and_image_id_alone(new_run, captions):
+def test_images_depend_on_seed_and_image_id_alone(new_run, captions):
     """Another batch size, another shard size, and the file of captions the other way round."""
     one, other, seeded = new_run("one"), new_run("other"), new_run("seeded")
     header, *lines = captions.read_text().splitlines()
@@ -137,25 +137,25 @@ def test_memory_that_is_too_small_for_one_image_names_the_remedy():
 
 def test_images_of_another_precision_lie_in_another_folder(new_run, captions):
     run, prompts = new_run("run"), find_prompts(settings(captions), new_run("other"))
-    drawings = {
-        dtype: Drawing(config, run, samplings(config)[0], prompts)
+    image_sets = {
+        dtype: ImageSet(config, run, samplings(config)[0], prompts)
         for dtype in ("auto", "float32", "bfloat16")
         for config in [settings(captions, "device=cpu", f"evaluate.dtype={dtype}")]
     }
-    assert drawings["auto"].fingerprint == drawings["float32"].fingerprint != drawings["bfloat16"].fingerprint
-    assert drawings["auto"].folder != drawings["bfloat16"].folder
-    for dtype, drawing in drawings.items():
+    assert image_sets["auto"].fingerprint == image_sets["float32"].fingerprint != image_sets["bfloat16"].fingerprint
+    assert image_sets["auto"].folder != image_sets["bfloat16"].folder
+    for dtype, image_set in image_sets.items():
         expected = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        assert pickle.loads(pickle.dumps(drawing))._model("cpu").dtype == expected
+        assert pickle.loads(pickle.dumps(image_set))._model("cpu").dtype == expected
 
 
 def test_workers_generate_in_the_precision_that_was_planned(new_run, captions, monkeypatch):
     """A plan that was made where there is a GPU is carried out in bfloat16 wherever a worker runs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = settings(captions)
-    drawing = Drawing(config, new_run("run"), samplings(config)[0], find_prompts(config, new_run("other")))
+    image_set = ImageSet(config, new_run("run"), samplings(config)[0], find_prompts(config, new_run("other")))
     monkeypatch.undo()
-    assert drawing._model("cpu").dtype == torch.bfloat16
+    assert image_set._model("cpu").dtype == torch.bfloat16
 
 
 def test_the_same_noise_for_all_draws_equal_captions_equally(new_run, tmp_path):
@@ -177,19 +177,23 @@ def test_ranks_share_drawing_and_looking(new_run, finished_run, captions):
     one, many = (RunFolder(new_run(name).root, finished_run) for name in ("one", "many"))
     list(evaluate(config, one))
     reports = list(evaluate(config, many, Ranks(1, 2, 0)))
-    assert 0 < len(pictures(many)) < 42 and not many.metrics.exists()
+    assert 0 < len(images(many)) < 42 and not many.metrics.exists()
     assert {report.label for report in reports} == {"draw", "measure"}
     list(evaluate(config, many, Ranks(0, 2, 0)))
-    assert pictures(many) == pictures(one)
+    assert images(many) == images(one)
     values = [duckdb.sql(f"SELECT value FROM '{run.metrics}' ORDER BY ALL").fetchall() for run in (one, many)]
     assert values[0] == values[1] and len(values[0]) == 3
 
 
 def test_work_can_be_sent_to_other_processes(new_run, captions):
     config = settings(captions)
-    drawing = Drawing(config, new_run("run"), samplings(config)[0], find_prompts(config, new_run("other")))
-    again = pickle.loads(pickle.dumps(drawing.opened)).__self__
-    assert (again.fingerprint, again.prompts, again.tasks()) == (drawing.fingerprint, drawing.prompts, drawing.tasks())
+    image_set = ImageSet(config, new_run("run"), samplings(config)[0], find_prompts(config, new_run("other")))
+    again = pickle.loads(pickle.dumps(image_set.opened)).__self__
+    assert (again.fingerprint, again.prompts, again.tasks()) == (
+        image_set.fingerprint,
+        image_set.prompts,
+        image_set.tasks(),
+    )
 
 
 @pytest.mark.slow
@@ -201,7 +205,7 @@ def test_processes_draw_the_same(new_run, captions):
 
 
 def stamps(run: RunFolder) -> dict[str, tuple[int, int]]:
-    """Inode and time of every committed picture's file."""
+    """Inode and time of every committed image's file."""
     found = {}
     for folder in run.evaluate.glob("student-*"):
         for entry in Manifest(LocalStorage(folder), IMAGE_COLUMNS).entries().values():
@@ -220,7 +224,7 @@ def live(config: Config, run: RunFolder) -> None:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_pictures_are_the_same_and_none_is_made_twice(new_run, captions, monkeypatch):
+def test_killed_twenty_times_images_are_the_same_and_none_is_made_twice(new_run, captions, monkeypatch):
     """kill -9 at random moments between the opening of the run and a few commits later.
 
     Models are loaded before, once for all lives, which are forks.
@@ -228,8 +232,8 @@ def test_killed_twenty_times_pictures_are_the_same_and_none_is_made_twice(new_ru
     config = settings(captions, "evaluate.student_steps=[1, 2, 4]", "evaluate.shard_images=2", "evaluate.batch_size=2")
     unbroken, broken = new_run("unbroken"), new_run("broken")
     prompts = find_prompts(config, unbroken)
-    models = {way: Drawing(config, unbroken, way, prompts)._model("cpu") for way in samplings(config)}
-    monkeypatch.setattr(Drawing, "_model", lambda drawing, device: models[drawing.way])
+    models = {sampling: ImageSet(config, unbroken, sampling, prompts)._model("cpu") for sampling in samplings(config)}
+    monkeypatch.setattr(ImageSet, "_model", lambda image_set, device: models[image_set.sampling])
     list(evaluate(config, unbroken))
     chance, committed = random.Random(0), {}
     for _ in range(20):

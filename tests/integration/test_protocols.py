@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
+from lcm_distill.core.hashing import file_sha256
 from lcm_distill.metrics.preprocessing import square_bicubic
-from lcm_distill.pipeline.atomic import file_sha256
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.metrics.recorded import inception_weights
 
@@ -53,18 +53,18 @@ def refused(run: RunFolder, *options: object, **settings: object) -> str:
 def test_no_reference_named(run):
     told = refused(run)
     assert f"evaluate.reference.{PROTOCOL} is missing: set it to an .npz" in told
-    assert "`lcm evaluate --pictures-only` draws without measuring" in told
+    assert "`lcm evaluate --images-only` draws without measuring" in told
 
 
 def test_a_reference_that_is_not_there(run):
     told = refused(run, reference=f"{{{PROTOCOL}='nowhere.npz'}}")
-    assert "nowhere.npz is missing: put it there" in told and "--pictures-only" in told
+    assert "nowhere.npz is missing: put it there" in told and "--images-only" in told
 
 
 def test_no_inception(run):
     told = refused(run, reference=statistics(run, 2048))
     assert "pt_inception-2015-12-05-6726825d.pth" in told and "torch/hub/checkpoints" in told
-    assert f"set evaluate.weights.{PROTOCOL}" in told and "--pictures-only" in told
+    assert f"set evaluate.weights.{PROTOCOL}" in told and "--images-only" in told
 
 
 def test_weights_that_are_not_the_published_ones(run):
@@ -78,11 +78,11 @@ def test_too_few_captions(run):
     assert "captions.csv has 3 captions and evaluate.images is 4: set evaluate.images=3" in told
 
 
-def test_too_few_pictures_for_the_rank(run, monkeypatch):
-    from lcm_distill.stages import references
-    from lcm_distill.stages.extraction import KnownExtractor
+def test_too_few_images_for_the_rank(run, monkeypatch):
+    from lcm_distill.evaluation import references
+    from lcm_distill.evaluation.features import ExtractorInfo
 
-    known = KnownExtractor(PROTOCOL, "inception", "0" * 64, 2048)
+    known = ExtractorInfo(PROTOCOL, "inception", "0" * 64, 2048)
     monkeypatch.setattr(references, "find_extractor", lambda config, protocol: known)
     told = refused(run, reference=statistics(run, 2048))
     assert f"evaluate.images = 3 is too few for {PROTOCOL}, whose features have 2,048 dimensions: set 2,049" in told
@@ -99,7 +99,7 @@ def test_captions_that_the_stand_in_cannot_see(run):
     assert "protocol shapes knows its own captions alone: caption 'a red house' names no shape" in told
 
 
-def test_protocols_that_store_pictures_differently(run):
+def test_protocols_that_store_images_differently(run):
     assert "t2i-benchmark wants .jpeg files and gigagan wants .png files" in refused(
         run, protocols="['t2i-benchmark', 'gigagan']"
     )
@@ -114,16 +114,16 @@ def test_a_dry_run_names_all_that_is_missing_and_writes_nothing(run):
     assert plan["files"] == "JPEG, quality 90" and plan["images"] == 3 * 4
     assert plan["disk_bytes_about"] == 3 * 4 * 64 * 64 // 2 and not run.evaluate.exists()
     assert "gone.csv is missing" in lcm(run, "--dry-run", prompts="gone.csv").stdout
-    assert json.loads(lcm(run, "--dry-run", "--json", "--pictures-only").stdout)["evaluate"]["missing"] == []
+    assert json.loads(lcm(run, "--dry-run", "--json", "--images-only").stdout)["evaluate"]["missing"] == []
 
 
-def test_pictures_alone_need_neither(run):
-    assert lcm(run, "--pictures-only").exit_code == 0
+def test_images_alone_need_neither(run):
+    assert lcm(run, "--images-only").exit_code == 0
     assert len(list(run.evaluate.rglob("*.jpeg"))) == 3 and not list(run.evaluate.glob("*/t2i*"))
 
 
-def test_a_folder_of_real_pictures_is_looked_at_once(run, monkeypatch):
-    """Its statistics are kept under the hash of its content: one more picture makes others."""
+def test_a_folder_of_real_images_is_looked_at_once(run, monkeypatch):
+    """Its statistics are kept under the hash of its content: one more image makes others."""
     folder = run.root.parent / "real"
     folder.mkdir()
     noise = np.random.default_rng(0)
@@ -146,9 +146,9 @@ def test_a_folder_of_real_pictures_is_looked_at_once(run, monkeypatch):
     more = json.loads(lcm(run, "--json", **settings).stdout)
     assert len(list((run.evaluate / "reference").iterdir())) == 2
     assert {row["reference"] for row in more} > {first[0]["reference"]}
-    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "bad.png").write_bytes(b"no image")
     result = lcm(run, **settings)
-    assert result.exit_code == 3 and "bad.png cannot be read as a picture" in result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 3 and "bad.png cannot be read as an image" in result.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.slow

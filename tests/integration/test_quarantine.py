@@ -7,26 +7,26 @@ import zarr
 from PIL import Image
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.journeydb import ANNOTATIONS
-from lcm_distill.data.shapes_set import annotations_path, write_pictures
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import open_batches, usable_samples
+from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
-from lcm_distill.stages.cache import open_batches, usable_samples
+from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.precompute import precompute
 from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-    """A JourneyDB download of 24 pictures of which four are bad, and two bad annotation lines."""
+    """A JourneyDB download of 24 images of which four are bad, and two bad annotation lines."""
     root = tmp_path_factory.mktemp("journeydb")
-    lines = [line for _, line in write_pictures(root, seed=0, count=24, width=64)]
-    pictures = sorted((root / "data/train/imgs/000").glob("*.jpg"))
-    pictures[0].write_bytes(b"not a picture at all")
-    pictures[1].write_bytes(pictures[1].read_bytes()[:300])
-    pictures[2].unlink()
-    Image.new("RGB", (64, 20)).save(pictures[3])
+    lines = [line for _, line in write_images(root, seed=0, count=24, width=64)]
+    images = sorted((root / "data/train/imgs/000").glob("*.jpg"))
+    images[0].write_bytes(b"not an image at all")
+    images[1].write_bytes(images[1].read_bytes()[:300])
+    images[2].unlink()
+    Image.new("RGB", (64, 20)).save(images[3])
     lines[5:5] = ["{broken", '{"img_path": "./000/x.jpg"}']
     annotations_path(root).write_text("\n".join(lines) + "\n")
     return root
@@ -43,7 +43,7 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     ).fetchall()
     assert [error.split(":")[0] for _, _, error, _ in rows] == [
         "malformed annotation", "malformed annotation", "missing file",
-        "not a picture", "too small", "unreadable picture",
+        "not an image", "too small", "unreadable image",
     ]  # fmt: skip
     assert rows[0][1] == f"{ANNOTATIONS}:7" or rows[0][1] == f"{ANNOTATIONS}:6"
     latents = zarr.open_array(run.cache / "latents_64", mode="r")[:]
@@ -55,14 +55,14 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     assert set(drawn) == usable and not usable & set(bad)
 
 
-def test_no_usable_picture_is_an_error(tmp_path):
+def test_no_usable_image_is_an_error(tmp_path):
     root = tmp_path / "journeydb"
-    lines = [line for _, line in write_pictures(root, seed=0, count=3, width=64)]
-    for picture in root.rglob("*.jpg"):
-        picture.unlink()
+    lines = [line for _, line in write_images(root, seed=0, count=3, width=64)]
+    for image in root.rglob("*.jpg"):
+        image.unlink()
     annotations_path(root).write_text("\n".join(lines))
     config = load_preset("shapes", [*SMALL, "data.source=journeydb", f"data.root='{root}'"])
-    with pytest.raises(UserError, match=r"no picture of .* could be used"):
+    with pytest.raises(UserError, match=r"no image of .* could be used"):
         list(precompute(config, RunFolder(tmp_path / "run")))
 
 

@@ -46,5 +46,5 @@ def test_a_pretrained_cache_is_marked(finished_run):
 
 def test_only_what_is_a_stand_in_is_called_one(tmp_path):
     result = lcm("precompute", "--set", "model.teacher=mine.pt", "--set", "encoders.vae=absent.safetensors",
-                 "--set", "data.pictures=8", "--run", tmp_path)  # fmt: skip
+                 "--set", "data.images=8", "--run", tmp_path)  # fmt: skip
     assert "shapes: stand-in data, text encoder; figures" in result.stderr and "RANDOM" not in result.stderr

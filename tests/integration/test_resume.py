@@ -24,13 +24,13 @@ MOVING = ("seconds_per_image", "time", "checkpoint", "commit")
 def results(run: RunFolder) -> dict[str, object]:
     """Everything a run leaves that must not depend on how often it was interrupted."""
     rows = pq.read_table(run.metrics).drop_columns(list(MOVING)).to_pylist()
-    pictures = {path.relative_to(run.root): path.read_bytes() for path in sorted(run.evaluate.rglob("*.png"))}
+    images = {path.relative_to(run.root): path.read_bytes() for path in sorted(run.evaluate.rglob("*.png"))}
     losses = np.concatenate([
         pq.read_table(path)["loss"].to_numpy() for path in sorted((run.distill / "events").glob("*.parquet"))
     ])  # fmt: skip
     return {
         "metrics": rows,
-        "pictures": pictures,
+        "images": images,
         "shards": shard_files(run.cache),
         "student": run.student.read_bytes(),
         "losses": losses.tolist(),
@@ -38,7 +38,7 @@ def results(run: RunFolder) -> dict[str, object]:
 
 
 MOMENTS = [
-    "pictures/data/train/imgs/*/*.jpg",
+    "images/data/train/imgs/*/*.jpg",
     "cache/catalog/*.parquet",
     "cache/manifest/*.parquet",
     "distill/events/*.parquet",

@@ -22,7 +22,7 @@ SEARCH = ["schedule.steps=[1, 2, 3]", "schedule.samples=12"]
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
     """The finished small run, with a student of its own."""
-    for name in ("pictures", "cache", "distill"):
+    for name in ("images", "cache", "distill"):
         (tmp_path / name).symlink_to(finished_run.root / name)
     for path in (finished_run.config, finished_run.student):
         shutil.copy(path, tmp_path)
@@ -53,10 +53,10 @@ def test_distance_found_is_that_of_drawing_afresh(run):
     list(schedule(config, run))
     found = load_file(run.config).evaluate.student_sigmas
     rows = {row["steps"]: row for row in inspect(config, run, "FROM schedule ORDER BY distance DESC")}
-    drawings = Drawings(config, run)
+    image_sets = Drawings(config, run)
     for steps in (2, 3):
         assert rows[steps]["sigmas"] == found[steps]
-        assert drawings.distance(tuple(found[steps])) == pytest.approx(rows[steps]["distance"], rel=1e-6)
+        assert image_sets.distance(tuple(found[steps])) == pytest.approx(rows[steps]["distance"], rel=1e-6)
 
 
 def test_interrupted_search_goes_on(run):
@@ -73,11 +73,11 @@ def test_interrupted_search_goes_on(run):
 
 def test_search_in_bfloat16_finds_nearly_the_same_distance_and_is_a_search_of_its_own(run):
     exact, rounded = (load_file(run.config, [*SEARCH, f"evaluate.dtype={dtype}"]) for dtype in ("float32", "bfloat16"))
-    drawings = Drawings(rounded, run)
-    for network in (drawings.student, drawings.teacher):
+    image_sets = Drawings(rounded, run)
+    for network in (image_sets.student, image_sets.teacher):
         assert network.get_parameter("blocks.0.attn.qkv.weight").dtype == torch.bfloat16
     levels = (80.0, 2.0)
-    assert drawings.distance(levels) == pytest.approx(Drawings(exact, run).distance(levels), rel=0.05)
+    assert image_sets.distance(levels) == pytest.approx(Drawings(exact, run).distance(levels), rel=0.05)
     list(schedule(exact, run))
     assert [report.resumed for config in (exact, rounded) for report in list(schedule(config, run))[:1]] == [3, 0]
 

@@ -17,7 +17,7 @@ from lcm_distill.stages.evaluate import evaluate
 def run(finished_run, tmp_path) -> RunFolder:
     """The finished small run, with a place of its own for what is drawn."""
     own = RunFolder(tmp_path)
-    for folder in (finished_run.pictures, finished_run.cache):
+    for folder in (finished_run.images, finished_run.cache):
         (tmp_path / folder.name).symlink_to(folder)
     for path in (finished_run.config, finished_run.student, finished_run.metrics):
         shutil.copy(path, tmp_path)
@@ -39,7 +39,7 @@ def test_every_way_at_every_scale(run):
     assert drawn[-1].done == 14 * 4 * 2 and drawn[-1].resumed == 14 * 4  # guidance 2 is what the fixture drew
     rows = pq.read_table(f"{run.guidance}.parquet").to_pylist()
     assert [(row["model"], row["sampler"], row["steps"], row["guidance"]) for row in rows[::2]] == [
-        (*way, scale) for scale in (2.0, 1.0) for way in WAYS
+        (*sampling, scale) for scale in (2.0, 1.0) for sampling in WAYS
     ]
     plain = {row["steps"]: row["network_evaluations"] for row in rows if row["guidance"] == 1}
     assert plain[3] == 5  # two Heun steps and an Euler step at the end, without a second pass for guidance

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.shapes_set import annotations_path, write_pictures
 from lcm_distill.pipeline.executors.board import Worker, read_board
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
+from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.status import status
 from tests.conftest import shard_files
@@ -24,16 +24,16 @@ SETTINGS = ["data.source=journeydb", "data.resolutions=[64, 32]", "cache.shard_r
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("journeydb")
-    lines = [line for _, line in write_pictures(root, seed=0, count=160, width=64)]
-    next((root / "data/train/imgs/000").glob("*.jpg")).write_bytes(b"not a picture")
+    lines = [line for _, line in write_images(root, seed=0, count=160, width=64)]
+    next((root / "data/train/imgs/000").glob("*.jpg")).write_bytes(b"not an image")
     annotations_path(root).write_text("\n".join(lines) + "\n")
     return root
 
 
-def start(pictures: Path, run: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-    settings = [option for setting in [*SETTINGS, f"data.root='{pictures}'"] for option in ("--set", setting)]
+def start(images: Path, run: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    settings = [option for setting in [*SETTINGS, f"data.root='{images}'"] for option in ("--set", setting)]
     command = [sys.executable, "-c", "from lcm_distill.cli import main; main()", "precompute", "--run", str(run)]
     return subprocess.Popen([*command, *settings, *options], env={**os.environ, **environment})
 
@@ -47,34 +47,32 @@ def shards(run: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def by_one(pictures, tmp_path_factory):
+def by_one(images, tmp_path_factory):
     run = tmp_path_factory.mktemp("one")
-    assert start(pictures, run).wait() == 0
+    assert start(images, run).wait() == 0
     return run
 
 
-def test_launched_ranks_make_the_same_cache(pictures, by_one, tmp_path):
+def test_launched_ranks_make_the_same_cache(images, by_one, tmp_path):
     ranks = [
-        start(pictures, tmp_path, RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="nobody")
+        start(images, tmp_path, RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="nobody")
         for rank in range(2)
     ]
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert shards(tmp_path) == shards(by_one)
 
 
-def test_two_resolutions_are_made_in_one_pass_and_apart(pictures, by_one, tmp_path, monkeypatch):
-    """Each resolution alone gives the latents it gives beside another one, and pictures are decoded once."""
-    from lcm_distill.stages import encoding
+def test_two_resolutions_are_made_in_one_pass_and_apart(images, by_one, tmp_path, monkeypatch):
+    """Each resolution alone gives the latents it gives beside another one, and images are decoded once."""
+    from lcm_distill.data.cache import encoding
 
     decoded = []
     real = encoding.decode
     monkeypatch.setattr(encoding, "decode", lambda *arguments: decoded.append(1) or real(*arguments))
-    both = load_preset("shapes", [*SETTINGS, f"data.root='{pictures}'"])
+    both = load_preset("shapes", [*SETTINGS, f"data.root='{images}'"])
     list(precompute(both, RunFolder(tmp_path / "both")))
     assert len(decoded) == 160
-    small = load_preset(
-        "shapes", [*SETTINGS, f"data.root='{pictures}'", "data.resolutions=[32]", "model.latent_size=4"]
-    )
+    small = load_preset("shapes", [*SETTINGS, f"data.root='{images}'", "data.resolutions=[32]", "model.latent_size=4"])
     list(precompute(small, RunFolder(tmp_path / "small")))
     alone, beside = shards(tmp_path / "small"), shards(tmp_path / "both")
     assert {name for name in beside if name not in alone} == {f"latents_64/c/{n}/0/0/0" for n in range(10)}
@@ -82,11 +80,11 @@ def test_two_resolutions_are_made_in_one_pass_and_apart(pictures, by_one, tmp_pa
 
 
 @pytest.mark.slow
-def test_three_workers_killed_at_random_make_the_same_cache(pictures, by_one, tmp_path):
+def test_three_workers_killed_at_random_make_the_same_cache(images, by_one, tmp_path):
     """Workers are killed while the command runs, and the command itself now and then."""
     chance, lives = random.Random(1), 0
     while lives < 12:
-        command = start(pictures, tmp_path, "--executor", "processes", "--workers", "3")
+        command = start(images, tmp_path, "--executor", "processes", "--workers", "3")
         while command.poll() is None:
             time.sleep(chance.uniform(2, 6))
             victims = [process_of(worker) for worker in read_board(LocalStorage(tmp_path / "cache"))]
@@ -100,6 +98,6 @@ def test_three_workers_killed_at_random_make_the_same_cache(pictures, by_one, tm
             break
     assert command.returncode == 0
     assert shards(tmp_path) == shards(by_one)
-    config = load_preset("shapes", [*SETTINGS, f"data.root='{pictures}'"])
+    config = load_preset("shapes", [*SETTINGS, f"data.root='{images}'"])
     figures = status(config, RunFolder(tmp_path))["precompute"]
     assert figures["done"] == figures["tasks"] and figures["failed"] == {} and figures["running"] == 0

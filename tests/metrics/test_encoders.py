@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
 from lcm_distill.metrics.clip import ClipExtractor, find_clip
 from lcm_distill.metrics.dinov2 import Dinov2Extractor, resized_positions
 from lcm_distill.metrics.interface import CaptionExtractor
-from lcm_distill.metrics.weights import weights_sha256
 
 CPU = torch.device("cpu")
 ARCHITECTURE = "small-ViT-B-32-quickgelu"
@@ -34,25 +34,25 @@ def clip(tmp_path_factory):
     return model, folder
 
 
-def pictures(count, size):
+def images(count, size):
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @torch.inference_mode()
-def test_clip_sees_pictures_and_captions_as_open_clip_does(clip):
+def test_clip_sees_images_and_captions_as_open_clip_does(clip):
     model, folder = clip
     extractor = ClipExtractor(ARCHITECTURE, find_clip(ARCHITECTURE, "openai", folder), CPU)
-    scaled = pictures(3, 224).float() / 255
+    scaled = images(3, 224).float() / 255
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     )
-    assert torch.allclose(extractor(pictures(3, 224)), model.encode_image((scaled - mean) / std), atol=1e-5)
+    assert torch.allclose(extractor(images(3, 224)), model.encode_image((scaled - mean) / std), atol=1e-5)
     captions = ["a red ball", "two dogs " * 100]
     expected = model.encode_text(open_clip.get_tokenizer(ARCHITECTURE)(captions))
     assert torch.allclose(extractor.captions(captions), expected, atol=1e-5)
     assert isinstance(extractor, CaptionExtractor)
     assert extractor.width == 40
-    assert extractor.sha256 == weights_sha256(folder / "open_clip_model.safetensors")
+    assert extractor.sha256 == file_sha256(folder / "open_clip_model.safetensors")
 
 
 def test_clip_weights_that_are_not_there_or_of_another_model(clip, tmp_path):
@@ -76,8 +76,8 @@ def test_dinov2_gives_the_class_token(tmp_path):
     model = small_dinov2(tmp_path, 224)
     extractor = Dinov2Extractor(str(tmp_path), CPU)
     mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    last = model((pictures(2, 224).float() / 255 - mean) / std).last_hidden_state
-    assert torch.allclose(extractor(pictures(2, 224)), last[:, 0], atol=1e-5)
+    last = model((images(2, 224).float() / 255 - mean) / std).last_hidden_state
+    assert torch.allclose(extractor(images(2, 224)), last[:, 0], atol=1e-5)
     assert (extractor.width, extractor.name) == (48, f"dinov2:{tmp_path.name}")
 
 
@@ -85,7 +85,7 @@ def test_dinov2_resizes_its_positions_once(tmp_path):
     small_dinov2(tmp_path, 518)
     extractor = Dinov2Extractor(str(tmp_path), CPU)
     assert extractor.model.embeddings.position_embeddings.shape == (1, 1 + 16 * 16, 48)
-    assert extractor(pictures(1, 224)).shape == (1, 48)
+    assert extractor(images(1, 224)).shape == (1, 48)
 
 
 def test_positions_are_read_where_the_published_code_reads_them():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lcm_distill.errors import UserError
-from lcm_distill.metrics.captions import caption_hits
+from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.frechet import Gaussian, Moments, frechet_distance, require_full_rank
+from lcm_distill.shapes.captions import caption_hits
 
 
 def features(count, dim, seed, rank=None):
@@ -64,7 +64,7 @@ def test_mean_and_covariance_alone_give_the_same():
 
 def test_too_few_for_the_rank_is_explained():
     require_full_rank(Moments.of(features(17, 16, 0)))
-    with pytest.raises(UserError, match=r"16 pictures are too few .* of 16 features: .* rank 15 at most.* least 17"):
+    with pytest.raises(UserError, match=r"16 images are too few .* of 16 features: .* rank 15 at most.* least 17"):
         require_full_rank(Moments.of(features(16, 16, 0)))
 
 
@@ -80,9 +80,9 @@ def test_moments_of_parts_add_up():
     assert torch.allclose(merged.covariance(), whole.covariance(), rtol=1e-10)
 
 
-def test_too_few_pictures_are_explained():
+def test_too_few_images_are_explained():
     one = Moments.of(features(1, 4, 0))
-    with pytest.raises(UserError, match="at least 2 pictures"):
+    with pytest.raises(UserError, match="at least 2 images"):
         frechet_distance(one, one)
 
 

@@ -1,4 +1,4 @@
-"""text2image-benchmark's path from picture to distance, against what its own code gave for the same weights."""
+"""text2image-benchmark's path from image to distance, against what its own code gave for the same weights."""
 
 import hashlib
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.metrics import inception
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.metrics.inception import INCEPTION_2015, InceptionExtractor, build_inception
@@ -14,7 +14,7 @@ from lcm_distill.metrics.preprocessing import square_bicubic
 from lcm_distill.metrics.protocols import open_protocol
 from lcm_distill.metrics.weights import PublishedWeights
 
-from .recorded import FACTS, FEATURES, inception_weights, picture
+from .recorded import FACTS, FEATURES, image, inception_weights
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared():
-    return torch.stack([square_bicubic(picture(i), 299) for i in range(32)])
+    return torch.stack([square_bicubic(image(i), 299) for i in range(32)])
 
 
 @pytest.fixture(scope="module")

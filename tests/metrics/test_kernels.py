@@ -10,7 +10,7 @@ def features(count, seed, shift=0.0):
     return torch.randn(count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
 
 
-def test_kid_of_all_pictures_is_the_unbiased_estimate():
+def test_kid_of_all_images_is_the_unbiased_estimate():
     a, b = features(40, 0), features(40, 1, 0.3)
 
     def kernel(x, y):

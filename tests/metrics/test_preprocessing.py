@@ -17,7 +17,7 @@ from lcm_distill.metrics.preprocessing import (
 )
 from lcm_distill.metrics.protocols import PROTOCOLS
 
-from .recorded import picture
+from .recorded import recorded_image
 
 
 def of(pixels):
@@ -45,7 +45,7 @@ def test_pytorch_averages_four_pixels_at_twice_the_size(noise):
 
 
 def test_clean_is_bicubic_without_rounding():
-    image = picture(4)
+    image = recorded_image(4)
     clean, rounded = clean_fid(image), bicubic(image, 299)
     assert clean.dtype == torch.float32
     assert (clean - rounded.float()).abs().max() <= 1  # Pillow rounds after each of its two passes
@@ -53,7 +53,7 @@ def test_clean_is_bicubic_without_rounding():
 
 
 def test_gigagan_goes_by_a_square_of_256():
-    image = picture(1)
+    image = recorded_image(1)
     left = (image.width - image.height) // 2
     small = image.crop((left, 0, left + image.height, image.height)).resize((256, 256), Image.Resampling.LANCZOS)
     assert torch.equal(gigagan(image), clean_fid(small))
@@ -61,7 +61,7 @@ def test_gigagan_goes_by_a_square_of_256():
 
 @pytest.mark.parametrize("i", [0, 1, 2, 5, 6, 7])
 def test_clip_is_its_own_resize_and_crop(i):
-    image = picture(i)
+    image = recorded_image(i)
     theirs = center_crop(resize(image, [224], Image.Resampling.BICUBIC), [224])
     assert torch.equal(clip(image, 224), pil_to_tensor(theirs))
 
@@ -73,8 +73,8 @@ def test_squares_are_taken_from_the_middle():
 
 
 @pytest.mark.parametrize("protocol", [protocol for name, protocol in PROTOCOLS.items() if name != "shapes"])
-def test_every_protocol_takes_any_picture(protocol):
-    shapes = {tuple(protocol.prepare(image).shape) for image in (picture(6), picture(3).convert("L"))}
+def test_every_protocol_takes_any_image(protocol):
+    shapes = {tuple(protocol.prepare(image).shape) for image in (recorded_image(6), recorded_image(3).convert("L"))}
     assert len(shapes) == 1
-    prepared = protocol.prepare(picture(2))
+    prepared = protocol.prepare(recorded_image(2))
     assert prepared.shape[0] == 3 and prepared.min() >= 0 and prepared.max() <= 255

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.metrics.protocols import open_protocol
 from lcm_distill.metrics.references import (
     folder_identity,
-    picture_files,
-    read_picture,
+    image_files,
+    read_image,
     read_statistics,
     write_statistics,
 )
@@ -20,36 +20,36 @@ from lcm_distill.metrics.statistics import Statistics
 @pytest.fixture
 def folder(tmp_path):
     for name in ("b.png", "sub/a.JPG", "c.webp"):
-        path = tmp_path / "pictures" / name
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (len(name), 2, 3)).save(path, format="PNG")
-    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
-    return tmp_path / "pictures"
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
 
 
-def test_pictures_of_a_folder_in_order(folder):
-    assert [path.name for path in picture_files(folder)] == ["b.png", "c.webp", "a.JPG"]
-    with pytest.raises(UserError, match="empty holds no picture"):
-        picture_files(folder / "empty")
+def test_images_of_a_folder_in_order(folder):
+    assert [path.name for path in image_files(folder)] == ["b.png", "c.webp", "a.JPG"]
+    with pytest.raises(UserError, match="empty holds no image"):
+        image_files(folder / "empty")
 
 
-def test_unreadable_picture_is_named(folder):
+def test_unreadable_image_is_named(folder):
     broken = folder / "b.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"b.png cannot be read as a picture .*: replace it or remove it") as raised:
-        read_picture(broken)
+    with pytest.raises(DataError, match=r"b.png cannot be read as an image .*: replace it or remove it") as raised:
+        read_image(broken)
     assert "\n" not in str(raised.value)
-    assert read_picture(folder / "c.webp").mode == "RGB"
+    assert read_image(folder / "c.webp").mode == "RGB"
 
 
 def test_identity_is_names_contents_and_protocol(folder):
     opened = open_protocol("shapes")
-    identity = folder_identity(folder, picture_files(folder), opened)
-    assert folder_identity(folder, picture_files(folder), opened) == identity
+    identity = folder_identity(folder, image_files(folder), opened)
+    assert folder_identity(folder, image_files(folder), opened) == identity
     (folder / "b.png").rename(folder / "d.png")
-    renamed = folder_identity(folder, picture_files(folder), opened)
+    renamed = folder_identity(folder, image_files(folder), opened)
     Image.new("RGB", (8, 8), (5, 2, 4)).save(folder / "d.png", format="PNG")
-    assert len({identity, renamed, folder_identity(folder, picture_files(folder), opened)}) == 3
+    assert len({identity, renamed, folder_identity(folder, image_files(folder), opened)}) == 3
 
 
 def test_statistics_come_back(tmp_path):

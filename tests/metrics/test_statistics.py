@@ -6,7 +6,7 @@ from functools import reduce
 import pytest
 import torch
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.figures import CLIP_SCORE, FID, KID
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocols import PROTOCOLS, MetricProtocol, find_protocol, measure, open_protocol
@@ -40,7 +40,7 @@ def test_seven_uneven_parts_equal_one_pass(order, add):
     assert merged.cosines.mean() == pytest.approx(whole.cosines.mean(), rel=1e-10)
 
 
-def test_a_sample_is_spread_over_all_pictures():
+def test_a_sample_is_spread_over_all_images():
     sample = Sample.of(features(2000), range(2000), 500)
     assert len(sample.ids.unique()) == 500
     assert abs(float(sample.ids.float().mean()) - 999.5) < 4 * 2000 / (12 * 500) ** 0.5
@@ -48,20 +48,20 @@ def test_a_sample_is_spread_over_all_pictures():
 
 
 def test_cosines_of_captions():
-    pictures = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+    images = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
     captions = torch.tensor([[1.0, 0.0], [-1.0, -1.0], [5.0, 0.0]])
-    assert MeanCosine.of(pictures, captions).mean() == pytest.approx(0, abs=1e-12)
-    assert MeanCosine.of(pictures[:1], captions[:1]).mean() == pytest.approx(1)
+    assert MeanCosine.of(images, captions).mean() == pytest.approx(0, abs=1e-12)
+    assert MeanCosine.of(images[:1], captions[:1]).mean() == pytest.approx(1)
 
 
 def test_mean_and_covariance_alone_cannot_be_added_to():
     alone = Statistics(Gaussian(torch.zeros(6), torch.eye(6)))
-    with pytest.raises(TypeError, match="number of pictures"):
+    with pytest.raises(TypeError, match="number of images"):
         alone + Statistics.of(features(4), range(4), 9)
 
 
 def protocol(*figures):
-    return MetricProtocol("test", None, lambda picture: picture, lambda weights, device: None, figures)
+    return MetricProtocol("test", None, lambda image: image, lambda weights, device: None, figures)
 
 
 def test_figures_are_those_that_the_reference_can_tell():
@@ -75,9 +75,9 @@ def test_figures_are_those_that_the_reference_can_tell():
     assert measure(both, generated, alone)["fid"] == pytest.approx(measure(both, generated, full)["fid"], rel=1e-9)
 
 
-def test_too_few_pictures_are_refused_unless_allowed():
+def test_too_few_images_are_refused_unless_allowed():
     few = Statistics.of(features(6), range(6), 99)
-    with pytest.raises(UserError, match="6 pictures are too few for a Fréchet distance of 6 features"):
+    with pytest.raises(UserError, match="6 images are too few for a Fréchet distance of 6 features"):
         measure(protocol(FID), few, few)
     assert measure(protocol(FID), few, few, allow_few=True)["fid"] == pytest.approx(0, abs=1e-9)
 
@@ -90,8 +90,8 @@ def test_unknown_protocol_names_those_there_are():
 
 def test_shapes_protocol_sees_what_its_network_sees():
     opened = open_protocol("shapes")
-    pictures = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    seen = torch.cat(list(opened.features(pictures, batch_size=3)))
-    expected, _ = opened.extractor.network(pictures.float() / 255)
+    images = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = torch.cat(list(opened.features(images, batch_size=3)))
+    expected, _ = opened.extractor.network(images.float() / 255)
     assert seen.shape == (7, opened.extractor.width)
     assert torch.allclose(seen, expected, atol=1e-5)

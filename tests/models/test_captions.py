@@ -7,7 +7,7 @@ from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import edm_denoiser
 from lcm_distill.kernels.residual import add
 from lcm_distill.models import build
-from tests.models.test_forward_mode import draw
+from tests.diffusion.test_forward_mode import draw
 from tests.models.test_parity import name_seeded
 
 

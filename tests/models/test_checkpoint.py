@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.models import build, build_empty, load_checkpoint
 from lcm_distill.models.checkpoint import read_description, serialise
 

@@ -1,13 +1,12 @@
-"""MicroDiT under our EDM sampler reproduces pictures recorded from the reference implementation."""
+"""MicroDiT under our EDM sampler reproduces images recorded from the reference implementation."""
 
 import numpy as np
 import pytest
 import torch
 
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.samplers import sample_edm
-from lcm_distill.diffusion.schedule import karras_sigmas
-from lcm_distill.diffusion.solvers import heun_step
+from lcm_distill.diffusion.noise import karras_sigmas
+from lcm_distill.diffusion.samplers import heun_step, sample_edm
 from lcm_distill.models import build
 from tests.models.test_parity import REFERENCE, name_seeded, relative_error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.work import Execute, Open
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.storage import LocalStorage

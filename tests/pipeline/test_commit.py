@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans
-from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Task
+from lcm_distill.training.checkpoints import Checkpoints
 
 COLUMNS = pa.schema([("row", pa.int64()), ("status", pa.string())])
 

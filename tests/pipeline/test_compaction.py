@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.pipeline import atomic, compaction
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name

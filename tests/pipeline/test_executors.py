@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from lcm_distill.errors import UserError, WorkError
+from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.pipeline.executors.board import Worker, at_work, own_name, read_board
 from lcm_distill.pipeline.executors.choice import choose_executor
 from lcm_distill.pipeline.executors.dispatch import blocks

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.ray_actors import RayActors
 from tests.pipeline.crew import EXPECTED, TASKS, contents, doom, manifest_in, work_in
 

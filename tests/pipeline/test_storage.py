@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from lcm_distill.errors import StorageError, UserError
+from lcm_distill.core.errors import StorageError, UserError
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest

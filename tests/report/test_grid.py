@@ -35,9 +35,9 @@ def whole_and_inside(calls, texts: list[str], width: int) -> None:
 
 @pytest.mark.parametrize("caption", ["short", LONG, "x" * 300])
 def test_captions_of_a_gallery(written, caption):
-    pictures = np.full((5, 64, 64, 3), 200, np.uint8)
+    images = np.full((5, 64, 64, 3), 200, np.uint8)
     captions = [caption, "a", "b", "c", "d"]
-    sheet = gallery(pictures, captions, 128, "student, 4 steps")
+    sheet = gallery(images, captions, 128, "student, 4 steps")
     whole_and_inside(written, [*captions, "student, 4 steps"], 4 * 136)
     assert sheet.size[0] == 8 + 4 * 136
     whole_and_inside([call for call in written if call[2] != ["student, 4 steps"]], captions, 128)
@@ -45,16 +45,16 @@ def test_captions_of_a_gallery(written, caption):
 
 @pytest.mark.parametrize("caption", ["short", LONG, "x" * 300])
 def test_captions_of_a_labelled_grid(written, caption):
-    pictures = np.full((2, 64, 64, 3), 200, np.uint8)
-    labelled_grid([("one way", pictures), ("another", pictures)], [caption, "below"], 128, "a title")
+    images = np.full((2, 64, 64, 3), 200, np.uint8)
+    labelled_grid([("one way", images), ("another", images)], [caption, "below"], 128, "a title")
     whole_and_inside(written, [caption, "below", "one way", "another", "a title"], grid.TEXT_WIDTH)
     places = {lines[0]: place for _, place, lines in written if lines}
     first = next(lines for _, _, lines in written if "".join(lines).startswith(caption[:5]))
     assert places["below"][1] >= places[first[0]][1] + grid.LINE * len(first)
 
 
-def test_pictures_stand_where_their_caption_is():
-    pictures = np.stack([np.full((64, 64, 3), shade, np.uint8) for shade in (10, 90, 170, 210, 250)])
-    sheet = np.asarray(gallery(pictures, ["a", "b", "c", "d", LONG], 64, "title"))
+def test_images_stand_where_their_caption_is():
+    images = np.stack([np.full((64, 64, 3), shade, np.uint8) for shade in (10, 90, 170, 210, 250)])
+    sheet = np.asarray(gallery(images, ["a", "b", "c", "d", LONG], 64, "title"))
     assert [sheet[60, 8 + 72 * column + 30, 0] for column in range(4)] == [10, 90, 170, 210]
     assert (sheet[:, 30] == 250).all(axis=1).sum() == 64

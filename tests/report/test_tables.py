@@ -16,7 +16,7 @@ def as_dicts(rows):
     return [dict(zip(headings, line, strict=True)) for line in cells]
 
 
-def test_protocols_of_the_same_pictures_share_a_line():
+def test_protocols_of_the_same_images_share_a_line():
     rows = [row("clip_score", 0.3101, "clip-vit-b-32", None), row("kid", 0.001, "t2i-benchmark"),
             row("fid", 12.344, "t2i-benchmark"), row("fid", 13.0, "gigagan")]  # fmt: skip
     (line,) = as_dicts(rows)
@@ -40,7 +40,7 @@ def test_the_same_metric_against_two_references_stands_in_two_columns():
     assert line["KID (gigagan)"] == "3.00000"
 
 
-def test_what_differs_between_pictures_of_one_way_is_told_and_nothing_else():
+def test_what_differs_between_images_of_one_way_is_told_and_nothing_else():
     rows = [row("fid", 1.0, "gigagan", seed=seed, sigmas=[80.0, low]) for seed, low in ((0, 2.0), (1, 2.0))]
     assert [line["seed"] for line in as_dicts(rows)] == ["0", "1"]
     assert "sigmas" not in as_dicts(rows)[0] and "images" not in as_dicts(rows)[0]

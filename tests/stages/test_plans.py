@@ -10,7 +10,8 @@ from lcm_distill.config import load_preset
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import FeedForward
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.budget import (
+from lcm_distill.stages.plans import largest_micro_batch, plan
+from lcm_distill.training.budget import (
     PeakMemory,
     distill_flop,
     forward_flop,
@@ -18,10 +19,9 @@ from lcm_distill.stages.budget import (
     parameters,
     trained_parameters,
 )
-from lcm_distill.stages.distill import build_networks
-from lcm_distill.stages.fake_step import FakeStep, memory_per_sample
-from lcm_distill.stages.objectives import build_objective
-from lcm_distill.stages.plans import largest_micro_batch, plan
+from lcm_distill.training.fake_step import FakeStep, memory_per_sample
+from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.student import build_networks
 
 
 @pytest.fixture(scope="module")

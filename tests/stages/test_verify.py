@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
-from lcm_distill.data.cache import CHECKSUM
-from lcm_distill.errors import DataError
+from lcm_distill.core.errors import DataError
+from lcm_distill.data.cache.cache import SAMPLE_COLUMNS, build_catalog, latents_field, plan
+from lcm_distill.data.cache.cache import open_manifest as manifest_of
+from lcm_distill.data.cache.format import CHECKSUM
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import part_name
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
-from lcm_distill.stages.cache import SAMPLE_COLUMNS, build_catalog, latents_field, plan
-from lcm_distill.stages.cache import open_manifest as manifest_of
 from lcm_distill.stages.status import status
 from lcm_distill.stages.verify import Verification
 from tests.conftest import shard_files
@@ -29,7 +29,7 @@ PART = "manifest/latents_64-00001.parquet"
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
     """A copy of the finished run that may be broken."""
-    for name in ("config.toml", "cache", "pictures"):
+    for name in ("config.toml", "cache", "images"):
         (shutil.copytree if (finished_run.root / name).is_dir() else shutil.copy)(
             finished_run.root / name, tmp_path / name
         )
@@ -206,22 +206,22 @@ def test_what_was_not_begun_is_pending(small_config, run):
     assert found(verification) == [] and verification.pending == 1
 
 
-def test_shards_whose_pictures_are_gone_are_left_alone(small_config, run):
+def test_shards_whose_images_are_gone_are_left_alone(small_config, run):
     """Encoding them again would lose the rows that are still sound."""
     flip_a_byte_of_row_19(run, small_config)
     source = open_manifest(run).read().filter(pa.compute.field("row") == 20).filter(
         pa.compute.field("kind") == "image"
     )["source"][0].as_py()  # fmt: skip
-    (run.pictures / source).unlink()
+    (run.images / source).unlink()
     before, verification = contents(run), looked_at(small_config, run)
-    with pytest.raises(DataError, match=r"lacks 1 pictures of broken shards, such as .*: put them back"):
+    with pytest.raises(DataError, match=r"lacks 1 images of broken shards, such as .*: put them back"):
         list(verification.repair())
     assert contents(run) == before and len(manifest_rows(small_config, run)) > 72
 
 
 def test_another_source_is_not_numbered_over_the_cache(small_config, run):
     flip_a_byte_of_the_catalog(run, small_config)
-    annotations = next(path for path in run.pictures.rglob("*") if path.suffix == ".jsonl")
+    annotations = next(path for path in run.images.rglob("*") if path.suffix == ".jsonl")
     annotations.write_text("\n".join(annotations.read_text().splitlines()[1:]) + "\n")
     before, verification = contents(run), looked_at(small_config, run)
     with pytest.raises(DataError, match=r"is not what .* was made from"):

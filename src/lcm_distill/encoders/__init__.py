@@ -1,1 +1,1 @@
-"""Between pictures and latents, and from captions to token embeddings."""
+"""Between images and latents, and from captions to token embeddings."""

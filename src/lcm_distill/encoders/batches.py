@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 
 
 class FittingBatches:
@@ -22,7 +22,7 @@ class FittingBatches:
         self,
         compute: Callable[..., Tensor],
         size: int,
-        remedy: str = "encode one picture or caption: set encoders.tiling = true, or free it",
+        remedy: str = "encode one image or caption: set encoders.tiling = true, or free it",
     ) -> None:
         self.compute, self.size, self.remedy = compute, size, remedy
 

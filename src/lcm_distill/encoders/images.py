@@ -1,7 +1,7 @@
 # The types that diffusers declares do not describe what it returns.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 # pyright: reportPrivateImportUsage=false
-"""Between pictures and latents: a variational autoencoder with the scaling its latents are served in."""
+"""Between images and latents: a variational autoencoder with the scaling its latents are served in."""
 
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import Dtype, Weights
-from lcm_distill.device import to_device
+from lcm_distill.core.device import to_device
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.vae import load_vae, random_vae
-from lcm_distill.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -23,7 +23,7 @@ class ImageEncoder:
     Attributes:
         scaling_factor: what the VAE's own latents are multiplied by (0.13025 for SDXL).
         channels: channels of the latents.
-        downsampling: picture pixels to a latent pixel, along each side.
+        downsampling: image pixels to a latent pixel, along each side.
     """
 
     def __init__(self, vae: "AutoencoderKL") -> None:
@@ -43,7 +43,7 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
-        """One sample of the posterior of each picture, scaled.
+        """One sample of the posterior of each image, scaled.
 
         Args:
             images: (B, 3, H, W), float, in [-1, 1].
@@ -57,13 +57,13 @@ class ImageEncoder:
         return (mean + std * to_device(noise, mean.device)) * self.scaling_factor
 
     def encode_pixels(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """The same of uint8 pictures (B, H, W, 3) on the CPU, which travel to the device as they are."""
+        """The same of uint8 images (B, H, W, 3) on the CPU, which travel to the device as they are."""
         images = to_device(pixels, self.vae.device).permute(0, 3, 1, 2) / 127.5 - 1
         return self.encode(images, noise)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) to pictures (B, 3, H, W), float32 in [0, 1]."""
+        """Scaled latents (B, C, h, w) to images (B, 3, H, W), float32 in [0, 1]."""
         latents = (latents / self.scaling_factor).to(self.vae.device, self.vae.dtype)
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 

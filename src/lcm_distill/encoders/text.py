@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from lcm_distill import assets
 from lcm_distill.config import Dtype, Weights
-from lcm_distill.device import to_device
+from lcm_distill.core.device import to_device
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.openclip import BUILT_IN, cast_tower, load_text_tower, random_text_tower, save_text_tower
-from lcm_distill.errors import UserError
 
 DFN5B = "apple/DFN5B-CLIP-ViT-H-14-378"
 CANNOT_LOAD = (OSError, ValueError, RuntimeError, SafetensorError)

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lcm_distill import assets
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.initialisation import fixed_initialisation
-from lcm_distill.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -1,7 +1,7 @@
 # The types that open_clip declares do not describe what it returns.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 # pyright: reportOptionalSubscript=false
-"""CLIP's view of pictures and captions, for CLIP score and CMMD."""
+"""CLIP's view of images and captions, for CLIP score and CMMD."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor
 
-from lcm_distill.errors import UserError
-from lcm_distill.metrics.weights import first_line, weights_sha256
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
+from lcm_distill.metrics.weights import first_line
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names the hub's open_clip repositories give their weights."""
@@ -21,7 +22,7 @@ CAPTIONS_A_BATCH = 256
 
 
 class ClipExtractor:
-    """Features of pictures and captions, in one space.
+    """Features of images and captions, in one space.
 
     Args:
         architecture: open_clip's name of the model. path: its weights in open_clip's layout.
@@ -37,7 +38,7 @@ class ClipExtractor:
             raise UserError(f"{path} holds no {architecture} in open_clip's layout: {first_line(error)}") from error
         self.model, self.device = model.eval().requires_grad_(False).to(device), device
         self.tokenizer = open_clip.get_tokenizer(architecture)
-        self.name, self.sha256 = f"clip:{architecture}", weights_sha256(path)
+        self.name, self.sha256 = f"clip:{architecture}", file_sha256(path)
         self.width = int(open_clip.get_model_config(architecture)["embed_dim"])
         self._mean, self._std = (
             255 * torch.tensor(values, device=device).view(3, 1, 1)
@@ -45,9 +46,9 @@ class ClipExtractor:
         )
 
     @torch.inference_mode()
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Features float32 (B, width), not normalised, of pictures (B, 3, H, W) of the model's size, 0 to 255."""
-        return self.model.encode_image((pictures.to(self.device).float() - self._mean) / self._std).float().cpu()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float32 (B, width), not normalised, of images (B, 3, H, W) of the model's size, 0 to 255."""
+        return self.model.encode_image((images.to(self.device).float() - self._mean) / self._std).float().cpu()
 
     @torch.inference_mode()
     def captions(self, captions: Sequence[str]) -> Tensor:

@@ -1,7 +1,7 @@
 # The types that transformers declares do not describe what it returns.
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
-"""DINOv2's view of pictures, for FD-DINOv2 (arXiv 2306.04675)."""
+"""DINOv2's view of images, for FD-DINOv2 (arXiv 2306.04675)."""
 
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from torch.nn import Parameter, functional
 from transformers import Dinov2Model
 from transformers.utils import cached_file
 
-from lcm_distill.errors import UserError
-from lcm_distill.metrics.weights import first_line, weights_sha256
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
+from lcm_distill.metrics.weights import first_line
 
 DINOV2_LARGE = "facebook/dinov2-large"
 WEIGHTS = "model.safetensors"
@@ -38,14 +39,14 @@ class Dinov2Extractor:
             resized_positions(model.embeddings.position_embeddings, SIZE // model.config.patch_size)
         )
         self.model, self.device = model.eval().requires_grad_(False).to(device), device
-        self.name, self.sha256 = f"dinov2:{Path(where).name}", weights_sha256(path)
+        self.name, self.sha256 = f"dinov2:{Path(where).name}", file_sha256(path)
         self.width = int(model.config.hidden_size)
         self._mean, self._std = (255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
 
     @torch.inference_mode()
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Features float32 (B, width) of pictures (B, 3, 224, 224), values 0 to 255."""
-        normalised = (pictures.to(self.device).float() - self._mean) / self._std
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float32 (B, width) of images (B, 3, 224, 224), values 0 to 255."""
+        normalised = (images.to(self.device).float() - self._mean) / self._std
         return self.model(normalised).pooler_output.float().cpu()
 
 

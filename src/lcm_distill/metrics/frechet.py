@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Moments:
             UserError: fewer than two vectors were seen.
         """
         if self.count < 2:
-            raise UserError(f"a Fréchet distance needs at least 2 pictures on either side, there are {self.count}")
+            raise UserError(f"a Fréchet distance needs at least 2 images on either side, there are {self.count}")
         mean = self.mean()
         return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
 
@@ -79,7 +79,7 @@ def require_full_rank(moments: Moments | Gaussian) -> None:
     """
     if isinstance(moments, Moments) and moments.count <= (width := len(moments.total)):
         raise UserError(
-            f"{moments.count:,} pictures are too few for a Fréchet distance of {width:,} features: their covariance "
+            f"{moments.count:,} images are too few for a Fréchet distance of {width:,} features: their covariance "
             f"has rank {max(moments.count - 1, 0):,} at most, so the distance tells their number first of all; take at "
             f"least {width + 1:,} (the field takes 30,000)"
         )

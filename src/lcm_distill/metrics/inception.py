@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import inception as parts
 
-from lcm_distill.errors import UserError
-from lcm_distill.metrics.weights import PublishedWeights, first_line, weights_sha256
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
+from lcm_distill.metrics.weights import PublishedWeights, first_line
 
 INCEPTION_2015 = PublishedWeights(
     ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
@@ -72,7 +73,7 @@ class _BlockE(parts.InceptionE):
 
 
 def build_inception() -> parts.Inception3:
-    """The network without weights, on the meta device: pictures (B, 3, 299, 299) in [-1, 1] to logits (B, 1008)."""
+    """The network without weights, on the meta device: images (B, 3, 299, 299) in [-1, 1] to logits (B, 1008)."""
     blocks = [
         parts.BasicConv2d, _BlockA, parts.InceptionB, _BlockC, parts.InceptionD, _BlockE, parts.InceptionAux,
     ]  # fmt: skip
@@ -84,7 +85,7 @@ def build_inception() -> parts.Inception3:
 
 
 def load_inception(path: Path) -> nn.Module:
-    """Pictures (B, 3, 299, 299) in [-1, 1] to pooled features (B, 2048).
+    """Images (B, 3, 299, 299) in [-1, 1] to pooled features (B, 2048).
 
     Raises:
         UserError: the file is not a state dict of this network.
@@ -103,7 +104,7 @@ class InceptionExtractor:
 
     Args:
         path: a state dict in pytorch-fid's layout.
-        centre: pictures enter the network as x / centre - 1: 127.5, or 128 in TensorFlow's graph.
+        centre: images enter the network as x / centre - 1: 127.5, or 128 in TensorFlow's graph.
     """
 
     name = "inception-2015-12-05"
@@ -111,9 +112,9 @@ class InceptionExtractor:
 
     def __init__(self, path: Path, device: torch.device, centre: float) -> None:
         self.network, self.device, self.centre = load_inception(path).to(device), device, centre
-        self.sha256 = weights_sha256(path)
+        self.sha256 = file_sha256(path)
 
     @torch.inference_mode()
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Features float32 (B, 2048) of pictures (B, 3, 299, 299), values 0 to 255."""
-        return self.network(pictures.to(self.device).float() / self.centre - 1).cpu()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float32 (B, 2048) of images (B, 3, 299, 299), values 0 to 255."""
+        return self.network(images.to(self.device).float() / self.centre - 1).cpu()

@@ -1,4 +1,4 @@
-"""The form all figures share: pictures become features, features become statistics, statistics a number."""
+"""The form all figures share: images become features, features become statistics, statistics a number."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from PIL import Image
 from torch import Tensor
 
 Prepare = Callable[[Image.Image], Tensor]
-"""A picture of any size to what an extractor takes: (3, H, W), uint8 or float32, values 0 to 255. Runs on the CPU,
+"""An image of any size to what an extractor takes: (3, H, W), uint8 or float32, values 0 to 255. Runs on the CPU,
 beside the network."""
 
 
 class Extractor(Protocol):
-    """A network that turns pictures into features.
+    """A network that turns images into features.
 
     Attributes:
         name: what it is called in a row of figures. sha256: hex digest of its weights' file. width: of its features.
@@ -23,8 +23,8 @@ class Extractor(Protocol):
     sha256: str
     width: int
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Features float32 (B, width), on the CPU, of prepared pictures (B, 3, H, W), values 0 to 255."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float32 (B, width), on the CPU, of prepared images (B, 3, H, W), values 0 to 255."""
         ...
 
 
@@ -44,8 +44,8 @@ class Figure:
     Attributes:
         name: as in `metrics.parquet`.
         part: what it reads of `Statistics`: moments, features or cosines.
-        number: of that part of the generated pictures' and the reference's statistics, in this order.
-        compares: whether it has a reference; without one, `number` takes the generated pictures' part alone.
+        number: of that part of the generated images' and the reference's statistics, in this order.
+        compares: whether it has a reference; without one, `number` takes the generated images' part alone.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a generated picture is stored before it is measured, as that changes figures.
+    """How a generated image is stored before it is measured, as that changes figures.
 
     Attributes:
         suffix: of the file's name. format: Pillow's name of it. quality: of a JPEG.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lcm_distill.diffusion.randomness import permutation
+from lcm_distill.core.randomness import permutation
 
 SUBSETS, SUBSET_SIZE = 100, 1_000
 """Of KID, as torch-fidelity and clean-fid have it."""

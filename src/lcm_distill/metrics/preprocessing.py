@@ -1,6 +1,6 @@
-"""Pictures to what extractors take, each exactly as the protocol's own code has it.
+"""Images to what extractors take, each exactly as the protocol's own code has it.
 
-All take a picture in RGB and give (3, H, W), values 0 to 255.
+All take an image in RGB and give (3, H, W), values 0 to 255.
 """
 
 import numpy as np
@@ -12,67 +12,67 @@ from torch.nn import functional
 INCEPTION_SIZE = 299
 
 
-def as_it_is(picture: Image.Image) -> Tensor:
-    """The picture's own pixels, uint8."""
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+def as_it_is(image: Image.Image) -> Tensor:
+    """The image's own pixels, uint8."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def centre_square(picture: Image.Image) -> Image.Image:
+def centre_square(image: Image.Image) -> Image.Image:
     """The largest square in the middle; an odd pixel over is left at the bottom or right."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
-def square_bicubic(picture: Image.Image, size: int) -> Tensor:
+def square_bicubic(image: Image.Image, size: int) -> Tensor:
     """text2image-benchmark (299 px) and CMMD (336 px): centre square, Pillow's bicubic on bytes; uint8."""
-    return bicubic(centre_square(picture), size)
+    return bicubic(centre_square(image), size)
 
 
-def bicubic(picture: Image.Image, size: int) -> Tensor:
+def bicubic(image: Image.Image, size: int) -> Tensor:
     """dgm-eval: Pillow's bicubic on bytes to size x size whatever the shape; uint8."""
-    return as_it_is(picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    return as_it_is(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 
-def clip(picture: Image.Image, size: int) -> Tensor:
+def clip(image: Image.Image, size: int) -> Tensor:
     """CLIP: Pillow's bicubic on bytes till the short side has `size` pixels, then the square in the middle; uint8."""
-    short = min(picture.size)
-    width, height = (int(size * side / short) for side in picture.size)
-    resized = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    short = min(image.size)
+    width, height = (int(size * side / short) for side in image.size)
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return as_it_is(resized.crop((left, top, left + size, top + size)))
 
 
-def gigagan(picture: Image.Image) -> Tensor:
+def gigagan(image: Image.Image) -> Tensor:
     """GigaGAN and DMD2: centre square, Pillow's Lanczos on bytes to 256 px, then as clean-fid; float32."""
-    square = centre_square(picture.convert("RGB"))
+    square = centre_square(image.convert("RGB"))
     return clean_fid(square.resize((256, 256), Image.Resampling.LANCZOS))
 
 
-def clean_fid(picture: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
+def clean_fid(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
     """clean-fid: each channel by Pillow's bicubic in float32 (arXiv 2104.11222), clipped and not rounded; float32."""
     channels = [
         np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 255)
-        for channel in as_it_is(picture).float().numpy()
+        for channel in as_it_is(image).float().numpy()
     ]
     return torch.from_numpy(np.stack(channels))
 
 
-def torch_fidelity(picture: Image.Image) -> Tensor:
+def torch_fidelity(image: Image.Image) -> Tensor:
     """torch-fidelity, and the first FID code: bilinear as TensorFlow 1 has it, pixel centres at their corners; float32.
 
     Neighbours are weighted by where source position y * H / 299 falls between them; nothing is averaged.
     """
-    image = as_it_is(picture).float()
-    rows, columns = (_interpolation(length) for length in image.shape[1:])
-    return _between(_between(image, *columns), *((rows[0], rows[1], rows[2].unsqueeze(1))), dim=1)
+    pixels = as_it_is(image).float()
+    rows, columns = (_interpolation(length) for length in pixels.shape[1:])
+    return _between(_between(pixels, *columns), *((rows[0], rows[1], rows[2].unsqueeze(1))), dim=1)
 
 
-def pytorch_fid(picture: Image.Image) -> Tensor:
+def pytorch_fid(image: Image.Image) -> Tensor:
     """pytorch-fid: PyTorch's bilinear without antialiasing to 299 px; float32."""
     size = (INCEPTION_SIZE, INCEPTION_SIZE)
-    image = as_it_is(picture).float().unsqueeze(0)
-    return functional.interpolate(image, size=size, mode="bilinear", align_corners=False)[0]
+    pixels = as_it_is(image).float().unsqueeze(0)
+    return functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _interpolation(length: int) -> tuple[Tensor, Tensor, Tensor]:

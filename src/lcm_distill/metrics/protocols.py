@@ -1,4 +1,4 @@
-"""Named ways to measure pictures: file format, preprocessing, network and figures, as the field prints them."""
+"""Named ways to measure images: file format, preprocessing, network and figures, as the field prints them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill import assets
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.metrics import preprocessing
 from lcm_distill.metrics.figures import CLIP_SCORE, CMMD, FD_DINOV2, FID, FRECHET_DISTANCE, KID, NEIGHBOURS
 from lcm_distill.metrics.frechet import require_full_rank
@@ -23,14 +23,14 @@ from lcm_distill.metrics.interface import (
     FileFormat,
     Prepare,
 )
-from lcm_distill.metrics.shapes_network import ShapesExtractor
 from lcm_distill.metrics.statistics import Statistics
+from lcm_distill.shapes.network import ShapesExtractor
 
 Weights = str | Path | None
 Load = Callable[[Weights, torch.device], Extractor]
 
 ALL = 10**9
-"""A sample of every picture there is."""
+"""A sample of every image there is."""
 INCEPTION_FIGURES = (FID, KID, *NEIGHBOURS)
 
 
@@ -40,8 +40,8 @@ class MetricProtocol:
 
     Attributes:
         name: as configurations and tables call it.
-        file_format: how generated pictures are stored before they are measured. None: any.
-        prepare: a picture to what the network takes.
+        file_format: how generated images are stored before they are measured. None: any.
+        prepare: an image to what the network takes.
         load: the network, from weights at a path, or from where its library keeps them.
         figures: what is reported.
         captions: whether captions are asked for.
@@ -65,13 +65,13 @@ class Opened:
     extractor: Extractor
 
     def features(self, prepared: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
-        """Features float32 (n, D), batch by batch, of pictures as the protocol's `prepare` leaves them."""
-        pictures = iter(prepared)
-        while batch := list(islice(pictures, batch_size)):
+        """Features float32 (n, D), batch by batch, of images as the protocol's `prepare` leaves them."""
+        images = iter(prepared)
+        while batch := list(islice(images, batch_size)):
             yield self.extractor(torch.stack(batch))
 
     def statistics(self, features: Tensor, ids: Sequence[int], captions: Sequence[str] | None = None) -> Statistics:
-        """Of features (N, D) of pictures with these distinct numbers and captions; those of all parts add up.
+        """Of features (N, D) of images with these distinct numbers and captions; those of all parts add up.
 
         Captions are looked at only where the protocol asks for them.
         """
@@ -141,10 +141,10 @@ def measure(
     A reference of mean and covariance alone tells no figure that looks at features themselves.
 
     Args:
-        allow_few: compute a Fréchet distance even if pictures are fewer than features are wide.
+        allow_few: compute a Fréchet distance even if images are fewer than features are wide.
 
     Raises:
-        UserError: there are too few pictures.
+        UserError: there are too few images.
     """
     values = {}
     for figure in protocol.figures:

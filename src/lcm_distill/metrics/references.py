@@ -1,4 +1,4 @@
-"""Statistics of reference pictures: from a published `.npz`, or of a folder of pictures and kept by its content."""
+"""Statistics of reference images: from a published `.npz`, or of a folder of images and kept by its content."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.hashing import file_sha256
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocols import Opened
 from lcm_distill.metrics.sample import Sample
@@ -19,29 +20,29 @@ from lcm_distill.metrics.weights import first_line
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures anywhere below a folder, in order of name.
+def image_files(folder: Path) -> list[Path]:
+    """The images anywhere below a folder, in order of name.
 
     Raises:
         UserError: there are none.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
     return files
 
 
-def read_picture(path: Path) -> Image.Image:
-    """A picture, decoded, in RGB.
+def read_image(path: Path) -> Image.Image:
+    """An image, decoded, in RGB.
 
     Raises:
         DataError: it cannot be read; the message names it.
     """
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a picture ({first_line(error)}): replace it or remove it") from error
+        raise DataError(f"{path} cannot be read as an image ({first_line(error)}): replace it or remove it") from error
 
 
 def folder_identity(folder: Path, files: Sequence[Path], opened: Opened) -> str:
@@ -52,8 +53,7 @@ def folder_identity(folder: Path, files: Sequence[Path], opened: Opened) -> str:
     """
     digest = hashlib.sha256(repr((opened.protocol.name, opened.extractor.name, opened.extractor.sha256)).encode())
     for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = file_sha256(path)
         digest.update(repr((str(path.relative_to(folder)), path.stat().st_size, content)).encode())
     return digest.hexdigest()
 

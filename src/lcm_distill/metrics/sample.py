@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcm_distill.diffusion.randomness import uniform
+from lcm_distill.core.randomness import uniform
 
 
 @dataclass
 class Sample:
-    """At most `limit` feature vectors: those whose pictures drew the lowest numbers. Two can be added.
+    """At most `limit` feature vectors: those whose images drew the lowest numbers. Two can be added.
 
     Attributes:
-        limit: how many are kept. features: float32 (n, D). ids: int64 (n,), of their pictures. draws: float32 (n,).
+        limit: how many are kept. features: float32 (n, D). ids: int64 (n,), of their images. draws: float32 (n,).
     """
 
     limit: int
@@ -25,7 +25,7 @@ class Sample:
 
     @classmethod
     def of(cls, features: Tensor, ids: Iterable[int], limit: int) -> "Sample":
-        """A sample of features (N, D) of pictures with these distinct numbers."""
+        """A sample of features (N, D) of images with these distinct numbers."""
         numbers = torch.tensor(list(ids), dtype=torch.int64)
         draws = uniform(0, "metric-sample", 0, numbers.tolist())
         kept = _lowest(numbers, draws, limit)
@@ -41,7 +41,7 @@ class Sample:
         return Sample(self.limit, features, ids[kept], draws[kept])
 
     def in_order(self) -> Tensor:
-        """The features in order of the pictures' numbers, (n, D): the same whatever the parts were."""
+        """The features in order of the images' numbers, (n, D): the same whatever the parts were."""
         return self.features[self.ids.argsort()]
 
 

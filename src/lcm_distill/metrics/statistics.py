@@ -1,4 +1,4 @@
-"""What is kept of features until all have come: memory does not grow with the number of pictures."""
+"""What is kept of features until all have come: memory does not grow with the number of images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lcm_distill.metrics.sample import Sample
 
 @dataclass
 class MeanCosine:
-    """Running mean of cosines between pictures and their captions; two can be added.
+    """Running mean of cosines between images and their captions; two can be added.
 
     Attributes:
         count: pairs seen. total: sum of their cosines.
@@ -22,9 +22,9 @@ class MeanCosine:
     total: float
 
     @classmethod
-    def of(cls, pictures: Tensor, captions: Tensor) -> "MeanCosine":
-        """Of features (N, D) of pictures and of their captions, row by row."""
-        cosines = torch.nn.functional.cosine_similarity(pictures.double(), captions.double(), dim=1)
+    def of(cls, images: Tensor, captions: Tensor) -> "MeanCosine":
+        """Of features (N, D) of images and of their captions, row by row."""
+        cosines = torch.nn.functional.cosine_similarity(images.double(), captions.double(), dim=1)
         return cls(len(cosines), float(cosines.sum()))
 
     def __add__(self, other: "MeanCosine") -> "MeanCosine":
@@ -37,12 +37,12 @@ class MeanCosine:
 
 @dataclass
 class Statistics:
-    """Statistics of one set of pictures; those of two disjoint sets can be added, and parts in any order give the same.
+    """Statistics of one set of images; those of two disjoint sets can be added, and parts in any order give the same.
 
     Attributes:
         moments: mean and covariance, or what they are computed from.
         sample: some of the features themselves. Unset: only mean and covariance are known.
-        cosines: of pictures and captions. Unset: no captions were seen.
+        cosines: of images and captions. Unset: no captions were seen.
     """
 
     moments: Moments | Gaussian
@@ -51,12 +51,12 @@ class Statistics:
 
     @property
     def features(self) -> Tensor | None:
-        """The features that are kept, float32 (n, D), in order of the pictures' numbers."""
+        """The features that are kept, float32 (n, D), in order of the images' numbers."""
         return self.sample.in_order() if self.sample else None
 
     @classmethod
     def of(cls, features: Tensor, ids: Iterable[int], sample_size: int, captions: Tensor | None = None) -> "Statistics":
-        """Of features (N, D) of pictures with these distinct numbers, and of their captions' features (N, D)."""
+        """Of features (N, D) of images with these distinct numbers, and of their captions' features (N, D)."""
         cosines = None if captions is None else MeanCosine.of(features, captions)
         return cls(Moments.of(features), Sample.of(features, ids, sample_size), cosines)
 
@@ -79,5 +79,5 @@ class Statistics:
 
     def _can_grow(self) -> Moments:
         if isinstance(self.moments, Gaussian):
-            raise TypeError("mean and covariance alone cannot be added to: the number of pictures is not known")
+            raise TypeError("mean and covariance alone cannot be added to: the number of images is not known")
         return self.moments

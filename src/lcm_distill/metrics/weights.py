@@ -1,12 +1,12 @@
 """Published weight files: where they lie, and whether they are what was published."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,12 @@ class PublishedWeights:
                 f"{self.names[0]} is not there: fetch it from {self.source} and put it into "
                 f"{folder if where is None or folder.is_dir() else folder.parent}, or say where it lies"
             )
-        if (sha256 := weights_sha256(found)) != self.sha256:
+        if (sha256 := file_sha256(found)) != self.sha256:
             raise UserError(
                 f"{found} is not {self.names[0]} as published (SHA-256 {sha256[:12]}, not {self.sha256[:12]}): fetch "
                 f"it again from {self.source}"
             )
         return found
-
-
-def weights_sha256(path: Path) -> str:
-    """Hex SHA-256 of a weights file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import torch
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.models.checkpoint import fill, load_checkpoint, read_tensors
 from lcm_distill.models.microdit import MicroDiT
 from lcm_distill.models.variants import VARIANTS, Variant

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 

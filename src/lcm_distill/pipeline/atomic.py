@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 
 TEMPORARY = ".writing-"
 """Prefix of what is being written."""
@@ -125,12 +125,6 @@ def remove_orphans(folder: Path) -> int:
         else:
             orphan.unlink(missing_ok=True)
     return len(orphans)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def temporary_prefix() -> str:

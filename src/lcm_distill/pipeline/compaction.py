@@ -26,7 +26,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.atomic import exchange_folders
 from lcm_distill.pipeline.manifest import FOLDER, MERGED, Manifest
 from lcm_distill.pipeline.parts import Entry, encode_part

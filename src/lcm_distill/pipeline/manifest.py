@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lcm_distill.errors import DataError
+from lcm_distill.core.errors import DataError
 from lcm_distill.pipeline.lookahead import map_ahead
 from lcm_distill.pipeline.parts import Entry, encode_part, read_entries, read_rows, written_files
 from lcm_distill.pipeline.storage import Storage, WrittenFile

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lcm_distill.errors import DataError
+from lcm_distill.core.errors import DataError
 from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
 
 TASKS = b"tasks"

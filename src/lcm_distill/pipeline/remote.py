@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from lcm_distill.errors import StorageError, UserError
+from lcm_distill.core.errors import StorageError, UserError
 from lcm_distill.pipeline.storage import Part, Stat, WrittenFile
 
 RETRY = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}

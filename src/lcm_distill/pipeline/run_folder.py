@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lcm_distill.config import Config, load_file
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans
 
 PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pyarrow", "duckdb", "numpy", "pillow")
@@ -19,14 +19,14 @@ class RunFolder:
     """Everything a run makes, below one folder.
 
     Args:
-        data_of: a run whose pictures and cache this one uses; its own if none is given.
+        data_of: a run whose images and cache this one uses; its own if none is given.
     """
 
     def __init__(self, root: Path, data_of: "RunFolder | None" = None) -> None:
         self.root = root
         self.config = root / "config.toml"
         self.environment = root / "environment.json"
-        self.pictures = data_of.pictures if data_of else root / "pictures"
+        self.images = data_of.images if data_of else _first_folder(root / "pictures", root / "images")
         self.cache = data_of.cache if data_of else root / "cache"
         self.pretrain = root / "pretrain"
         self.distill = root / "distill"
@@ -40,7 +40,7 @@ class RunFolder:
         self.guidance = root / "guidance"
         self.ablation = root / "ablation"
         self._settled_by = {
-            self.pictures: ("seed", "data"),
+            self.images: ("seed", "data"),
             self.cache: ("seed", "data", "encoders", "cache"),
             self.pretrain: ("seed", "model", "diffusion", "engine", "pretrain"),
             self.distill: ("seed", "model", "diffusion", "engine", "distill"),
@@ -115,3 +115,8 @@ def source_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def _first_folder(old: Path, new: Path) -> Path:
+    """The folder that runs of before have, where it is there."""
+    return old if old.is_dir() else new

@@ -1,1 +1,1 @@
-"""What a person looks at: progress, tables, grids of pictures."""
+"""What a person looks at: progress, tables, grids of images."""

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.tables import markdown_table, stand_in_notice, way_title
+from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
 
 FRECHET, CAPTIONS = "frechet_distance", "caption_accuracy"
 METRICS = ((FRECHET, "Fréchet distance", "{:.2f}"), (CAPTIONS, "caption accuracy", "{:.1%}"))
@@ -48,7 +48,7 @@ def headline_text(rows: Rows) -> str:
 
 
 def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[str]) -> str:
-    """Markdown: a row a step with mean and spread over seeds, the teacher and real pictures, what each step adds.
+    """Markdown: a row a step with mean and spread over seeds, the teacher and real images, what each step adds.
 
     Args:
         sentences: what each step adds, by name, in order.
@@ -58,9 +58,9 @@ def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[
     return "\n\n".join([
         "# From the original recipe to ours, one change at a time",
         *stand_in_notice(stand_ins),
-        f"{images:,} pictures to a figure, guidance {guidance:g}, {seeds} seed{'s' if seeds > 1 else ''} of training: "
+        f"{images:,} images to a figure, guidance {guidance:g}, {seeds} seed{'s' if seeds > 1 else ''} of training: "
         "mean ± standard deviation over seeds. Captions and initial noise are the same for all. Distances are to real "
-        "pictures of the captions drawn; lower is better.",
+        "images of the captions drawn; lower is better.",
         *(part for metric in METRICS for part in _section(rows, metric, list(sentences))),
         "## Beside them",
         markdown_table(["", "network evaluations", *(name for _, name, _ in METRICS)], _peers(rows)),
@@ -93,7 +93,7 @@ def ablation_chart(
         for part, steps in (("chain", chain), ("branches", branches))
     ]
     levels = [
-        (way_title("teacher", row["sampler"], row["steps"]), row["value"])
+        (sampling_title("teacher", row["sampler"], row["steps"]), row["value"])
         for row in rows
         if row["model"] == "teacher" and row["metric"] == FRECHET
     ]
@@ -138,9 +138,9 @@ def _points(
 def _peers(rows: Rows) -> list[list[str]]:
     teachers = {(row["sampler"], row["steps"]): row["network_evaluations"] for row in rows if row["model"] == "teacher"}
     peers = [
-        [way_title("teacher", solver, steps), str(evaluations),
+        [sampling_title("teacher", solver, steps), str(evaluations),
          *(_cell(_values(rows, metric, model="teacher", sampler=solver, steps=steps), form)
            for metric, _, form in METRICS)]
         for (solver, steps), evaluations in teachers.items()
     ]  # fmt: skip
-    return [*peers, ["real pictures of other captions", "", _cell(_values(rows, FRECHET, model="real"), "{:.2f}"), ""]]
+    return [*peers, ["real images of other captions", "", _cell(_values(rows, FRECHET, model="real"), "{:.2f}"), ""]]

@@ -23,11 +23,11 @@ def comparison_text(rows: Rows, stand_ins: Sequence[str]) -> str:
 
 
 def comparison_chart(rows: Rows, stand_ins: Sequence[str]) -> Callable[[Path], None]:
-    """A panel a figure, against the forward passes a picture takes; writes a PNG file to the path it is given."""
+    """A panel a figure, against the forward passes an image takes; writes a PNG file to the path it is given."""
     sections = _sections(rows)
     panels = [
         Panel(
-            "network evaluations to a picture",
+            "network evaluations to an image",
             figure.heading if len(sections) == 1 else f"{figure.heading}\n{title}",
             _lines(same, figure),
             figure.logarithmic,
@@ -44,7 +44,7 @@ def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     sections: dict[str, list[Mapping[str, Any]]] = {}
     images = {row["prompts"]: row["images"] for row in rows if row["model"] != "real"}
     for row in rows:
-        noise = ", the same noise for every picture" if row["same_noise"] else ""
+        noise = ", the same noise for every image" if row["same_noise"] else ""
         title = f"{images.get(row['prompts'], row['images']):,} captions, {row['prompts']}, seed {row['seed']}{noise}"
         sections.setdefault(title, []).append(row)
     return sections

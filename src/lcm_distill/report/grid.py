@@ -1,4 +1,4 @@
-"""Labelled grids of pictures. Captions are wrapped and never cut."""
+"""Labelled grids of images. Captions are wrapped and never cut."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ FONT_SIZE = 14
 def labelled_grid(
     columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], cell: int = 128, title: str | None = None
 ) -> Image.Image:
-    """One column a way of drawing, one row a caption, as high as picture or caption needs.
+    """One column a way of drawing, one row a caption, as high as image or caption needs.
 
     Args:
-        columns: heading and pictures, uint8 (len(captions), H, W, 3).
-        cell: width of a picture in the grid, in pixels; smaller pictures are enlarged without smoothing.
+        columns: heading and images, uint8 (len(captions), H, W, 3).
+        cell: width of an image in the grid, in pixels; smaller images are enlarged without smoothing.
     """
     width = MARGIN + TEXT_WIDTH + len(columns) * (cell + MARGIN)
     top = _title(title, width - 2 * MARGIN)
@@ -33,11 +33,11 @@ def labelled_grid(
     head = MARGIN + max(map(_height, heads)) + MARGIN
     sheet = Image.new("RGB", (width, _height(top) + head + sum(rows)), PAPER)
     _write(sheet, (MARGIN, MARGIN), top)
-    for column, (lines, (_, pictures)) in enumerate(zip(heads, columns, strict=True)):
+    for column, (lines, (_, images)) in enumerate(zip(heads, columns, strict=True)):
         left, y = MARGIN + TEXT_WIDTH + column * (cell + MARGIN), _height(top) + head
         _write(sheet, (left, _height(top) + MARGIN), lines)
-        for picture, height in zip(pictures, rows, strict=True):
-            sheet.paste(_fit(picture, cell), (left, y))
+        for image, height in zip(images, rows, strict=True):
+            sheet.paste(_fit(image, cell), (left, y))
             y += height
     y = _height(top) + head
     for lines, height in zip(sides, rows, strict=True):
@@ -46,11 +46,11 @@ def labelled_grid(
     return sheet
 
 
-def gallery(pictures: np.ndarray, captions: Sequence[str], cell: int, title: str) -> Image.Image:
-    """Pictures side by side, `GALLERY_COLUMNS` to a row, each with its caption below it.
+def gallery(images: np.ndarray, captions: Sequence[str], cell: int, title: str) -> Image.Image:
+    """Images side by side, `GALLERY_COLUMNS` to a row, each with its caption below it.
 
     Args:
-        pictures: uint8 (len(captions), H, W, 3). cell: as in `labelled_grid`.
+        images: uint8 (len(captions), H, W, 3). cell: as in `labelled_grid`.
     """
     across = min(GALLERY_COLUMNS, len(captions))
     width = MARGIN + across * (cell + MARGIN)
@@ -63,16 +63,16 @@ def gallery(pictures: np.ndarray, captions: Sequence[str], cell: int, title: str
     for start, height in zip(starts, rows, strict=True):
         for column, index in enumerate(range(start, min(start + across, len(captions)))):
             left = MARGIN + column * (cell + MARGIN)
-            sheet.paste(_fit(pictures[index], cell), (left, y))
+            sheet.paste(_fit(images[index], cell), (left, y))
             _write(sheet, (left, y + cell + MARGIN // 2), below[index])
         y += height
     return sheet
 
 
-def _fit(picture: np.ndarray, cell: int) -> Image.Image:
-    """A picture (H, W, 3) as a square of `cell` pixels."""
-    sampling = Image.Resampling.NEAREST if picture.shape[0] < cell else Image.Resampling.LANCZOS
-    return Image.fromarray(picture).resize((cell, cell), sampling)
+def _fit(image: np.ndarray, cell: int) -> Image.Image:
+    """An image (H, W, 3) as a square of `cell` pixels."""
+    sampling = Image.Resampling.NEAREST if image.shape[0] < cell else Image.Resampling.LANCZOS
+    return Image.fromarray(image).resize((cell, cell), sampling)
 
 
 def _title(title: str | None, width: int) -> list[str]:

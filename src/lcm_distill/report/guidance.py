@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.tables import Figure, figures_of, markdown_table, stand_in_notice, way_title
+from lcm_distill.report.tables import Figure, figures_of, markdown_table, sampling_title, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -21,13 +21,13 @@ def guidance_text(rows: Rows, trained: tuple[float, float], stand_ins: Sequence[
     parts = [
         "# Figures against the guidance scale",
         *stand_in_notice(stand_ins),
-        f"{rows[0]['images']:,} pictures to a figure. The student was trained on scales from {trained[0]:g} to "
+        f"{rows[0]['images']:,} images to a figure. The student was trained on scales from {trained[0]:g} to "
         f"{trained[1]:g}.",
     ]
     for figure in figures_of(rows):
         table = [
-            [way_title(*way), *(figure.cell(_points(rows, way, figure).get(scale)) for scale in scales)]
-            for way in _ways(rows)
+            [sampling_title(*sampling), *(figure.cell(_points(rows, sampling, figure).get(scale)) for scale in scales)]
+            for sampling in _ways(rows)
         ]
         parts += [
             f"## {figure.heading[0].upper()}{figure.heading[1:]}",
@@ -40,10 +40,10 @@ def guidance_chart(rows: Rows, trained: tuple[float, float], stand_ins: Sequence
     """One panel a figure, one line a way of drawing; writes a PNG file to the path it is given."""
     panels = []
     for figure in figures_of(rows):
-        points = [(way, _points(rows, way, figure)) for way in _ways(rows)]
+        points = [(sampling, _points(rows, sampling, figure)) for sampling in _ways(rows)]
         lines = [
-            Line(list(line), list(line.values()), [0.0] * len(line), colour, way_title(*way))
-            for colour, (way, line) in enumerate(points)
+            Line(list(line), list(line.values()), [0.0] * len(line), colour, sampling_title(*sampling))
+            for colour, (sampling, line) in enumerate(points)
         ]
         band = (*trained, "student's training")
         panels.append(Panel("guidance scale", figure.heading, lines, figure.logarithmic, band=band))
@@ -56,12 +56,12 @@ def _ways(rows: Rows) -> list[tuple[str, str, int]]:
     return list(dict.fromkeys((row["model"], row["sampler"], row["steps"]) for row in rows))
 
 
-def _points(rows: Rows, way: tuple[str, str, int], figure: Figure) -> dict[float, float]:
+def _points(rows: Rows, sampling: tuple[str, str, int], figure: Figure) -> dict[float, float]:
     """Value by guidance scale, rising."""
     return dict(
         sorted(
             (row["guidance"], row["value"])
             for row in rows
-            if (row["model"], row["sampler"], row["steps"]) == way and figure.shows(row)
+            if (row["model"], row["sampler"], row["steps"]) == sampling and figure.shows(row)
         )
     )

@@ -36,9 +36,7 @@ VARYING = (
 )
 """Columns that stand in a table only where they tell rows of one way of drawing apart."""
 
-CAPTION = (
-    "Distances are to real pictures of the captions drawn; row `real` is the distance of pictures of other captions."
-)
+CAPTION = "Distances are to real images of the captions drawn; row `real` is the distance of images of other captions."
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def _column(row: Mapping[str, Any]) -> tuple[str, str, str | None]:
 
 
 def one_row_a_way(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `metrics.parquet` with all figures of one set of pictures side by side, each under its heading."""
+    """Rows of `metrics.parquet` with all figures of one set of images side by side, each under its heading."""
     headings = {(one.metric, one.protocol, one.reference): one.heading for one in figures_of(rows)}
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -100,7 +98,7 @@ def one_row_a_way(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def figures_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the table of rows of `metrics.parquet`, one line a set of pictures.
+    """Headings and cells of the table of rows of `metrics.parquet`, one line a set of images.
 
     Columns that would say the same in every line of a way of drawing are left out.
     """
@@ -109,7 +107,8 @@ def figures_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[li
     varying = [
         column
         for column in VARYING
-        if len({(way, str(line.get(column[0]))) for way, line in zip(ways, lines, strict=True)}) > len(set(ways))
+        if len({(sampling, str(line.get(column[0]))) for sampling, line in zip(ways, lines, strict=True)})
+        > len(set(ways))
     ]
     run = [("run", "run", "{}")] if any(line.get("run") for line in lines) else []
     before, after = [*run, *BEFORE, *varying], AFTER
@@ -158,7 +157,7 @@ def plain_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     return table
 
 
-def way_title(model: str, sampler: str, steps: int) -> str:
+def sampling_title(model: str, sampler: str, steps: int) -> str:
     """A way of drawing in words; a student's sampler goes without saying."""
     solver = f" {sampler.capitalize()}" if model == "teacher" else ""
     return f"{model}, {steps}{solver} step{'s' if steps > 1 else ''}"

@@ -7,19 +7,19 @@ from typing import Any
 import pyarrow as pa
 
 from lcm_distill.config import Config
+from lcm_distill.config.ablation import LAST, SECTIONS, Step
+from lcm_distill.evaluation.features import extract
+from lcm_distill.evaluation.image_sets import ImageSet, draw
+from lcm_distill.evaluation.prompts import Prompt, find_prompts
+from lcm_distill.evaluation.references import Reference, find_extractors, find_references
+from lcm_distill.evaluation.results import METRICS, figures, floor_figure
+from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.ablation import ablation_chart, ablation_text
-from lcm_distill.stages.chain import LAST, SECTIONS, Step
+from lcm_distill.report.write_up import write_up
 from lcm_distill.stages.distill import distill
-from lcm_distill.stages.drawing import Drawing, draw
-from lcm_distill.stages.extraction import extract
-from lcm_distill.stages.measuring import METRICS, figures, floor_figure
 from lcm_distill.stages.precompute import precompute
-from lcm_distill.stages.prompts import Prompt, find_prompts
-from lcm_distill.stages.references import Reference, find_extractors, find_references
-from lcm_distill.stages.samplings import student_samplings, teacher_samplings
-from lcm_distill.stages.write_up import write_up
 
 ABLATION = pa.schema(
     [
@@ -28,7 +28,7 @@ ABLATION = pa.schema(
         *(column.with_name("draw_seed") if column.name == "seed" else column for column in METRICS),
     ]
 )
-"""`metrics.parquet`'s columns, after the step of the chain and the seed of its training; teacher and real pictures have
+"""`metrics.parquet`'s columns, after the step of the chain and the seed of its training; teacher and real images have
 neither. `draw_seed` is what is called `seed` there."""
 
 
@@ -37,7 +37,7 @@ class Trial:
     """One training: a step under one seed.
 
     Attributes:
-        run: a folder of its own, with the pictures and the cache that all share.
+        run: a folder of its own, with the images and the cache that all share.
     """
 
     step: Step
@@ -50,9 +50,9 @@ class Trial:
         """As progress calls it."""
         return f"{self.step.name}, seed {self.seed}"
 
-    def drawings(self, prompts: Sequence[Prompt]) -> list[Drawing]:
-        """Its student's pictures; the student must be there."""
-        return [Drawing(self.config, self.run, way, prompts) for way in student_samplings(self.config)]
+    def image_sets(self, prompts: Sequence[Prompt]) -> list[ImageSet]:
+        """Its student's images; the student must be there."""
+        return [ImageSet(self.config, self.run, sampling, prompts) for sampling in student_samplings(self.config)]
 
 
 def trials(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) -> list[Trial]:
@@ -86,7 +86,7 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
     prompts = find_prompts(config, run)
     extractors = find_extractors(config)
     references = yield from find_references(config, run, prompts, extractors)
-    teachers = [Drawing(config, run, way, prompts) for way in teacher_samplings(config)]
+    teachers = [ImageSet(config, run, sampling, prompts) for sampling in teacher_samplings(config)]
     yield from draw("draw teacher", teachers)
     yield from extract("measure teacher", teachers, extractors)
     for number, trial in enumerate(chosen, 1):
@@ -94,8 +94,8 @@ def ablate(config: Config, run: RunFolder, steps: Sequence[Step], seeds: int) ->
         title = f"{trial.title} ({number} of {len(chosen)})"
         for report in distill(trial.config, trial.run):
             yield replace(report, label=f"train {title}")
-        yield from draw(f"draw {title}", trial.drawings(prompts))
-        yield from extract(f"measure {title}", trial.drawings(prompts), extractors)
+        yield from draw(f"draw {title}", trial.image_sets(prompts))
+        yield from extract(f"measure {title}", trial.image_sets(prompts), extractors)
     rows = measure(config, references, chosen, teachers, prompts)
     chain, branches = ([step.name for step in steps if step.in_chain is wanted] for wanted in (True, False))
     write_up(
@@ -110,18 +110,18 @@ def measure(
     config: Config,
     references: Sequence[Reference],
     chosen: Sequence[Trial],
-    teachers: Sequence[Drawing],
+    teachers: Sequence[ImageSet],
     prompts: Sequence[Prompt],
 ) -> list[dict[str, Any]]:
-    """Rows of `ablation.parquet` for finished drawings, teachers first and real pictures last."""
+    """Rows of `ablation.parquet` for finished drawings, teachers first and real images last."""
     real = {**floor_figure(config, references[0]), "steps": None, "guidance": None}
     return [
-        *(_row(figure) for drawing in teachers for figure in figures(drawing, references)),
+        *(_row(figure) for image_set in teachers for figure in figures(image_set, references)),
         *(
             _row(figure, trial.step.name, trial.seed)
             for trial in chosen
-            for drawing in trial.drawings(prompts)
-            for figure in figures(drawing, references)
+            for image_set in trial.image_sets(prompts)
+            for figure in figures(image_set, references)
         ),
         _row(real),
     ]

@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 
 from lcm_distill.config import Config, load_file
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.results import IDENTITY, METRICS, read_metrics
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.comparison import comparison_chart, comparison_text
-from lcm_distill.stages.measuring import IDENTITY, METRICS, read_metrics
-from lcm_distill.stages.write_up import write_up
+from lcm_distill.report.write_up import write_up
 
 COMPARISON = pa.schema([("run", pa.string()), *METRICS])
-"""`metrics.parquet`'s columns, after the run whose student a figure is of; teachers and real pictures have none."""
+"""`metrics.parquet`'s columns, after the run whose student a figure is of; teachers and real images have none."""
 
 ORDER = ("teacher", "student", "real")
 

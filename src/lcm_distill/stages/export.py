@@ -9,10 +9,9 @@ from torch import Tensor
 from lcm_distill.config import Config
 from lcm_distill.models.checkpoint import read_tensors, serialise
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file
-from lcm_distill.pipeline.checkpoints import Checkpoints
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.distill import as_plain, describe_student, fingerprint
-from lcm_distill.stages.networks import student_from_teacher
+from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.student import as_plain, describe_student, fingerprint, student_from_teacher
 
 Form = Literal["safetensors", "pt"]
 

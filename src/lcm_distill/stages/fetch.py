@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.config import EncodersConfig
+from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.text import save_text_encoder
 from lcm_distill.encoders.vae import save_vae
-from lcm_distill.errors import UserError
 from lcm_distill.pipeline.atomic import commit_folder, remove_orphans
 
 RECORD = "fetched.json"

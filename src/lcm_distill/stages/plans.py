@@ -9,24 +9,25 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.config import Config, OptimiserConfig
-from lcm_distill.data.catalog import SAMPLES_FILE
-from lcm_distill.device import resolve_device
-from lcm_distill.errors import UserError
-from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.config.ablation import LAST, Step
+from lcm_distill.core.device import resolve_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache import cache
+from lcm_distill.data.cache.catalog import SAMPLES_FILE
+from lcm_distill.evaluation.features import find_extractor
+from lcm_distill.evaluation.image_sets import image_format
+from lcm_distill.evaluation.prompts import find_prompts
+from lcm_distill.evaluation.references import require_reference
+from lcm_distill.evaluation.samplings import samplings
+from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages import budget, cache
 from lcm_distill.stages.ablate import changes, trials
-from lcm_distill.stages.chain import LAST, Step
-from lcm_distill.stages.drawing import picture_format
-from lcm_distill.stages.engine.optimiser import MOMENT_BYTES
 from lcm_distill.stages.evaluate import require_models
-from lcm_distill.stages.extraction import find_extractor
-from lcm_distill.stages.fake_step import memory_per_sample
-from lcm_distill.stages.networks import teacher_path
-from lcm_distill.stages.objectives import build_objective
-from lcm_distill.stages.prompts import find_prompts
-from lcm_distill.stages.references import require_reference
-from lcm_distill.stages.samplings import samplings
+from lcm_distill.training import budget
+from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.fake_step import memory_per_sample
+from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.optimiser import MOMENT_BYTES
 
 CLIP_TOKENS = 77
 GPU_80_GB = 80 * 10**9
@@ -34,13 +35,13 @@ BYTES_A_PIXEL = {"PNG": 2.0, "JPEG": 0.5}
 """Of photographs, roughly."""
 
 
-def plan(stage: str, config: Config, run: RunFolder, pictures_only: bool = False) -> dict[str, Any]:
+def plan(stage: str, config: Config, run: RunFolder, images_only: bool = False) -> dict[str, Any]:
     """Figures of a stage's work: how much, with what, and how much of it is already done.
 
     Args:
-        pictures_only: as `lcm evaluate` has it.
+        images_only: as `lcm evaluate` has it.
     """
-    evaluation = partial(_evaluate, pictures_only=pictures_only)
+    evaluation = partial(_evaluate, images_only=images_only)
     plans = {
         "precompute": _precompute, "pretrain": _pretrain, "distill": _distill, "schedule": _schedule,
         "evaluate": evaluation,
@@ -60,7 +61,7 @@ def plan_ablation(config: Config, run: RunFolder, steps: Sequence[Step], seeds: 
     return {
         "trainings": len(chosen),
         "done": sum(trial.run.student.is_file() for trial in chosen),
-        "pictures": config.evaluate.images * sum(len(trial.config.evaluate.student_steps) for trial in chosen),
+        "images": config.evaluate.images * sum(len(trial.config.evaluate.student_steps) for trial in chosen),
         "steps": [
             {
                 "step": step.name,
@@ -81,7 +82,7 @@ def _trained_steps(run: RunFolder) -> int:
 def _precompute(config: Config, run: RunFolder) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "source": config.data.source,
-        "root": str(config.data.root or run.pictures),
+        "root": str(config.data.root or run.images),
         "cache": cache.cache_storage(config, run).locate(),
         "vae": config.encoders.vae,
         "text_encoder": config.encoders.text,
@@ -214,28 +215,28 @@ def _gb(size: float) -> float:
     return round(size / 1e9, 3)
 
 
-def _evaluate(config: Config, run: RunFolder, pictures_only: bool) -> dict[str, Any]:
+def _evaluate(config: Config, run: RunFolder, images_only: bool) -> dict[str, Any]:
     ways, images = samplings(config), config.evaluate.images
-    form = picture_format(config)
+    form = image_format(config)
     pixels = len(ways) * images * config.resolution**2
     return {
-        "samplings": [f"{way.title}, guidance {way.guidance:g}" for way in ways],
+        "samplings": [f"{sampling.title}, guidance {sampling.guidance:g}" for sampling in ways],
         "images": images * len(ways),
         "shards": -(-images // config.evaluate.shard_images) * len(ways),
-        "network_evaluations": images * sum(way.evaluations for way in ways),
+        "network_evaluations": images * sum(sampling.evaluations for sampling in ways),
         "files": f"{form.format}, quality {form.quality}" if form.quality else form.format,
         "disk_bytes_about": int(pixels * BYTES_A_PIXEL[form.format]),
-        "protocols": [] if pictures_only else list(config.evaluate.protocols),
-        "missing": _missing(config, run, pictures_only),
+        "protocols": [] if images_only else list(config.evaluate.protocols),
+        "missing": _missing(config, run, images_only),
     }
 
 
-def _missing(config: Config, run: RunFolder, pictures_only: bool) -> list[str]:
+def _missing(config: Config, run: RunFolder, images_only: bool) -> list[str]:
     """What stands against evaluating, a line each."""
     checks: list[Callable[[], object]] = [partial(require_models, config, run), partial(find_prompts, config, run)]
     checks += [
         partial(check, config, protocol)
-        for protocol in (() if pictures_only else config.evaluate.protocols)
+        for protocol in (() if images_only else config.evaluate.protocols)
         for check in (require_reference, find_extractor)
     ]
     missing = []

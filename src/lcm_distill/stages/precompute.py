@@ -1,20 +1,12 @@
-"""Stage one: pictures and captions to a cache of latents and text embeddings."""
+"""Stage one: images and captions to a cache of latents and text embeddings."""
 
 import time
 from collections.abc import Iterator
 from functools import partial
 
 from lcm_distill.config import Config
-from lcm_distill.data.catalog import Catalog
-from lcm_distill.data.shapes_set import annotations_path, write_pictures
-from lcm_distill.errors import UserError, WorkError
-from lcm_distill.pipeline.atomic import commit_bytes
-from lcm_distill.pipeline.executors.serial import Serial
-from lcm_distill.pipeline.executors.work import Executor
-from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.storage import Storage
-from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.cache import (
+from lcm_distill.core.errors import UserError, WorkError
+from lcm_distill.data.cache.cache import (
     CATALOG_TASK,
     build_catalog,
     cache_storage,
@@ -24,18 +16,26 @@ from lcm_distill.stages.cache import (
     source_root,
     usable_samples,
 )
-from lcm_distill.stages.encoding import open_encoding
+from lcm_distill.data.cache.catalog import Catalog
+from lcm_distill.data.cache.encoding import open_encoding
+from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.pipeline.executors.work import Executor
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import Storage
+from lcm_distill.pipeline.task import Progress
+from lcm_distill.shapes.dataset import annotations_path, write_images
 
 CATALOG_SECONDS = 3600
 """How long ranks wait for the first one to number the data set."""
 
 
 def precompute(config: Config, run: RunFolder, executor: Executor | None = None) -> Iterator[Progress]:
-    """Draw pictures if the source is `shapes`, number what there is, and encode what is not encoded yet."""
+    """Draw images if the source is `shapes`, number what there is, and encode what is not encoded yet."""
     executor = executor or Serial()
     cache = cache_storage(config, run)
     if executor.leads:
-        yield from draw_pictures(config, run)
+        yield from draw_images(config, run)
         catalog = build_catalog(config, run, cache)
     else:
         catalog = wait_for_catalog(config, cache)
@@ -50,7 +50,7 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
         quarantined += entry.quarantined
         yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, rows_resumed)
     if executor.leads and not len(usable_samples(config, cache, "train")):
-        raise UserError(f"no picture of {source_root(config, run)} could be used: see `lcm status --run {run.root}`")
+        raise UserError(f"no image of {source_root(config, run)} could be used: see `lcm status --run {run.root}`")
 
 
 def wait_for_catalog(config: Config, cache: Storage) -> Catalog:
@@ -69,14 +69,14 @@ def wait_for_catalog(config: Config, cache: Storage) -> Catalog:
     return catalog
 
 
-def draw_pictures(config: Config, run: RunFolder) -> Iterator[Progress]:
-    """Write the pictures of `shapes`; the annotation file comes last and says that they are complete."""
+def draw_images(config: Config, run: RunFolder) -> Iterator[Progress]:
+    """Write the images of `shapes`; the annotation file comes last and says that they are complete."""
     root = source_root(config, run)
     if config.data.source != "shapes" or annotations_path(root).exists():
         return
     data, lines = config.data, []
-    for done, line in write_pictures(root, config.seed, data.pictures, max(data.resolutions)):
+    for done, line in write_images(root, config.seed, data.images, max(data.resolutions)):
         lines.append(line)
-        if done % 200 == 0 or done == data.pictures:
-            yield Progress("draw shapes", done, data.pictures, "pictures")
+        if done % 200 == 0 or done == data.images:
+            yield Progress("draw shapes", done, data.images, "images")
     commit_bytes(annotations_path(root), ("\n".join(lines) + "\n").encode())

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from lcm_distill.config import Config
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.data.cache.cache import cache_storage, open_manifest
 from lcm_distill.pipeline.lookahead import map_ahead
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, Storage, WrittenFile
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.cache import cache_storage, open_manifest
 
 AT_ONCE = 4
 """Tasks that are copied side by side; each holds a shard in memory."""

@@ -1,4 +1,4 @@
-"""A few pictures of given captions, in one labelled grid."""
+"""A few images of given captions, in one labelled grid."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +10,18 @@ from PIL import Image
 
 from lcm_distill.api import LatentDiffusion, TextToImage, open_config, open_model
 from lcm_distill.config import Config
-from lcm_distill.data.prompts import Prompt, read_prompts
-from lcm_distill.device import resolve_device
-from lcm_distill.errors import UserError
+from lcm_distill.core.device import resolve_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.generation import batch_generator, generation_dtype
+from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
+from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.grid import gallery, labelled_grid
-from lcm_distill.report.tables import way_title
-from lcm_distill.stages.generation import batch_generator, generation_dtype
-from lcm_distill.stages.prompts import HELD_OUT, held_out_prompts, prompts_file
+from lcm_distill.report.tables import sampling_title
 
 LEAST_CELL = 128
-"""Width of a picture in a grid, in pixels, if it is not larger itself."""
+"""Width of an image in a grid, in pixels, if it is not larger itself."""
 
 
 def choose_prompts(where: str, captions: Sequence[str], source: str | None, count: int) -> list[Prompt]:
@@ -59,7 +59,8 @@ def sample(
     guidance = config.evaluate.guidance[0] if guidance is None else guidance
     model = _opened(where, config, "student")
     columns = [
-        (way_title("student", "", count), _generate(model, config, prompts, count, guidance, seed)) for count in steps
+        (sampling_title("student", "", count), _generate(model, config, prompts, count, guidance, seed))
+        for count in steps
     ]
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": list(steps)}
 
@@ -79,10 +80,10 @@ def compare_samplers(
     teacher = _opened(where, config, "teacher")
     assert isinstance(teacher, LatentDiffusion)
     teacher.solver = solver
-    columns = [(way_title("teacher", solver, steps), _generate(teacher, config, prompts, steps, guidance, seed))]
+    columns = [(sampling_title("teacher", solver, steps), _generate(teacher, config, prompts, steps, guidance, seed))]
     del teacher  # one of them is held at a time
     student = _opened(where, config, "student")
-    columns.append((way_title("student", "", steps), _generate(student, config, prompts, steps, guidance, seed)))
+    columns.append((sampling_title("student", "", steps), _generate(student, config, prompts, steps, guidance, seed)))
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": steps, "solver": solver}
 
 
@@ -112,13 +113,13 @@ def _write(
     captions = [prompt.caption for prompt in prompts]
     title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
     cell = max(LEAST_CELL, columns[0][1].shape[1])
-    picture = _grid(columns, captions, title, cell)
-    commit_file(out, lambda path: picture.save(path, format="PNG"))
-    return {"picture": str(out), "prompts": captions, "guidance": guidance, "seed": seed}
+    image = _grid(columns, captions, title, cell)
+    commit_file(out, lambda path: image.save(path, format="PNG"))
+    return {"image": str(out), "prompts": captions, "guidance": guidance, "seed": seed}
 
 
 def _grid(columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], title: str, cell: int) -> Image.Image:
     if len(columns) > 1:
         return labelled_grid(columns, captions, cell, title)
-    ((heading, pictures),) = columns
-    return gallery(pictures, captions, cell, f"{heading}; {title}")
+    ((heading, images),) = columns
+    return gallery(images, captions, cell, f"{heading}; {title}")

@@ -7,26 +7,27 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config, digest
-from lcm_distill.device import resolve_device, to_device
-from lcm_distill.diffusion.level_search import Levels, Trial, search_levels
+from lcm_distill.config import Config
+from lcm_distill.core.device import resolve_device, to_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import digest
+from lcm_distill.core.randomness import normal
+from lcm_distill.data.cache.cache import open_batches
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_scalings
-from lcm_distill.diffusion.randomness import normal
 from lcm_distill.diffusion.samplers import jump_again
-from lcm_distill.errors import UserError
+from lcm_distill.diffusion.sigma_search import Levels, Trial, search_sigmas
+from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.models.checkpoint import load_checkpoint, redescribe
 from lcm_distill.models.features import token_features
+from lcm_distill.models.networks import build_network, load_teacher
 from lcm_distill.models.precision import lower
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
-from lcm_distill.stages.cache import open_batches
-from lcm_distill.stages.distill import describe_student, fingerprint
-from lcm_distill.stages.generation import generation_dtype
-from lcm_distill.stages.networks import build_network, load_teacher
+from lcm_distill.training.student import describe_student, fingerprint
 
 TRIALS = pa.schema(
     [("steps", pa.int64()), ("sigmas", pa.list_(pa.float64())), ("distance", pa.float64()), ("guidance", pa.float64()),
@@ -57,17 +58,17 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
     for finished, steps in enumerate(pending, len(done)):
         assert drawings is not None
         trials: list[Trial] = []
-        for trial in search_levels(drawings.distance, steps, config.diffusion.sigma_min, config.diffusion.sigma_max):
+        for trial in search_sigmas(drawings.distance, steps, config.diffusion.sigma_min, config.diffusion.sigma_max):
             trials.append(trial)
             counts = {"steps": steps, "trials": len(trials), "distance": min(trial.distance for trial in trials)}
             yield Progress("schedule", finished, len(numbers), "schedules", counts, len(done))
         manifest.drop([tasks[steps].name])
         manifest.commit(tasks[steps], [_row(config, steps, trial) for trial in trials], None)
         yield Progress("schedule", finished + 1, len(numbers), "schedules", resumed=len(done))
-    _publish(config, run, best_levels(manifest))
+    _publish(config, run, best_sigmas(manifest))
 
 
-def best_levels(manifest: Manifest) -> dict[int, list[float]]:
+def best_sigmas(manifest: Manifest) -> dict[int, list[float]]:
     """The levels of least distance by number of steps."""
     best: dict[int, dict[str, Any]] = {}
     for row in sorted(manifest.read().to_pylist(), key=lambda row: (row["steps"], row["distance"])):

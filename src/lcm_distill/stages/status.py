@@ -7,12 +7,12 @@ import duckdb
 import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
-from lcm_distill.errors import UserError
-from lcm_distill.pipeline.checkpoints import Checkpoints
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import CATALOG_TASK, cache_storage, open_manifest, plan, read_catalog
+from lcm_distill.data.cache.rate import encode_rate
 from lcm_distill.pipeline.executors.board import Worker, read_board
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.cache import CATALOG_TASK, cache_storage, open_manifest, plan, read_catalog
-from lcm_distill.stages.encode_rate import encode_rate
+from lcm_distill.training.checkpoints import Checkpoints
 
 VIEWS = {
     "samples": "cache/catalog/samples.parquet",

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from lcm_distill.config import Config
-from lcm_distill.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.data.cache.cache import CATALOG_TASK, cache_storage
+from lcm_distill.data.cache.repair import encode_again, repair_catalog, repair_shards
+from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.pipeline.manifest import FOLDER
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.cache import CATALOG_TASK, cache_storage
-from lcm_distill.stages.checking import Check, Damage
-from lcm_distill.stages.repairing import encode_again, repair_catalog, repair_shards
 
 
 class Verification:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lcm_distill.device import to_device
+from lcm_distill.core.device import to_device
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.objectives.pairs import PairLoss
 

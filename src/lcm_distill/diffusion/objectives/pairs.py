@@ -1,13 +1,33 @@
 """Consistency distillation: two points of one trajectory of the teacher must map to the same start."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lcm_distill.diffusion.objectives.distances import Distance
 from lcm_distill.diffusion.objectives.interface import Networks
-from lcm_distill.diffusion.solvers import Solver
+from lcm_distill.diffusion.samplers import Solver
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Two batches (B, C, H, W) -> (B,)."""
+
+
+def l2(ours: Tensor, theirs: Tensor) -> Tensor:
+    """The mean squared difference over each sample's values."""
+    return (ours - theirs).square().mean(dim=(1, 2, 3))
+
+
+def pseudo_huber(c: float) -> Distance:
+    """sqrt(d^2 + c^2) - c (arXiv 2310.14189), d the root mean square over each sample's values.
+
+    Squared below `c`, absolute above, so that a few far samples do not decide the gradient.
+    """
+
+    def distance(ours: Tensor, theirs: Tensor) -> Tensor:
+        return (l2(ours, theirs) + c**2).sqrt() - c
+
+    return distance
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lcm_distill.device import to_device
+from lcm_distill.core.device import to_device
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.objectives.pairs import PairLoss
-from lcm_distill.diffusion.phases import jump_to
-from lcm_distill.diffusion.preconditioning import Denoiser
+from lcm_distill.diffusion.preconditioning import Denoiser, jump_to
 
 
 @dataclass(frozen=True)

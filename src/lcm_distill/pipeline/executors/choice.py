@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.processes import Processes
 from lcm_distill.pipeline.executors.ranks import launched_ranks
 from lcm_distill.pipeline.executors.ray_actors import RayActors

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Protocol
 
-from lcm_distill.errors import UserError, WorkError
+from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.pipeline.executors.board import clear_board
 from lcm_distill.pipeline.executors.work import Commit, split
 from lcm_distill.pipeline.manifest import Manifest, part_name

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from lcm_distill.child_process import follow_parent
-from lcm_distill.errors import UserError
+from lcm_distill.core.child_process import follow_parent
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
 from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, own_gpu
 from lcm_distill.pipeline.manifest import Manifest

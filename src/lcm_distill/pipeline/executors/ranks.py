@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lcm_distill.errors import WorkError
+from lcm_distill.core.errors import WorkError
 from lcm_distill.pipeline.executors.board import clear_board, read_board
 from lcm_distill.pipeline.executors.dispatch import blocks
 from lcm_distill.pipeline.executors.work import Commit, Open, begin, commit_each, own_gpu, split

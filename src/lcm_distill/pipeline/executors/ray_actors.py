@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.dispatch import dispatch
 from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, count_threads
 from lcm_distill.pipeline.manifest import Manifest

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from lcm_distill.errors import UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.board import at_work
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.parts import Entry
@@ -98,7 +98,7 @@ class Blocks:
 def begin(open_work: Open, device: str | None) -> Execute:
     """Make ready to work on a device, which is the current one from then on; None leaves it to the configuration."""
     if device:
-        from lcm_distill.device import resolve_device
+        from lcm_distill.core.device import resolve_device
 
         resolve_device(device)
     return open_work(device)

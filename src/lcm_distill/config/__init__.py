@@ -1,0 +1,25 @@
+"""The configuration of a run: typed, documented at each key and validated once, when it is loaded."""
+
+from lcm_distill.config.evaluation import EvaluateConfig, MetricProtocol, ScheduleConfig
+from lcm_distill.config.inputs import (
+    CacheConfig,
+    DataConfig,
+    DiffusionConfig,
+    Dtype,
+    EncodersConfig,
+    ModelConfig,
+    Weights,
+)
+from lcm_distill.config.loading import load_file, load_preset, parse, presets
+from lcm_distill.config.objectives import LoraSettings
+from lcm_distill.config.parsing import read_toml, validate
+from lcm_distill.config.run import Config
+from lcm_distill.config.section import SCHEMA_VERSION, Section
+from lcm_distill.config.training import DistillConfig, EngineConfig, OptimiserConfig, PretrainConfig
+
+__all__ = [
+    "SCHEMA_VERSION", "CacheConfig", "Config", "DataConfig", "DiffusionConfig", "DistillConfig", "Dtype",
+    "EncodersConfig", "EngineConfig", "EvaluateConfig", "LoraSettings", "MetricProtocol", "ModelConfig",
+    "OptimiserConfig", "PretrainConfig", "ScheduleConfig", "Section", "Weights", "load_file", "load_preset", "parse",
+    "presets", "read_toml", "validate",
+]  # fmt: skip

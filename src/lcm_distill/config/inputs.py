@@ -1,0 +1,128 @@
+"""Data, encoders, cache, network and noise levels: what a training starts from."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from lcm_distill.config.section import NOT_IDENTITY, OLD_NAME, Section
+
+Weights = Literal["pretrained", "random"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class DataConfig(Section):
+    """Where images and captions come from."""
+
+    source: Literal["shapes", "journeydb", "coco", "folder", "webdataset", "parquet"]
+    """`journeydb`: a download of JourneyDB, extracted or not. `shapes`: the embedded default, drawn in the same layout.
+    `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: images with `metadata.jsonl`, or each beside a `.txt`
+    or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a column of image bytes."""
+    root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    """Folder of the data set; JourneyDB's holds `data/train/...`. Unset with `shapes`, images are drawn into the run
+    folder."""
+    archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
+    """Numbered archives of JourneyDB that are taken: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
+    captions: dict[str, PositiveFloat] | None = None
+    """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The draw depends on
+    the sample's name; where a record lacks the field, the next is taken. Unset: `prompt` (JourneyDB), `text`
+    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
+    `Task2.Caption` leaves much open); `coco` has its own."""
+    images: PositiveInt = Field(default=8_000, json_schema_extra={OLD_NAME: "pictures"})
+    """How many images `shapes` draws. Other sources take all they find."""
+    resolutions: list[PositiveInt] = Field(min_length=1)
+    """Heights and widths, in pixels, that images are encoded at: short side resized, centre cropped. All are made in
+    one pass over the images; which one trains is told by `model.latent_size`."""
+    min_size: PositiveInt
+    """Images whose shorter side is below this many pixels are quarantined."""
+    valid_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of distinct captions whose images are held out of training."""
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        if self.archives is not None and self.source != "journeydb":
+            raise ValueError(f"archives = {self.archives!r} goes with source journeydb, not {self.source}")
+        if self.captions is not None and (self.source == "coco" or not self.captions):
+            raise ValueError(f"captions = {self.captions} names no field of source {self.source}: leave it unset")
+        return self
+
+    def archive_numbers(self) -> frozenset[int] | None:
+        """What `archives` stands for; None for all."""
+        if self.archives is None:
+            return None
+        ranges = [part.split("-") for part in self.archives.split(",")]
+        return frozenset(number for ends in ranges for number in range(int(ends[0]), int(ends[-1]) + 1))
+
+
+class EncodersConfig(Section):
+    """What turns images and captions into the tensors that training reads."""
+
+    vae: str
+    """`shapes`, a hub name (`stabilityai/stable-diffusion-xl-base-1.0`), a folder in diffusers' layout, or a
+    `.safetensors` file: a VAE, or a whole SDXL checkpoint. A file has SDXL's configuration unless a `config.json` lies
+    beside it."""
+    text: str
+    """`shapes`, or `openclip:` and a model name: `openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378`, or
+    `openclip:local-dir:FOLDER`."""
+    downsampling: PositiveInt = 8
+    """Image pixels to a latent pixel, along each side; that of the VAE."""
+    weights: Weights = "pretrained"
+    """`random`: the same networks with random weights from a fixed seed, without any download, for measuring speed. A
+    hub's VAE then has SDXL's configuration, and `openclip:` takes any name that open_clip has built in."""
+    dtype: Dtype = "float32"
+    """What the VAE and the text tower's matrix products compute in; the posterior sample and the text tower's
+    embeddings, norms and residual stream stay float32. SDXL's own VAE
+    overflows in `float16` and is refused. A CPU without bfloat16 instructions is some 200 times slower in it."""
+    tiling: bool = False
+    """Encode an image tile by tile where it is larger than the VAE's `sample_size` (1024 px for SDXL) and does not fit
+    the memory by itself; it changes latents near the seams."""
+    batch_size: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
+    """Images or captions to one pass. A batch that does not fit the GPU's memory is halved until it does."""
+
+
+class CacheConfig(Section):
+    """How the encoded tensors lie on disk."""
+
+    shard_rows: PositiveInt = 1_024
+    """Rows to a shard file, which is also the unit of work that is committed."""
+    location: str | None = Field(default=None, pattern=r"^(s3|gs)://[^/]+", json_schema_extra=NOT_IDENTITY)
+    """Object store that the cache is made in: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it
+    into the run folder, where training reads it. Unset: it is made in the run folder."""
+
+
+class ModelConfig(Section):
+    """The transformer, teacher and student alike."""
+
+    arch: str
+    """A variant by name: `MicroDiT_XL_2`, `MicroDiT_Tiny_2`, `MicroDiT_Nano_2`."""
+    latent_size: PositiveInt
+    """Height and width of the latents, in latent pixels."""
+    in_channels: PositiveInt = 4
+    """Channels of the latents."""
+    caption_channels: PositiveInt = 1_024
+    """Width of a caption token's embedding."""
+    pos_interp_scale: PositiveFloat = 1.0
+    """Divides token positions; 2.0 runs a 256 px network at 512 px."""
+    teacher: str = Field(json_schema_extra=NOT_IDENTITY)
+    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of one that ships: `shapes`, or
+    `shapes-brief` for captions that leave much open. What the file holds decides results, not where it lies:
+    fingerprints take its hash."""
+
+
+class DiffusionConfig(Section):
+    """The noise levels everything agrees on (EDM, arXiv 2206.00364)."""
+
+    sigma_min: PositiveFloat = 0.002
+    """Lowest noise level."""
+    sigma_max: PositiveFloat = 80.0
+    """Highest noise level."""
+    sigma_data: PositiveFloat = 0.9
+    """Standard deviation of the scaled latents."""
+    rho: PositiveFloat = 7.0
+    """Curvature of the sampling schedule."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
+        return self

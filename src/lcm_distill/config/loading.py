@@ -1,0 +1,43 @@
+"""Configurations from the presets that ship and from files."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from lcm_distill.config.parsing import parse_section
+from lcm_distill.config.run import Config
+from lcm_distill.core.errors import UserError
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship."""
+    folder = resources.files("lcm_distill.config") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name: str, assignments: Sequence[str] = ()) -> Config:
+    """A preset by name, changed by `section.key=value` assignments.
+
+    Raises:
+        UserError: the preset, a key or a value is wrong.
+    """
+    if name not in presets():
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")
+    text = (resources.files("lcm_distill.config") / "presets" / f"{name}.toml").read_text()
+    return parse(text, f"preset {name}", assignments)
+
+
+def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
+    """A configuration file in the presets' form, changed by `section.key=value` assignments.
+
+    Raises:
+        UserError: the file is missing, or a key or value is wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"configuration {path} is missing")
+    return parse(path.read_text(), str(path), assignments)
+
+
+def parse(text: str, origin: str, assignments: Sequence[str] = ()) -> Config:
+    """A configuration from TOML text; `origin` names it in errors."""
+    return parse_section(Config, text, origin, assignments)

@@ -1,0 +1,89 @@
+"""TOML text and `section.key=value` assignments to validated tables; errors name the key, the value and what to do."""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from lcm_distill.config.section import AnySection, Section
+from lcm_distill.core.errors import UserError
+
+
+def parse_section(kind: type[AnySection], text: str, origin: str, assignments: Sequence[str] = ()) -> AnySection:
+    """A section from TOML text, changed by assignments; `origin` names it in errors.
+
+    Raises:
+        UserError: it is not TOML, or keys or values are wrong.
+    """
+    values = read_toml(text, origin)
+    for assignment in assignments:
+        _assign(values, assignment)
+    return validate(kind, values, origin)
+
+
+def read_toml(text: str, origin: str) -> dict[str, Any]:
+    """Tables of TOML text, not validated.
+
+    Raises:
+        UserError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{origin} is not TOML: {error}") from error
+
+
+def validate(kind: type[AnySection], values: Mapping[str, Any], origin: str) -> AnySection:
+    """A section from its values.
+
+    Raises:
+        UserError: keys or values are wrong; one line names them all.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: " + "; ".join(_explain(kind, detail) for detail in error.errors())) from error
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {assignment}: write section.key=value")
+    *tables, last = key.strip().split(".")
+    section = values
+    for table in tables:
+        if not isinstance(section.setdefault(table, {}), dict):
+            raise UserError(f"--set {assignment}: {table} is a value, not a section")
+        section = section[table]
+    section[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string, as it is in a shell
+
+
+def _explain(kind: type[Section], detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {key}{_suggestion(kind, detail['loc'])}"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    value = "" if detail["type"] == "value_error" and isinstance(detail["input"], dict) else f" = {detail['input']!r}"
+    named = f"{key}{value}: " if key else ""  # what spans several tables names its keys itself
+    return named + detail["msg"].removeprefix("Value error, ")
+
+
+def _suggestion(kind: type[Section], location: Iterable[str | int]) -> str:
+    *tables, last = (str(part) for part in location)
+    section: Any = kind
+    for table in tables:
+        field = section.model_fields.get(table) if hasattr(section, "model_fields") else None
+        section = getattr(field, "annotation", None)
+    known = list(getattr(section, "model_fields", {}))
+    close = get_close_matches(last, known, n=1)
+    return f": did you mean {close[0]}?" if close else f": known keys are {', '.join(known)}" if known else ""

@@ -1,0 +1,155 @@
+"""The configuration of a whole run."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from lcm_distill.config.evaluation import EvaluateConfig, ScheduleConfig
+from lcm_distill.config.inputs import CacheConfig, DataConfig, DiffusionConfig, EncodersConfig, ModelConfig
+from lcm_distill.config.parsing import parse_section
+from lcm_distill.config.section import NOT_IDENTITY, SCHEMA_VERSION, Section, flatten, identity_of
+from lcm_distill.config.training import DistillConfig, EngineConfig, PretrainConfig
+from lcm_distill.core.hashing import digest
+
+
+class Config(Section):
+    """A whole run."""
+
+    preset: str
+    """Name of the preset this came from."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of everything random. 0 is a seed like any other."""
+    device: str = Field(default="auto", json_schema_extra=NOT_IDENTITY)
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    data: DataConfig
+    encoders: EncodersConfig
+    cache: CacheConfig = CacheConfig()
+    model: ModelConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+    engine: EngineConfig = EngineConfig()
+    pretrain: PretrainConfig | None = None
+    distill: DistillConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluate: EvaluateConfig
+
+    @model_validator(mode="after")
+    def _resolutions_fit(self) -> Self:
+        wanted, downsampling = self.data.resolutions, self.encoders.downsampling
+        if odd := [pixels for pixels in wanted if pixels % downsampling]:
+            raise ValueError(
+                f"data.resolutions has {odd[0]}, which encoders.downsampling {downsampling} does not divide"
+            )
+        if len(set(wanted)) < len(wanted):
+            raise ValueError(f"data.resolutions = {wanted} names a resolution twice")
+        if self.resolution not in wanted:
+            raise ValueError(
+                f"model.latent_size {self.model.latent_size} stands for {self.resolution} px, "
+                f"which data.resolutions = {wanted} lacks"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        edges, levels = self.distill.phased.edges, self.diffusion
+        cuts = [levels.sigma_max, *edges, levels.sigma_min]
+        if any(upper <= lower for upper, lower in pairwise(cuts)):
+            raise ValueError(
+                f"distill.phased.edges = {edges} must fall, and lie between diffusion.sigma_max {levels.sigma_max} "
+                f"and diffusion.sigma_min {levels.sigma_min}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _student_can_be_measured(self) -> Self:
+        wanted, known = self.evaluate.student_steps, self.evaluate.student_sigmas
+        if self.distill.objective == "phased":
+            steps = len(self.distill.phased.edges) + 1
+            if wanted != [steps]:
+                raise ValueError(
+                    f"evaluate.student_steps = {wanted}, but with distill.objective phased the student draws in "
+                    f"{steps} steps, one more than distill.phased.edges has: set evaluate.student_steps=[{steps}]"
+                )
+        elif absent := [steps for steps in wanted if steps not in known]:
+            raise ValueError(f"evaluate.student_steps has {absent[0]}, student_sigmas does not: add its noise levels")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.distill.objective == "scm" and self.engine.sharding == "fsdp":
+            raise ValueError(
+                "distill.objective scm takes derivatives in forward mode, which engine.sharding cannot: leave it unset"
+            )
+        return self
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images that train and are drawn, in pixels."""
+        return self.model.latent_size * self.encoders.downsampling
+
+    @property
+    def phases(self) -> list[float] | None:
+        """Upper edges of the phases a student is trained within, falling; None where there is one phase alone."""
+        if self.distill.objective != "phased":
+            return None
+        return [self.diffusion.sigma_max, *self.distill.phased.edges]
+
+    @property
+    def distill_seed(self) -> int:
+        """Seed of the student's training."""
+        return self.seed if self.distill.seed is None else self.distill.seed
+
+    @property
+    def generation_seed(self) -> int:
+        """Seed of the noise that `lcm evaluate` draws from."""
+        return self.seed if self.evaluate.seed is None else self.evaluate.seed
+
+    @property
+    def stand_ins(self) -> list[str]:
+        """Parts that are those of the embedded default, and so worth nothing but to compare with each other."""
+        parts = {
+            "data": self.data.source,
+            "VAE": self.encoders.vae,
+            "text encoder": self.encoders.text,
+            "teacher": self.model.teacher,
+        }
+        return [name for name, value in parts.items() if value in ("shapes", "shapes-brief")]
+
+    def fingerprint(self, *sections: str) -> str:
+        """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""
+        identity = {name: identity_of(getattr(self, name), old_names=True) for name in sections}
+        return digest({"schema": SCHEMA_VERSION, "seed": self.seed, **identity})
+
+    def deviations(self, other: "Config", sections: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+        """Own value and other's of every key of `sections` (or `seed`) that changes results and is not equal.
+
+        A key that only one of them has, such as the noise levels of a number of steps, is None in the other.
+        """
+        ours, theirs = ({name: identity_of(getattr(config, name)) for name in sections} for config in (self, other))
+        flat, other_flat = dict(flatten(ours)), dict(flatten(theirs))
+        return {
+            key: (flat.get(key), other_flat.get(key))
+            for key in sorted(flat.keys() | other_flat.keys())
+            if flat.get(key) != other_flat.get(key)
+        }
+
+    def differences(self, other: "Config", sections: Iterable[str]) -> list[str]:
+        """`deviations` in words: `key = value, not other's`."""
+        deviations = self.deviations(other, sections)
+        return [f"{key} = {own!r}, not {others!r}" for key, (own, others) in deviations.items()]
+
+    def changed(self, assignments: Sequence[str], origin: str) -> "Config":
+        """This configuration, changed by `section.key=value` assignments.
+
+        Raises:
+            UserError: a key or a value is wrong; the message begins with `origin`.
+        """
+        return parse_section(Config, self.to_toml(), origin, assignments)
+
+    def to_toml(self) -> str:
+        """The resolved configuration; loading it gives an equal one."""
+        import tomli_w
+
+        values = self.model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps(values)

@@ -1,0 +1,1 @@
+"""What everything may use: errors, devices, addressed random numbers, child processes."""

@@ -1,0 +1,1 @@
+"""From prompts to figures: generated images, their features, reference statistics and results."""

@@ -1,0 +1,17 @@
+"""Generated images side by side, a column for each sampler and number of steps."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from lcm_distill.evaluation.image_sets import ImageSet
+from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.report.grid import labelled_grid
+
+GRID_ROWS = 6
+
+
+def side_by_side(image_sets: Sequence[ImageSet], prompts: Sequence[Prompt]) -> Image.Image:
+    """The first images of every drawing, one column each."""
+    columns = [(image_set.sampling.title, image_set.images(len(prompts))) for image_set in image_sets]
+    return labelled_grid(columns, [prompt.caption for prompt in prompts], cell=max(128, columns[0][1].shape[1]))

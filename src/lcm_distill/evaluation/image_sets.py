@@ -1,0 +1,173 @@
+"""Images of captions, drawn one way: files that anyone can open, a shard at a time."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from lcm_distill.api import LatentConsistencyModel, LatentDiffusion, TextToImage, assemble
+from lcm_distill.config import Config
+from lcm_distill.core.device import resolve_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import digest, file_sha256
+from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.evaluation.generation import batch_generator, generation_dtype
+from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.evaluation.samplings import Sampling
+from lcm_distill.evaluation.sharded_work import shards, work_through
+from lcm_distill.metrics.interface import PNG, FileFormat
+from lcm_distill.metrics.protocols import find_protocol
+from lcm_distill.models.networks import teacher_path
+from lcm_distill.pipeline.atomic import commit_folder
+from lcm_distill.pipeline.executors.work import Execute, Executor, Outcome
+from lcm_distill.pipeline.manifest import OK, Manifest, file_columns
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
+from lcm_distill.pipeline.task import Progress, Task
+
+IMAGE_COLUMNS = pa.schema(
+    [("image_id", pa.int64()), ("caption", pa.string()), ("status", pa.string()), ("seconds", pa.float64())]
+)  # fmt: skip
+"""One row an image; the manifest's own columns name its file. `seconds` is its share of its batch's drawing time,
+decoding included and writing not."""
+
+
+class ImageSet:
+    """The images of one sampling, in a folder named by everything that decides them.
+
+    Args:
+        run: whose student draws, and below which the images go.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, sampling: Sampling, prompts: Sequence[Prompt]) -> None:
+        self.config, self.sampling, self.prompts = config, sampling, prompts
+        self.checkpoint = run.student if sampling.model == "student" else teacher_path(config)
+        self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
+        self.file_format, self.dtype = image_format(config), generation_dtype(config)
+        self.fingerprint = digest([
+            config.fingerprint("encoders", "model", "diffusion"), self.checkpoint_sha256,
+            [sampling.sampler, sampling.sigmas, sampling.guidance],
+            [config.generation_seed, config.evaluate.same_noise],
+            [self.file_format.format, self.file_format.quality], prompts_sha256(prompts),
+            *([] if self.dtype == "float32" else [self.dtype]),
+        ])  # fmt: skip
+        self.folder = run.evaluate / f"{sampling.name}-{self.fingerprint[:8]}"
+        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
+
+    @property
+    def title(self) -> str:
+        """As progress calls it."""
+        return self.folder.name
+
+    def tasks(self) -> list[Task]:
+        """One task a shard of images."""
+        return shards("images", self.fingerprint, len(self.prompts), self.config.evaluate.shard_images)
+
+    def opened(self, device: str | None = None) -> Execute:
+        """Ready to draw, on a device other than the configured one if one is given."""
+        settings = self.config.evaluate
+        generate = batch_generator(
+            self._model(device or self.config.device), self.sampling.steps, self.sampling.guidance,
+            self.config.generation_seed,
+            settings.batch_size,
+        )  # fmt: skip
+        return partial(self._execute, generate)
+
+    def images(self, count: int) -> np.ndarray:
+        """The first `count` images, uint8 (count, H, W, 3)."""
+        paths = self.table().slice(0, count)["file"].to_pylist()
+        return np.stack([np.asarray(Image.open(self.folder / path)) for path in paths])
+
+    def table(self) -> pa.Table:
+        """The manifest rows of all images, in order."""
+        return self.manifest.read(self.tasks())
+
+    def _model(self, device: str) -> TextToImage:
+        config = self.config
+        model = assemble(
+            config.model.model_dump(), config.encoders, config.diffusion, self.checkpoint, self.sampling.model,
+        ).to(resolve_device(device), getattr(torch, self.dtype))  # fmt: skip
+        if isinstance(model, LatentDiffusion):
+            model.solver = "euler" if self.sampling.sampler == "euler" else "heun"
+        if isinstance(model, LatentConsistencyModel):
+            model.sigmas = {self.sampling.steps: self.sampling.sigmas}
+        return model
+
+    def _execute(self, generate: FittingBatches, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """Draw shards one after the other, and write each."""
+        for task in tasks:
+            prompts = self.prompts[task.inputs["start"] : task.inputs["stop"]]
+            images, seconds = self._draw(generate, prompts)
+            files = self._write(task, prompts, images)
+            shared = {"status": OK, "seconds": seconds / len(prompts)}
+            yield task, [
+                {"image_id": prompt.image_id, "caption": prompt.caption, **shared, **file_columns(file)}
+                for prompt, file in zip(prompts, files, strict=True)
+            ], None  # fmt: skip
+
+    def _draw(self, generate: FittingBatches, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
+        """Images uint8 (n, H, W, 3), and the seconds it took."""
+        ids = [0 if self.config.evaluate.same_noise else prompt.image_id for prompt in prompts]
+        began = time.perf_counter()
+        images = generate([prompt.caption for prompt in prompts], ids)
+        return images.numpy(), time.perf_counter() - began
+
+    def _write(self, task: Task, prompts: Sequence[Prompt], images: np.ndarray) -> list[WrittenFile]:
+        """The shard's files, which appear all at once."""
+        names = [f"{prompt.image_id}{self.file_format.suffix}" for prompt in prompts]
+        options: dict[str, Any] = {"quality": self.file_format.quality} if self.file_format.quality else {}
+
+        def write(folder: Path) -> None:
+            for name, image in zip(names, images, strict=True):
+                Image.fromarray(image).save(folder / name, self.file_format.format, **options)
+
+        shard = self.folder / task.name
+        commit_folder(shard, write)
+        return [
+            WrittenFile(f"{task.name}/{name}", (shard / name).stat().st_size, file_sha256(shard / name))
+            for name in names
+        ]
+
+
+def image_format(config: Config) -> FileFormat:
+    """How the configured protocols want images stored; PNG where none of them cares.
+
+    Raises:
+        UserError: two protocols want different things.
+    """
+    wanted = {name: form for name in config.evaluate.protocols if (form := find_protocol(name).file_format)}
+    if len(set(wanted.values())) > 1:
+        raise UserError(
+            "evaluate.protocols: "
+            + " and ".join(f"{name} wants {form.suffix} files" for name, form in wanted.items())
+            + ": evaluate under one of them at a time; figures of both stay in the table"
+        )
+    return next(iter(wanted.values()), PNG)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Hex SHA-256 of a checkpoint, whose gigabytes are read once though many drawings ask."""
+    stat = path.stat()
+    return _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256_as_of(path: Path, size: int, modified: int) -> str:
+    del size, modified  # what tells a file that was replaced
+    return file_sha256(path)
+
+
+def prompts_sha256(prompts: Sequence[Prompt]) -> str:
+    """16 hex digits of image ids and captions in their order."""
+    return digest([[prompt.image_id, prompt.caption] for prompt in prompts])
+
+
+def draw(label: str, image_sets: Sequence[ImageSet], executor: Executor | None = None) -> Iterator[Progress]:
+    """Draw what is not drawn yet, shard by shard; a worker holds one model at a time."""
+    return work_through(label, "images", image_sets, executor)

@@ -1,0 +1,150 @@
+"""Captions to draw from, out of a file: a benchmark's, or one's own."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import StringIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.randomness import permutation, uniform
+
+COCO_SEED = 2014
+"""Decides which images of COCO are taken, and which of an image's captions."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption to draw.
+
+    Attributes:
+        image_id: unique in its set, 0 or more. Names the image and, with the seed, decides its noise.
+        caption: not empty, without space around it.
+        image: the real image that the caption belongs to, as the data set spells it; None if there is none at hand.
+    """
+
+    image_id: int
+    caption: str
+    image: str | None = None
+
+
+Row = tuple[str, int | str, str]
+"""Where in the file it stands, as messages name it, image id and caption."""
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """All captions of a file, whose suffix says what it is.
+
+    - `.csv`: text2image-benchmark's, with columns `image_id` and `text`.
+    - `.json`: COCO's `captions_val2014.json`. One caption an image, in an order that `COCO_SEED` decides, so that the
+      first 1,000 are among the first 30,000.
+    - `.tsv`: PartiPrompts, with a column `Prompt`; nothing is quoted in it. Image ids count from 0.
+    - `.txt`: one caption a line. Image ids count from 0.
+
+    Raises:
+        UserError: there is no such file, or it is not what its suffix says, has an empty caption or an image id twice;
+            the message names the row.
+    """
+    if path.suffix not in READERS:
+        raise UserError(
+            f"{path}: captions come from a .csv with columns image_id,text, COCO's .json, PartiPrompts' .tsv or a .txt "
+            "with one a line: convert it to one of them"
+        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: give the path of a file of captions") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it") from error
+    return list(_checked(path, READERS[path.suffix](path, text)))
+
+
+def _checked(path: Path, rows: Iterable[Row]) -> Iterator[Prompt]:
+    seen: dict[int, str] = {}
+    for where, number, caption in rows:
+        try:
+            image_id = int(number)
+        except ValueError:
+            image_id = -1
+        if image_id < 0:
+            raise UserError(f"{path}, {where}: image_id {number!r} is no number of 0 or more: correct it")
+        if image_id in seen:
+            raise UserError(f"{path}, {where}: image_id {image_id} is also in {seen[image_id]}: delete one of them")
+        if not caption.strip():
+            raise UserError(f"{path}, {where}: the caption is empty: write one, or delete it")
+        seen[image_id] = where
+        yield Prompt(image_id, caption.strip())
+    if not seen:
+        raise UserError(f"{path} holds no caption: give another file")
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    try:
+        columns = _columns(path, next(reader, []), ("image_id", "text"))
+        for row in reader:
+            where = f"line {reader.line_num}"
+            if len(row) <= max(columns):
+                raise UserError(f"{path}, {where}: it has {len(row)} columns, too few for the header: correct it")
+            yield where, row[columns[0]], row[columns[1]]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}: correct it") from error
+
+
+def _tsv_rows(path: Path, text: str) -> Iterator[Row]:
+    header, *lines = _lines(text)
+    (column,) = _columns(path, header.split("\t"), ("Prompt",))
+    for index, line in enumerate(lines):
+        yield f"line {index + 2}", index, (line.split("\t") + [""] * column)[column]
+
+
+def _text_rows(path: Path, text: str) -> Iterator[Row]:
+    yield from ((f"line {index + 1}", index, line) for index, line in enumerate(_lines(text)))
+
+
+def _coco_rows(path: Path, text: str) -> Iterator[Row]:
+    try:
+        found = json.loads(text)["annotations"]
+        records = sorted((int(record["image_id"]), int(record["id"]), str(record["caption"])) for record in found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a file of COCO captions ({error!r}): give captions_val2014.json") from error
+    _refuse_twice(path, [number for _, number, _ in records])
+    images = [list(captions) for _, captions in groupby(records, key=lambda record: record[0])]
+    for place in permutation(COCO_SEED, "order of pictures", 0, len(images)):
+        captions = images[place]
+        draw = float(uniform(COCO_SEED, "caption of a picture", 0, [captions[0][0]]))
+        image_id, number, caption = captions[int(draw * len(captions))]
+        yield f"annotation {number}", image_id, caption
+
+
+def _refuse_twice(path: Path, numbers: Iterable[int]) -> None:
+    seen: set[int] = set()
+    for number in numbers:
+        if number in seen:
+            raise UserError(f"{path}: two annotations have id {number}: delete one of them")
+        seen.add(number)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines without their ends; only line feeds end one, whatever else Unicode calls a line's end."""
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def _columns(path: Path, header: list[str], wanted: tuple[str, ...]) -> list[int]:
+    names = [name.strip() for name in header]
+    if absent := [name for name in wanted if name not in names]:
+        raise UserError(
+            f"{path}, line 1: the header is {','.join(names)!r} and lacks {absent[0]}: it must name {','.join(wanted)}"
+        )
+    return [names.index(name) for name in wanted]
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
+    ".csv": _csv_rows,
+    ".json": _coco_rows,
+    ".tsv": _tsv_rows,
+    ".txt": _text_rows,
+}

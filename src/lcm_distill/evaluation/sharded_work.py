@@ -1,0 +1,49 @@
+"""Work that falls into shards of neighbouring images, each with a manifest part: drawing, and looking at drawings."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from lcm_distill.core.hashing import digest
+from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.pipeline.executors.work import Execute, Executor
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.task import Progress, Task
+
+
+class ShardedWork(Protocol):
+    """Something that is made shard by shard."""
+
+    manifest: Manifest
+
+    @property
+    def title(self) -> str: ...
+    def tasks(self) -> list[Task]: ...
+    def opened(self, device: str | None = None) -> Execute: ...
+
+
+def shards(name: str, fingerprint: str, count: int, size: int) -> list[Task]:
+    """A task for every `size` of `count` images, which knows the first and the end of its range."""
+    return [
+        Task(f"{name}-{start:06d}", digest([fingerprint, start, stop]), {"start": start, "stop": stop})
+        for start in range(0, count, size)
+        for stop in [min(start + size, count)]
+    ]
+
+
+def work_through(
+    label: str, unit: str, works: Sequence[ShardedWork], executor: Executor | None = None
+) -> Iterator[Progress]:
+    """Do what is not done of each, one after the other; here, or where an executor has it done."""
+    executor = executor or Serial()
+    planned = [(work, work.tasks()) for work in works]
+    total, done, resumed = sum(_size(task) for _, tasks in planned for task in tasks), 0, 0
+    yield Progress(label, 0, total, unit)
+    for work, tasks in planned:
+        for _, already_done, entry in executor.run(tasks, work.manifest, work.opened):
+            done += entry.rows
+            resumed += entry.rows if already_done else 0
+            yield Progress(label, done, total, unit, {"of": work.title}, resumed)
+
+
+def _size(task: Task) -> int:
+    return task.inputs["stop"] - task.inputs["start"]

@@ -1,0 +1,182 @@
+"""Configuration is validated once, and errors name key, value and remedy."""
+
+import json
+import tomllib
+from operator import attrgetter
+
+import pytest
+
+from lcm_distill.config import Config, load_file, load_preset, parse, presets
+from lcm_distill.core.errors import UserError
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_load_and_survive_a_round_trip(name):
+    config = load_preset(name)
+    assert parse(config.to_toml(), "copy") == config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.pictres=5", "unknown key data.pictres: did you mean images?"),
+        ("nonsense.key=1", "unknown key nonsense"),
+        ("data.images=-3", "data.images = -3"),
+        ("data.source=flickr", "data.source = 'flickr'"),
+        ("distill.guidance_range=[3, 1]", "guidance_range [3.0, 1.0] must hold"),
+        ("evaluate.student_steps=[3]", "student_steps has 3"),
+        ("evaluate.student_sigmas={1=[80.0, 2.0], 2=[80.0, 2.0], 4=[80.0, 4.0, 1.5, 0.6]}", "must be 1 falling"),
+        ("distill.objective=ect", "distill.objective = 'ect': Input should be 'tuning', 'discrete'"),
+        ("distill.objective=phased", "draws in 4 steps, one more than distill.phased.edges has: set evaluate.student_"),
+        ("distill.phased.edges=[1.0, 2.0]", "distill.phased.edges = [1.0, 2.0] must fall"),
+        ("distill.phased.edges=[90.0]", "lie between diffusion.sigma_max 80.0 and diffusion.sigma_min 0.002"),
+        ("distill.discrete.skip=40", "distill.discrete: skip = 40 leaves no pair on a grid of points = 40: lower skip"),
+        ("distill.discrete.points=1", "distill.discrete.points = 1"),
+        ("distill.tuning.gap_ratoi=0.5", "unknown key distill.tuning.gap_ratoi: did you mean gap_ratio?"),
+        ("distill.gap_ratio=0.5", "unknown key distill.gap_ratio"),
+        ("distill.target_decay=1.0", "distill.target_decay = 1.0"),
+        ("distill.scm.warmup=2", "distill.scm.warmup = 2"),
+        ("distill.seed=-1", "distill.seed = -1"),
+        ("pretrain.caches={a=0.5, b=0.6}", "shares must sum to 1 or less"),
+        ("pretrain.mask_ratio=1.0", "pretrain.mask_ratio = 1.0"),
+        ("distill.lora.rank=-1", "distill.lora.rank = -1"),
+        ("evaluate.guidance=[]", "evaluate.guidance = []"),
+        ("evaluate.protocols=['fid']", "evaluate.protocols.0 = 'fid'"),
+        ("evaluate.protocols=['shapes', 'shapes']", "protocols = ['shapes', 'shapes'] names one twice"),
+        ("evaluate.reference.clip='x'", "evaluate.reference.clip"),
+        ("evaluate.seed=-1", "evaluate.seed = -1"),
+        ("evaluate.guidance=[2, 0.5]", "evaluate.guidance.1 = 0.5"),
+        ("evaluate.guidance=inf", "evaluate.guidance.0 = inf"),
+        ("evaluate.dtype=float16", "evaluate.dtype = 'float16': Input should be 'auto', 'float32' or 'bfloat16'"),
+        ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
+        ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
+        ("seed=-1", "seed = -1"),
+        ("encoders.dtype=float8", "encoders.dtype = 'float8'"),
+        ("justakey", "write section.key=value"),
+        ("data.images.more=1", "images is a value, not a section"),
+    ],
+)
+def test_errors_are_one_line_with_key_and_value(assignment, message):
+    with pytest.raises(UserError) as caught:
+        load_preset("shapes", [assignment])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_metric_protocols_are_those_that_there_are():
+    from typing import get_args
+
+    from lcm_distill.config import MetricProtocol
+    from lcm_distill.metrics.protocols import PROTOCOLS
+
+    assert set(get_args(MetricProtocol)) == set(PROTOCOLS)
+
+
+def test_drawing_has_the_seed_of_the_run_unless_it_is_given_its_own():
+    assert load_preset("shapes", ["seed=7"]).generation_seed == 7
+    assert load_preset("shapes", ["seed=7", "evaluate.seed=0"]).generation_seed == 0
+
+
+def test_training_has_the_seed_of_the_run_unless_it_is_given_its_own():
+    assert load_preset("shapes", ["seed=7"]).distill_seed == 7
+    assert load_preset("shapes", ["seed=7", "distill.seed=0"]).distill_seed == 0
+
+
+def test_unknown_preset_and_missing_file():
+    with pytest.raises(UserError, match="unknown preset 'shape': choose one of microdit_xl_512, original, pretrain_"):
+        load_preset("shape")
+    with pytest.raises(UserError, match=r"nowhere\.toml is missing"):
+        from pathlib import Path
+
+        load_file(Path("nowhere.toml"))
+    with pytest.raises(UserError, match="is not TOML"):
+        parse("a = = b", "file")
+
+
+def test_assignments_are_toml_or_bare_words():
+    config = load_preset("shapes", ["seed=7", "device=cpu", "distill.betas=[0.9, 0.95]", "evaluate.guidance=1.5"])
+    assert (config.seed, config.device, config.distill.betas) == (7, "cpu", (0.9, 0.95))
+    assert config.evaluate.guidance == [1.5]
+
+
+def test_fingerprint_changes_with_results_and_nothing_else():
+    base = load_preset("shapes")
+
+    def fingerprint(*assignments):
+        return load_preset("shapes", assignments).fingerprint("data", "encoders", "distill")
+
+    assert fingerprint() == base.fingerprint("data", "encoders", "distill")
+    assert fingerprint("encoders.batch_size=3", "data.root=/elsewhere", "device=cpu") == fingerprint()
+    assert fingerprint("evaluate.images=5") == fingerprint()
+    assert (
+        len({fingerprint(), fingerprint("seed=1"), fingerprint("data.images=9"), fingerprint("distill.huber=0.1")}) == 4
+    )
+
+
+@pytest.mark.parametrize("assignment", ["encoders.dtype=bfloat16", "encoders.tiling=true", "encoders.weights=random"])
+def test_how_encoders_compute_is_part_of_the_identity(assignment):
+    fingerprints = [load_preset("shapes", chosen).fingerprint("encoders") for chosen in ([], [assignment])]
+    assert len(set(fingerprints)) == 2
+
+
+@pytest.mark.parametrize("objective", ["tuning", "discrete", "scm"])
+def test_objectives_are_chosen_by_a_single_key(objective):
+    for preset in ("shapes", "original"):
+        assert load_preset(preset, [f"distill.objective={objective}"]).distill.objective == objective
+
+
+def test_every_deviation_of_the_original_is_a_single_key():
+    base, original = load_preset("shapes"), load_preset("original")
+    sections = ["data", "encoders", "cache", "model", "diffusion", "distill"]
+
+    def deviations(config):
+        return {text.split(" = ")[0] for text in config.differences(base, sections)}
+
+    keys = ("objective", "levels", "solver", "distance", "learning_rate", "warmup_steps", "guidance_range",
+            "guidance_embedder", "publish", "matching.weight")  # fmt: skip
+    assert deviations(original) == {f"distill.{key}" for key in keys}
+    for key in keys:
+        set_back = load_preset("original", [f"distill.{key}={json.dumps(attrgetter(key)(base.distill))}"])
+        assert deviations(set_back) == deviations(original) - {f"distill.{key}"}
+
+
+def test_every_key_is_documented():
+    def walk(section):
+        for name, field in section.model_fields.items():
+            nested = field.annotation
+            if isinstance(nested, type) and issubclass(nested, Config.__base__):
+                yield from walk(nested)
+            elif section is not Config:
+                yield section, name, field.description
+
+    undocumented = [(section.__name__, name) for section, name, text in walk(Config) if not text]
+    assert undocumented == []
+
+
+def test_presets_name_themselves():
+    from importlib import resources
+
+    for name in presets():
+        text = (resources.files("lcm_distill") / "presets" / f"{name}.toml").read_text()
+        assert tomllib.loads(text)["preset"] == name
+
+
+def test_published_stages_follow_one_another_on_one_cache():
+    names = ["pretrain_xl_256_masked", "pretrain_xl_256", "pretrain_xl_512_masked", "pretrain_xl_512"]
+    stages = [load_preset(name) for name in names]
+    settings = [stage.pretrain for stage in stages]
+    assert [stage.resolution for stage in stages] == [256, 256, 512, 512]
+    assert [stage.mask_ratio for stage in settings] == [0.75, 0, 0.75, 0]
+    assert [stage.steps for stage in settings] == [250_000, 30_000, 50_000, 5_000]
+    assert {(stage.batch_size, stage.caption_drop) for stage in settings} == {(2048, 0.1)}
+    for earlier, stage in zip(names, settings[1:], strict=False):
+        assert stage.start == f"runs/{earlier}/teacher.safetensors"
+        assert stage.caches == {f"runs/{names[0]}": 1.0} and stage.own_share == 0
+    assert settings[0].own_share == 1
+
+
+def test_runs_that_say_they_do_not_compile_still_open():
+    config = load_preset("shapes")
+    older = config.to_toml().replace("[engine]\n", "[engine]\ncompile = false\n")
+    assert older != config.to_toml() and parse(older, "older") == config
+    with pytest.raises(UserError, match="compile is no key any more"):
+        load_preset("shapes", ["engine.compile=true"])
