@@ -23,7 +23,7 @@ from typing import NoReturn, TypeVar
 import duckdb
 
 from lcm_distill.config import Config, load_preset
-from lcm_distill.data.cache.cache import build_catalog, cache_storage, open_manifest, plan, read_catalog
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import OK, Manifest
@@ -71,10 +71,10 @@ def write_annotations(path: Path, images: int) -> None:
 
 def commit_all_but_last(config: Config, run: RunFolder) -> None:
     """Parts as `lcm precompute` writes them; one small file stands for every shard."""
-    storage = cache_storage(config, run)
-    manifest, catalog = open_manifest(storage), read_catalog(storage)
-    file = storage.put("shard", [b"abc"])
-    for task in plan(config, catalog)[:-1]:
+    cache = Cache.open(config, run)
+    manifest, catalog = cache.manifest, cache.read_catalog()
+    file = cache.storage.put("shard", [b"abc"])
+    for task in cache.tasks(catalog)[:-1]:
         start, stop = task.inputs["start"], task.inputs["stop"]
         if task.inputs["kind"] == "caption":
             table = catalog.captions.slice(start, stop - start).drop_columns("caption")
@@ -118,9 +118,9 @@ def open_run(root: Path) -> tuple[Config, RunFolder]:
 def step(name: str, root: Path) -> None:
     """One measured step, in a process of its own that tells its time and peak memory."""
     config, run = open_run(root)
-    storage = cache_storage(config, run)
+    cache = Cache.open(config, run)
     if name == "catalog":
-        tasks, seconds = timed(lambda: plan(config, build_catalog(config, run, storage)))
+        tasks, seconds = timed(lambda: cache.tasks(cache.open_catalog()))
         assert len(tasks) > 1
     else:
         _, seconds = timed(lambda: resume(config, run))
@@ -153,7 +153,8 @@ def measure(images: int) -> None:
         write_annotations(root / "data set" / ANNOTATIONS, images)
         catalog_seconds, catalog_gb = in_a_process("catalog", root)
         config, run = open_run(root)
-        manifest, catalog = open_manifest(cache_storage(config, run)), read_catalog(cache_storage(config, run))
+        cache = Cache.open(config, run)
+        manifest, catalog = cache.manifest, cache.read_catalog()
         encodes = len(catalog.captions) / len(catalog.samples)
         commit_all_but_last(config, run)
         resume_seconds, resume_gb = in_a_process("resume", root)

@@ -41,8 +41,8 @@ STEPS_AHEAD, STEPS = 2, 4
 UNTIL_FIRST_STEP = """
 import os, torch
 from lcm_distill.cli import main
-from lcm_distill.training.loop import Training
-run = Training.run
+from lcm_distill.training.loop import Trainer
+run = Trainer.run
 def until_first_step(training):
     for report in run(training):
         yield report
@@ -51,7 +51,7 @@ def until_first_step(training):
                 torch.cuda.synchronize()
             print("first step", flush=True)
             os._exit(0)
-Training.run = until_first_step
+Trainer.run = until_first_step
 main()
 """
 
@@ -105,20 +105,20 @@ def prepare(scale: Scale, folder: Path) -> None:
     """A teacher with random weights, and a cache of noise behind the archives of a data set."""
     import stage
 
-    from lcm_distill.data.cache import encoding
+    from lcm_distill.data.cache import encoders
     from lcm_distill.models.networks import build_network
     from lcm_distill.stages.precompute import precompute
 
     config, run = training_config(scale, folder, 1, True), RunFolder(folder / "run")
     with torch.device(resolve_device(scale.device)):
-        teacher = build_network(config, guidance_embedding=False)
+        teacher = build_network(config.model, guidance_embedding=False)
         for parameter in teacher.parameters():
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.2)
     torch.save(teacher.state_dict(), folder / "teacher.pt")
     stage.write_data_set(folder / "data set", scale.images)
     clock = stage.Clock()
-    encoding.load_image_encoder = lambda *_: stage.WaitingVae(clock, 0.0)
-    encoding.load_text_encoder = lambda *_: stage.WaitingTower(clock)
+    encoders.load_image_encoder = lambda *_: stage.WaitingVae(clock, 0.0)
+    encoders.load_text_encoder = lambda *_: stage.WaitingTower(clock)
     run.open(config)
     for _ in precompute(config, run):
         pass
@@ -149,15 +149,15 @@ def distill_kept(scale: Scale, folder: Path) -> None:
 
 def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tuple[Any, Iterator[Any]]:
     """Measure some steps; returns the training and its further steps."""
-    from lcm_distill.stages.plans import caption_tokens
     from lcm_distill.training.budget import distill_flop
-    from lcm_distill.training.engine.world import join
+    from lcm_distill.training.engine.world import init_world
+    from lcm_distill.training.plan import caption_tokens
     from lcm_distill.training.student import prepare as prepare_training
     from lcm_distill.training.throughput import peak_memory
 
     config, name = training_config(scale, folder, micro_batch, recompute), WAYS[0] if recompute else WAYS[1]
     run, began = RunFolder(folder / f"run-{name}", RunFolder(folder / "run")), time.perf_counter()
-    world = join(config).__enter__()  # until the process ends
+    world = init_world(config.device, config.engine).__enter__()  # until the process ends
     training = prepare_training(config, run, world)
     steps = training.run()
     next(steps)  # tells where it starts
@@ -167,7 +167,7 @@ def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tu
     images = STEPS * scale.batch / seconds
     tell(**{
         f"{name}_images_s": images,
-        f"{name}_flop_s": images * distill_flop(config, caption_tokens(config, run)),
+        f"{name}_flop_s": images * distill_flop(config.model, config.distill, caption_tokens(config)),
         f"{name}_built_s": built,
         f"{name}_first_steps_s": ahead,
     })  # fmt: skip
@@ -177,10 +177,10 @@ def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tu
 
 def plan(scale: Scale, folder: Path) -> None:
     """Peak memory by the figures of `lcm distill --dry-run`."""
-    from lcm_distill.stages.plans import plan as plan_stage
+    from lcm_distill.training.plan import plan_distillation
 
     run = RunFolder(folder / "run")
-    figures = plan_stage("distill", training_config(scale, folder, scale.passes[0], recompute=True), run)
+    figures = plan_distillation(training_config(scale, folder, scale.passes[0], recompute=True), run)
     states = sum(figures["gb_of_states"].values())
     for name, micro_batch in zip(WAYS, scale.passes, strict=True):
         tell(**{f"{name}_planned_gb": states + micro_batch * figures[f"gb_per_sample_{name}"]})
@@ -233,9 +233,9 @@ def draw(scale: Scale, folder: Path) -> None:
     from lcm_distill.evaluation.generation import batch_generator, generation_dtype
 
     config = load_preset(scale.preset, [f"device={scale.device}", "encoders.weights=random"])
-    model = assemble(config.model.model_dump(), config.encoders, config.diffusion, None, "student")
-    model.to(resolve_device(config.device), getattr(torch, generation_dtype(config)))
-    generate = batch_generator(model, 4, config.evaluate.guidance[0], 0, scale.generated)
+    model = assemble(config.model, config.encoders, config.diffusion, None, "student")
+    model.to(resolve_device(config.device), getattr(torch, generation_dtype(config.evaluate.dtype, config.device)))
+    generate = batch_generator(model, model.sampler(4), config.evaluate.guidance[0], 0, scale.generated)
     captions, ids = [f"caption {number}" for number in range(scale.generated)], list(range(scale.generated))
     generate(captions, ids)
     seconds = seconds_of(lambda: [generate(captions, ids) for _ in range(3)])

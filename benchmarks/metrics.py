@@ -23,7 +23,7 @@ from cleanfid.resize import build_resizer
 from PIL import Image
 from pytorch_fid import fid_score
 from pytorch_fid import inception as pytorch_inception
-from tests.metrics.recorded import FACTS, FEATURES, image, inception_weights
+from tests.metrics.recorded import FACTS, FEATURES, inception_weights, recorded_image
 from torch import Tensor
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -34,10 +34,11 @@ from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.metrics.inception import InceptionExtractor
 from lcm_distill.metrics.kernels import kernel_inception_distance
 from lcm_distill.metrics.neighbours import precision, recall
-from lcm_distill.metrics.protocols import Opened, find_protocol
+from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.references import image_files, read_image
+from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.metrics.statistics import Statistics
-from lcm_distill.pipeline.lookahead import map_ahead
+from lcm_distill.pipeline.prefetch import prefetch_map
 
 CPU = torch.device("cpu")
 SIDE, COMPARED, BATCH = 16, 8, 8
@@ -52,16 +53,16 @@ def write_images(root: Path) -> tuple[Path, Path]:
     for i in range(2 * SIDE):
         folder = root / ("a" if i < SIDE else "b")
         folder.mkdir(exist_ok=True)
-        image(i).resize((360, 280)).save(folder / f"{i:02d}.png")
+        recorded_image(i).resize((360, 280)).save(folder / f"{i:02d}.png")
     return root / "a", root / "b"
 
 
-def ours(name: str, weights: Path) -> Opened:
+def ours(name: str, weights: Path) -> OpenedProtocol:
     """A protocol with these weights in place of the published ones."""
-    return Opened(find_protocol(name), InceptionExtractor(weights, CPU, CENTRES[name]))
+    return OpenedProtocol(find_protocol(name), InceptionExtractor(weights, CPU, CENTRES[name]))
 
 
-def our_features(opened: Opened, folder: Path) -> Tensor:
+def our_features(opened: OpenedProtocol, folder: Path) -> Tensor:
     """Features of a folder's images."""
     prepared = (opened.protocol.prepare(read_image(path)) for path in image_files(folder))
     return torch.cat(list(opened.features(prepared, BATCH)))
@@ -156,7 +157,7 @@ def parity(root: Path, weights: Path) -> float:
 def recorded_images(weights: Path) -> Sides:
     """Our features of the images whose features text2image-benchmark's code was recorded for."""
     opened = ours("t2i-benchmark", weights)
-    features = torch.cat(list(opened.features((opened.protocol.prepare(image(i)) for i in range(32)), BATCH)))
+    features = torch.cat(list(opened.features((opened.protocol.prepare(recorded_image(i)) for i in range(32)), BATCH)))
     return features[:SIDE], features[SIDE:]
 
 
@@ -196,7 +197,7 @@ def others(us: Sides, them: Sides) -> None:
 def pixels(folder: Path) -> None:
     """Largest difference of a prepared pixel, of 255."""
     images = [read_image(path) for path in image_files(folder)]
-    clean, floats = build_resizer("clean"), [preprocessing.as_it_is(image).float() for image in images]
+    clean, floats = build_resizer("clean"), [preprocessing.unchanged(image).float() for image in images]
 
     def tensorflow(x: Tensor) -> Tensor:
         return interpolate_bilinear_2d_like_tensorflow1x(x[None], (299, 299), align_corners=False)[0]
@@ -243,7 +244,7 @@ def overhead(root: Path, weights: Path) -> float:
     """
     root.mkdir()
     for i in range(READ):
-        image(8 * i).save(root / f"{i:03d}.jpeg", quality=90)
+        recorded_image(8 * i).save(root / f"{i:03d}.jpeg", quality=90)
     opened, files = ours("t2i-benchmark", weights), image_files(root)
     prepared = [opened.protocol.prepare(read_image(path)) for path in files]
 
@@ -261,7 +262,7 @@ def overhead(root: Path, weights: Path) -> float:
             return tensor
 
         total = None
-        for number, features in enumerate(opened.features(map_ahead(decode, files, 1, 2 * BATCH), BATCH)):
+        for number, features in enumerate(opened.features(prefetch_map(decode, files, 1, 2 * BATCH), BATCH)):
             part = opened.statistics(features, range(number * BATCH, (number + 1) * BATCH))
             total = part if total is None else total + part
         return sum(decoding)

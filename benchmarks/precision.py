@@ -21,7 +21,7 @@ from lcm_distill.diffusion.samplers import heun_step
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.networks import load_teacher
-from lcm_distill.models.precision import lower
+from lcm_distill.models.precision import cast_matrices
 
 SAMPLES, GUIDANCE, SIGMA_DATA = 64, 2.0, 0.9
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 80.0)
@@ -47,14 +47,14 @@ def autocast(network: MicroDiT) -> Network:
 def ours(network: MicroDiT) -> Network:
     """What `engine.precision = "bfloat16"` makes of a teacher."""
     low = copy.deepcopy(network)
-    lower(low)
+    cast_matrices(low)
     return low
 
 
 def bfloat16_stream(network: MicroDiT) -> Network:
     """The same, with a residual stream that is added to in float32 and held in bfloat16 from addition to addition."""
     low = copy.deepcopy(network)
-    lower(low)
+    cast_matrices(low)
     low.pos_embed = low.pos_embed.bfloat16()
     return low
 
@@ -68,7 +68,7 @@ def size(difference: Tensor) -> float:
 def main() -> None:
     """Print a table: a row a noise level."""
     config = load_preset("shapes")
-    network, encoder = load_teacher(config), load_text_encoder("shapes")
+    network, encoder = load_teacher(config.model), load_text_encoder("shapes")
     caption = "a {} {} {} in the centre on a {} background"
     words = [("large", "red", "heart", "navy"), ("small", "blue", "star", "cream"), ("medium", "green", "ring", "mint")]
     captions = encoder.encode([caption.format(*words[index % 3]) for index in range(SAMPLES)]).float()

@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.cache import encoding
+from lcm_distill.data.cache import encoders
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.data.transforms import decode, square
+from lcm_distill.data.transforms import decode, resize_and_crop
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 
@@ -114,15 +114,15 @@ def decoded_per_second(contents: Sequence[bytes]) -> float:
     """Images that all cores decode and resize when they do nothing else."""
     with ThreadPoolExecutor() as threads:
         began = time.perf_counter()
-        count = sum(1 for _ in threads.map(lambda content: square(decode(content, 256), 512), contents * 4))
+        count = sum(1 for _ in threads.map(lambda content: resize_and_crop(decode(content, 256), 512), contents * 4))
         return count / (time.perf_counter() - began)
 
 
 def overhead(root: Path, run: Path, seconds: float) -> float:
     """Share of the wall time that the encoders did not wait."""
     clock = Clock()
-    encoding.load_image_encoder = lambda *_: WaitingVae(clock, seconds)
-    encoding.load_text_encoder = lambda *_: WaitingTower(clock)
+    encoders.load_image_encoder = lambda *_: WaitingVae(clock, seconds)
+    encoders.load_text_encoder = lambda *_: WaitingTower(clock)
     config = load_preset("microdit_xl_512", [f"data.root='{root}'", "encoders.batch_size=64"])
     folder = RunFolder(run)
     folder.open(config)

@@ -85,7 +85,7 @@ def whole_step(step: FakeStep, optimiser: torch.optim.Optimizer, passes: int) ->
     assert networks.target is not None
     for average in (networks.target, networks.average):
         update_average(average, networks.student, 0.9)
-    step.engine.refresh()
+    step.engine.refresh_copies()
 
 
 def count(config: Config, micro_batch: int) -> Counter[str]:

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lcm_distill.config import load_preset
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.masking import kept_patches, seen_values
+from lcm_distill.diffusion.masking import kept_patches, patch_mask
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.interface import Networks
@@ -129,7 +129,8 @@ class OurStep(Step):
 
     def __init__(self, samples: int, solver: str) -> None:
         super().__init__(samples)
-        self.objective = build_objective(load_preset("microdit_xl_512", [f"distill.solver={solver}"]))
+        config = load_preset("microdit_xl_512", [f"distill.solver={solver}"])
+        self.objective = build_objective(config.distill, config.diffusion)
 
     def loss(self) -> Tensor:
         """As `stages.distill` computes it."""
@@ -192,7 +193,7 @@ def masked_ratio(samples: int, turns: int) -> float:
     network, step = build("MicroDiT_Tiny_2", LATENT, WIDTH), Step(samples)
     side = LATENT // network.patch_size
     kept = kept_patches(torch.randn(samples, side**2), 0.75)
-    seen = seen_values(kept, side, network.patch_size)
+    seen = patch_mask(kept, side, network.patch_size)
 
     def train(network: Network, seen: Tensor | None) -> None:
         denoise = edm_denoiser(network, SIGMA_DATA, step.captions)

@@ -8,7 +8,11 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, create_latent_cm, create_latent_diffusion, open_model
+from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
+from lcm_distill.diffusion.samplers import Consistency, Euler, Heun
+from lcm_distill.models.checkpoint import read_description, redescribe
+from lcm_distill.models.student import StudentDescription
 
 PROMPTS = [
     "a large red circle in the centre on a navy background",
@@ -48,7 +52,7 @@ def test_seed_zero_is_a_seed_and_none_differs(student):
     assert not torch.equal(draw(None), draw(None))
 
 
-def test_a_image_does_not_depend_on_its_batch(student):
+def test_an_image_does_not_depend_on_its_batch(student):
     together = student.generate(PROMPTS, 2, 2.0, seed=3)
     alone = student.generate(PROMPTS[2], 2, 2.0, seed=3, image_ids=[2])
     assert torch.allclose(together[2:], alone, atol=1 / 255)
@@ -85,10 +89,10 @@ def test_weights_are_rounded_once_and_for_good():
             model.to("cpu", dtype)
 
 
-def test_steps_without_levels_of_their_own_waste_none(student):
+def test_steps_without_sigmas_of_their_own_waste_none(student):
     for steps in (1, 2, 3, 5, 8):
-        sigmas = student.sigmas_for(steps)
-        assert len(sigmas) == steps and sigmas[0] == 80 and sigmas[-1] > 10 * student.levels.sigma_min
+        sigmas = student.sampler(steps).sigmas
+        assert len(sigmas) == steps and sigmas[0] == 80 and sigmas[-1] > 10 * student.diffusion.sigma_min
 
 
 def test_guidance_outside_the_trained_range_warns(student):
@@ -106,6 +110,47 @@ def test_shipped_and_trained_models_open(finished_run):
         open_model(finished_run.root / "nowhere")
 
 
+def test_a_sampler_can_be_given(student):
+    images = student.generate(PROMPTS, 2, 2.0, seed=3)
+    assert torch.equal(images, student.generate(PROMPTS, None, 2.0, 3, sampler=Consistency((80.0, 2.0))))
+    assert not torch.equal(images, student.generate(PROMPTS, None, 2.0, 3, sampler=Consistency((80.0, 8.0))))
+    teacher = open_model("shapes", "teacher")
+    heun = teacher.generate(PROMPTS[0], 3, 2.0, 3)
+    assert torch.equal(heun, teacher.generate(PROMPTS[0], None, 2.0, 3, sampler=Heun(3)))
+    assert not torch.equal(heun, teacher.generate(PROMPTS[0], 3, 2.0, 3, sampler=Euler(3)))
+
+
+def test_a_students_file_opens_alone(tmp_path, student):
+    description = StudentDescription.of(load_preset("shapes", ["diffusion.sigma_max=40"]))
+    description = description.model_copy(update={"sigmas": {1: (40.0,), 2: (40.0, 3.0)}})
+    path = tmp_path / "student.safetensors"
+    path.write_bytes(redescribe(assets.STUDENT, description.to_json()))
+    alone = open_model(path)
+    assert isinstance(alone, LatentConsistencyModel) and alone.sampling.guidance_range == (1.0, 3.0)
+    assert alone.sampler(2) == Consistency((40.0, 3.0)) and alone.sampler(3).sigmas[0] == pytest.approx(40)
+    images = student.generate(PROMPTS, None, 2.0, 0, sampler=Consistency((40.0, 3.0)))
+    assert torch.equal(alone.generate(PROMPTS, 2, 2.0, 0), images)
+    with pytest.raises(UserError, match="holds no teacher: give a run folder"):
+        open_model(path, "teacher")
+
+
+def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
+    older = {key: value for key, value in read_description(assets.STUDENT).items() if key != "encoders"}
+    (tmp_path / "older.safetensors").write_bytes(redescribe(assets.STUDENT, older))
+    torch.save({}, tmp_path / "plain.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    for name, message in (
+        ("older.safetensors", "does not name its VAE and text encoder: give its run folder"),
+        ("plain.pt", "does not describe a student: give a run folder"),
+        ("broken.safetensors", "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            open_model(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="does not describe a student"):
+        open_model(assets.TEACHER)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -118,6 +163,9 @@ def test_shipped_and_trained_models_open(finished_run):
         ({"seed": -1}, "seed is -1: it must be 0 or more"),
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"image_ids": [1, 2]}, "1 prompts and 2 image_ids"),
+        ({"image_ids": [-1]}, "image_ids has -1"),
+        ({"sampler": Heun(2)}, "sampler heun does not suit a LatentConsistencyModel: give Consistency or Phased"),
+        ({"sampler": Consistency((80.0,)), "num_inference_steps": 2}, "num_inference_steps is 2 and the sampler has 1"),
     ],
 )
 def test_wrong_settings_are_refused(student, arguments, message):

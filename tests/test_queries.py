@@ -1,4 +1,4 @@
-"""The queries of docs/queries.md answer, by DuckDB alone, what they say they do."""
+"""The queries of docs/queries.md return, in DuckDB alone, what the sentences before them promise."""
 
 import re
 import subprocess
@@ -49,7 +49,7 @@ def test_queries_need_only_duckdb(in_run):
     assert [title for title, count in rows.items() if count == 0] == ["What was left out, and why"]
 
 
-def test_quarantined_records_are_told_with_their_reason(tmp_path, monkeypatch):
+def test_quarantined_records_have_their_reason(tmp_path, monkeypatch):
     folder = tmp_path / "runs/shapes/cache/manifest"
     folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def test_data(in_run, finished_run):
     (counts,) = answer("How many distinct captions")
     assert counts["images"] == 72 and 1 <= counts["images_per_caption"] <= counts["most"]
     assert sum(row["images"] for row in answer("How large training")) == 72
-    assert answer("Sizes of the images") == [{"width": 64, "height": 64, "images": 72, "aspect": 1.0}]
+    assert answer("Sizes of the images in") == [{"width": 64, "height": 64, "images": 72, "aspect": 1.0}]
     for row in answer("What each field takes"):
         files = [path for path in (finished_run.cache / row["field"] / "c").rglob("*") if path.is_file()]
         assert (row["shards"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
@@ -78,17 +78,17 @@ def test_training(in_run):
 
 
 def test_figures(in_run, finished_run):
-    ways = {(row["model"], row["steps"]): row for row in answer("Teacher beside student")}
-    assert set(ways) == {("teacher", 3), ("teacher", 2), ("student", 1), ("student", 2)}
-    missed = {row["folder"]: row for row in answer("How often each way")}
-    for (model, steps), row in ways.items():
-        (told,) = [count for folder, count in missed.items() if re.match(rf"{model}-\w+-{steps}-", folder)]
-        assert told["images"] == 14
-        assert row["caption_accuracy"] == pytest.approx(1 - told["missed"] / told["images"], abs=6e-4)
-    first = answer("Images that missed")[0]
+    samplings = {(row["model"], row["steps"]): row for row in answer("Teacher beside student")}
+    assert set(samplings) == {("teacher", 3), ("teacher", 2), ("student", 1), ("student", 2)}
+    missed = {row["folder"]: row for row in answer("How often each sampling")}
+    for (model, steps), row in samplings.items():
+        (counts,) = [count for folder, count in missed.items() if re.match(rf"{model}-\w+-{steps}-", folder)]
+        assert counts["images"] == 14
+        assert row["caption_accuracy"] == pytest.approx(1 - counts["missed"] / counts["images"], abs=6e-4)
+    first = answer("Images that do not show")[0]
     with Image.open(finished_run.evaluate / first["picture"]) as image:
         assert image.size == (64, 64)
-    for row in answer("What each way of drawing took"):
+    for row in answer("Disk space and time"):
         files = list((finished_run.evaluate / row["folder"]).rglob("*.png"))
         assert (row["images"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
     assert {row["commit"] for row in answer("Where a figure")} and len(answer("Where a figure")) == 9

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
+from lcm_distill.config import load_preset
+from lcm_distill.pipeline.run_folder import RunFolder
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -20,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def in_run(finished_run, tmp_path, monkeypatch):
-    """A folder in which `runs/shapes` is the finished small run, with a cache of its own to work on."""
+    """A folder in which `runs/shapes` is the finished small run with a cache of its own, and `runs/xl` one to begin."""
     run = tmp_path / "runs" / "shapes"
     run.mkdir(parents=True)
     for path in finished_run.root.iterdir():
@@ -28,6 +30,7 @@ def in_run(finished_run, tmp_path, monkeypatch):
             shutil.copytree(path, run / path.name)
         else:
             (run / path.name).symlink_to(path)
+    RunFolder(tmp_path / "runs" / "xl").open(load_preset("microdit_xl_512"))
     monkeypatch.chdir(tmp_path)
 
 

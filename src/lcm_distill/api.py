@@ -7,74 +7,95 @@ images = model.generate(["An astronaut riding a horse"], num_inference_steps=5, 
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from lcm_distill import assets
-from lcm_distill.config import Config, DiffusionConfig, EncodersConfig, Weights, load_file, load_preset
+from lcm_distill.config import (
+    Config,
+    DiffusionConfig,
+    EncodersConfig,
+    NetworkConfig,
+    Weights,
+    load_file,
+    load_preset,
+)
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.noise import karras_sigmas
-from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import SOLVERS, sample_consistency, sample_edm, sample_phased
+from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_denoiser
+from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Phased, Sampler
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
-from lcm_distill.models import MicroDiT, build, build_empty, load_checkpoint
-from lcm_distill.models.checkpoint import read_description
-from lcm_distill.models.precision import lower
+from lcm_distill.models import MicroDiT, load_checkpoint
+from lcm_distill.models.networks import build_network, teacher_path
+from lcm_distill.models.precision import cast_matrices
+from lcm_distill.models.student import StudentSampling, read_sampling, read_student
 from lcm_distill.pipeline.run_folder import RunFolder
 
 SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
 DFN5B_CLIP = "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378"
+SHIPPED = "shapes"
+"""Name of the model that ships with the package."""
 
-Noise = Callable[[int], Tensor]
-"""Step of the sampler -> standard normal (B, C, h, w)."""
+Role = Literal["student", "teacher"]
+
+
+class Parts(NamedTuple):
+    """The networks of a text-to-image model."""
+
+    network: MicroDiT
+    image_encoder: ImageEncoder
+    text_encoder: TextEncoder
 
 
 class TextToImage:
-    """A transformer between a text encoder and the decoder of a VAE. Subclasses know how to sample."""
+    """A latent diffusion transformer with its VAE and text encoder; subclasses define how it is sampled from.
 
-    default_steps: int
+    Attributes:
+        diffusion: sigma_data, sigma_min, sigma_max and rho.
+        device, dtype: where transformer and encoders are, and what transformer and VAE compute in.
+    """
+
+    samplers: tuple[type[Sampler], ...]
 
     def __init__(
-        self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, levels: DiffusionConfig
+        self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, diffusion: DiffusionConfig
     ) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.image_encoder, self.text_encoder, self.levels = image_encoder, text_encoder, levels
+        self.image_encoder, self.text_encoder, self.diffusion = image_encoder, text_encoder, diffusion
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Self:
         """Move all weights; returns self.
 
         Args:
-            dtype: what transformer and VAE compute in: `torch.float32`, as they do at first, or `torch.bfloat16`, which
-                rounds their weights for good. Noise, solver steps and the text encoder stay float32. None changes
-                nothing.
+            dtype: what transformer and VAE compute in: `torch.float32`, the default, or `torch.bfloat16`, which rounds
+                their weights irreversibly. Noise, sampler steps and text encoder stay float32. None changes nothing.
 
         Raises:
             UserError: the dtype is another, or the weights are rounded already.
         """
         if dtype not in (None, self.dtype):
-            self._lower(dtype)
+            self._cast(dtype)
         self.device = torch.device(device)
         self.network.to(self.device)
         self.image_encoder.to(self.device)
         self.text_encoder.to(self.device)
         return self
 
-    def _lower(self, dtype: torch.dtype) -> None:
+    def _cast(self, dtype: torch.dtype) -> None:
         if (self.dtype, dtype) != (torch.float32, torch.bfloat16):
             raise UserError(
                 f"dtype is {dtype} and this model computes in {self.dtype}: only float32 can be changed, to bfloat16; "
                 "open the model again"
             )
-        lower(self.network)
+        cast_matrices(self.network)
         self.image_encoder.vae.type(dtype)
         self.dtype = dtype
 
@@ -86,39 +107,63 @@ class TextToImage:
         guidance_scale: float = 5.0,
         seed: int | None = None,
         image_ids: Sequence[int] | None = None,
+        sampler: Sampler | None = None,
     ) -> Tensor:
-        """Images of prompts.
+        """Generate images of prompts.
 
         Args:
             prompt: one caption or several.
-            num_inference_steps: steps of the sampler; each kind of model has its own default.
+            num_inference_steps: steps of the model's own sampler; each kind of model has a default.
             guidance_scale: 1 or more and finite; 1 is no guidance.
-            seed: 0 or more, below 2**63; None draws one, so that two calls differ.
-            image_ids: numbers that, with the seed, decide each image's noise, whatever the batch it is
-                drawn in; 0, 1, 2 ... by default.
+            seed: from 0 up to 2**63 - 1; None takes a random one.
+            image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
+                batch; 0, 1, 2 ... by default.
+            sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency` or `Phased`
+                for a student (`lcm_distill.diffusion.samplers`). It has its own number of steps.
 
         Returns:
             (B, 3, H, W), float32 in [0, 1], on the model's device.
 
         Raises:
-            UserError: there is no prompt, or a setting is out of range.
+            UserError: there is no prompt, a setting is out of range, or the sampler does not suit the model.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        steps = self.default_steps if num_inference_steps is None else num_inference_steps
         ids = list(range(len(prompts)) if image_ids is None else image_ids)
-        _check(prompts, steps, guidance_scale, seed, ids)
+        check_settings(num_inference_steps, guidance_scale, seed)
+        _check_prompts(prompts, ids)
+        sampler = self._chosen(num_inference_steps, sampler)
         seed = secrets.randbits(62) if seed is None else seed
-        side, channels = self.network.latent_size, self.network.in_channels
+        shape = (self.network.in_channels, self.network.latent_size, self.network.latent_size)
+        captions = self.text_encoder.encode(prompts).to(self.device)
 
         def noise(step: int) -> Tensor:
-            return to_device(normal(seed, "generate", step, ids, (channels, side, side)), self.device)
+            return to_device(normal(seed, "generate", step, ids, shape), self.device)
 
-        captions = self.text_encoder.encode(prompts).to(self.device)
-        return self.image_encoder.decode(self._sample(noise, captions, float(guidance_scale), steps))
+        return self.image_encoder.decode(sampler(self.denoiser(captions, float(guidance_scale)), noise))
 
-    def _sample(self, noise: Noise, captions: Tensor, guidance: float, steps: int) -> Tensor:
-        """Latents (B, C, h, w), float32; nothing on the way waits for a GPU."""
+    def sampler(self, steps: int | None = None) -> Sampler:
+        """The model's own sampler of a number of steps, 1 or more; its default number if None.
+
+        Raises:
+            UserError: the model cannot be sampled from in so many steps.
+        """
         raise NotImplementedError
+
+    def denoiser(self, captions: Tensor, guidance: float) -> Denoiser:
+        """The function that samplers call, for captions (B, L, C) and one guidance scale, 1 or more."""
+        raise NotImplementedError
+
+    def _chosen(self, steps: int | None, sampler: Sampler | None) -> Sampler:
+        if sampler is None:
+            return self.sampler(steps)
+        if steps not in (None, sampler.steps):
+            raise UserError(
+                f"num_inference_steps is {steps} and the sampler has {sampler.steps} steps: give one of them"
+            )
+        if not isinstance(sampler, self.samplers):
+            names = " or ".join(kind.__name__ for kind in self.samplers)
+            raise UserError(f"sampler {sampler.name} does not suit a {type(self).__name__}: give {names}")
+        return sampler
 
     def _scales(self, guidance: float, captions: Tensor) -> Tensor:
         """The guidance scale of each caption, (B,), float32."""
@@ -126,80 +171,51 @@ class TextToImage:
 
 
 class LatentDiffusion(TextToImage):
-    """A teacher: EDM's deterministic sampler with classifier-free guidance.
+    """A teacher: EDM's deterministic sampler (Heun, 30 steps by default) with classifier-free guidance."""
 
-    Attributes:
-        solver: `heun` or `euler`.
-    """
+    samplers = (Heun, Euler)
 
-    default_steps = 30
-    solver: Literal["heun", "euler"] = "heun"
+    def sampler(self, steps: int | None = None) -> Heun:
+        """See `TextToImage`."""
+        settings = self.diffusion
+        return Heun(30 if steps is None else steps, settings.sigma_min, settings.sigma_max, settings.rho)
 
-    def _sample(self, noise: Noise, captions: Tensor, guidance: float, steps: int) -> Tensor:
-        levels = self.levels
-        sigmas = karras_sigmas(steps, levels.sigma_min, levels.sigma_max, levels.rho)
+    def denoiser(self, captions: Tensor, guidance: float) -> Denoiser:
+        """EDM's denoiser, with guidance unless the scale is 1."""
         if guidance == 1:
-            denoise = edm_denoiser(self.network, levels.sigma_data, captions)
-        else:
-            denoise = guided_denoiser(self.network, levels.sigma_data, captions, self._scales(guidance, captions))
-        return sample_edm(denoise, noise(0), sigmas, SOLVERS[self.solver])
+            return edm_denoiser(self.network, self.diffusion.sigma_data, captions)
+        return guided_denoiser(self.network, self.diffusion.sigma_data, captions, self._scales(guidance, captions))
 
 
 class LatentConsistencyModel(TextToImage):
-    """A student: the multistep consistency sampler, with guidance as an input of the network.
+    """A student: the multistep consistency sampler, or the phased one, with guidance as an input of the network.
 
     Attributes:
-        sigmas: noise levels to jump from, by number of steps; other numbers of steps take the levels of EDM's
-            schedule, less the lowest, from which a jump would change nothing.
-        guidance_range: scales the student was trained on; others are served with a warning.
-        phases: upper edges of the phases a student was trained within, falling; it draws in as many steps, without
-            fresh noise. None for a student of the whole trajectory.
+        sampling: sigmas by number of steps, trained guidance range and phases. Guidance outside the range warns.
     """
 
-    default_steps = 4
-    sigmas: Mapping[int, Sequence[float]]
-    guidance_range: tuple[float, float] | None
-    phases: Sequence[float] | None
+    samplers = (Consistency, Phased)
 
     def __init__(
-        self,
-        network: MicroDiT,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        levels: DiffusionConfig,
-        sigmas: Mapping[int, Sequence[float]] | None = None,
-        guidance_range: tuple[float, float] | None = None,
-        phases: Sequence[float] | None = None,
+        self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, sampling: StudentSampling
     ) -> None:
-        super().__init__(network, image_encoder, text_encoder, levels)
-        self.sigmas, self.guidance_range, self.phases = sigmas or {}, guidance_range, phases
-        if phases is not None:
-            self.default_steps = len(phases)
+        super().__init__(network, image_encoder, text_encoder, sampling.diffusion)
+        self.sampling = sampling
 
-    def sigmas_for(self, steps: int) -> Tensor:
-        """Noise levels of a number of steps, (steps,), float64, falling."""
-        if steps in self.sigmas:
-            return torch.tensor(self.sigmas[steps], dtype=torch.float64)
-        levels = self.levels
-        return karras_sigmas(steps + 1, levels.sigma_min, levels.sigma_max, levels.rho)[:steps]
+    def sampler(self, steps: int | None = None) -> Consistency | Phased:
+        """See `TextToImage`; without sigmas of their own, steps take EDM's schedule."""
+        return self.sampling.sampler(steps)
 
-    def _sample(self, noise: Noise, captions: Tensor, guidance: float, steps: int) -> Tensor:
-        low, high = self.guidance_range or (1.0, float("inf"))
+    def denoiser(self, captions: Tensor, guidance: float) -> Denoiser:
+        """The consistency function."""
+        low, high = self.sampling.guidance_range or (1.0, float("inf"))
         if not low <= guidance <= high:
             warnings.warn(
                 f"guidance {guidance:g} lies outside {low:g} to {high:g}, which this student was trained on",
                 stacklevel=3,
             )
-        sigma_min, scales = self.levels.sigma_min, self._scales(guidance, captions)
-        jump = consistency_function(self.network, self.levels.sigma_data, sigma_min, captions, scales)
-        if self.phases is None:
-            return sample_consistency(jump, noise(0), self.sigmas_for(steps), sigma_min, noise)
-        if steps != len(self.phases):
-            raise UserError(
-                f"num_inference_steps is {steps}: this student was trained in {len(self.phases)} phases and draws in "
-                f"{len(self.phases)} steps"
-            )
-        return sample_phased(jump, noise(0), torch.tensor(self.phases, dtype=torch.float64), sigma_min)
+        scales = self._scales(guidance, captions)
+        return consistency_function(self.network, self.diffusion.sigma_data, self.diffusion.sigma_min, captions, scales)
 
 
 def create_latent_diffusion(
@@ -216,15 +232,22 @@ def create_latent_diffusion(
     """A teacher from the names of its parts; without a checkpoint its transformer is freshly initialised.
 
     Args:
+        vae_name, text_encoder_name: as `encoders.vae` and `encoders.text` of the configuration.
+        dit_arch: `MicroDiT_XL_2`, `MicroDiT_Tiny_2` or `MicroDiT_Nano_2`.
+        dit_ckpt_path: a `.safetensors` or `.pt` file.
         latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
-        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing images
-            does not use them.
+        in_channels: channels of the latents.
+        pos_interp_scale: divides token positions; 2.0 runs a 256 px network at 512 px.
+        p_mean, p_std: training's sigma distribution, for callers of the original; generation does not use them.
+
+    Raises:
+        UserError: a name is unknown, weights cannot be read or fetched, or the checkpoint does not fit.
     """
     del p_mean, p_std
-    parts = _parts(
-        vae_name, text_encoder_name, dit_arch, dit_ckpt_path, latent_res, in_channels, pos_interp_scale, False
+    sizes = NetworkConfig(
+        arch=dit_arch, latent_size=latent_res, in_channels=in_channels, pos_interp_scale=pos_interp_scale
     )
-    return LatentDiffusion(*parts, DiffusionConfig())
+    return LatentDiffusion(*_parts(sizes, vae_name, text_encoder_name, dit_ckpt_path, "teacher"), DiffusionConfig())
 
 
 def create_latent_cm(
@@ -238,33 +261,56 @@ def create_latent_cm(
     p_mean: float = -0.6,
     p_std: float = 1.2,
 ) -> LatentConsistencyModel:
-    """A student from the names of its parts; a teacher's checkpoint gives a student that equals the teacher.
+    """A student from the names of its parts; with a teacher's checkpoint it equals the teacher.
 
-    Noise levels and guidance range are taken from a checkpoint that this package published.
+    Sigmas, guidance range and phases are those recorded in a checkpoint that this package published.
 
-    Args:
-        latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
-        p_mean, p_std: training's noise levels. Accepted because calls of the original pass them; drawing images
-            does not use them.
+    Args and errors are those of `create_latent_diffusion`.
     """
     del p_mean, p_std
-    parts = _parts(
-        vae_name, text_encoder_name, dit_arch, dit_ckpt_path, latent_res, in_channels, pos_interp_scale, True
+    sizes = NetworkConfig(
+        arch=dit_arch, latent_size=latent_res, in_channels=in_channels, pos_interp_scale=pos_interp_scale
     )
-    return LatentConsistencyModel(*parts, DiffusionConfig(), **_sampling_of(dit_ckpt_path))
+    parts = _parts(sizes, vae_name, text_encoder_name, dit_ckpt_path, "student")
+    return LatentConsistencyModel(*parts, _sampling(dit_ckpt_path, DiffusionConfig()))
 
 
-def open_model(where: str | Path, role: Literal["student", "teacher"] = "student") -> TextToImage:
-    """The model of a run folder, or the one that ships, for `shapes`.
+def open_model(where: str | Path, role: Role = "student") -> TextToImage:
+    """Open a model on the CPU, in float32.
+
+    Args:
+        where: a run folder, a student's `.safetensors` file, or `shapes` for the model that ships.
 
     Raises:
-        UserError: the folder is no run, or holds no such checkpoint yet.
+        UserError: there is no such model, or the file does not record all that is needed to open it.
     """
+    if str(where) != SHIPPED and Path(where).is_file():
+        if role == "teacher":
+            raise UserError(f"{where} is a student's file and holds no teacher: give a run folder")
+        return open_student(Path(where))
     config = open_config(where)
-    student = assets.STUDENT if str(where) == "shapes" else RunFolder(Path(where)).student
-    teacher = assets.teacher(config.model.teacher)
-    checkpoint = student if role == "student" else teacher
-    return assemble(config.model.model_dump(), config.encoders, config.diffusion, checkpoint, role)
+    student = assets.STUDENT if str(where) == SHIPPED else RunFolder(Path(where)).student
+    checkpoint = student if role == "student" else teacher_path(config.model)
+    return assemble(config.model, config.encoders, config.diffusion, checkpoint, role)
+
+
+def open_student(path: Path) -> LatentConsistencyModel:
+    """Open a student from its file alone, which records its sizes, encoders and sampling.
+
+    Raises:
+        UserError: the file is missing or unreadable, or lacks some of that.
+    """
+    student = read_student(path)
+    if student is None:
+        raise UserError(f"{path} does not describe a student: give a run folder, or use create_latent_cm()")
+    if student.encoders is None:
+        raise UserError(
+            f"{path} is of an older version and does not name its VAE and text encoder: give its run folder, or use "
+            "create_latent_cm()"
+        )
+    encoders = student.encoders
+    parts = _parts(student.model, encoders.vae, encoders.text, path, "student", encoders.weights)
+    return LatentConsistencyModel(*parts, student)
 
 
 def open_config(where: str | Path) -> Config:
@@ -273,70 +319,70 @@ def open_config(where: str | Path) -> Config:
     Raises:
         UserError: the folder is no run.
     """
-    if str(where) == "shapes":
-        return load_preset("shapes")
+    if str(where) == SHIPPED:
+        return load_preset(SHIPPED)
     run = RunFolder(Path(where))
-    run.require(run.config, "give a run folder, or `shapes` for the model that ships")
+    run.require(run.config, "give a run folder, a student's .safetensors file, or `shapes` for the model that ships")
     return load_file(run.config)
 
 
 def assemble(
-    model: Mapping[str, Any], encoders: EncodersConfig, levels: DiffusionConfig, checkpoint: Path, role: str
+    model: NetworkConfig, encoders: EncodersConfig, diffusion: DiffusionConfig, checkpoint: Path | None, role: Role
 ) -> TextToImage:
-    """A teacher or student from its parts, in float32; `model` holds the keys of the configuration's `[model]`.
+    """A teacher or student from sections of the configuration, on the CPU, in float32.
 
-    With `encoders.weights = "random"` the encoders are those the cache was made with, and images show nothing.
+    Args:
+        encoders: with `weights = "random"` the encoders are those the cache was made with, and images show nothing.
+        diffusion: for a student only if its checkpoint records none.
+        checkpoint: None for a freshly initialised transformer.
+
+    Raises:
+        UserError: weights cannot be read or fetched, or the checkpoint does not fit.
     """
-    parts = _parts(
-        encoders.vae, encoders.text, model["arch"], checkpoint, model["latent_size"], model["in_channels"],
-        model["pos_interp_scale"], role == "student", encoders.weights,
-    )  # fmt: skip
+    parts = _parts(model, encoders.vae, encoders.text, checkpoint, role, encoders.weights)
     if role == "teacher":
-        return LatentDiffusion(*parts, levels)
-    return LatentConsistencyModel(*parts, levels, **_sampling_of(checkpoint))
+        return LatentDiffusion(*parts, diffusion)
+    return LatentConsistencyModel(*parts, _sampling(checkpoint, diffusion))
 
 
 def _parts(
+    sizes: NetworkConfig,
     vae: str,
     text: str,
-    arch: str,
     checkpoint: str | Path | None,
-    latent_size: int,
-    in_channels: int,
-    pos_interp_scale: float,
-    guidance_embedding: bool,
+    role: Role,
     weights: Weights = "pretrained",
-) -> tuple[MicroDiT, ImageEncoder, TextEncoder]:
+) -> Parts:
     text_encoder = load_text_encoder(text, weights)
-    make = build if checkpoint is None else build_empty
-    network = make(arch, latent_size, text_encoder.width, pos_interp_scale, in_channels, guidance_embedding)
+    sizes = sizes.model_copy(update={"caption_channels": text_encoder.width})
+    network = build_network(sizes, guidance_embedding=role == "student", empty=checkpoint is not None)
     if checkpoint is not None:
         load_checkpoint(network, checkpoint)
-    return network, load_image_encoder(vae, weights), text_encoder
+    return Parts(network, load_image_encoder(vae, weights), text_encoder)
 
 
-def _sampling_of(checkpoint: str | Path | None) -> dict[str, Any]:
-    """What a student's checkpoint says of how to sample from it; nothing for one of another origin."""
-    if checkpoint is None or Path(checkpoint).suffix != ".safetensors":
-        return {}
-    description = read_description(Path(checkpoint))
-    if description.get("role") != "student":
-        return {}
-    return {
-        "sigmas": {int(steps): sigmas for steps, sigmas in description["sigmas"].items()},
-        "guidance_range": tuple(description["guidance_range"]),
-        "phases": description.get("phases"),
-    }
+def _sampling(checkpoint: str | Path | None, diffusion: DiffusionConfig) -> StudentSampling:
+    return StudentSampling(diffusion=diffusion) if checkpoint is None else read_sampling(Path(checkpoint), diffusion)
 
 
-def _check(prompts: Sequence[str], steps: int, guidance: float, seed: int | None, ids: Sequence[int]) -> None:
-    if not prompts:
-        raise UserError("there is no prompt to draw")
-    if steps < 1:
+def check_settings(steps: int | None, guidance: float, seed: int | None) -> None:
+    """Refuse settings of `TextToImage.generate` that no model takes.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    if steps is not None and steps < 1:
         raise UserError(f"num_inference_steps is {steps}: it must be 1 or more")
-    if not 1 <= guidance < math.inf:  # which NaN is not
+    if not 1 <= guidance < math.inf:  # NaN included
         raise UserError(f"guidance_scale is {guidance}: it must be 1 or more, and finite")
     if seed is not None and not 0 <= seed < 2**63:
         raise UserError(f"seed is {seed}: it must be 0 or more, and below 2**63")
+
+
+def _check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:
+    if not prompts:
+        raise UserError("there is no prompt: give one caption or more")
     if len(ids) != len(prompts):
-        raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids")
+        raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids: give one for each")
+    if wrong := [number for number in ids if not 0 <= number < 2**64]:
+        raise UserError(f"image_ids has {wrong[0]}: they must be 0 or more, and below 2**64")

@@ -9,12 +9,13 @@ from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors import processes, ray_actors
 from lcm_distill.pipeline.executors.choice import choose_executor
+from lcm_distill.pipeline.executors.devices import worker_gpu
 from lcm_distill.pipeline.executors.processes import Processes, ProcessWorker
 from lcm_distill.pipeline.executors.ranks import Ranks
 from lcm_distill.pipeline.executors.ray_actors import RayActors
+from lcm_distill.pipeline.executors.runner import TaskRunner
 from lcm_distill.pipeline.executors.serial import Serial
-from lcm_distill.pipeline.executors.work import Blocks, own_gpu
-from tests.pipeline.crew import TASKS, manifest_in, work_in
+from tests.pipeline.workload import TASKS, manifest_in, work_in
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_every_executor_knows_the_configured_device(gpus, monkeypatch):
 )
 def test_workers_share_all_gpus_or_none(gpus, count, device, expected):
     gpus(count)
-    assert [own_gpu(number, device) for number in range(3)] == expected
+    assert [worker_gpu(number, device) for number in range(3)] == expected
 
 
 def opened_on(devices: list, root, device):
@@ -148,5 +149,5 @@ def test_ray_actors_take_gpus_unless_work_is_for_the_cpu(tmp_path, monkeypatch, 
 
 def test_blocks_report_a_gpu_that_is_not_there(gpus, tmp_path):
     gpus(1)
-    error = Blocks(work_in(tmp_path), manifest_in(tmp_path), "cuda:1").run(TASKS)
+    error = TaskRunner(work_in(tmp_path), manifest_in(tmp_path), "cuda:1").run(TASKS)
     assert isinstance(error, UserError) and "there is 1 CUDA device" in str(error)

@@ -1,4 +1,4 @@
-"""Generation on a GPU that is not there: fake tensors refuse operands on two devices, and to tell their values.
+"""Generation on a GPU that is not there: fake tensors refuse operands on two devices and reads of their values.
 
 A tensor's value that Python asks for (`bool(tensor)`, `.item()`) makes the CPU wait until the GPU's queue is empty.
 """
@@ -13,20 +13,19 @@ from typer.testing import CliRunner
 
 from lcm_distill.api import DFN5B_CLIP, SDXL_VAE, LatentConsistencyModel, LatentDiffusion, TextToImage
 from lcm_distill.cli import app
-from lcm_distill.config import DiffusionConfig, load_preset
+from lcm_distill.config import DiffusionConfig
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import SOLVERS, sample_consistency, sample_edm, sample_phased
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Consistency, Phased
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.models import MicroDiT, build
+from lcm_distill.models.student import StudentSampling
 
 PROMPTS = ["a large red heart in the centre on a cream background", "a small blue star"]
 SHAPES, XL = ("shapes", "shapes", "MicroDiT_Nano_2", 8, 8), (SDXL_VAE, DFN5B_CLIP, "MicroDiT_XL_2", 64, 4)
-LEVELS = DiffusionConfig()
-SIGMAS = torch.tensor([80.0, 4.0, 1.5, 0.6], dtype=torch.float64)
+SIGMAS = (80.0, 4.0, 1.5, 0.6)
 
 
 def replace_tensors(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -58,10 +57,12 @@ def model(kind: type[TextToImage], vae: str, text: str, arch: str, latent_size: 
         network = build(arch, latent_size, text_encoder.width, 1.0, channels, guidance_embedding=student)
     for part in (network, image_encoder.vae, text_encoder.tower):
         part.to_empty(device="cpu")
-    return kind(network, image_encoder, text_encoder, LEVELS)
+    if kind is LatentConsistencyModel:
+        return LatentConsistencyModel(network, image_encoder, text_encoder, StudentSampling(sigmas={2: (80.0, 2.0)}))
+    return LatentDiffusion(network, image_encoder, text_encoder, DiffusionConfig())
 
 
-def test_fake_tensors_tell_no_values_and_stay_on_their_device(fake):
+def test_fake_tensors_have_no_values_and_stay_on_their_device(fake):
     there = torch.ones(2, device="cuda")
     with pytest.raises(DataDependentOutputException):
         bool(there.any())
@@ -109,18 +110,15 @@ def test_edm_sampler_never_waits_for_the_gpu(fake, solver, guided):
     network, captions = small_network(), torch.empty(2, 5, 64, device="cuda")
     guidance = torch.full((2,), 3.0, device="cuda")
     denoise = guided_denoiser(network, 0.9, captions, guidance) if guided else edm_denoiser(network, 0.9, captions)
-    samples = sample_edm(denoise, noise(0), karras_sigmas(3, 0.002, 80.0, 7.0), SOLVERS[solver])
+    samples = TEACHER_SAMPLERS[solver](3)(denoise, noise)
     assert samples.device.type == "cuda" and samples.dtype == torch.float32
 
 
-@pytest.mark.parametrize("sampler", ["consistency", "phased"])
+@pytest.mark.parametrize("sampler", [Consistency(SIGMAS), Phased(SIGMAS)], ids=["consistency", "phased"])
 def test_a_students_samplers_never_wait_for_the_gpu(fake, sampler):
     network, captions = small_network(), torch.empty(2, 5, 64, device="cuda")
     jump = consistency_function(network, 0.9, 0.002, captions, torch.full((2,), 3.0, device="cuda"))
-    if sampler == "phased":
-        samples = sample_phased(jump, noise(0), SIGMAS, 0.002)
-    else:
-        samples = sample_consistency(jump, noise(0), SIGMAS, 0.002, noise)
+    samples = sampler(jump, noise)
     assert samples.device.type == "cuda" and samples.dtype == torch.float32
 
 
@@ -135,16 +133,16 @@ def test_a_students_samplers_never_wait_for_the_gpu(fake, sampler):
         (0, "cpu", "bfloat16", "bfloat16"),
     ],
 )
-def test_gpus_generate_in_bfloat16_unless_they_are_told_otherwise(gpus, count, device, dtype, expected):
+def test_gpus_generate_in_bfloat16_unless_configured_otherwise(gpus, count, device, dtype, expected):
     double = gpus(count)
-    assert generation_dtype(load_preset("shapes", [f"device={device}", f"evaluate.dtype={dtype}"])) == expected
+    assert generation_dtype(dtype, device) == expected
     assert double.made_current == []
 
 
 @pytest.mark.parametrize("command", ["sample", "compare-samplers"])
 @pytest.mark.parametrize(("count", "placed"), [(1, ("cuda:0", torch.bfloat16)), (0, ("cpu", torch.float32))])
 def test_the_command_generates_on_the_gpu(gpus, tmp_path, monkeypatch, command, count, placed):
-    """Models are told where to go, and stay where they are."""
+    """Places and dtypes that models are moved to; they stay where they are."""
     gpus(count)
     seen = []
     monkeypatch.setattr(TextToImage, "to", lambda model, *place: seen.append(place) or model)

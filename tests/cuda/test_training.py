@@ -5,9 +5,10 @@ import torch
 import torch.distributed as dist
 
 from lcm_distill.config import load_preset
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages import distill, pretrain
+from lcm_distill.training import student, teacher
 from lcm_distill.training.engine.world import World
 from tests.cuda.walk import NoiseBatches, walking
 
@@ -59,12 +60,12 @@ def test_distillation_waits_once_a_step(config, no_driver, tmp_path, monkeypatch
         "microdit_xl_512", f"model.arch={arch}", "distill.batch_size=2", f"distill.matching.weight={matching}",
         "distill.matching.start=0", "engine.validate_every=1000",
     )  # fmt: skip
-    monkeypatch.setattr(distill, "open_batches", lambda *_: NoiseBatches(chosen, 2))
+    monkeypatch.setattr(Cache, "batches", lambda *_: NoiseBatches(chosen, 2))
     with walking(monkeypatch) as waits:
         with CARD:
-            weights = build_network(chosen, guidance_embedding=False).state_dict()
-        monkeypatch.setattr(distill, "read_teacher", lambda *_: weights)
-        step_of(distill.prepare(chosen, RunFolder(tmp_path), World(0, 1, CARD)), waits)
+            weights = build_network(chosen.model, guidance_embedding=False).state_dict()
+        monkeypatch.setattr(student, "read_teacher", lambda *_: weights)
+        step_of(student.prepare(chosen, RunFolder(tmp_path), World(0, 1, CARD)), waits)
 
 
 @ARCHITECTURES
@@ -72,6 +73,6 @@ def test_distillation_waits_once_a_step(config, no_driver, tmp_path, monkeypatch
 def test_pretraining_waits_once_a_step(config, no_driver, tmp_path, monkeypatch, arch, mask_ratio):
     settings = [f"model.arch={arch}", "pretrain.batch_size=2", f"pretrain.mask_ratio={mask_ratio}"]
     chosen = config("pretrain_xl_256_masked", *settings)
-    monkeypatch.setattr(pretrain, "open_mixture", lambda *_: NoiseBatches(chosen, 2))
+    monkeypatch.setattr(Cache, "batches", lambda *_: NoiseBatches(chosen, 2))
     with walking(monkeypatch) as waits:
-        step_of(pretrain.prepare(chosen, chosen.pretrain, RunFolder(tmp_path), World(0, 1, CARD)), waits)
+        step_of(teacher.prepare(chosen, chosen.pretrain, RunFolder(tmp_path), World(0, 1, CARD)), waits)

@@ -1,18 +1,23 @@
 """A training's ranks, each with a GPU of its own, and what they note and save of it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from lcm_distill.config import load_preset
+from lcm_distill.config import Config, load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.executors.ranks import Ranks
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.engine import world as worlds
-from lcm_distill.training.engine.world import World, alone, join, refuse_shared_gpus
+from lcm_distill.training.engine.world import World, init_world, refuse_shared_gpus, single_process
 from lcm_distill.training.throughput import peak_flop, peak_memory
+
+
+def joined(config: Config) -> AbstractContextManager[World]:
+    return init_world(config.device, config.engine)
 
 
 @pytest.fixture
@@ -36,23 +41,23 @@ def launched(monkeypatch):
 @pytest.mark.parametrize(("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
 def test_one_process_trains_on_the_configured_gpu(gpus, groups, device, index):
     double, config = gpus(2), load_preset("shapes", [f"device={device}"])
-    with join(config) as world:
+    with joined(config) as world:
         assert world == World(0, 1, torch.device("cuda", index))
     (begun,) = groups.begun
     # A communicator of one rank is of no use, and costs time and memory.
     assert begun["backend"] == "cpu:gloo,cuda:nccl" and "device_id" not in begun
-    assert double.current == index and alone(config) == world
+    assert double.current == index and single_process(config.device) == world
 
 
 @pytest.mark.parametrize(("gpus_here", "local_rank", "index"), [(4, 2, 2), (1, 3, 0)], ids=["all seen", "one seen"])
 def test_a_rank_has_a_gpu_and_its_communicator_knows_it(gpus, groups, launched, gpus_here, local_rank, index):
     double = gpus(gpus_here)
     store = launched(6, 8, local_rank)
-    with join(load_preset("shapes")) as world:
+    with joined(load_preset("shapes")) as world:
         assert world == World(6, 8, torch.device("cuda", index))
     (begun,) = groups.begun
     assert begun == {
-        "backend": "cpu:gloo,cuda:nccl", "rank": 6, "world_size": 8, "timeout": worlds.PATIENCE, "store": store,
+        "backend": "cpu:gloo,cuda:nccl", "rank": 6, "world_size": 8, "timeout": worlds.TIMEOUT, "store": store,
         "device_id": torch.device("cuda", index),
     }  # fmt: skip
     assert double.made_current == [index]
@@ -61,7 +66,7 @@ def test_a_rank_has_a_gpu_and_its_communicator_knows_it(gpus, groups, launched, 
 def test_ranks_on_cpus_exchange_over_gloo(gpus, groups, launched):
     double = gpus(4)
     launched(1, 2, 1)
-    with join(load_preset("shapes", ["device=cpu"])) as world:
+    with joined(load_preset("shapes", ["device=cpu"])) as world:
         assert world == World(1, 2, torch.device("cpu"))
     assert groups.begun[0]["backend"] == "gloo" and "device_id" not in groups.begun[0] and double.made_current == []
 
@@ -70,7 +75,7 @@ def test_several_ranks_on_one_chosen_gpu_are_refused(gpus, groups, launched):
     gpus(4)
     launched(0, 2, 0)
     with pytest.raises(UserError, match="device = 'cuda:1' is one GPU, and 2 ranks were launched") as caught:
-        join(load_preset("shapes", ["device=cuda:1"])).__enter__()
+        joined(load_preset("shapes", ["device=cuda:1"])).__enter__()
     assert "CUDA_VISIBLE_DEVICES" in str(caught.value) and groups.begun == []
 
 
@@ -79,7 +84,7 @@ def test_ranks_without_an_address_are_refused(gpus, launched, monkeypatch):
     launched(0, 2, 0)
     monkeypatch.delenv("MASTER_PORT")
     with pytest.raises(UserError, match="2 ranks were launched without MASTER_PORT"):
-        join(load_preset("shapes")).__enter__()
+        joined(load_preset("shapes")).__enter__()
 
 
 @pytest.mark.parametrize("cards", [["a", "b", "a"], ["a", "a", "a"]])
@@ -109,7 +114,7 @@ def test_ranks_with_a_gpu_each_go_on():
 def test_checkpoints_in_the_background_hold_what_was_saved(gpus, groups, tmp_path):
     """Training changes the tensors at once; what is written are copies."""
     gpus(1)
-    with join(load_preset("shapes")):
+    with joined(load_preset("shapes")):
         checkpoints = Checkpoints(tmp_path, "print", keep=3, background=True)
         tensors = {"weight": torch.arange(6.0), "step": torch.tensor(0.0)}
         for step in (1, 2, 3):

@@ -149,7 +149,7 @@ def test_every_source_hands_over_the_same(tmp_path, name, make):
     identities = [record.sample_id for record in source.annotations()]
     assert len(set(identities)) == 6
     paths = [record.path for record in source.annotations()]
-    assert all(source.holder(path).is_file() for path in paths)
+    assert all(source.file_of(path).is_file() for path in paths)
     some = paths[1:5:3]
     assert {path for path, _ in source.read(some)} == set(some)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lcm_distill.data.sources.interface import UnusableImage
-from lcm_distill.data.transforms import decode, square
+from lcm_distill.data.transforms import decode, resize_and_crop
 
 
 def test_short_side_is_resized_and_the_centre_kept(tmp_path):
@@ -13,8 +13,8 @@ def test_short_side_is_resized_and_the_centre_kept(tmp_path):
     pixels[:, 100:200] = (10, 200, 30)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     image = decode((tmp_path / "wide.png").read_bytes(), 64)
-    assert image.size == (300, 100) and square(image, 50).shape == (50, 50, 3)
-    assert (square(image, 50)[25, 2:48] == (10, 200, 30)).all()
+    assert image.size == (300, 100) and resize_and_crop(image, 50).shape == (50, 50, 3)
+    assert (resize_and_crop(image, 50)[25, 2:48] == (10, 200, 30)).all()
 
 
 def test_transparency_lies_over_white(tmp_path):

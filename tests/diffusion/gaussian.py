@@ -1,4 +1,4 @@
-"""The closed form everything is tested on: data N(0, sigma_data^2), for which a network that returns 0 is exact."""
+"""The closed form that tests use: data N(0, sigma_data^2), for which a network that returns 0 is exact."""
 
 import copy
 import math
@@ -44,32 +44,32 @@ def noise(count: int, seed: int = 0) -> Tensor:
 
 
 class Linear(nn.Module):
-    """A network that answers to caption and guidance, small enough to reason about."""
+    """A network with one parameter that also depends on its captions."""
 
     def __init__(self, gain: float = 0.3):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(gain, dtype=torch.float64))
 
     def forward(self, latents, c_noise, captions, guidance=None):
-        said = torch.zeros(len(latents), dtype=latents.dtype)
-        said[: len(captions)] = captions.mean(dim=(1, 2))
-        return self.gain * latents + said.view(-1, 1, 1, 1)
+        shift = torch.zeros(len(latents), dtype=latents.dtype)
+        shift[: len(captions)] = captions.mean(dim=(1, 2))
+        return self.gain * latents + shift.view(-1, 1, 1, 1)
 
 
-class ScaleByLevel(nn.Module):
-    """The exact consistency map on Gaussian data is a factor at each level: one learned value a level and phase."""
+class ScaleBySigma(nn.Module):
+    """The exact consistency function on Gaussian data is a factor at each sigma: one parameter per sigma and phase."""
 
-    LEVELS = 24
+    SIGMAS = 24
 
     def __init__(self, edges: tuple[float, ...] = ()):
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(len(edges) + 1, self.LEVELS, dtype=torch.float64))
+        self.value = nn.Parameter(torch.zeros(len(edges) + 1, self.SIGMAS, dtype=torch.float64))
         self.edges = torch.tensor(edges, dtype=torch.float64).log() / 4
 
     def forward(self, latents, c_noise, captions, guidance=None):
         low, high = math.log(SIGMA_MIN) / 4, math.log(SIGMA_MAX) / 4
-        place = (c_noise - low) / (high - low) * (self.LEVELS - 1)
-        left = place.floor().clamp(0, self.LEVELS - 2).long()
+        place = (c_noise - low) / (high - low) * (self.SIGMAS - 1)
+        left = place.floor().clamp(0, self.SIGMAS - 2).long()
         phase = torch.searchsorted(self.edges, c_noise - 1e-9)
         share = place - left
         value = (1 - share) * self.value[phase, left] + share * self.value[phase, left + 1]
@@ -77,7 +77,7 @@ class ScaleByLevel(nn.Module):
 
 
 class SmoothScale(nn.Module):
-    """The same factor as a smooth function of the level, which has the derivative that `ScaleByLevel` lacks."""
+    """The same factor as a smooth function of sigma, which has the derivative that `ScaleBySigma` lacks."""
 
     def __init__(self):
         super().__init__()
@@ -115,9 +115,9 @@ def trained(objective: Objective, student: nn.Module, steps: int, target_decay: 
 
 
 def gradient_at(objective: Objective, jump: Denoiser, sigma: Tensor, progress: float = 0.0) -> Tensor:
-    """The loss's derivative in a factor on the map `jump`, by level (B,); zero where the map is what is asked for."""
+    """The loss's derivative in a factor on the function `jump`, by sigma (B,); zero where that is optimal."""
     factor = torch.ones(len(sigma), dtype=torch.float64, requires_grad=True)
-    networks = Networks(lambda x, level: column(factor, x) * jump(x, level), jump, exact_denoiser)
+    networks = Networks(lambda x, sigma: column(factor, x) * jump(x, sigma), jump, exact_denoiser)
     clean, added = SIGMA_DATA * noise(len(sigma), seed=5), noise(len(sigma))
     objective(networks, clean, added, sigma, progress).sum().backward()
     assert factor.grad is not None

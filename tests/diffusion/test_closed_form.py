@@ -1,4 +1,4 @@
-"""Schedules, scalings, solvers, samplers and averages against what is known exactly."""
+"""Schedules, scalings, solvers, samplers and averages against closed forms."""
 
 import math
 from itertools import pairwise
@@ -19,7 +19,7 @@ from lcm_distill.diffusion.preconditioning import (
     consistency_scalings,
     edm_denoiser,
 )
-from lcm_distill.diffusion.samplers import euler_step, heun_step, network_evaluations, sample_consistency, sample_edm
+from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Phased, euler_step, heun_step
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,
@@ -92,11 +92,12 @@ def test_solver_order(step, order):
 
 
 def test_the_last_step_to_zero_is_eulers():
-    x, sigmas = noise(2), torch.tensor([3.0, 2.0, 0.0], dtype=torch.float64)
-    at_two = heun_step(exact_denoiser, 3 * x, sigmas[:1], sigmas[1:2])
-    assert torch.allclose(sample_edm(exact_denoiser, x, sigmas, heun_step), exact_denoiser(at_two, sigmas[1:2]))
-    for step in (euler_step, heun_step):
-        assert torch.allclose(sample_edm(exact_denoiser, x, sigmas[1:], step), exact_denoiser(2 * x, sigmas[1:2]))
+    x, sigmas = noise(2), torch.tensor([3.0, 2.0], dtype=torch.float64)
+    at_two = heun_step(exact_denoiser, 3 * x, sigmas[:1], sigmas[1:])
+    samples = Heun(2, sigma_min=2.0, sigma_max=3.0)(exact_denoiser, lambda step: x)
+    assert torch.allclose(samples, exact_denoiser(at_two, sigmas[1:]))
+    for sampler in (Euler(1, sigma_max=2.0), Heun(1, sigma_max=2.0)):
+        assert torch.allclose(sampler(exact_denoiser, lambda step: x), exact_denoiser(2 * x, sigmas[1:]))
 
 
 def test_network_evaluations_count_what_the_sampler_calls():
@@ -107,32 +108,37 @@ def test_network_evaluations_count_what_the_sampler_calls():
         calls += 1
         return exact_denoiser(x, sigma)
 
-    for solver, step in (("euler", euler_step), ("heun", heun_step)):
+    for sampler, branches in ((Euler(5), 2), (Heun(5), 2), (Consistency((80.0, 2.0)), 1), (Phased((80.0, 2.0)), 1)):
         calls = 0
-        sample_edm(counting, noise(1), karras_sigmas(5, SIGMA_MIN, SIGMA_MAX, 7), step)
-        assert network_evaluations(solver, 5, guided=False) == calls
-        assert network_evaluations(solver, 5, guided=True) == 2 * calls
+        sampler(counting, lambda step: noise(1))
+        assert sampler.evaluations(guided=False) == calls
+        assert sampler.evaluations(guided=True) == branches * calls
+
+
+def test_samplers_are_values_with_falling_sigmas():
+    assert [sampler.name for sampler in (Euler(1), Heun(1), Consistency((80.0,)), Phased((80.0,)))] == [
+        "euler", "heun", "consistency", "phased",
+    ]  # fmt: skip
+    assert Heun(3).sigmas == tuple(karras_sigmas(3, 0.002, 80.0, 7.0)[:3].tolist()) and Heun(3).steps == 3
+    assert Consistency((80.0, 2.0)).steps == Phased((80.0, 2.0)).steps == 2
+    assert Heun(3) == Heun(3) != Euler(3) and len({Heun(3), Heun(3), Heun(3, rho=3.0)}) == 2
 
 
 def test_edm_sampler_reaches_the_data():
-    samples = sample_edm(exact_denoiser, noise(400), karras_sigmas(64, SIGMA_MIN, SIGMA_MAX, 7), heun_step)
+    samples = Heun(64)(exact_denoiser, lambda step: noise(400))
     assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.01)
 
 
-@pytest.mark.parametrize("sigmas", [[80.0], [80.0, 2.0], [80.0, 4.0, 1.5, 0.6]])
+@pytest.mark.parametrize("sigmas", [(80.0,), (80.0, 2.0), (80.0, 4.0, 1.5, 0.6)])
 def test_consistency_sampler_reaches_the_data(sigmas):
-    samples = sample_consistency(
-        exact_jump, noise(400), torch.tensor(sigmas), SIGMA_MIN, lambda step: noise(400, seed=step)
-    )
+    samples = Consistency(sigmas)(exact_jump, lambda step: noise(400, seed=step))
     assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.01)
 
 
-def test_more_steps_use_fresh_noise():
+def test_every_step_takes_noise_of_its_own():
     seen = []
-    sample_consistency(
-        exact_jump, noise(1), torch.tensor([80.0, 4.0, 1.0]), SIGMA_MIN, lambda k: seen.append(k) or noise(1)
-    )
-    assert seen == [1, 2]
+    Consistency((80.0, 4.0, 1.0))(exact_jump, lambda step: seen.append(step) or noise(1))
+    assert seen == [0, 1, 2]
 
 
 def test_guidance_one_equals_conditional():
@@ -196,7 +202,7 @@ def test_randomness_is_addressed_not_drawn_in_order():
 
 
 def test_scalings_keep_unit_variance():
-    # EDM table 1: the network's input has unit variance at every level.
+    # EDM table 1: the network's input has unit variance at every sigma.
     sigma = torch.tensor([0.01, 0.9, 30.0], dtype=torch.float64)
     x = SIGMA_DATA * noise(3, seed=1) + sigma.view(-1, 1, 1, 1) * noise(3, seed=2)
     seen = []

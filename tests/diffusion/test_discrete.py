@@ -13,7 +13,7 @@ from tests.diffusion.gaussian import (
     SIGMA_DATA,
     SIGMA_MAX,
     SIGMA_MIN,
-    ScaleByLevel,
+    ScaleBySigma,
     exact_jump,
     gradient_at,
     noise,
@@ -29,30 +29,30 @@ ORIGINAL = Discrete(PairLoss(heun_step, l2), grid(40), skip=1)
 
 
 @pytest.mark.parametrize("skip", [1, 4])
-def test_levels_drawn_evenly_over_the_schedule_fall_on_every_start_equally_often(skip):
+def test_sigmas_spread_like_the_schedule_fall_on_every_start_equally_often(skip):
     objective = dataclasses.replace(ORIGINAL, skip=skip)
     draws = torch.rand(78_000, generator=torch.Generator().manual_seed(0))
-    sigma, nearer = objective.pair(uniform_sigmas(draws, objective.lowest_sigma, SIGMA_MAX, 7))
+    sigma, sigma_next = objective.pair(uniform_sigmas(draws, objective.lowest_sigma, SIGMA_MAX, 7))
     starts, counts = sigma.unique(return_counts=True)
     assert torch.equal(starts, grid(40)[skip:].float())
-    assert torch.equal(nearer.unique(), grid(40)[:-skip].float())
+    assert torch.equal(sigma_next.unique(), grid(40)[:-skip].float())
     expected = len(draws) / (40 - skip)
     assert (counts - expected).abs().max() < 5 * expected**0.5
 
 
 def test_pairs_are_neighbours_at_the_chosen_distance():
     objective = dataclasses.replace(ORIGINAL, skip=3)
-    levels = grid(40)
-    sigma, nearer = objective.pair(levels[3:])
-    assert torch.equal(sigma, levels[3:]) and torch.equal(nearer, levels[:-3])
-    assert [level.item() for level in objective.pair(levels[:1])] == [levels[3], levels[0]]
+    points = grid(40)
+    sigma, sigma_next = objective.pair(points[3:])
+    assert torch.equal(sigma, points[3:]) and torch.equal(sigma_next, points[:-3])
+    assert [point.item() for point in objective.pair(points[:1])] == [points[3], points[0]]
 
 
-def test_lognormal_levels_are_rounded_up_to_the_grid():
+def test_lognormal_sigmas_are_rounded_up_to_the_grid():
     draws = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     drawn = lognormal_sigmas(draws, 0.0, 1.8, ORIGINAL.lowest_sigma, SIGMA_MAX)
-    sigma, nearer = ORIGINAL.pair(drawn)
-    assert (nearer < drawn + 1e-9).all() and (drawn <= sigma).all()
+    sigma, sigma_next = ORIGINAL.pair(drawn)
+    assert (sigma_next < drawn + 1e-9).all() and (drawn <= sigma).all()
     assert ORIGINAL.pair(torch.tensor([SIGMA_MAX]))[0] == SIGMA_MAX
 
 
@@ -67,7 +67,7 @@ def test_gradient_at_the_exact_map_vanishes_with_the_gap(solver, order):
 
 
 def test_trains_to_the_exact_map():
-    jump = trained(ORIGINAL, ScaleByLevel(), 1500)
+    jump = trained(ORIGINAL, ScaleBySigma(), 1500)
     with torch.no_grad():
         samples = jump(SIGMA_MAX * noise(200), torch.tensor([SIGMA_MAX], dtype=torch.float64))
     assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.02)

@@ -1,14 +1,18 @@
-"""Distribution matching on Gaussian data, where the exact critic of every student is known."""
+"""Distribution matching on Gaussian data, where the exact fake score of every student is known."""
 
 import pytest
 import torch
 from torch import nn
 
-from lcm_distill.diffusion.noise import karras_sigmas, lognormal_sigmas
+from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
-from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
+from lcm_distill.diffusion.objectives.distribution_matching import (
+    gradient_in_last_call,
+    matching_loss,
+    real_and_fake_scores,
+)
 from lcm_distill.diffusion.preconditioning import edm_denoiser
-from lcm_distill.diffusion.samplers import heun_step, sample_consistency, sample_edm
+from lcm_distill.diffusion.samplers import Consistency, Heun
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,
@@ -29,51 +33,51 @@ def denoiser_of(std: float):
     return lambda x, sigma: x * (std**2 / (std**2 + column(sigma, x) ** 2))
 
 
-def compared(teacher, critic):
-    """A judge of two denoisers that know all there is to know."""
-    return lambda x, sigma: (teacher(x, sigma), critic(x, sigma))
+def scores_of(real, fake):
+    """The scores of two exact denoisers."""
+    return lambda x, sigma: (real(x, sigma), fake(x, sigma))
 
 
 def pull(std: float) -> torch.Tensor:
-    """The loss's derivative in a factor on drawings from N(0, std^2), by level; the critic is exact."""
+    """The loss's derivative in a factor on samples of N(0, std^2), by sigma; the fake score is exact."""
     factor = torch.ones(4, dtype=torch.float64, requires_grad=True)
-    drawn = column(factor, noise(4)) * std * noise(4)
-    matching_loss(compared(exact_denoiser, denoiser_of(std)), drawn, noise(4, seed=1), SIGMA).sum().backward()
+    samples = column(factor, noise(4)) * std * noise(4)
+    matching_loss(scores_of(exact_denoiser, denoiser_of(std)), samples, noise(4, seed=1), SIGMA).sum().backward()
     assert factor.grad is not None
     return factor.grad
 
 
-def test_drawings_of_the_teachers_distribution_are_left_alone():
+def test_samples_of_the_teachers_distribution_are_left_alone():
     assert pull(SIGMA_DATA).abs().max() < 1e-12
 
 
-def test_too_wide_drawings_are_pulled_in_and_too_narrow_ones_spread():
+def test_too_wide_samples_are_pulled_in_and_too_narrow_ones_spread():
     assert (pull(1.2 * SIGMA_DATA) > 1e-3).all()
     assert (pull(0.8 * SIGMA_DATA) < -1e-3).all()
 
 
-def test_a_guided_denoiser_asks_for_less_variance_than_its_own_trajectories_end_in():
+def test_a_guided_denoiser_has_less_variance_than_its_own_trajectories_end_in():
     with_caption, without, guidance = 0.5, 1.0, 2.0
 
     def guided(x, sigma):
         return guidance * denoiser_of(with_caption)(x, sigma) - (guidance - 1) * denoiser_of(without)(x, sigma)
 
-    drawn = sample_edm(guided, noise(4), karras_sigmas(256, SIGMA_MIN, SIGMA_MAX, 7), heun_step)
+    samples = Heun(256, SIGMA_MIN, SIGMA_MAX)(guided, lambda step: noise(4))
     ends_in = with_caption**guidance * without ** (1 - guidance)
-    assert torch.allclose(drawn, ends_in * noise(4), rtol=1e-3)
+    assert torch.allclose(samples, ends_in * noise(4), rtol=1e-3)
     far = torch.tensor([1000.0], dtype=torch.float64)
-    asked_for = guidance * with_caption**2 - (guidance - 1) * without**2
-    assert torch.allclose(far**2 * guided(noise(1), far), asked_for * noise(1), rtol=1e-4) and asked_for < ends_in**2
+    variance = guidance * with_caption**2 - (guidance - 1) * without**2
+    assert torch.allclose(far**2 * guided(noise(1), far), variance * noise(1), rtol=1e-4) and variance < ends_in**2
 
 
 def test_gradient_is_the_normalised_difference():
-    drawn, added, critic = noise(4).requires_grad_(), noise(4, seed=1), denoiser_of(1.5)
-    matching_loss(compared(exact_denoiser, critic), drawn, added, SIGMA).sum().backward()
-    noisy = drawn.detach() + column(SIGMA, added) * added
-    likelier = exact_denoiser(noisy, SIGMA)
-    size = (drawn.detach() - likelier).abs().mean(dim=(1, 2, 3), keepdim=True)
-    expected = (critic(noisy, SIGMA) - likelier) / size / drawn[0].numel()
-    assert drawn.grad is not None and torch.allclose(drawn.grad, expected, rtol=1e-9)
+    samples, added, fake = noise(4).requires_grad_(), noise(4, seed=1), denoiser_of(1.5)
+    matching_loss(scores_of(exact_denoiser, fake), samples, added, SIGMA).sum().backward()
+    noisy = samples.detach() + column(SIGMA, added) * added
+    real = exact_denoiser(noisy, SIGMA)
+    size = (samples.detach() - real).abs().mean(dim=(1, 2, 3), keepdim=True)
+    expected = (fake(noisy, SIGMA) - real) / size / samples[0].numel()
+    assert samples.grad is not None and torch.allclose(samples.grad, expected, rtol=1e-9)
 
 
 WITH_CAPTION, WITHOUT = denoiser_of(0.7), denoiser_of(0.9)
@@ -88,44 +92,44 @@ def at(scale: float, x: torch.Tensor) -> torch.Tensor:
     return scale * WITH_CAPTION(x, SIGMA) - (scale - 1) * WITHOUT(x, SIGMA)
 
 
-def test_critic_starts_as_the_teacher_at_the_assumed_guidance_and_moves_with_what_learns():
+def test_fake_score_starts_as_the_teacher_at_the_assumed_guidance_and_moves_with_its_network():
     noisy, assumed = noise(4) * column(SIGMA, noise(4)), torch.tensor([2.5], dtype=torch.float64)
-    start, moved = (judge(branches, learning, SCALES, assumed)(noisy, SIGMA)[1]
+    start, moved = (real_and_fake_scores(branches, learning, SCALES, assumed)(noisy, SIGMA)[1]
                     for learning in (WITH_CAPTION, denoiser_of(0.8)))  # fmt: skip
     assert torch.allclose(start, at(2.5, noisy), rtol=1e-12)
     assert torch.allclose(moved - start, denoiser_of(0.8)(noisy, SIGMA) - WITH_CAPTION(noisy, SIGMA), rtol=1e-9)
 
 
-def test_drawings_are_matched_with_the_teacher_at_a_guidance_of_each():
+def test_samples_are_matched_with_the_teacher_at_a_guidance_of_each():
     noisy = noise(4) * column(SIGMA, noise(4))
-    likelier, _ = judge(branches, WITH_CAPTION, SCALES, SCALES[:1])(noisy, SIGMA)
+    real, _ = real_and_fake_scores(branches, WITH_CAPTION, SCALES, SCALES[:1])(noisy, SIGMA)
     for place, scale in enumerate(SCALES.tolist()):
-        assert torch.allclose(likelier[place], at(scale, noisy)[place], rtol=1e-12)
+        assert torch.allclose(real[place], at(scale, noisy)[place], rtol=1e-12)
 
 
-def test_student_deaf_to_guidance_is_told_to_listen():
-    """Drawings that are alike at all scales move towards the caption's more, the higher their scale."""
-    drawn = noise(1).expand(4, -1, -1, -1).clone().requires_grad_()
+def test_student_that_ignores_guidance_is_pushed_towards_it():
+    """Samples that are alike at all scales move towards the caption's more, the higher their scale."""
+    samples = noise(1).expand(4, -1, -1, -1).clone().requires_grad_()
     sigma, added = torch.full((4,), 0.5, dtype=torch.float64), noise(1, seed=1).expand(4, -1, -1, -1)
-    compare = judge(branches, WITH_CAPTION, SCALES, SCALES.mean()[None])
-    matching_loss(compare, drawn, added, sigma).sum().backward()
-    noisy = (drawn + 0.5 * added).detach()[:1]
+    scores = real_and_fake_scores(branches, WITH_CAPTION, SCALES, SCALES.mean()[None])
+    matching_loss(scores, samples, added, sigma).sum().backward()
+    noisy = (samples + 0.5 * added).detach()[:1]
     towards_caption = WITH_CAPTION(noisy, sigma[:1]) - WITHOUT(noisy, sigma[:1])
-    assert drawn.grad is not None
-    told = -(drawn.grad * towards_caption).sum(dim=(1, 2, 3))
-    assert (told.diff() > 0).all() and told[0] < 0 < told[-1]
+    assert samples.grad is not None
+    moved = -(samples.grad * towards_caption).sum(dim=(1, 2, 3))
+    assert (moved.diff() > 0).all() and moved[0] < 0 < moved[-1]
 
 
-def test_neither_teacher_nor_critic_receives_a_gradient():
-    teacher, critic, drawn = Linear(0.1), Linear(0.2), noise(4).requires_grad_()
+def test_neither_teacher_nor_fake_score_receives_a_gradient():
+    teacher, fake, samples = Linear(0.1), Linear(0.2), noise(4).requires_grad_()
     captions = torch.ones(4, 3, 4, dtype=torch.float64)
-    asked = [edm_denoiser(network, SIGMA_DATA, captions) for network in (teacher, critic)]
-    matching_loss(compared(*asked), drawn, noise(4, seed=1), SIGMA).sum().backward()
-    assert teacher.gain.grad is None and critic.gain.grad is None and drawn.grad is not None
+    denoisers = [edm_denoiser(network, SIGMA_DATA, captions) for network in (teacher, fake)]
+    matching_loss(scores_of(*denoisers), samples, noise(4, seed=1), SIGMA).sum().backward()
+    assert teacher.gain.grad is None and fake.gain.grad is None and samples.grad is not None
 
 
 class Scale(nn.Module):
-    """A student that draws N(0, factor^2), and a critic that has its exact denoiser at the same factor."""
+    """A student that samples N(0, factor^2), and a fake score that is its exact denoiser at the same factor."""
 
     def __init__(self, factor: float):
         super().__init__()
@@ -139,18 +143,18 @@ class Scale(nn.Module):
         return (column(self.factor**2 / total - skip, x) * x) / column(out, x)
 
 
-def test_student_and_critic_train_to_the_teachers_distribution():
-    student, critic = Scale(0.5), Scale(SIGMA_DATA)
-    groups = [{"params": student.parameters(), "share": 1}, {"params": critic.parameters(), "share": 5}]
+def test_student_and_fake_score_train_to_the_teachers_distribution():
+    student, fake = Scale(0.5), Scale(SIGMA_DATA)
+    groups = [{"params": student.parameters(), "share": 1}, {"params": fake.parameters(), "share": 5}]
     optimiser = torch.optim.Adam(groups, lr=0.0)
     for step in range(600):
         draws = [torch.randn(64, generator=torch.Generator().manual_seed(2 * step + n), dtype=torch.float64)
                  for n in range(2)]  # fmt: skip
         sigma = [lognormal_sigmas(draw, -0.2, 1.4, SIGMA_MIN, SIGMA_MAX) for draw in draws]
-        drawn = student.factor * noise(64, seed=3 * step)
-        judged = edm_denoiser(critic, SIGMA_DATA, CAPTIONS)
-        learnt = denoising_loss(judged, drawn.detach(), noise(64, seed=3 * step + 1), sigma[0], SIGMA_DATA)
-        matched = matching_loss(compared(exact_denoiser, judged), drawn, noise(64, seed=3 * step + 2), sigma[1])
+        samples = student.factor * noise(64, seed=3 * step)
+        fake_score = edm_denoiser(fake, SIGMA_DATA, CAPTIONS)
+        learnt = denoising_loss(fake_score, samples.detach(), noise(64, seed=3 * step + 1), sigma[0], SIGMA_DATA)
+        matched = matching_loss(scores_of(exact_denoiser, fake_score), samples, noise(64, seed=3 * step + 2), sigma[1])
         for group in optimiser.param_groups:
             group["lr"] = 0.01 * (1 - step / 600) * group["share"]
         optimiser.zero_grad()
@@ -160,7 +164,7 @@ def test_student_and_critic_train_to_the_teachers_distribution():
 
 
 @pytest.mark.parametrize("calls", [1, 3])
-def test_gradient_flows_through_the_last_jump_alone(calls):
+def test_gradient_flows_through_the_last_step_alone(calls):
     factor = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     seen = []
 
@@ -168,9 +172,9 @@ def test_gradient_flows_through_the_last_jump_alone(calls):
         seen.append(torch.is_grad_enabled())
         return factor * exact_jump(x, sigma)
 
-    sigmas = torch.tensor([80.0, 4.0, 1.5], dtype=torch.float64)[:calls]
-    drawn = sample_consistency(last_alone(jump, calls), noise(2), sigmas, SIGMA_MIN, lambda step: noise(2, seed=step))
-    whole = sample_consistency(exact_jump, noise(2), sigmas, SIGMA_MIN, lambda step: noise(2, seed=step))
-    assert torch.equal(drawn.detach(), whole) and seen == [False] * (calls - 1) + [True]
-    (gradient,) = torch.autograd.grad(drawn.sum(), factor)
+    sampler = Consistency((80.0, 4.0, 1.5)[:calls], SIGMA_MIN)
+    samples = sampler(gradient_in_last_call(jump, calls), lambda step: noise(2, seed=step))
+    whole = sampler(exact_jump, lambda step: noise(2, seed=step))
+    assert torch.equal(samples.detach(), whole) and seen == [False] * (calls - 1) + [True]
+    (gradient,) = torch.autograd.grad(samples.sum(), factor)
     assert gradient.item() == pytest.approx(whole.sum().item())

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from lcm_distill.diffusion.objectives.scm import value_and_slope
+from lcm_distill.diffusion.objectives.scm import value_and_derivative
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.models import build
 from lcm_distill.models.experts import ExpertChoice
@@ -39,24 +39,24 @@ def routing(network, work) -> list[torch.Tensor]:
     return chosen
 
 
-@pytest.mark.parametrize("level", [0.01, 0.5, 5.0, 80.0])
-def test_slope_is_that_of_central_differences_where_routing_stays(student, level):
+@pytest.mark.parametrize("first", [0.01, 0.5, 5.0, 80.0])
+def test_derivative_is_that_of_central_differences_where_routing_stays(student, first):
     captions, guidance = draw(1, 2, 5, 64), torch.tensor([1.0, 3.0], dtype=torch.float64)
     jump = consistency_function(student, 0.9, 0.002, captions, guidance)
-    sigma = torch.tensor([level, 1.5 * level], dtype=torch.float64)
+    sigma = torch.tensor([first, 1.5 * first], dtype=torch.float64)
     x = 0.9 * draw(2, 2, 8, 8, 8) + sigma.view(-1, 1, 1, 1) * draw(3, 2, 8, 8, 8)
     rate = sigma.view(-1, 1, 1, 1) * draw(4, 2, 8, 8, 8)
-    value, slope = value_and_slope(jump, x, sigma, rate, sigma)
-    step, answers, routings = 1e-5, [], []
+    value, derivative = value_and_derivative(jump, x, sigma, rate, sigma)
+    step, predictions, routings = 1e-5, [], []
     for sign in (1, 0, -1):
         moved = (x + sign * step * rate, sigma + sign * step * sigma)
         with torch.no_grad():
-            routings.append(routing(student, lambda moved=moved: answers.append(jump(*moved))))
+            routings.append(routing(student, lambda moved=moved: predictions.append(jump(*moved))))
     assert len(routings[0]) > 1
     assert all(
         torch.equal(one, other) for side in (0, 2) for one, other in zip(routings[side], routings[1], strict=True)
     )
-    difference = (answers[0] - answers[2]) / (2 * step)
-    assert torch.allclose(value, answers[1], rtol=1e-9, atol=1e-12)
-    assert ((slope - difference).norm() / difference.norm()).item() < 1e-6
-    assert not value.requires_grad and not slope.requires_grad
+    difference = (predictions[0] - predictions[2]) / (2 * step)
+    assert torch.allclose(value, predictions[1], rtol=1e-9, atol=1e-12)
+    assert ((derivative - difference).norm() / difference.norm()).item() < 1e-6
+    assert not value.requires_grad and not derivative.requires_grad

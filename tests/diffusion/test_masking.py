@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lcm_distill.diffusion.masking import kept_patches, seen_values
+from lcm_distill.diffusion.masking import kept_patches, patch_mask
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 
 
@@ -16,13 +16,13 @@ def test_every_patch_is_kept_equally_often():
 
 
 def test_seen_values_are_those_of_the_kept_patches():
-    seen = seen_values(torch.tensor([[1, 2]]), side=2, patch_size=2)
+    seen = patch_mask(torch.tensor([[1, 2]]), side=2, patch_size=2)
     assert seen[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
 
 
 def test_masked_patches_do_not_count():
     clean, sigma = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.tensor([0.5, 2.0], dtype=torch.float64)
-    seen = seen_values(torch.tensor([[0], [3]]), side=2, patch_size=2).double()
+    seen = patch_mask(torch.tensor([[0], [3]]), side=2, patch_size=2).double()
     off = torch.where(seen.bool(), 2.0, 100.0)
     loss = denoising_loss(lambda x, level: clean + off, clean, torch.randn_like(clean), sigma, 0.9, seen)
     weight = (sigma**2 + 0.81) / (sigma * 0.9) ** 2

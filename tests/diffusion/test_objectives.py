@@ -15,18 +15,19 @@ CHOICES = ["tuning", "discrete", "scm", "phased"]
 
 def chosen(objective: str, *assignments: str):
     steps = ["evaluate.student_steps=[4]"] if objective == "phased" else []
-    return build_objective(load_preset("shapes", [f"distill.objective={objective}", *steps, *assignments]))
+    config = load_preset("shapes", [f"distill.objective={objective}", *steps, *assignments])
+    return build_objective(config.distill, config.diffusion)
 
 
 def losses(objective, networks: tuple[Linear, Linear, Linear], progress: float = 0.5) -> torch.Tensor:
     student, target, teacher = networks
     captions = torch.ones(4, 3, 4, dtype=torch.float64)
-    asked = Networks(
+    functions = Networks(
         consistency_function(student, SIGMA_DATA, SIGMA_MIN, captions, None),
         consistency_function(target, SIGMA_DATA, SIGMA_MIN, captions, None),
         edm_denoiser(teacher, SIGMA_DATA, captions),
     )
-    return objective(asked, SIGMA_DATA * noise(4, seed=5), noise(4), SIGMA, progress)
+    return objective(functions, SIGMA_DATA * noise(4, seed=5), noise(4), SIGMA, progress)
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -40,7 +41,7 @@ def test_gradient_reaches_the_student_only(name):
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_target_is_asked_where_it_is_said_to_be(name):
+def test_target_is_called_by_objectives_that_use_it(name):
     objective = chosen(name)
     near, far = (losses(objective, (Linear(0.3), Linear(gain), Linear(0.2))) for gain in (0.1, 0.5))
     assert torch.equal(near, far) != objective.uses_target
@@ -80,21 +81,22 @@ def test_options_have_effect(name, assignment):
 
 def test_recipe_of_the_original():
     """Uniform draws over a 40-point grid, neighbours, Heun, the plain mean square."""
-    objective = build_objective(load_preset("original"))
+    config = load_preset("original")
+    objective = build_objective(config.distill, config.diffusion)
     student, target, teacher = Linear(0.3), Linear(0.1), Linear(0.2)
     ramp = torch.linspace(0, 1, 40, dtype=torch.float64)
     grid = (0.002 ** (1 / 7) + ramp * (80 ** (1 / 7) - 0.002 ** (1 / 7))) ** 7
-    sigma, nearer = grid[[20, 25, 30, 39]], grid[[19, 24, 29, 38]]
+    sigma, sigma_next = grid[[20, 25, 30, 39]], grid[[19, 24, 29, 38]]
     captions = torch.ones(4, 3, 4, dtype=torch.float64)
     jump = [consistency_function(network, SIGMA_DATA, SIGMA_MIN, captions, None) for network in (student, target)]
     denoise = edm_denoiser(teacher, SIGMA_DATA, captions)
     noisy = SIGMA_DATA * noise(4, seed=5) + sigma.view(-1, 1, 1, 1) * noise(4)
-    span = (nearer - sigma).view(-1, 1, 1, 1)
+    span = (sigma_next - sigma).view(-1, 1, 1, 1)
     slope = (noisy - denoise(noisy, sigma)) / sigma.view(-1, 1, 1, 1)
     predicted = noisy + span * slope
-    slope = (slope + (predicted - denoise(predicted, nearer)) / nearer.view(-1, 1, 1, 1)) / 2
-    expected = (jump[0](noisy, sigma) - jump[1](noisy + span * slope, nearer)).square().mean(dim=(1, 2, 3))
-    asked = Networks(jump[0], jump[1], denoise)
-    drawn = sigma * (1 - 1e-12)  # a level is rounded up to the grid
-    mine = objective(asked, SIGMA_DATA * noise(4, seed=5), noise(4), drawn, 0.5)
+    slope = (slope + (predicted - denoise(predicted, sigma_next)) / sigma_next.view(-1, 1, 1, 1)) / 2
+    expected = (jump[0](noisy, sigma) - jump[1](noisy + span * slope, sigma_next)).square().mean(dim=(1, 2, 3))
+    functions = Networks(jump[0], jump[1], denoise)
+    drawn = sigma * (1 - 1e-12)  # a sigma is rounded up to the grid
+    mine = objective(functions, SIGMA_DATA * noise(4, seed=5), noise(4), drawn, 0.5)
     assert torch.allclose(mine, expected, rtol=1e-9)

@@ -10,13 +10,14 @@ from lcm_distill.diffusion.objectives.pairs import PairLoss, l2, pseudo_huber
 from lcm_distill.diffusion.objectives.phased import Phased
 from lcm_distill.diffusion.objectives.tuning import Tuning
 from lcm_distill.diffusion.preconditioning import jump_to
-from lcm_distill.diffusion.samplers import euler_step, heun_step, sample_phased
+from lcm_distill.diffusion.samplers import Phased as PhasedSampler
+from lcm_distill.diffusion.samplers import euler_step, heun_step
 from tests.diffusion.gaussian import (
     SIGMA_DATA,
     SIGMA_MAX,
     SIGMA_MIN,
     Linear,
-    ScaleByLevel,
+    ScaleBySigma,
     column,
     consistency,
     exact_denoiser,
@@ -26,13 +27,13 @@ from tests.diffusion.gaussian import (
     trained,
 )
 
-UPPER_EDGES = torch.tensor([SIGMA_MAX, 4.0, 1.5, 0.6], dtype=torch.float64)
+SAMPLER = PhasedSampler((SIGMA_MAX, 4.0, 1.5, 0.6), SIGMA_MIN)
 OBJECTIVE = Phased(PairLoss(heun_step, pseudo_huber(0.03)), 0.75, (SIGMA_MIN, 0.6, 1.5, 4.0))
 SIGMA = torch.tensor([0.3, 1.0, 3.0, 80.0], dtype=torch.float64)
 
 
-def exact_answer(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """What a consistency function must say so that the jump lands on the trajectory at the phase's lower edge."""
+def exact_prediction(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The prediction from which the step lands on the trajectory at the phase's lower edge."""
     edge = OBJECTIVE.lower_edge(sigma)
     share = column((edge - SIGMA_MIN) / (sigma - SIGMA_MIN), x)
     return torch.where(column(sigma, x) > column(edge, x), (flow(x, sigma, edge) - share * x) / (1 - share), x)
@@ -76,7 +77,7 @@ def test_one_phase_is_plain_consistency_distillation():
 def test_gradient_at_the_exact_map_vanishes_with_the_gap(solver, order):
     plain = dataclasses.replace(OBJECTIVE, pair_loss=PairLoss(solver, l2))
     coarse, fine = (
-        gradient_at(dataclasses.replace(plain, gap_ratio=ratio), exact_answer, SIGMA) for ratio in (0.96, 0.98)
+        gradient_at(dataclasses.replace(plain, gap_ratio=ratio), exact_prediction, SIGMA) for ratio in (0.96, 0.98)
     )
     assert (coarse / fine).abs().log2().tolist() == pytest.approx([order] * 4, abs=0.1)
     assert fine.abs().max() < 1e-3
@@ -84,12 +85,13 @@ def test_gradient_at_the_exact_map_vanishes_with_the_gap(solver, order):
 
 def test_sampler_follows_the_trajectory_from_edge_to_edge():
     x = noise(3)
-    samples = sample_phased(exact_answer, x, UPPER_EDGES, SIGMA_MIN)
-    assert torch.allclose(samples, flow(SIGMA_MAX * x, UPPER_EDGES[:1], torch.tensor([SIGMA_MIN])), rtol=1e-10)
+    samples = SAMPLER(exact_prediction, lambda step: x)
+    ends = torch.tensor([SIGMA_MAX, SIGMA_MIN], dtype=torch.float64)
+    assert torch.allclose(samples, flow(SIGMA_MAX * x, ends[:1], ends[1:]), rtol=1e-10)
 
 
 def test_trains_to_the_exact_map():
-    jump = trained(OBJECTIVE, ScaleByLevel(OBJECTIVE.edges[1:]), 1500)
+    jump = trained(OBJECTIVE, ScaleBySigma(OBJECTIVE.edges[1:]), 1500)
     with torch.no_grad():
-        samples = sample_phased(jump, noise(200), UPPER_EDGES, SIGMA_MIN)
+        samples = SAMPLER(jump, lambda step: noise(200))
     assert samples.std().item() == pytest.approx(SIGMA_DATA, rel=0.02)

@@ -22,7 +22,7 @@ from tests.diffusion.gaussian import (
     trained,
 )
 
-OBJECTIVE = ContinuousTime(SIGMA_DATA, SIGMA_MIN, normalisation=0.1, warmup=0.5)
+OBJECTIVE = ContinuousTime(SIGMA_DATA, SIGMA_MIN, normalisation=0.1, tangent_warmup=0.5)
 SIGMA = torch.tensor([0.003, 0.3, 1.0, 5.0, 80.0], dtype=torch.float64)
 NOISY = SIGMA_DATA * noise(5, seed=5) + column(SIGMA, noise(1)) * noise(5)
 
@@ -85,10 +85,10 @@ def test_gradient_at_the_exact_map_is_zero():
     assert (gradient / wrong).abs().max() < 1e-9 and gradient[1:].abs().max() < 1e-13
 
 
-def test_without_progress_the_student_is_asked_to_be_the_teacher():
+def test_without_progress_the_student_is_trained_to_be_the_teacher():
     towards, away = (gradient_at(OBJECTIVE, jump, SIGMA, progress=0.0) for jump in (exact_denoiser, exact_jump))
     assert (towards / away).abs().max() < 1e-9
-    eager = dataclasses.replace(OBJECTIVE, warmup=0.0)
+    eager = dataclasses.replace(OBJECTIVE, tangent_warmup=0.0)
     assert (gradient_at(eager, exact_jump, SIGMA, progress=0.0) / away).abs().max() < 1e-9
 
 

@@ -1,4 +1,4 @@
-"""Consistency tuning: gaps proportional to the noise level."""
+"""Consistency tuning: gaps proportional to sigma."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from tests.diffusion.gaussian import (
     SIGMA_MAX,
     SIGMA_MIN,
     Linear,
-    ScaleByLevel,
+    ScaleBySigma,
     SmoothScale,
     consistency,
     exact_denoiser,
@@ -40,7 +40,7 @@ def losses(objective: Tuning, networks: Networks, progress: float = 0.0) -> torc
 def test_default_is_three_quarters_snapping_to_sigma_min():
     sigma = torch.tensor([80.0, 1.0, 0.02, 0.003])
     for progress in (0.0, 0.99):
-        assert DEFAULT.nearer(sigma, progress).tolist() == pytest.approx([60, 0.75, SIGMA_MIN, SIGMA_MIN])
+        assert DEFAULT.sigma_next(sigma, progress).tolist() == pytest.approx([60, 0.75, SIGMA_MIN, SIGMA_MIN])
     assert DEFAULT.lowest_sigma == SIGMA_MIN / 0.75
 
 
@@ -49,9 +49,9 @@ def test_default_is_bit_for_bit_a_huber_loss_of_fixed_ratio(dtype):
     clean, added, sigma = (x.to(dtype) for x in (SIGMA_DATA * noise(4, seed=5), noise(4), SIGMA))
     student, target, teacher = (consistency(Linear(gain).to(dtype)) for gain in (0.3, 0.2, 0.1))
     noisy = clean + sigma.view(-1, 1, 1, 1) * added
-    nearer = sigma * 0.75
-    goal = target(heun_step(teacher, noisy, sigma, nearer), nearer)
-    expected = ((student(noisy, sigma) - goal).square().mean(dim=(1, 2, 3)) + 0.03**2).sqrt() - 0.03
+    sigma_next = sigma * 0.75
+    expected_target = target(heun_step(teacher, noisy, sigma, sigma_next), sigma_next)
+    expected = ((student(noisy, sigma) - expected_target).square().mean(dim=(1, 2, 3)) + 0.03**2).sqrt() - 0.03
     assert torch.equal(DEFAULT(Networks(student, target, teacher), clean, added, sigma, 0.7), expected)
 
 
@@ -63,7 +63,7 @@ def test_gaps_of_the_paper():
         ratio = 1 - (1 + 8 / (1 + sigma.exp())) / 2**stage
         expected = (sigma * ratio).clamp(min=SIGMA_MIN)
         for progress in ((stage - 1) / 8, (stage - 0.01) / 8):
-            assert torch.allclose(published.nearer(sigma, progress), expected, rtol=1e-12)
+            assert torch.allclose(published.sigma_next(sigma, progress), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("solver", "order"), [(euler_step, 2), (heun_step, 3)])
@@ -97,7 +97,7 @@ PUBLISHED = dataclasses.replace(DEFAULT, gap_ratio=0.5, halvings=4, widening=8.0
 
 @pytest.mark.parametrize(
     ("objective", "network", "target_decay"),
-    [(DEFAULT, ScaleByLevel, 0.95), (PUBLISHED, SmoothScale, 0.0)],
+    [(DEFAULT, ScaleBySigma, 0.95), (PUBLISHED, SmoothScale, 0.0)],
     ids=["default", "as published"],
 )
 def test_trains_to_the_exact_map(objective, network, target_decay):

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import torch
 
-from lcm_distill.encoders.copies import Returning
+from lcm_distill.encoders.copies import HostCopy
 
 
 def test_from_the_cpu_it_is_there_at_once():
-    assert Returning(torch.arange(3)).numpy().tolist() == [0, 1, 2]
+    assert HostCopy(torch.arange(3)).numpy().tolist() == [0, 1, 2]
 
 
 def test_from_a_gpu_it_is_read_when_the_event_behind_it_has_passed(monkeypatch):
@@ -30,6 +30,6 @@ def test_from_a_gpu_it_is_read_when_the_event_behind_it_has_passed(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
-    returning = Returning(SimpleNamespace(is_cuda=True, device="cuda:1", to=copy))
+    returning = HostCopy(SimpleNamespace(is_cuda=True, device="cuda:1", to=copy))
     assert done == [("cpu", True), ("recorded", "stream of cuda:1")]
     assert returning.numpy().tolist() == [0, 1, 2] and done[2:] == ["waited"]

@@ -76,5 +76,5 @@ def test_images_of_a_caption(finished, tmp_path, command):
 
 
 def test_export(finished, tmp_path):
-    lcm("export", finished.root, "--out", tmp_path / "student.safetensors")
+    lcm("export", "--run", finished.root, "--out", tmp_path / "student.safetensors")
     assert Path(tmp_path / "student.safetensors").is_file()

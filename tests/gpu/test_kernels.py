@@ -109,7 +109,7 @@ def test_a_network_of_xl_is_that_of_float64():
     """Forward and backward. A token whose gate ties may go to another expert: hence the bound."""
     config = load_preset("microdit_xl_512", ["model.latent_size=16", "data.resolutions=[128]", "data.root=x"])
     with torch.device("cuda"):
-        network = build_network(config, guidance_embedding=True)
+        network = build_network(config.model, guidance_embedding=True)
         torch.manual_seed(0)
         for tensor in network.parameters():
             torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)

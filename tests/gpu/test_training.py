@@ -22,7 +22,7 @@ from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training import student as stage
 from lcm_distill.training.checkpoints import Checkpoints
-from lcm_distill.training.engine.world import join
+from lcm_distill.training.engine.world import init_world
 from tests.gpu.conftest import GPU, SETTINGS, borrow, on_the_gpu, small
 
 pytestmark = GPU
@@ -123,7 +123,7 @@ def test_a_step_of_xl(tmp_path, monkeypatch):
     settings += ["distill.warmup_steps=0", "engine.validate_every=1000", data, f"model.teacher='{teacher}'"]
     config = load_preset("microdit_xl_512", settings)
     with torch.device("cuda"):
-        network = build_network(config, guidance_embedding=False)
+        network = build_network(config.model, guidance_embedding=False)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.2)
     torch.save(network.state_dict(), teacher)
@@ -131,7 +131,7 @@ def test_a_step_of_xl(tmp_path, monkeypatch):
     before = read_tensors(teacher)[name].clone()
     del network
     monkeypatch.setattr(stage, "open_batches", lambda *_: RandomBatches(config, 77))
-    with join(config) as world, on_the_gpu():
+    with init_world(config.device, config.engine) as world, on_the_gpu():
         training = stage.prepare(config, RunFolder(tmp_path / "run"), world)
         progress = training.run()
         (step,) = [report for report in [next(progress), next(progress)] if report.done == 1]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from lcm_distill import assets
 from lcm_distill.cli import app
 from lcm_distill.models.checkpoint import read_tensors
+from lcm_distill.pipeline.run_folder import RunFolder
 from tests.conftest import SMALL
 
 SMALL_OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
@@ -38,18 +39,33 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["precompute", "--set", "data.pictres=1"], "unknown key data.pictres: did you mean images?"),
+        (["precompute", "--set", "data.imges=1"], "unknown key data.imges: did you mean images?"),
         (["run", "--preset", "shape"], "unknown preset 'shape'"),
-        (["distill", "--set", "model.teacher=nowhere.pt"], "nowhere.pt is missing"),
-        (["evaluate"], "run `lcm distill`"),
-        (["distill"], "run `lcm precompute`"),
-        (["status"], "config.toml is missing"),
+        (["status"], "is not a run folder"),
         (["precompute", "--preset", "microdit_xl_512"], "data.root is missing"),
         (["precompute", "--preset", "shapes", "--config", "x.toml"], "exclude each other"),
     ],
 )
 def test_user_errors_are_one_line_and_exit_code_2(tmp_path, arguments, message):
     result = lcm(*arguments, "--run", tmp_path / "run")
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 2, result.output
+    assert last.startswith("lcm: ") and message in last
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["distill", "--set", "model.teacher=nowhere.pt"], "run `lcm precompute`"),
+        (["evaluate"], "run `lcm distill`"),
+        (["schedule"], "run `lcm distill`"),
+        (["export"], "run `lcm distill`"),
+        (["cache", "compact"], "run `lcm precompute`"),
+    ],
+)
+def test_what_a_run_lacks_is_one_line_and_exit_code_2(tmp_path, small_config, command, message):
+    RunFolder(tmp_path).open(small_config)
+    result = lcm(*command, "--run", tmp_path)
     last = result.stderr.strip().splitlines()[-1]
     assert result.exit_code == 2, result.output
     assert last.startswith("lcm: ") and message in last
@@ -133,7 +149,7 @@ def test_sample_writes_a_grid(tmp_path):
 
     out = tmp_path / "grid.png"
     result = lcm(
-        "sample", "a large red circle in the centre on a navy background", "--steps", 1, "--steps", 2, "--out", out
+        "sample", "a large red circle in the centre on a navy background", "--steps", "1,2", "--out", out
     )
     assert result.exit_code == 0, result.output
     with Image.open(out) as grid:
@@ -164,4 +180,4 @@ def test_ctrl_c_ends_in_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert errors.strip().splitlines()[-1] == "lcm: interrupted; the same command goes on from here"
+    assert errors.strip().splitlines()[-1] == "lcm: interrupted; the same command resumes from here"

@@ -9,9 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
-from lcm_distill.evaluation.results import METRICS
+from lcm_distill.evaluation.metric_rows import METRICS, merged_metrics
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.evaluate import merged_metrics
 
 
 def lcm(*arguments: object):

@@ -1,4 +1,4 @@
-"""Images as files: named, stored and shared out as asked for, and the same however they come about."""
+"""Images as files: named, stored and shared out as asked for, and the same wherever they are generated."""
 
 import multiprocessing
 import os
@@ -20,6 +20,7 @@ from lcm_distill.api import TextToImage
 from lcm_distill.config import Config, load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
+from lcm_distill.diffusion.samplers import Consistency
 from lcm_distill.evaluation.generation import batch_generator
 from lcm_distill.evaluation.image_sets import IMAGE_COLUMNS, ImageSet
 from lcm_distill.evaluation.prompts import find_prompts
@@ -130,7 +131,7 @@ def test_memory_that_is_too_small_for_one_image_names_the_remedy():
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    generate = batch_generator(SimpleNamespace(generate=full), 1, 2.0, 0, batch_size=1)  # pyright: ignore[reportArgumentType]
+    generate = batch_generator(SimpleNamespace(generate=full), Consistency((80.0,)), 2.0, 0, batch_size=1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match=r"too small to generate one image: set evaluate\.dtype = bfloat16, or free it"):
         generate(["a red ring"], [0])
 
@@ -158,7 +159,7 @@ def test_workers_generate_in_the_precision_that_was_planned(new_run, captions, m
     assert image_set._model("cpu").dtype == torch.bfloat16
 
 
-def test_the_same_noise_for_all_draws_equal_captions_equally(new_run, tmp_path):
+def test_the_same_noise_for_all_generates_equal_captions_equally(new_run, tmp_path):
     captions = tmp_path / "twice.txt"
     captions.write_text("a small red ring on the left on a mint background\n" * 2)
     own = ["evaluate.images=2", "evaluate.student_steps=[2]"]
@@ -171,14 +172,14 @@ def test_the_same_noise_for_all_draws_equal_captions_equally(new_run, tmp_path):
     assert np.abs(first_apart - first).max() <= 1 < np.abs(first_apart - second_apart).max()
 
 
-def test_ranks_share_drawing_and_looking(new_run, finished_run, captions):
+def test_ranks_share_generation_and_measuring(new_run, finished_run, captions):
     """The second rank ends its share before the first begins; the first one writes the results."""
     config = settings(captions, "evaluate.protocols=['shapes']", "evaluate.reference={}", "evaluate.prompts=held-out")
     one, many = (RunFolder(new_run(name).root, finished_run) for name in ("one", "many"))
     list(evaluate(config, one))
     reports = list(evaluate(config, many, Ranks(1, 2, 0)))
     assert 0 < len(images(many)) < 42 and not many.metrics.exists()
-    assert {report.label for report in reports} == {"draw", "measure"}
+    assert {report.label for report in reports} == {"generate", "measure"}
     list(evaluate(config, many, Ranks(0, 2, 0)))
     assert images(many) == images(one)
     values = [duckdb.sql(f"SELECT value FROM '{run.metrics}' ORDER BY ALL").fetchall() for run in (one, many)]
@@ -197,7 +198,7 @@ def test_work_can_be_sent_to_other_processes(new_run, captions):
 
 
 @pytest.mark.slow
-def test_processes_draw_the_same(new_run, captions):
+def test_processes_generate_the_same(new_run, captions):
     one, many = new_run("one"), new_run("many")
     list(evaluate(settings(captions), one))
     list(evaluate(settings(captions), many, Processes(2)))

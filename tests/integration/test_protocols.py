@@ -1,4 +1,4 @@
-"""What the published protocols want is asked for before anything is drawn."""
+"""What the published protocols need is checked before anything is generated."""
 
 import json
 import shutil
@@ -21,11 +21,12 @@ PROTOCOL = "t2i-benchmark"
 
 @pytest.fixture
 def run(finished_run, tmp_path, monkeypatch) -> RunFolder:
-    """The finished run's student, a file of 3 captions, and a PyTorch cache without any weights."""
+    """A run with the finished run's student and no cache, a file of 3 captions, and a PyTorch hub without weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     own = RunFolder(tmp_path / "run")
     own.root.mkdir()
     shutil.copy(finished_run.student, own.root)
+    shutil.copy(finished_run.config, own.root)
     (tmp_path / "captions.csv").write_text("image_id,text\n7,a red ring\n8,a blue ring\n9,a green ring\n")
     return own
 
@@ -34,7 +35,7 @@ def lcm(run: RunFolder, *options: object, **settings: object):
     chosen = {"images": 3, "prompts": f"'{run.root.parent}/captions.csv'", "models": "['student']",
               "student_steps": "[1]", "protocols": f"['{PROTOCOL}']", **settings}  # fmt: skip
     assignments = [word for key, value in chosen.items() for word in ("--set", f"evaluate.{key}={value}")]
-    return CliRunner().invoke(app, ["evaluate", "--preset", "shapes", "--run", str(run.root), *options, *assignments])
+    return CliRunner().invoke(app, ["evaluate", "--run", str(run.root), *options, *assignments])
 
 
 def statistics(run: RunFolder, width: int) -> str:
@@ -44,7 +45,7 @@ def statistics(run: RunFolder, width: int) -> str:
 
 
 def refused(run: RunFolder, *options: object, **settings: object) -> str:
-    """The one line that says why; nothing was drawn."""
+    """The one line that says why; nothing was generated."""
     result = lcm(run, *options, **settings)
     assert result.exit_code == 2 and not run.evaluate.exists(), result.output
     return result.stderr.strip().splitlines()[-1]
@@ -53,7 +54,7 @@ def refused(run: RunFolder, *options: object, **settings: object) -> str:
 def test_no_reference_named(run):
     told = refused(run)
     assert f"evaluate.reference.{PROTOCOL} is missing: set it to an .npz" in told
-    assert "`lcm evaluate --images-only` draws without measuring" in told
+    assert "`lcm evaluate --images-only` generates images without measuring them" in told
 
 
 def test_a_reference_that_is_not_there(run):
@@ -79,11 +80,10 @@ def test_too_few_captions(run):
 
 
 def test_too_few_images_for_the_rank(run, monkeypatch):
-    from lcm_distill.evaluation import references
-    from lcm_distill.evaluation.features import ExtractorInfo
+    from lcm_distill.evaluation.extractors import ExtractorInfo
 
     known = ExtractorInfo(PROTOCOL, "inception", "0" * 64, 2048)
-    monkeypatch.setattr(references, "find_extractor", lambda config, protocol: known)
+    monkeypatch.setattr("lcm_distill.evaluation.requirements.find_extractor", lambda settings, protocol: known)
     told = refused(run, reference=statistics(run, 2048))
     assert f"evaluate.images = 3 is too few for {PROTOCOL}, whose features have 2,048 dimensions: set 2,049" in told
 
@@ -96,11 +96,11 @@ def test_statistics_of_another_width(run, monkeypatch):
 def test_captions_that_the_stand_in_cannot_see(run):
     (run.root.parent / "captions.csv").write_text("image_id,text\n7,a ring\n8,a red house\n9,a green ring\n")
     told = refused(run, protocols="['shapes']", reference=statistics(run, 128).replace(PROTOCOL, "shapes"))
-    assert "protocol shapes knows its own captions alone: caption 'a red house' names no shape" in told
+    assert "shapes cannot measure caption 'a red house', which names no shape of `shapes`: choose other" in told
 
 
 def test_protocols_that_store_images_differently(run):
-    assert "t2i-benchmark wants .jpeg files and gigagan wants .png files" in refused(
+    assert "t2i-benchmark needs .jpeg files and gigagan needs .png files" in refused(
         run, protocols="['t2i-benchmark', 'gigagan']"
     )
 
@@ -111,8 +111,8 @@ def test_a_dry_run_names_all_that_is_missing_and_writes_nothing(run):
     missing = " ".join(plan["missing"])
     assert len(plan["missing"]) == 3 and "gone.csv is missing" in missing
     assert "evaluate.reference.t2i-benchmark is missing" in missing and "pt_inception" in missing
-    assert plan["files"] == "JPEG, quality 90" and plan["images"] == 3 * 4
-    assert plan["disk_bytes_about"] == 3 * 4 * 64 * 64 // 2 and not run.evaluate.exists()
+    assert plan["files"] == "JPEG, quality 90" and plan["images"] == 3 * 3
+    assert plan["disk_bytes_about"] == 3 * 3 * 64 * 64 // 2 and not run.evaluate.exists()
     assert "gone.csv is missing" in lcm(run, "--dry-run", prompts="gone.csv").stdout
     assert json.loads(lcm(run, "--dry-run", "--json", "--images-only").stdout)["evaluate"]["missing"] == []
 
@@ -122,7 +122,7 @@ def test_images_alone_need_neither(run):
     assert len(list(run.evaluate.rglob("*.jpeg"))) == 3 and not list(run.evaluate.glob("*/t2i*"))
 
 
-def test_a_folder_of_real_images_is_looked_at_once(run, monkeypatch):
+def test_features_of_a_folder_of_real_images_are_extracted_once(run, monkeypatch):
     """Its statistics are kept under the hash of its content: one more image makes others."""
     folder = run.root.parent / "real"
     folder.mkdir()
@@ -151,20 +151,42 @@ def test_a_folder_of_real_images_is_looked_at_once(run, monkeypatch):
     assert result.exit_code == 3 and "bad.png cannot be read as an image" in result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"protocols": "['fd-dino']"}, "evaluate.protocols: metric protocol 'fd-dino' is unknown: did you mean fd-din"),
+        ({"weights": "{clip-vit-b32='x'}"}, "evaluate.weights.clip-vit-b32: metric protocol 'clip-vit-b32' is unknown"),
+        ({"reference": "{fid='x.npz'}"}, "evaluate.reference.fid: metric protocol 'fid' is unknown: "),
+    ],
+)
+def test_unknown_protocols_list_those_there_are(run, settings, message):
+    told = refused(run, **settings)
+    assert message in told and told.endswith("fd-dinov2, cmmd, clip-vit-b-32, clip-vit-g-14")
+
+
+def test_nothing_to_generate(run):
+    told = refused(run, models="['teacher']", teacher="[]")
+    assert "evaluate.teacher = []" in told and "leave nothing to generate: name a teacher's solver and steps" in told
+
+
+def test_one_image_is_too_few_for_a_covariance(run):
+    told = refused(run, images=1, protocols="['shapes']", reference=statistics(run, 128).replace(PROTOCOL, "shapes"))
+    assert "evaluate.images = 1 is too few for shapes: set 2 or more" in told
+
+
 @pytest.mark.slow
 def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     """Inception with weights drawn from their names, in a file that is taken for the published one."""
     from lcm_distill.metrics import inception
     from lcm_distill.metrics.frechet import Moments, frechet_distance
     from lcm_distill.metrics.references import read_statistics
-    from lcm_distill.stages import measuring, references
+    from lcm_distill.metrics.registry import PROTOCOLS
 
     weights = run.root.parent / "weights.pth"
     torch.save(inception_weights(), weights)
     published = replace(inception.INCEPTION_2015, sha256=file_sha256(weights))
     monkeypatch.setattr(inception, "INCEPTION_2015", published)
-    for module in (measuring, references):
-        monkeypatch.setattr(module, "allows_few", lambda protocol: True)
+    monkeypatch.setitem(PROTOCOLS, PROTOCOL, replace(PROTOCOLS[PROTOCOL], allows_few=True))
     reference = statistics(run, 2048)
     result = lcm(run, "--json", reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}")
     assert result.exit_code == 0, result.output

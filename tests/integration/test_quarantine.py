@@ -8,10 +8,9 @@ from PIL import Image
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.cache.cache import open_batches, usable_samples
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.precompute import precompute
 from tests.conftest import SMALL
@@ -50,8 +49,8 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     bad = [row for kind, _, _, row in rows if kind == "image"]
     assert np.isnan(latents[bad]).all()
     assert np.isfinite(np.delete(latents, bad, axis=0)).all()
-    drawn = np.concatenate([open_batches(config, run, 8, config.seed)[step].rows for step in range(9)])
-    usable = set(usable_samples(config, LocalStorage(run.cache), "train")["row"].to_pylist())
+    drawn = np.concatenate([Cache.open(config, run).batches(8, config.seed)[step].rows for step in range(9)])
+    usable = set(Cache.open(config, run).usable("train")["row"].to_pylist())
     assert set(drawn) == usable and not usable & set(bad)
 
 

@@ -1,7 +1,8 @@
-"""`lcm sample` and `lcm compare-samplers`: what is drawn, and the one line for what cannot be."""
+"""`lcm sample` and `lcm compare-samplers`: which images are generated, and the one line for wrong input."""
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from lcm_distill.api import open_model
 from lcm_distill.cli import app
+from lcm_distill.diffusion.samplers import Consistency, Heun
 from lcm_distill.stages import sample as stage
 
 CAPTION = "a large red circle in the centre on a navy background"
@@ -30,61 +32,67 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """Every call of `generate`: captions, steps, guidance, seed and image ids; and what it returned."""
+def generated(monkeypatch):
+    """Every call of `generate`: model, captions, sampler, guidance, seed and image ids; and what it returned."""
     from lcm_distill.api import TextToImage
 
     calls, real = [], TextToImage.generate
 
-    def generate(model, *arguments, **options):
-        images = real(model, *arguments, **options)
-        calls.append((type(model).__name__, arguments, options.get("image_ids"), images))
+    def generate(model, captions, steps, guidance, seed, image_ids=None, sampler=None):
+        images = real(model, captions, steps, guidance, seed, image_ids, sampler)
+        calls.append(SimpleNamespace(
+            model=type(model).__name__, captions=captions, sampler=sampler, guidance=guidance, seed=seed,
+            ids=image_ids, images=images,
+        ))  # fmt: skip
         return images
 
     monkeypatch.setattr(TextToImage, "generate", generate)
     return calls
 
 
-def test_some_of_parti_in_a_gallery(here, drawn):
+def test_some_of_parti_in_a_gallery(here, generated):
     result = lcm("sample", "--prompts", "parti", "--count", 6, "--steps", 1, "--seed", 5, "--out", "grid.png", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["prompts"] == [f'a "{number}" ring' for number in (0, 5, 10, 15, 20, 25)]
-    ((_, (captions, steps, guidance, seed), ids, _),) = drawn
-    assert (captions, steps, guidance, seed) == (told["prompts"], 1, 2.0, 5) and ids == [0, 5, 10, 15, 20, 25]
+    printed = json.loads(result.stdout)
+    assert printed["prompts"] == [f'a "{number}" ring' for number in (0, 5, 10, 15, 20, 25)]
+    (call,) = generated
+    assert (call.captions, call.guidance, call.seed) == (printed["prompts"], 2.0, 5)
+    assert call.sampler == Consistency((80.0,)) and call.ids == [0, 5, 10, 15, 20, 25]
     with Image.open("grid.png") as grid:
         assert grid.size[0] == 8 + 4 * (128 + 8)
 
 
-def test_held_out_captions_of_a_run(here, finished_run, drawn):
+def test_held_out_captions_of_a_run(here, finished_run, generated):
     assert lcm("sample", "--prompts", "held-out", "--count", 2, "--run", finished_run.root).exit_code == 0
-    assert [call[1][1] for call in drawn] == [1, 2, 4] and len(drawn[0][1][0]) == 2
+    assert [call.sampler.steps for call in generated] == [1, 2, 4] and len(generated[0].captions) == 2
 
 
-def test_teacher_and_student_from_the_same_noise(here, drawn):
+def test_teacher_and_student_from_the_same_noise(here, generated):
     result = lcm("compare-samplers", CAPTION, "--steps", 2, "--seed", 3, "--guidance", 1.5)
     assert result.exit_code == 0, result.output
-    (teacher, arguments, ids, first), (student, others, other_ids, second) = drawn
-    assert (teacher, student) == ("LatentDiffusion", "LatentConsistencyModel")
-    assert arguments == others == ([CAPTION], 2, 1.5, 3) and ids == other_ids == [0]
+    teacher, student = generated
+    assert (teacher.model, teacher.sampler) == ("LatentDiffusion", Heun(2))
+    assert (student.model, student.sampler) == ("LatentConsistencyModel", Consistency((80.0, 2.0)))
+    for call in generated:
+        assert (call.captions, call.guidance, call.seed, call.ids) == ([CAPTION], 1.5, 3, [0])
     model = open_model("shapes", "teacher")
-    assert np.allclose(model.generate([CAPTION], 2, 1.5, 3), first, atol=1e-5)
+    assert np.allclose(model.generate([CAPTION], 2, 1.5, 3), teacher.images, atol=1e-5)
     with Image.open("compare-samplers.png") as grid:
         pixels = np.asarray(grid)
-    for column, images in enumerate((first, second)):
+    for column, images in enumerate((teacher.images, student.images)):
         left = 8 + 190 + column * 136
         wanted = (images[0] * 255).round().byte().permute(1, 2, 0).numpy().repeat(2, 0).repeat(2, 1)
         assert np.array_equal(pixels[-136:-8, left : left + 128], wanted)
 
 
-def test_captions_go_in_batches_of_the_run(here, finished_run, drawn):
+def test_captions_go_in_batches_of_the_run(here, finished_run, generated):
     """Four to a batch, as the run's configuration has it; images are those of one batch."""
     options = ["--prompts", "held-out", "--count", 6, "--run", finished_run.root, "--steps", 2]
     for command in ("sample", "compare-samplers"):
         assert lcm(command, *options, "--out", f"{command}.png").exit_code == 0
-    assert [ids for _, _, ids, _ in drawn] == 3 * [[0, 2, 4, 7], [9, 11]]
-    captions = [caption for call in drawn[:2] for caption in call[1][0]]
-    images = torch.cat([call[3] for call in drawn[:2]])
+    assert [call.ids for call in generated] == 3 * [[0, 2, 4, 7], [9, 11]]
+    captions = [caption for call in generated[:2] for caption in call.captions]
+    images = torch.cat([call.images for call in generated[:2]])
     together = open_model(finished_run.root).generate(captions, 2, 2.0, 0, image_ids=[0, 2, 4, 7, 9, 11])
     assert torch.allclose(images, together, atol=1 / 255)
 
@@ -97,17 +105,34 @@ def test_guidance_below_one_is_refused(here, command, guidance):
     assert f"guidance_scale is {float(guidance)}: it must be 1 or more" in result.stderr.strip().splitlines()[-1]
 
 
-def test_a_negative_seed_is_refused(here):
-    assert lcm("sample", CAPTION, "--seed", -1).exit_code == 2
+@pytest.mark.parametrize("command", ["sample", "compare-samplers"])
+def test_seeds_out_of_range_are_refused_before_a_model_is_opened(here, command, monkeypatch):
+    assert lcm(command, CAPTION, "--seed", -1).exit_code == 2
+    monkeypatch.setattr(stage, "open_model", None)
+    result = lcm(command, CAPTION, "--seed", 2**63)
+    assert result.exit_code == 2
+    assert "seed is 9223372036854775808: it must be 0 or more" in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_students_file_alone(here, finished_run, generated):
+    shutil.copy(finished_run.student, "student.safetensors")
+    assert lcm("sample", CAPTION, "--run", "student.safetensors", "--steps", 2).exit_code == 0
+    (call,) = generated
+    assert call.guidance == 2.0 and call.sampler == Consistency((80.0, 2.0))  # the middle of 1 to 3
+    assert torch.equal(call.images, open_model(finished_run.root).generate([CAPTION], 2, 2.0, 0))
+    result = lcm("compare-samplers", CAPTION, "--run", "student.safetensors")
+    assert result.exit_code == 2 and "holds no teacher: give a run folder" in result.stderr.splitlines()[-1]
+    result = lcm("sample", "--prompts", "held-out", "--run", "student.safetensors")
+    assert result.exit_code == 2 and "needs a run's data set" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say what to draw: captions, or --prompts"),
-        ([CAPTION, "--prompts", "parti"], "say what to draw"),
+        ([], "nothing to generate: give captions, or --prompts"),
+        ([CAPTION, "--prompts", "parti"], "nothing to generate"),
         (["--prompts", "gone.txt"], "gone.txt is missing"),
-        (["--prompts", "held-out"], "--prompts held-out wants captions of a run"),
+        (["--prompts", "held-out"], "--prompts held-out needs a run's data set"),
     ],
 )
 def test_wrong_choices_are_one_line(here, arguments, message):

@@ -1,7 +1,8 @@
-"""The search for a student's noise levels: what it stores, where, and that it goes on where it stopped."""
+"""The search for a student's sigmas: what it stores, where, and that it resumes."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,16 @@ from typer.testing import CliRunner
 
 from lcm_distill.api import LatentConsistencyModel, open_model
 from lcm_distill.cli import app
-from lcm_distill.config import load_file
+from lcm_distill.config import load_file, parse
+from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models import read_tensors
-from lcm_distill.models.checkpoint import read_description
+from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, redescribe
+from lcm_distill.models.student import StudentDescription, read_student
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.schedule import Drawings, schedule
+from lcm_distill.stages.distill import distill
+from lcm_distill.stages.evaluate import evaluate
+from lcm_distill.stages.export import export
+from lcm_distill.stages.schedule import schedule
 from lcm_distill.stages.status import inspect
 
 SEARCH = ["schedule.steps=[1, 2, 3]", "schedule.samples=12"]
@@ -29,8 +35,16 @@ def run(finished_run, tmp_path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def test_levels_are_stored_with_the_student_and_used(run):
-    before = read_tensors(run.student)
+def sigmas_of(run: RunFolder) -> dict[int, tuple[float, ...]]:
+    """The sigmas recorded in the run's student."""
+    student = read_student(run.student)
+    assert student is not None
+    return student.sigmas
+
+
+def test_sigmas_are_stored_in_the_student_alone_and_used(run):
+    before, configured = read_tensors(run.student), run.config.read_text()
+    identity = checkpoint_sha256(run.student)
     options = [option for assignment in SEARCH for option in ("--set", assignment)]
     result = CliRunner().invoke(app, ["schedule", "--run", str(run.root), *options, "--json"])
     assert result.exit_code == 0, result.output
@@ -39,49 +53,91 @@ def test_levels_are_stored_with_the_student_and_used(run):
         "steps": 1, "sigmas": [80.0], "distance": rows[0]["distance"], "trials": 1,
     }  # fmt: skip
     found = {row["steps"]: row["sigmas"] for row in rows}
-    stored = load_file(run.config)
-    assert stored.evaluate.student_sigmas == {**found, 4: [80.0, 8.0, 2.0, 0.5], 5: [80.0, 8.0, 3.0, 1.2, 0.5]}
-    assert read_description(run.student)["sigmas"]["3"] == found[3]
+    published = load_file(run.config).evaluate.student_sigmas
+    assert parse(configured, "before").evaluate == load_file(run.config).evaluate
+    recorded = {int(steps): sigmas for steps, sigmas in read_description(run.student)["sigmas"].items()}
+    assert recorded == {**published, **found} and 3 not in published
     model = open_model(run.root)
-    assert isinstance(model, LatentConsistencyModel) and model.sigmas_for(3).tolist() == found[3]
+    assert isinstance(model, LatentConsistencyModel) and list(model.sampler(3).sigmas) == found[3]
     after = read_tensors(run.student)
+    assert checkpoint_sha256(run.student) == identity
     assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
 
 
-def test_distance_found_is_that_of_drawing_afresh(run):
+def test_distance_found_is_that_of_new_samples(run):
     config = load_file(run.config, SEARCH)
     list(schedule(config, run))
-    found = load_file(run.config).evaluate.student_sigmas
+    found = sigmas_of(run)
     rows = {row["steps"]: row for row in inspect(config, run, "FROM schedule ORDER BY distance DESC")}
-    image_sets = Drawings(config, run)
+    samples = StudentSamples(config, run)
     for steps in (2, 3):
-        assert rows[steps]["sigmas"] == found[steps]
-        assert image_sets.distance(tuple(found[steps])) == pytest.approx(rows[steps]["distance"], rel=1e-6)
+        assert tuple(rows[steps]["sigmas"]) == found[steps]
+        assert samples.distance(found[steps]) == pytest.approx(rows[steps]["distance"], rel=1e-6)
 
 
-def test_interrupted_search_goes_on(run):
+def test_interrupted_search_resumes(run):
+    before = run.student.read_bytes()
     config = load_file(run.config, SEARCH)
     for report in schedule(config, run):
         if report.done == 2:
             break
-    assert load_file(run.config) == load_file(run.config, []) and 3 not in load_file(run.config).evaluate.student_sigmas
+    assert run.student.read_bytes() == before
     reports = list(schedule(config, run))
     assert (reports[0].done, reports[0].resumed, reports[-1].done) == (2, 2, 3)
     assert all(report.counts.get("steps", 3) == 3 for report in reports)
-    assert 3 in load_file(run.config).evaluate.student_sigmas
+    assert 3 in sigmas_of(run)
 
 
 def test_search_in_bfloat16_finds_nearly_the_same_distance_and_is_a_search_of_its_own(run):
     exact, rounded = (load_file(run.config, [*SEARCH, f"evaluate.dtype={dtype}"]) for dtype in ("float32", "bfloat16"))
-    image_sets = Drawings(rounded, run)
-    for network in (image_sets.student, image_sets.teacher):
+    samples = StudentSamples(rounded, run)
+    for network in (samples.student, samples.teacher):
         assert network.get_parameter("blocks.0.attn.qkv.weight").dtype == torch.bfloat16
-    levels = (80.0, 2.0)
-    assert image_sets.distance(levels) == pytest.approx(Drawings(exact, run).distance(levels), rel=0.05)
+    sigmas = (80.0, 2.0)
+    assert samples.distance(sigmas) == pytest.approx(StudentSamples(exact, run).distance(sigmas), rel=0.05)
     list(schedule(exact, run))
     assert [report.resumed for config in (exact, rounded) for report in list(schedule(config, run))[:1]] == [3, 0]
 
 
-def test_without_a_student_it_says_what_to_do(tmp_path):
-    result = CliRunner().invoke(app, ["schedule", "--preset", "shapes", "--run", str(tmp_path / "new")])
+def test_without_a_student_the_remedy_is_named(run):
+    run.student.unlink()
+    result = CliRunner().invoke(app, ["schedule", "--run", str(run.root)])
     assert result.exit_code == 2 and "run `lcm distill` into" in result.output
+
+
+def test_a_search_ignores_trials_of_other_searches(run):
+    """A search of 2 steps with fewer samples: what an earlier one found for 2 and 3 steps, under way better, is out."""
+    list(schedule(load_file(run.config, SEARCH), run))
+    three = sigmas_of(run)[3]
+    student = read_student(run.student)
+    assert student is not None
+    own = student.model_copy(update={"sigmas": {**student.sigmas, 3: (80.0, 9.0, 7.0)}})
+    run.student.write_bytes(redescribe(run.student, own.to_json()))
+    list(schedule(load_file(run.config, ["schedule.steps=[2]", "schedule.samples=6"]), run))
+    assert sigmas_of(run)[3] == (80.0, 9.0, 7.0) != three
+    rows = inspect(load_file(run.config), run, "FROM schedule WHERE steps = 2 ORDER BY distance")
+    assert {row["samples"] for row in rows} == {6} and sigmas_of(run)[2] == tuple(rows[0]["sigmas"])
+
+
+def test_found_sigmas_outlive_evaluation_distillation_and_export(run):
+    """Evaluation takes them whatever the configuration has; steps without any take the configured ones, then EDM's."""
+    config = load_file(run.config, ["evaluate.models=['student']", "evaluate.student_steps=[1, 2, 3]"])
+    described = StudentDescription.of(config).model_copy(update={"sigmas": {1: (80.0,)}})
+    run.student.write_bytes(redescribe(run.student, described.to_json()))
+    list(evaluate(config, run))
+    images = {path.name for path in run.evaluate.glob("student-*")}
+    found = described.model_copy(update={"sigmas": {1: (80.0,), 2: (80.0, 3.0)}})
+    run.student.write_bytes(redescribe(run.student, found.to_json()))
+    generated = [report for report in evaluate(config, run) if report.label != "measure"][-1]
+    assert (generated.resumed, generated.done) == (2 * 14, 3 * 14)  # those of 2 steps alone are generated again
+    assert {path.name for path in run.evaluate.glob("student-*")} > images
+    rows = inspect(config, run, "FROM metrics WHERE model = 'student' AND metric = 'frechet_distance'")
+    assert len({row["checkpoint_sha256"] for row in rows}) == 1
+    measured = {(row["steps"], tuple(row["sigmas"])) for row in rows if row["steps"] != 3}
+    assert measured == {(1, (80.0,)), (2, (80.0, 2.0)), (2, (80.0, 3.0))}
+    (edm,) = [row["sigmas"] for row in rows if row["steps"] == 3]
+    assert edm == pytest.approx([80.0, 9.723, 0.47], rel=1e-3)
+    list(distill(config, run))
+    assert sigmas_of(run) == found.sigmas
+    exported = read_student(Path(export(config, run, "safetensors")["file"]))
+    assert exported is not None and exported.sigmas == found.sigmas and exported.encoders == found.encoders

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lcm_distill.config import load_preset
-from lcm_distill.pipeline.executors.board import Worker, read_board
+from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.shapes.dataset import annotations_path, write_images
@@ -38,7 +38,7 @@ def start(images: Path, run: Path, *options: str, **environment: str) -> subproc
     return subprocess.Popen([*command, *settings, *options], env={**os.environ, **environment})
 
 
-def process_of(worker: Worker) -> int:
+def process_of(worker: WorkerStatus) -> int:
     return int(worker.name.rsplit("-", 1)[1])
 
 
@@ -64,11 +64,11 @@ def test_launched_ranks_make_the_same_cache(images, by_one, tmp_path):
 
 def test_two_resolutions_are_made_in_one_pass_and_apart(images, by_one, tmp_path, monkeypatch):
     """Each resolution alone gives the latents it gives beside another one, and images are decoded once."""
-    from lcm_distill.data.cache import encoding
+    from lcm_distill.data.cache import image_shards
 
     decoded = []
-    real = encoding.decode
-    monkeypatch.setattr(encoding, "decode", lambda *arguments: decoded.append(1) or real(*arguments))
+    real = image_shards.decode
+    monkeypatch.setattr(image_shards, "decode", lambda *arguments: decoded.append(1) or real(*arguments))
     both = load_preset("shapes", [*SETTINGS, f"data.root='{images}'"])
     list(precompute(both, RunFolder(tmp_path / "both")))
     assert len(decoded) == 160
@@ -87,7 +87,7 @@ def test_three_workers_killed_at_random_make_the_same_cache(images, by_one, tmp_
         command = start(images, tmp_path, "--executor", "processes", "--workers", "3")
         while command.poll() is None:
             time.sleep(chance.uniform(2, 6))
-            victims = [process_of(worker) for worker in read_board(LocalStorage(tmp_path / "cache"))]
+            victims = [process_of(worker) for worker in read_workers(LocalStorage(tmp_path / "cache"))]
             if lives < 3 and chance.random() < 0.3:
                 command.kill()
             elif victims and lives < 8:

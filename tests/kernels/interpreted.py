@@ -9,7 +9,7 @@ from torch import Tensor
 from lcm_distill.kernels import activations, experts, heads, residual
 from lcm_distill.kernels.operators import assume_fused
 from lcm_distill.models import build
-from lcm_distill.training.engine.blocks import blocks_of, recompute_activations
+from lcm_distill.training.engine.blocks import checkpoint_activations, transformer_blocks
 
 # Triton 3.6 turns arrays of one number into numbers, of which a newer NumPy warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
@@ -162,7 +162,7 @@ def test_a_network_computes_the_same_by_either_path(recomputed):
         torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)
     fused = copy.deepcopy(plain)
     if recomputed:
-        recompute_activations(blocks_of(fused))
+        checkpoint_activations(transformer_blocks(fused))
     inputs = torch.randn(2, 8, 8, 8), torch.linspace(-1, 1, 2), torch.randn(2, 5, 64), torch.linspace(1, 3, 2)
     theirs = plain(*inputs)
     theirs.square().mean().backward()

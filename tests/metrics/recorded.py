@@ -20,7 +20,7 @@ FEATURES = np.load(REFERENCE / "t2i_benchmark_features.npz")
 SIZES = [(512, 512), (640, 480), (333, 500), (256, 256), (1024, 768), (299, 299), (517, 389), (300, 900)]
 
 
-def image(i: int) -> Image.Image:
+def recorded_image(i: int) -> Image.Image:
     """One of 32, of eight sizes."""
     w, h = SIZES[i % 8]
     x, y, c = np.arange(w)[None, :, None], np.arange(h)[:, None, None], np.arange(3)[None, None, :]

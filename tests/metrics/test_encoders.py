@@ -12,7 +12,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.metrics.clip import ClipExtractor, find_clip
 from lcm_distill.metrics.dinov2 import Dinov2Extractor, resized_positions
-from lcm_distill.metrics.interface import CaptionExtractor
+from lcm_distill.metrics.interface import CaptionScorer
 
 CPU = torch.device("cpu")
 ARCHITECTURE = "small-ViT-B-32-quickgelu"
@@ -49,8 +49,11 @@ def test_clip_sees_images_and_captions_as_open_clip_does(clip):
     assert torch.allclose(extractor(images(3, 224)), model.encode_image((scaled - mean) / std), atol=1e-5)
     captions = ["a red ball", "two dogs " * 100]
     expected = model.encode_text(open_clip.get_tokenizer(ARCHITECTURE)(captions))
-    assert torch.allclose(extractor.captions(captions), expected, atol=1e-5)
-    assert isinstance(extractor, CaptionExtractor)
+    assert torch.allclose(extractor.caption_features(captions), expected, atol=1e-5)
+    seen = extractor(images(2, 224))
+    cosines = torch.nn.functional.cosine_similarity(seen.double(), expected.double(), dim=1)
+    assert torch.allclose(extractor.caption_scores(seen, captions), cosines, atol=1e-6)
+    assert isinstance(extractor, CaptionScorer)
     assert extractor.width == 40
     assert extractor.sha256 == file_sha256(folder / "open_clip_model.safetensors")
 

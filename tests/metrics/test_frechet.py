@@ -5,7 +5,6 @@ import torch
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.frechet import Gaussian, Moments, frechet_distance, require_full_rank
-from lcm_distill.shapes.captions import caption_hits
 
 
 def features(count, dim, seed, rank=None):
@@ -84,18 +83,3 @@ def test_too_few_images_are_explained():
     one = Moments.of(features(1, 4, 0))
     with pytest.raises(UserError, match="at least 2 images"):
         frechet_distance(one, one)
-
-
-def test_caption_hits_need_shape_and_colour():
-    logits = {"shape": torch.eye(3), "colour": torch.eye(3), "size": torch.zeros(3, 2)}
-    labels = [
-        {"shape": 0, "colour": 0, "size": 1},
-        {"shape": 1, "colour": 2, "size": 0},
-        {"shape": 0, "colour": 2, "size": 0},
-    ]
-    assert caption_hits(logits, labels).tolist() == [True, False, False]
-
-
-def test_what_a_caption_leaves_open_is_no_miss():
-    logits = {"shape": torch.eye(3), "colour": torch.eye(3)}
-    assert caption_hits(logits, [{"shape": 0}, {"colour": 0}, {}]).tolist() == [True, False, True]

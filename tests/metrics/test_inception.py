@@ -11,10 +11,10 @@ from lcm_distill.metrics import inception
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.metrics.inception import INCEPTION_2015, InceptionExtractor, build_inception
 from lcm_distill.metrics.preprocessing import square_bicubic
-from lcm_distill.metrics.protocols import open_protocol
+from lcm_distill.metrics.registry import open_protocol
 from lcm_distill.metrics.weights import PublishedWeights
 
-from .recorded import FACTS, FEATURES, image, inception_weights
+from .recorded import FACTS, FEATURES, inception_weights, recorded_image
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared():
-    return torch.stack([square_bicubic(image(i), 299) for i in range(32)])
+    return torch.stack([square_bicubic(recorded_image(i), 299) for i in range(32)])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.metrics.protocols import open_protocol
+from lcm_distill.metrics.registry import open_protocol
 from lcm_distill.metrics.references import (
     folder_identity,
     image_files,

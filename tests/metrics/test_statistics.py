@@ -1,4 +1,4 @@
-"""Statistics of parts, and the figures that are read off them."""
+"""Statistics of parts, and the figures that are computed from them."""
 
 import operator
 from functools import reduce
@@ -9,9 +9,9 @@ import torch
 from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.figures import CLIP_SCORE, FID, KID
 from lcm_distill.metrics.frechet import Gaussian
-from lcm_distill.metrics.protocols import PROTOCOLS, MetricProtocol, find_protocol, measure, open_protocol
+from lcm_distill.metrics.protocol import MetricProtocol, measure
 from lcm_distill.metrics.sample import Sample
-from lcm_distill.metrics.statistics import MeanCosine, Statistics
+from lcm_distill.metrics.statistics import MeanScore, Statistics
 
 PARTS = (5, 1, 40, 3, 100, 17, 34)
 
@@ -20,24 +20,24 @@ def features(count, dim=6, seed=0):
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def of_parts(x, captions, order, limit, add):
+def of_parts(x, scores, order, limit, add):
     ends = torch.tensor(PARTS).cumsum(0).tolist()
     spans = [range(end - length, end) for end, length in zip(ends, PARTS, strict=True)]
-    parts = [Statistics.of(x[list(spans[i])], spans[i], limit, captions[list(spans[i])]) for i in order]
+    parts = [Statistics.of(x[list(spans[i])], spans[i], limit, scores[spans[i].start : spans[i].stop]) for i in order]
     return reduce(add, parts)
 
 
 @pytest.mark.parametrize("add", [operator.add, operator.iadd])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5, 6), (6, 2, 4, 0, 5, 1, 3)])
 def test_seven_uneven_parts_equal_one_pass(order, add):
-    x, captions = features(200), features(200, seed=1)
-    whole, merged = Statistics.of(x, range(200), 50, captions), of_parts(x, captions, order, 50, add)
+    x, scores = features(200), features(200, 1, seed=1)[:, 0].tolist()
+    whole, merged = Statistics.of(x, range(200), 50, scores), of_parts(x, scores, order, 50, add)
     assert merged.moments.count == 200
     assert torch.allclose(merged.moments.mean(), whole.moments.mean(), rtol=1e-10)
     assert torch.allclose(merged.moments.covariance(), whole.moments.covariance(), rtol=1e-10)
     assert torch.equal(merged.features, whole.features)
     assert torch.equal(merged.sample.ids.sort().values, whole.sample.ids)
-    assert merged.cosines.mean() == pytest.approx(whole.cosines.mean(), rel=1e-10)
+    assert merged.caption_scores.mean() == pytest.approx(whole.caption_scores.mean(), rel=1e-10)
 
 
 def test_a_sample_is_spread_over_all_images():
@@ -47,11 +47,9 @@ def test_a_sample_is_spread_over_all_images():
     assert Sample.of(features(20), range(20), 500).ids.tolist() == list(range(20))
 
 
-def test_cosines_of_captions():
-    images = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
-    captions = torch.tensor([[1.0, 0.0], [-1.0, -1.0], [5.0, 0.0]])
-    assert MeanCosine.of(images, captions).mean() == pytest.approx(0, abs=1e-12)
-    assert MeanCosine.of(images[:1], captions[:1]).mean() == pytest.approx(1)
+def test_mean_of_scores():
+    total = MeanScore.of([1.0, 0.0, 0.5]) + MeanScore.of([0.5])
+    assert (total.count, total.total, total.mean()) == (4, 2.0, 0.5)
 
 
 def test_mean_and_covariance_alone_cannot_be_added_to():
@@ -60,38 +58,23 @@ def test_mean_and_covariance_alone_cannot_be_added_to():
         alone + Statistics.of(features(4), range(4), 9)
 
 
-def protocol(*figures):
-    return MetricProtocol("test", None, lambda image: image, lambda weights, device: None, figures)
+def protocol(*figures, **traits):
+    return MetricProtocol("test", None, lambda image: image, lambda weights, device: None, figures, **traits)
 
 
-def test_figures_are_those_that_the_reference_can_tell():
-    generated = Statistics.of(features(60), range(60), 99, features(60, seed=3))
+def test_figures_are_those_that_the_reference_suffices_for():
+    generated = Statistics.of(features(60), range(60), 99, [0.25] * 60)
     full = Statistics.of(features(60, seed=2), range(60), 99)
     alone = Statistics(Gaussian(full.moments.mean(), full.moments.covariance()))
     both = protocol(FID, KID, CLIP_SCORE)
     assert set(measure(both, generated, full)) == {"fid", "kid", "clip_score"}
     assert set(measure(both, generated, alone)) == {"fid", "clip_score"}
-    assert set(measure(both, generated, None)) == {"clip_score"}
+    assert measure(both, generated, None) == {"clip_score": 0.25}
     assert measure(both, generated, alone)["fid"] == pytest.approx(measure(both, generated, full)["fid"], rel=1e-9)
 
 
-def test_too_few_images_are_refused_unless_allowed():
+def test_too_few_images_are_refused_unless_the_protocol_allows_them():
     few = Statistics.of(features(6), range(6), 99)
     with pytest.raises(UserError, match="6 images are too few for a Fréchet distance of 6 features"):
         measure(protocol(FID), few, few)
-    assert measure(protocol(FID), few, few, allow_few=True)["fid"] == pytest.approx(0, abs=1e-9)
-
-
-def test_unknown_protocol_names_those_there_are():
-    with pytest.raises(UserError, match="'fid' is unknown: take one of shapes, t2i-benchmark, gigagan"):
-        find_protocol("fid")
-    assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
-
-
-def test_shapes_protocol_sees_what_its_network_sees():
-    opened = open_protocol("shapes")
-    images = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    seen = torch.cat(list(opened.features(images, batch_size=3)))
-    expected, _ = opened.extractor.network(images.float() / 255)
-    assert seen.shape == (7, opened.extractor.width)
-    assert torch.allclose(seen, expected, atol=1e-5)
+    assert measure(protocol(FID, allows_few=True), few, few)["fid"] == pytest.approx(0, abs=1e-9)

@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lcm_distill.config import load_preset
 from lcm_distill.models import networks
 from lcm_distill.training.objectives import build_objective
-from lcm_distill.training.student import build_networks, prepare
+from lcm_distill.training.student import prepare
+from lcm_distill.training.student_networks import build_networks
 from tests.training.test_student import start
 
 __all__ = ["start"]  # a fixture
@@ -35,9 +36,9 @@ def test_the_teachers_file_is_read_once(start, monkeypatch):
 
 def test_guidance_embedders_alone_are_initialised():
     config = load_preset("shapes")
-    weights = networks.read_teacher(config)
+    weights = networks.read_teacher(config.model)
     with RandomNumbers() as numbers:
-        built = build_networks(config, build_objective(config), weights)
+        built = build_networks(config, build_objective(config.distill, config.diffusion), weights)
     embedder = sum(parameter.numel() for parameter in built.student.cfg_embedder.parameters())
     assert 0 < numbers.drawn <= 2 * 3 * embedder  # student and critic, some of their values more than once
 
@@ -45,7 +46,9 @@ def test_guidance_embedders_alone_are_initialised():
 @pytest.mark.parametrize("name", ["student", "target", "average", "critic"])
 def test_networks_change_by_themselves(name):
     config = load_preset("shapes")
-    built = build_networks(config, build_objective(config), networks.read_teacher(config))
+    built = build_networks(
+        config, build_objective(config.distill, config.diffusion), networks.read_teacher(config.model)
+    )
     changed = getattr(built, name)
     others = [network for network in built if network is not changed]
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in others]

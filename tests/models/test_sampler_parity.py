@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from lcm_distill.diffusion.guidance import guided_denoiser
-from lcm_distill.diffusion.noise import karras_sigmas
-from lcm_distill.diffusion.samplers import heun_step, sample_edm
+from lcm_distill.diffusion.samplers import Heun
 from lcm_distill.models import build
 from tests.models.test_parity import REFERENCE, name_seeded, relative_error
 
@@ -24,5 +23,5 @@ def test_heun_sampler(model, steps, guidance):
     captions = torch.randn(2, 1, 77, 1024, generator=generator).double().squeeze(1)
     with torch.no_grad():
         denoise = guided_denoiser(model, 0.9, captions, torch.full((2,), float(guidance)))
-        samples = sample_edm(denoise, noise, karras_sigmas(steps, 0.002, 80.0, 7.0), heun_step)
+        samples = Heun(steps)(denoise, lambda step: noise)
     assert relative_error(samples, reference) < 1e-6

@@ -1,6 +1,9 @@
 """What is committed is whole; what is not leaves no trace that counts."""
 
+import errno
 import os
+import shutil
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.pipeline import atomic
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest, part_name
@@ -41,6 +45,81 @@ def test_folder_is_replaced_whole(tmp_path):
     commit_folder(tmp_path / "d", lambda folder: (folder / "one").write_text("1"))
     commit_folder(tmp_path / "d", lambda folder: (folder / "two").write_text("2"))
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["two"]
+
+
+def committed_folder(path: Path, content: str) -> None:
+    commit_folder(path, lambda folder: (folder / "content").write_text(content))
+
+
+class Steps:
+    """Calls of the file system, of which one raises `Crash`: before or after it is made."""
+
+    def __init__(self, crash_at: int) -> None:
+        self.crash_at, self.passed = crash_at, 0
+
+    def wrap(self, step):
+        def call(*arguments, **options):
+            self._pass()
+            result = step(*arguments, **options)
+            self._pass()
+            return result
+
+        return call
+
+    def _pass(self) -> None:
+        self.passed += 1
+        if self.passed > self.crash_at:
+            raise Crash
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["in one step", "by two renames"])
+def test_a_crash_while_a_folder_is_replaced_leaves_one_of_the_two(tmp_path, monkeypatch, exchanges):
+    folder, contents = tmp_path / "d", []
+    exchange = atomic._exchange if exchanges else lambda one, other: False
+    for crash_at in count():
+        committed_folder(folder, "old")
+        steps = Steps(crash_at)
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic.os, "replace", steps.wrap(os.replace))
+            patch.setattr(atomic, "_exchange", steps.wrap(exchange))
+            patch.setattr(atomic.shutil, "rmtree", steps.wrap(shutil.rmtree))
+            try:
+                committed_folder(folder, "new")
+                break
+            except Crash:
+                pass
+        remove_orphans(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["d"]
+        contents.append((folder / "content").read_text())
+    assert contents == sorted(contents, reverse=True) and set(contents) == {"old", "new"}
+    assert (folder / "content").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    commit_bytes(tmp_path / "a", b"old")
+    monkeypatch.setattr(atomic.os, "writev", no_space)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        LocalStorage(tmp_path).put("a", [b"new"])
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        commit_file(tmp_path / "a", lambda path: (tmp_path / "source").read_bytes())
+    assert caught.value.filename == str(tmp_path / "source")
+
+
+def test_a_misspelt_column_is_refused_and_nothing_committed(tmp_path):
+    manifest = Manifest(LocalStorage(tmp_path), COLUMNS)
+    with pytest.raises(ValueError, match=r"row of t has the key 'stauts', which is not one of the columns .* status"):
+        manifest.commit(Task("t", "print"), [{"row": 1, "status": "ok"}, {"row": 2, "stauts": "ok"}], None)
+    with pytest.raises(TypeError):
+        manifest.commit(Task("t", "print"), [{"row": 1, "status": 7}], None)
+    assert manifest.task_names() == []
 
 
 def tasks_and_log(root, crash_at=None):
@@ -136,7 +215,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, nam
     for step in (10, 20):
         checkpoints.save(step, {"value": torch.tensor(step)})
     break_it(tmp_path / "step-0000020" / name)
-    with pytest.warns(UserWarning, match=f"step-0000020/{name} {how}: training goes on from the one before"):
+    with pytest.warns(UserWarning, match=f"step-0000020/{name} {how}: training resumes from the one before"):
         assert checkpoints.load_latest(lambda: {"value": value}) == 10
     assert value == 10
     break_it(tmp_path / "step-0000010" / name)

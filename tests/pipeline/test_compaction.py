@@ -110,7 +110,7 @@ def test_drop_takes_back_merged_and_loose_commits(tmp_path):
 MOMENTS = [
     (compaction, "encode_part"),
     (compaction, "exchange_folders"),
-    (compaction, "_carry_over"),
+    (compaction, "_move_new_parts"),
     (shutil, "rmtree"),
     (atomic.os, "replace"),
     (atomic, "_fsync"),
@@ -216,10 +216,10 @@ def test_a_reader_meanwhile_sees_everything_once_or_an_error(tmp_path):
 def test_what_cannot_be_compacted_stays_as_it_is(tmp_path, monkeypatch):
     manifest = committed(tmp_path)
     before = names(manifest)
-    with compaction._alone(tmp_path), pytest.raises(UserError, match="already"):
+    with compaction._locked(tmp_path), pytest.raises(UserError, match="already"):
         list(compact(manifest))
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "_EXCHANGE", 1 << 20)  # a flag that no file system knows
+        patch.setattr(atomic, "_RENAME_EXCHANGE", 1 << 20)  # a flag that no file system knows
         with pytest.raises(UserError, match="cannot exchange folders"):
             list(compact(manifest))
     assert names(manifest) == before

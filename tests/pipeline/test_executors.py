@@ -1,4 +1,4 @@
-"""Wherever tasks run and whoever dies over them: the same files, each task told once."""
+"""Wherever tasks run and whichever worker dies: the same files, and each task is reported once."""
 
 import multiprocessing
 import os
@@ -9,14 +9,22 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from lcm_distill.core.errors import UserError, WorkError
-from lcm_distill.pipeline.executors.board import Worker, at_work, own_name, read_board
 from lcm_distill.pipeline.executors.choice import choose_executor
-from lcm_distill.pipeline.executors.dispatch import blocks
+from lcm_distill.pipeline.executors.dispatch import chunks
+from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, heartbeat, read_workers, worker_name
 from lcm_distill.pipeline.executors.processes import Processes
 from lcm_distill.pipeline.executors.ranks import Ranks, launched_ranks, share
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.storage import LocalStorage
-from tests.pipeline.crew import EXPECTED, TASKS, contents, doom, manifest_in, work_in
+from tests.pipeline.workload import (
+    EXPECTED,
+    TASKS,
+    assert_traceback_is_logged,
+    contents,
+    fail_at,
+    manifest_in,
+    work_in,
+)
 
 
 def run(executor, root):
@@ -40,39 +48,46 @@ def test_every_task_is_done_and_told_once(tmp_path, executor):
     ]  # fmt: skip
     assert {commit.entry.task: commit.entry.rows for commit in told} == {task.name: 1 for task in TASKS}
     assert_complete(tmp_path)
-    assert read_board(LocalStorage(tmp_path)) == []
+    assert read_workers(LocalStorage(tmp_path)) == []
 
 
 def test_processes_that_die_are_replaced(tmp_path):
-    doom(tmp_path, TASKS[3], "kill", times=2)
-    doom(tmp_path, TASKS[11], "kill")
-    doom(tmp_path, TASKS[19], "bug")
+    fail_at(tmp_path, TASKS[3], "kill", times=2)
+    fail_at(tmp_path, TASKS[11], "kill")
+    fail_at(tmp_path, TASKS[19], "bug")
     assert len(run(Processes(2), tmp_path)) == 20
     assert_complete(tmp_path)
 
 
 def test_what_kills_again_and_again_is_given_up_and_the_rest_done(tmp_path):
-    doom(tmp_path, TASKS[5], "bug", times=3)
+    fail_at(tmp_path, TASKS[5], "bug", times=3)
     with pytest.raises(WorkError, match=r"1 of 20 tasks failed 3 times, such as t05 \(RuntimeError: out of luck\)"):
         run(Processes(2), tmp_path)
     assert manifest_in(tmp_path).done(TASKS).keys() == {task.name for task in TASKS} - {"t05"}
-    failed = [worker for worker in read_board(LocalStorage(tmp_path)) if "t05" in worker.tasks]
+    failed = [worker for worker in read_workers(LocalStorage(tmp_path)) if "t05" in worker.tasks]
     assert failed and all("RuntimeError: out of luck" in worker.error for worker in failed)
     assert sum(not already for _, already, _ in run(Processes(2), tmp_path)) == 1
     assert_complete(tmp_path)
 
 
+def test_the_traceback_of_a_worker_failure_is_in_its_log_file(tmp_path, logs):
+    fail_at(tmp_path, TASKS[5], "bug")
+    run(Processes(2), tmp_path)
+    assert_traceback_is_logged(logs)
+    assert "ended with" in (logs / "main.log").read_text()
+
+
 def test_an_error_of_the_user_ends_all_at_once(tmp_path):
-    doom(tmp_path, TASKS[0], "user")
+    fail_at(tmp_path, TASKS[0], "user")
     with pytest.raises(UserError, match=r"^the VAE is missing: put it there$"):
         run(Processes(2), tmp_path)
 
 
-def test_portions_are_neighbours_and_many_enough():
-    portions = blocks(TASKS, workers=2)
-    assert [task for portion in portions for task in portion] == TASKS
-    assert [len(portion) for portion in portions] == [2] * 10
-    assert {len(portion) for portion in blocks(TASKS * 1000, workers=2)} <= {64, 20_000 % 64}
+def test_chunks_are_consecutive_and_keep_all_workers_busy():
+    parts = chunks(TASKS, workers=2)
+    assert [task for part in parts for task in part] == TASKS
+    assert [len(part) for part in parts] == [2] * 10
+    assert {len(part) for part in chunks(TASKS * 1000, workers=2)} <= {64, 20_000 % 64}
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7, 50])
@@ -126,22 +141,22 @@ def test_options_that_do_not_go_together(options, message):
     assert choose_executor("auto", 2) == Processes(2) and isinstance(choose_executor(), Serial)
 
 
-def test_the_board_tells_what_is_in_hand(tmp_path):
+def test_heartbeats_list_running_tasks_and_errors(tmp_path):
     storage = LocalStorage(tmp_path)
-    with at_work(storage) as hands:
-        taken = hands.take(TASKS)
-        next(taken), next(taken)
-        hands.lay_down(TASKS[0])
-        hands.show()
-        (worker,) = read_board(storage)
-        assert (worker.name, worker.tasks, worker.error, worker.alive) == (own_name(), ["t01"], None, True)
-    assert read_board(storage) == []
-    with pytest.raises(RuntimeError), at_work(storage) as hands:
-        next(hands.take(TASKS))
+    with heartbeat(storage) as own:
+        tasks = own.track(TASKS)
+        next(tasks), next(tasks)
+        own.finish(TASKS[0])
+        own.write()
+        (worker,) = read_workers(storage)
+        assert (worker.name, worker.tasks, worker.error, worker.alive) == (worker_name(), ["t01"], None, True)
+    assert read_workers(storage) == []
+    with pytest.raises(RuntimeError), heartbeat(storage) as own:
+        next(own.track(TASKS))
         raise RuntimeError("out of luck")
-    (worker,) = read_board(storage)
+    (worker,) = read_workers(storage)
     assert not worker.alive and worker.error.endswith("RuntimeError: out of luck\n")
-    assert not Worker("elsewhere-1", [], time.time() - 100).alive
+    assert not WorkerStatus("elsewhere-1", [], time.time() - 100).alive
 
 
 def endless(root, pids):

@@ -9,7 +9,7 @@ from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.remote import FEW, RemoteStorage
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
-from tests.pipeline.crew import COLUMNS, TASKS, doom, work_in
+from tests.pipeline.workload import COLUMNS, TASKS, fail_at, work_in
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """SHA-256 of "abc", from FIPS 180-2."""
@@ -56,7 +56,7 @@ def test_a_manifest_lives_in_any(storage):
 
 
 def test_work_goes_on_in_any(storage, tmp_path):
-    doom(tmp_path, TASKS[7], "bug")
+    fail_at(tmp_path, TASKS[7], "bug")
     manifest = Manifest(storage, pa.schema(COLUMNS))
     # The files of this work lie elsewhere; what is committed is the matter here.
     work = _without_files(work_in(tmp_path))

@@ -1,18 +1,20 @@
 """Rows of `metrics.parquet` side by side."""
 
-from lcm_distill.report.tables import figures_cells, figures_of
+from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.report.figures import figure_columns
+from lcm_distill.report.tables import figures_cells, markdown_table
 
-WAY = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,
+SAMPLING = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,
        "prompts": "c.csv:1", "images": 30_000, "sigmas": [80.0, 2.0], "checkpoint_sha256": "ab" * 32,
        "network_evaluations": 2, "seconds_per_image": 0.5}  # fmt: skip
 
 
 def row(metric: str, value: float, protocol: str, reference: str | None = "coco.npz:1", **other):
-    return {**WAY, "metric": metric, "value": value, "protocol": protocol, "reference": reference, **other}
+    return {**SAMPLING, "metric": metric, "value": value, "protocol": protocol, "reference": reference, **other}
 
 
 def as_dicts(rows):
-    headings, cells = figures_cells(rows)
+    headings, cells = figures_cells(rows, figure_styles())
     return [dict(zip(headings, line, strict=True)) for line in cells]
 
 
@@ -40,7 +42,7 @@ def test_the_same_metric_against_two_references_stands_in_two_columns():
     assert line["KID (gigagan)"] == "3.00000"
 
 
-def test_what_differs_between_images_of_one_way_is_told_and_nothing_else():
+def test_a_column_appears_only_where_it_distinguishes_images_of_one_sampling():
     rows = [row("fid", 1.0, "gigagan", seed=seed, sigmas=[80.0, low]) for seed, low in ((0, 2.0), (1, 2.0))]
     assert [line["seed"] for line in as_dicts(rows)] == ["0", "1"]
     assert "sigmas" not in as_dicts(rows)[0] and "images" not in as_dicts(rows)[0]
@@ -48,11 +50,36 @@ def test_what_differs_between_images_of_one_way_is_told_and_nothing_else():
     assert [line["sigmas"] for line in as_dicts(rows)] == ["80 2", "80 0.5"]
 
 
-def test_other_ways_do_not_make_a_column():
+def test_other_samplings_do_not_make_a_column():
     rows = [row("fid", 1.0, "gigagan"), row("fid", 2.0, "gigagan", steps=4, sigmas=[80.0, 4.0, 2.0, 1.0])]
     assert [line["steps"] for line in as_dicts(rows)] == ["2", "4"] and "sigmas" not in as_dicts(rows)[0]
 
 
-def test_figures_come_in_an_order_of_their_own():
+def test_columns_are_in_the_order_of_the_protocols_figures():
     rows = [row(metric, 0.0, "gigagan") for metric in ("coverage", "recall", "fid", "precision")]
-    assert [figure.metric for figure in figures_of(rows)] == ["fid", "precision", "recall", "coverage"]
+    assert [figure.metric for figure in figure_columns(rows, figure_styles())] == [
+        "fid",
+        "precision",
+        "recall",
+        "coverage",
+    ]
+
+
+def test_stand_in_protocols_are_not_named():
+    rows = [row("frechet_distance", 4.0, "shapes", "held-out pictures"), row("caption_accuracy", 0.9, "shapes", None)]
+    (line,) = as_dicts(rows)
+    assert line["Fréchet distance"] == "4.00" and line["caption accuracy"] == "90.0%"
+
+
+def test_a_metric_without_a_protocol_is_shown_under_its_own_name():
+    (line,) = as_dicts([row("own_metric", 1.0, "own", None)])
+    assert line["own metric (own)"] == "1.000"
+
+
+def test_markdown_reads_as_plain_text():
+    assert markdown_table(["", "1 step"], [["`original`", "12.00"], ["`x`", "3.5"]]).splitlines() == [
+        "|            | 1 step |",
+        "| :--------- | -----: |",
+        "| `original` |  12.00 |",
+        "| `x`        |    3.5 |",
+    ]

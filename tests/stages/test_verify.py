@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from lcm_distill.cli import app
 from lcm_distill.core.errors import DataError
-from lcm_distill.data.cache.cache import SAMPLE_COLUMNS, build_catalog, latents_field, plan
-from lcm_distill.data.cache.cache import open_manifest as manifest_of
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.format import CHECKSUM
+from lcm_distill.data.cache.layout import CacheLayout
+from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.compaction import compact
-from lcm_distill.pipeline.manifest import part_name
+from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.status import status
@@ -37,7 +38,7 @@ def run(finished_run, tmp_path) -> RunFolder:
 
 
 def open_manifest(run):
-    return manifest_of(LocalStorage(run.cache))
+    return Manifest(LocalStorage(run.cache), SAMPLE_COLUMNS)
 
 
 def lcm(*arguments: object):
@@ -47,7 +48,7 @@ def lcm(*arguments: object):
 def looked_at(config, run) -> Verification:
     verification = Verification(config, run)
     reports = list(verification.check())
-    assert reports[-1].done == reports[-1].total
+    assert [report.done == report.total for report in reports].index(True) == len(reports) - 1
     return verification
 
 
@@ -68,19 +69,19 @@ def contents(run) -> dict[str, bytes]:
 
 def manifest_rows(config, run) -> list[dict]:
     manifest = open_manifest(run)
-    assert len(manifest.done(plan(config, build_catalog(config, run, LocalStorage(run.cache))))) > 5
+    assert len(manifest.done(Cache.open(config, run).tasks())) > 5
     return manifest.read().to_pylist()
 
 
 def test_a_sound_cache_is_sound(small_config, run):
     verification = looked_at(small_config, run)
-    catalog = build_catalog(small_config, run, LocalStorage(run.cache))
+    catalog = Cache.open(small_config, run).read_catalog()
     assert found(verification) == [] and verification.pending == 0
     assert verification.rows == len(catalog.samples) + len(catalog.captions) > 72
 
 
 def flip_a_byte_of_row_19(run, config):
-    stride = latents_field(config, 72).row_bytes + CHECKSUM
+    stride = CacheLayout(config).latents(72).row_bytes + CHECKSUM
     flip(run.cache / SHARD, 3 * stride + 5)
     return [
         ("latents_64-00001", SHARD, None, "SHA-256 is not the one recorded"),
@@ -89,7 +90,7 @@ def flip_a_byte_of_row_19(run, config):
 
 
 def flip_a_byte_of_the_index(run, config):
-    stride = latents_field(config, 72).row_bytes + CHECKSUM
+    stride = CacheLayout(config).latents(72).row_bytes + CHECKSUM
     flip(run.cache / SHARD, 16 * stride + 16)
     return [
         ("latents_64-00001", SHARD, None, "SHA-256 is not the one recorded"),
@@ -168,7 +169,8 @@ def test_damage_is_named_and_mended(small_config, finished_run, run, damage):
     untouched = {run.cache / name: (run.cache / name).stat().st_mtime_ns for name in shard_files(run.cache)}
     list(verification.repair())
     assert found(verification) == [] and len(verification.repaired) == 1
-    assert found(looked_at(small_config, run)) == []
+    sound = looked_at(small_config, run)
+    assert found(sound) == [] and verification.rows == sound.rows
     assert contents(run) == contents(finished_run)
     assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
     again = [path for path, written in untouched.items() if path.stat().st_mtime_ns != written]
@@ -256,14 +258,14 @@ def test_a_damaged_catalog_is_not_taken_for_other_settings(small_config, run):
     truncated = run.cache / "catalog/samples.parquet"
     truncated.write_bytes(truncated.read_bytes()[:-8])
     with pytest.raises(DataError, match="catalog is damaged: `lcm verify --repair"):
-        build_catalog(small_config, run, LocalStorage(run.cache))
+        Cache.open(small_config, run).open_catalog()
 
 
 def test_status_tells_rate_time_left_and_damage(small_config, run):
     import os
 
     manifest = open_manifest(run)
-    tasks = plan(small_config, build_catalog(small_config, run, LocalStorage(run.cache)))
+    tasks = Cache.open(small_config, run).tasks()
     images = [task for task in tasks if task.inputs["kind"] == "image"]
     for second, task in enumerate(task for task in tasks if task not in images):
         os.utime(run.cache / part_name(task.name), (second, second))
@@ -281,3 +283,15 @@ def test_status_tells_rate_time_left_and_damage(small_config, run):
     assert status(small_config, run)["precompute"]["seconds_left"] is None
     list(compact(manifest))
     assert np.all([status(small_config, run)["precompute"]["rows_per_second"] is None])
+
+
+def test_rows_of_a_cache_whose_every_shard_is_encoded_again_count_once(small_config, run):
+    sound = looked_at(small_config, run).rows
+    for name in shard_files(run.cache):
+        flip(run.cache / name, 5)
+    verification = looked_at(small_config, run)
+    assert verification.rows == sound
+    reports = list(verification.repair())
+    assert verification.rows == sound and len(verification.repaired) == len(shard_files(run.cache))
+    finished = [report.label for report in reports if report.done == report.total]
+    assert finished == ["encode again", "verify again"]

@@ -1,8 +1,9 @@
-"""A training goes on to the same bits after any interruption, and to the same losses on any number of ranks."""
+"""A resumed training ends with the same bits, and any number of ranks has the same losses."""
 
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def place(finished_run, tmp_path_factory) -> Path:
-    """A folder with a teacher for trainings, and the cache they share."""
+    """A folder for trainings, with their teacher and cache."""
     root = tmp_path_factory.mktemp("trainings")
     torch.manual_seed(0)
     network = build("MicroDiT_Test", 8, 64, in_channels=8)
@@ -53,13 +54,27 @@ def open_run(place: Path, name: str, settings: list[str]) -> tuple[Config, RunFo
     return config, run
 
 
+KILLED = -signal.SIGKILL
+
+
 def train(place: Path, name: str, settings: list[str], killed_at: int | None = None) -> None:
-    """Train in this process, which is killed after a step if one is given."""
+    """Train in this process, which kills itself after a step if one is given."""
     config, run = open_run(place, name, settings)
     run.open(config)
     for report in distill(config, run):
         if report.done == killed_at:
+            wait_for_all_ranks(place / f"{name}-{killed_at}")
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_all_ranks(folder: Path) -> None:
+    """Until every rank is here: a rank that is killed earlier could break another one's last exchange."""
+    folder.mkdir(exist_ok=True)
+    (folder / os.environ["RANK"]).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < int(os.environ["WORLD_SIZE"]):
+        assert time.monotonic() < deadline, "another rank did not come as far as this"
+        time.sleep(0.01)
 
 
 def losses(root: Path) -> np.ndarray:
@@ -69,18 +84,18 @@ def losses(root: Path) -> np.ndarray:
 
 
 def everything(place: Path, name: str) -> dict[str, torch.Tensor]:
-    """All that a training saved after its last step."""
-    training = prepare(*open_run(place, name, []))
-    assert training.checkpoints.load_latest(training.tensors) == 60
-    return training.tensors()
+    """All tensors of a training's last checkpoint."""
+    trainer = prepare(*open_run(place, name, []))
+    assert trainer.checkpoints.load_latest(trainer.tensors) == 60
+    return trainer.tensors()
 
 
 def test_killed_at_23_and_41_of_60_steps_it_ends_with_the_same_bits(place):
-    whole = start(1, train, place, "unbroken", [])
+    unbroken = start(1, train, place, "unbroken", [])
     for killed_at in (23, 41):
-        assert finish(start(1, train, place, "broken", [], killed_at)) == [-signal.SIGKILL]
+        assert finish(start(1, train, place, "broken", [], killed_at)) == [KILLED]
         assert not (place / "broken/student.safetensors").exists()
-    assert finish(start(1, train, place, "broken", [])) + finish(whole) == [0, 0]
+    assert finish(start(1, train, place, "broken", [])) + finish(unbroken) == [0, 0]
     one, other = everything(place, "unbroken"), everything(place, "broken")
     assert one.keys() == other.keys()
     assert {name.split(".")[0] for name in one} == {"model", "average", "target", "optimiser"}
@@ -92,10 +107,10 @@ def interrupt_while_a_checkpoint_is_written(place: Path, name: str) -> None:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     config, run = open_run(place, name, [])
     run.open(config)
-    training = prepare(config, run)
-    old = training.checkpoints
-    training.checkpoints = Checkpoints(old.folder, old.fingerprint, background=True)
-    commit, wait, may_write = checkpoints_module.commit_folder, training.checkpoints.wait, threading.Event()
+    trainer = prepare(config, run)
+    old = trainer.checkpoints
+    trainer.checkpoints = Checkpoints(old.folder, old.fingerprint, background=True)
+    commit, wait, may_write = checkpoints_module.commit_folder, trainer.checkpoints.wait, threading.Event()
     checkpoints_module.commit_folder = lambda *arguments: (
         may_write.wait(60) and commit(*arguments)
     )  # until the test ends
@@ -104,14 +119,14 @@ def interrupt_while_a_checkpoint_is_written(place: Path, name: str) -> None:
         may_write.set()
         wait()
 
-    steps = training.run()
+    steps = trainer.run()
     with pytest.raises(KeyboardInterrupt):
         for report in steps:
             if report.done == 21:
-                assert training.checkpoints.steps() == []
-                training.checkpoints.wait = wait_at_last
+                assert trainer.checkpoints.steps() == []
+                trainer.checkpoints.wait = wait_at_last
                 steps.throw(KeyboardInterrupt)
-    assert training.checkpoints.steps() == [20]
+    assert trainer.checkpoints.steps() == [20]
 
 
 def test_an_interrupted_training_finishes_the_checkpoint_it_writes(place):
@@ -161,11 +176,11 @@ def test_ranks_agree_in_bfloat16(place, by_one_in_bfloat16, sharding):
     np.testing.assert_allclose(losses(place / f"low-{sharding}"), by_one_in_bfloat16, rtol=0.02)
 
 
-def test_ranks_and_sharding_may_change_from_life_to_life(place, by_one):
+def test_ranks_and_sharding_may_change_on_resume(place, by_one):
     fsdp = ["engine.sharding=fsdp", "engine.activation_checkpointing=true"]
     for ranks, settings, killed_at in [(3, [], 22), (2, fsdp, 26), (1, [], None)]:
         lives = start(ranks, train, place, "changing", [*FIFTY, "distill.checkpoint_every=5", *settings], killed_at)
-        assert (finish(lives) == [0]) == (killed_at is None)
+        assert finish(lives) == [KILLED if killed_at else 0] * ranks
     assert agree(losses(place / "changing"), by_one)
     assert {path.name for path in (place / "changing/distill/events").iterdir()} >= {"from-0000020.parquet"}
 
@@ -198,9 +213,9 @@ def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place)
     eight = [*settings, "distill.moments=8bit"]
     with torch.compiler.set_stance("force_eager"):
         for name, chosen in [("float32", settings), ("8bit", eight)]:
-            for _ in (training := prepare(*open_run(place, f"moments-{name}", chosen))).run():
+            for _ in (trainer := prepare(*open_run(place, f"moments-{name}", chosen))).run():
                 pass
-            moments = {type(state["exp_avg"]).__name__ for state in training.optimiser.state.values()}
+            moments = {type(state["exp_avg"]).__name__ for state in trainer.optimiser.state.values()}
             assert moments == {"float32": {"Tensor"}, "8bit": {"Tensor", "OptimState8bit"}}[name]
         for last in (4, 6):
             for report in prepare(*open_run(place, "moments-broken", eight)).run():
@@ -210,7 +225,7 @@ def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place)
             prepare(*open_run(place, f"moments-{name}", chosen))
             for name, chosen in [("8bit", eight), ("broken", eight), ("float32", settings)]
         )
-        started = torch.nn.utils.parameters_to_vector(exact.model.parameters())
+        initial = torch.nn.utils.parameters_to_vector(exact.model.parameters())
         for training in (one, other, exact):
             assert training.checkpoints.load_latest(training.tensors) == 6
     learnt, again, exactly = (

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lcm_distill import assets
-from lcm_distill.config import load_preset
-from lcm_distill.models import build, load_checkpoint
+from lcm_distill.config import Config, load_preset
+from lcm_distill.models import MicroDiT, build, load_checkpoint
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.models.networks import build_network, load_teacher
 from lcm_distill.models.precision import compute_in_bfloat16
@@ -16,11 +16,15 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.export import export
 from lcm_distill.training.lora import adapt, copy_sharing_frozen, merge
-from lcm_distill.training.student import student_from_teacher
+from lcm_distill.training.student_networks import student_from_teacher
 from tests.conftest import SMALL
 from tests.diffusion.test_forward_mode import draw
 
 LORA = ["distill.lora.rank=4", "distill.lora.alpha=8", "distill.learning_rate=1e-3", "distill.warmup_steps=0"]
+
+
+def new_student(config: Config) -> MicroDiT:
+    return student_from_teacher(config.model, config.distill)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def inputs():
 
 def test_an_adapted_student_starts_as_its_teacher_and_trains_adapters_alone(inputs):
     config = load_preset("shapes", LORA)
-    student, teacher = student_from_teacher(config), load_teacher(config)
+    student, teacher = new_student(config), load_teacher(config.model)
     with torch.no_grad():
         assert torch.equal(student(*inputs, torch.tensor([1.0, 3.0])), teacher(*inputs))
     trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
@@ -50,7 +54,7 @@ def test_adapters_of_the_published_layouts_are_small():
 
 
 def test_copies_share_what_is_not_trained():
-    student = student_from_teacher(load_preset("shapes", LORA))
+    student = new_student(load_preset("shapes", LORA))
     copied = copy_sharing_frozen(student)
     own, theirs = dict(student.named_parameters()), dict(copied.named_parameters())
     assert all((theirs[name] is parameter) == (not parameter.requires_grad) for name, parameter in own.items())
@@ -68,25 +72,25 @@ def test_student_is_published_merged_and_as_an_adapter(finished_run, tmp_path, i
     exported = read_tensors(Path(export(config, run, "safetensors")["file"]))  # from the last checkpoint
     assert exported.keys() == before.keys() and all(torch.equal(exported[name], before[name]) for name in before)
     list(distill(config, run))
-    merged = build_network(config, guidance_embedding=True)
+    merged = build_network(config.model, guidance_embedding=True)
     load_checkpoint(merged, run.student)
     teacher = read_tensors(assets.TEACHER)
     weights = merged.state_dict()
     changed = {name for name, tensor in teacher.items() if not torch.equal(tensor, weights[name])}
     assert "blocks.0.attn.qkv.weight" in changed and "blocks.0.mlp.w3.weight" in changed
     assert not any(name.startswith(("blocks.1.mlp.", "final_layer", "x_embedder")) for name in changed)
-    student = student_from_teacher(load_preset("shapes"))
+    student = new_student(load_preset("shapes"))
     adapted = PeftModel.from_pretrained(student, str(run.adapter))
     guidance = torch.tensor([1.0, 3.0])
     with torch.no_grad():
         drawn, expected = adapted(*inputs, guidance), merged(*inputs, guidance)
-        plain = student_from_teacher(load_preset("shapes"))(*inputs, guidance)
+        plain = new_student(load_preset("shapes"))(*inputs, guidance)
     assert torch.allclose(drawn, expected, atol=1e-5)
     assert (plain - expected).norm() > 1e-3 * expected.norm()
 
 
 def test_adapters_multiply_in_bfloat16(inputs):
-    student = student_from_teacher(load_preset("shapes", LORA))
+    student = new_student(load_preset("shapes", LORA))
     compute_in_bfloat16(student, copied=True)
     seen = list[torch.dtype]()
     for name, module in student.named_modules():
@@ -101,12 +105,12 @@ def test_adapters_multiply_in_bfloat16(inputs):
 def test_merged_weights_compute_what_adapters_compute(inputs):
     config = load_preset("shapes", LORA)
     torch.manual_seed(0)
-    student = student_from_teacher(config)
+    student = new_student(config)
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if ".lora_" in name:
                 parameter.normal_(std=0.05)
-    plain = build_network(config, guidance_embedding=True)
+    plain = build_network(config.model, guidance_embedding=True)
     plain.load_state_dict(merge(student.state_dict(), config.distill.lora))
     guidance = torch.tensor([1.0, 3.0])
     with torch.no_grad():

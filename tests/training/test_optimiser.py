@@ -6,7 +6,7 @@ from torch import nn
 
 from lcm_distill.config import OptimiserConfig, load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.training.optimiser import build_optimiser, set_rate
+from lcm_distill.training.optimiser import build_optimiser, set_learning_rate
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_each_network_takes_its_share_of_the_rate(settings):
     networks = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
     optimiser = build_optimiser({networks[0]: 1.0, networks[1]: 4.0}, settings)
     before = [parameter.detach().clone() for parameter in networks.parameters()]
-    set_rate(optimiser, 1e-3)
+    set_learning_rate(optimiser, 1e-3)
     networks(torch.randn(8, 2, generator=torch.Generator().manual_seed(0))).sum().backward()
     optimiser.step()
     moved = [(now - was).abs().max().item() for now, was in zip(networks.parameters(), before, strict=True)]

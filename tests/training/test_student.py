@@ -10,17 +10,16 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.api import create_latent_cm, open_model
-from lcm_distill.config import load_preset
+from lcm_distill.config import Config, load_preset
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache.cache import read_catalog
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.models.checkpoint import read_description, read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import samplings
 from lcm_distill.stages.export import export
-from lcm_distill.training.student import prepare, sample_guidance, sample_sigmas
+from lcm_distill.training.student import StepDraws, prepare
 from tests.conftest import SMALL
 
 PHASED = ["distill.objective=phased", "evaluate.student_steps=[4]"]
@@ -82,7 +81,7 @@ def test_phased_student_draws_along_its_edges_and_no_other_way(start):
     images = model.generate("a green ring", None, 2.0, seed=0)
     assert images.shape == (1, 3, 64, 64)
     assert torch.equal(images, model.generate("a green ring", 4, 2.0, seed=0))
-    with pytest.raises(UserError, match=r"num_inference_steps is 2: .* in 4 phases and draws in 4 steps"):
+    with pytest.raises(UserError, match=r"num_inference_steps is 2: .* in 4 phases and samples in 4 steps"):
         model.generate("a green ring", 2, 2.0, seed=0)
 
 
@@ -116,19 +115,23 @@ def test_raw_weights_are_the_last_ones(start):
     assert differ(published, training.average.state_dict())
 
 
+def draws_of(config: Config) -> StepDraws:
+    return StepDraws(config.distill, config.diffusion, config.distill_seed)
+
+
 def test_noise_levels_and_guidance_are_drawn_as_configured():
     rows = range(4000)
     lognormal, uniform = (
-        load_preset("shapes", [f"distill.sigma_distribution={name}"]) for name in ("lognormal", "uniform")
+        draws_of(load_preset("shapes", [f"distill.sigma_distribution={name}"])) for name in ("lognormal", "uniform")
     )
-    sigma = sample_sigmas(lognormal, 0.01, 0, rows)
+    sigma = lognormal.sigmas(0.01, 0, rows)
     inner = sigma[sigma < 80].log()
     assert (sigma == 80).float().mean().item() == pytest.approx(0.1, abs=0.02)
     assert inner.mean().item() == pytest.approx(0, abs=0.1) and inner.std().item() == pytest.approx(1.8, abs=0.1)
-    sigma = sample_sigmas(uniform, 0.002, 0, rows)
+    sigma = uniform.sigmas(0.002, 0, rows)
     assert sigma.median().item() == pytest.approx(karras_sigmas(3, 0.002, 80, 7)[1].item(), rel=0.15)
     assert sigma.min() >= 0.002 and sigma.max() <= 80
-    guidance = sample_guidance(load_preset("original"), 0, rows)
+    guidance = draws_of(load_preset("original")).guidance(0, rows)
     assert guidance.min() >= 1 and guidance.max() <= 10
     assert guidance.mean().item() == pytest.approx(5.5, abs=0.1)
 
@@ -143,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_checkpoints_and_names_the_samples(
     assert training.checkpoints.steps() == [2, 4]
     told = json.loads((run.distill / "stopped.json").read_text())["samples"]
     assert [sample["row"] for sample in told] == training.batches.samples(4).tolist() and len(told) == 8
-    sources = {row["row"]: row["path"] for row in read_catalog(LocalStorage(run.cache)).samples.to_pylist()}
+    sources = {row["row"]: row["path"] for row in Cache.local(config, run).read_catalog().samples.to_pylist()}
     assert all(sample["source"] == sources[sample["row"]] for sample in told)
     list(distill(config, run))  # the same steps again, without what went wrong
     assert run.student.is_file()
@@ -163,6 +166,14 @@ def test_validation_leaves_a_grid_and_figures_and_changes_no_weight(start, finis
     before = {path: path.stat().st_mtime_ns for path in run.distill.rglob("*.png")}
     list(distill(config, run))
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_validation_needs_no_sampler_of_the_teacher(start, finished_run):
+    config, run = start("engine.validate_every=3", "engine.validation_images=4", "evaluate.teacher=[]")
+    run.images = finished_run.images
+    list(distill(config, run))
+    rows = pq.read_table(run.distill / "validation/step-0000003/metrics.parquet").to_pylist()
+    assert {(row["model"], row["steps"]) for row in rows} == {("student", 1), ("student", 2)}
 
 
 def test_export_is_the_student_in_either_form_finished_or_not(start, tmp_path):

@@ -9,13 +9,15 @@ from safetensors.torch import save_file
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import file_sha256
 from lcm_distill.models import build
 from lcm_distill.models.checkpoint import read_description, read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pretrain import pretrain
-from lcm_distill.training.engine.world import alone
-from lcm_distill.training.loop import learning_rate
-from lcm_distill.training.teacher import fingerprint, first_weights, open_mixture, prepare
+from lcm_distill.training.engine.world import single_process
+from lcm_distill.training.mixture import open_mixture
+from lcm_distill.training.optimiser import learning_rate
+from lcm_distill.training.teacher import fingerprint, initial_model, prepare
 from tests.conftest import SMALL
 from tests.ranks import assert_same_weights, finish, start
 
@@ -67,7 +69,7 @@ def test_a_stage_goes_on_at_another_resolution_with_its_own_positions(tmp_path):
     earlier = build("MicroDiT_Nano_2", 4, 64, in_channels=8)
     save_file(earlier.state_dict(), tmp_path / "earlier.safetensors")
     config, settings = configure(f"pretrain.start={tmp_path}/earlier.safetensors", "model.pos_interp_scale=2.0")
-    model = first_weights(config, settings)
+    model = initial_model(config, settings)
     assert model.pos_embed.shape == (1, 16, 128)
     # Twice as many patches over the same width: every second one lies where a patch of the earlier grid lay.
     coarse, fine = earlier.pos_embed.view(2, 2, 128), model.pos_embed.view(4, 4, 128)
@@ -94,14 +96,52 @@ def test_caches_are_mixed_by_share(finished_run, tmp_path):
     own = RunFolder(tmp_path / "own")
     shutil.copytree(finished_run.cache, own.cache)
     config, settings = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}')
-    batch = open_mixture(config, settings, own, alone(config))[0]
+    batch = open_mixture(config, settings, own, single_process(config.device))[0]
     assert len(batch.rows) == len(batch.latents) == len(batch.captions) == 8
     # Both hold the same images here; rows of the second are numbered on from those of the first.
-    own_batch = open_mixture(*configure(), own, alone(config))[0]
+    own_batch = open_mixture(*configure(), own, single_process(config.device))[0]
     assert batch.rows[:6].tolist() == own_batch.rows[:6].tolist()
     offsets = batch.rows[6:] - own_batch.rows[:2]
     assert offsets[0] == offsets[1] > own_batch.rows.max()
     assert torch.equal(batch.latents[6:], own_batch.latents[:2])
+
+
+VALIDATED = ["engine.validate_every=2", "engine.validation_images=8", "engine.tensorboard=false"]
+
+
+def test_validation_measures_the_average_and_changes_no_weight(finished_run, tmp_path):
+    published = []
+    for settings in ([], VALIDATED):
+        config, _ = configure(*settings)
+        run = RunFolder(tmp_path / str(len(settings)))
+        shutil.copytree(finished_run.cache, run.cache)
+        run.images = finished_run.images
+        list(pretrain(config, run))
+        published.append(read_tensors(run.teacher))
+    assert all(torch.equal(published[0][name], published[1][name]) for name in published[0])
+    validations = run.pretrain / "validation"
+    places = sorted(validations.glob("step-*"))
+    assert [place.name for place in places] == ["step-0000002", "step-0000004"]
+    assert {path.name for path in places[1].iterdir()} == {"grid.png", "metrics.parquet"}
+    first, last = ([row for row in pq.read_table(place / "metrics.parquet").to_pylist()] for place in places)
+    assert {(row["model"], row["sampler"], row["steps"], row["images"]) for row in last} == {("teacher", "heun", 3, 8)}
+    assert {row["metric"] for row in last} == {"frechet_distance", "caption_accuracy"}
+    # Each validation has the weights of its step, and the last one those that are published.
+    assert last[0]["checkpoint_sha256"] == file_sha256(run.teacher) != first[0]["checkpoint_sha256"]
+
+
+def test_validation_without_a_sampler_is_refused(finished_run):
+    config, settings = configure(*VALIDATED, "evaluate.teacher=[]")
+    with pytest.raises(UserError, match=r"engine.validate_every needs a sampler, and evaluate.teacher is empty"):
+        prepare(config, settings, finished_run)
+
+
+def test_validation_without_held_out_captions_fails_before_the_first_step(finished_run, tmp_path):
+    config, settings = configure(*VALIDATED, f'pretrain.caches={{"{finished_run.root}"=1.0}}')
+    trainer = prepare(config, settings, RunFolder(tmp_path))
+    with pytest.raises(UserError, match="manifest is missing"):
+        list(trainer.run())
+    assert trainer.checkpoints.steps() == []
 
 
 def train(config, run: RunFolder) -> None:

@@ -1,6 +1,6 @@
 """The configuration of a run: typed, documented at each key and validated once, when it is loaded."""
 
-from lcm_distill.config.evaluation import EvaluateConfig, MetricProtocol, ScheduleConfig
+from lcm_distill.config.evaluation import EvaluateConfig, ScheduleConfig
 from lcm_distill.config.inputs import (
     CacheConfig,
     DataConfig,
@@ -8,9 +8,10 @@ from lcm_distill.config.inputs import (
     Dtype,
     EncodersConfig,
     ModelConfig,
+    NetworkConfig,
     Weights,
 )
-from lcm_distill.config.loading import load_file, load_preset, parse, presets
+from lcm_distill.config.loading import load_file, load_preset, parse, presets, summary
 from lcm_distill.config.objectives import LoraSettings
 from lcm_distill.config.parsing import read_toml, validate
 from lcm_distill.config.run import Config
@@ -19,7 +20,7 @@ from lcm_distill.config.training import DistillConfig, EngineConfig, OptimiserCo
 
 __all__ = [
     "SCHEMA_VERSION", "CacheConfig", "Config", "DataConfig", "DiffusionConfig", "DistillConfig", "Dtype",
-    "EncodersConfig", "EngineConfig", "EvaluateConfig", "LoraSettings", "MetricProtocol", "ModelConfig",
+    "EncodersConfig", "EngineConfig", "EvaluateConfig", "LoraSettings", "ModelConfig", "NetworkConfig",
     "OptimiserConfig", "PretrainConfig", "ScheduleConfig", "Section", "Weights", "load_file", "load_preset", "parse",
-    "presets", "read_toml", "validate",
+    "presets", "read_toml", "summary", "validate",
 ]  # fmt: skip

@@ -90,8 +90,8 @@ class CacheConfig(Section):
     into the run folder, where training reads it. Unset: it is made in the run folder."""
 
 
-class ModelConfig(Section):
-    """The transformer, teacher and student alike."""
+class NetworkConfig(Section):
+    """The sizes of a transformer."""
 
     arch: str
     """A variant by name: `MicroDiT_XL_2`, `MicroDiT_Tiny_2`, `MicroDiT_Nano_2`."""
@@ -103,6 +103,11 @@ class ModelConfig(Section):
     """Width of a caption token's embedding."""
     pos_interp_scale: PositiveFloat = 1.0
     """Divides token positions; 2.0 runs a 256 px network at 512 px."""
+
+
+class ModelConfig(NetworkConfig):
+    """The transformer, teacher and student alike."""
+
     teacher: str = Field(json_schema_extra=NOT_IDENTITY)
     """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of one that ships: `shapes`, or
     `shapes-brief` for captions that leave much open. What the file holds decides results, not where it lies:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 
 from lcm_distill.config.parsing import parse_section
@@ -15,16 +16,25 @@ def presets() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def summary(name: str) -> str:
+    """What a preset is for, in a sentence: the first one of its file."""
+    lines = takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".") + "."
+
+
 def load_preset(name: str, assignments: Sequence[str] = ()) -> Config:
     """A preset by name, changed by `section.key=value` assignments.
 
     Raises:
         UserError: the preset, a key or a value is wrong.
     """
+    return parse(_preset_text(name), f"preset {name}", assignments)
+
+
+def _preset_text(name: str) -> str:
     if name not in presets():
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")
-    text = (resources.files("lcm_distill.config") / "presets" / f"{name}.toml").read_text()
-    return parse(text, f"preset {name}", assignments)
+    return (resources.files("lcm_distill.config") / "presets" / f"{name}.toml").read_text()
 
 
 def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:

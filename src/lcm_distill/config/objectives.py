@@ -1,19 +1,31 @@
-"""Settings of the objectives that a student can be trained with, and of what goes beside them."""
+"""Settings of the objectives that a student can be trained with, and of the terms and adapters beside them."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lcm_distill.config.section import Section
 
 
-class DiscreteConfig(Section):
+class ObjectiveConfig(Section):
+    """Settings of one objective, and what the objective asks of a training."""
+
+    forward_mode: ClassVar[bool] = False
+    """Whether it takes forward-mode derivatives, which run neither on sharded weights nor on fake tensors."""
+
+    @property
+    def phase_edges(self) -> list[float] | None:
+        """Inner edges of the phases that the student is trained within, falling; None without phases."""
+        return None
+
+
+class DiscreteConfig(ObjectiveConfig):
     """Pairs of neighbouring points of a fixed grid (LCM, arXiv 2310.04378)."""
 
     points: int = Field(default=40, ge=2)
     """Points of the grid: EDM's schedule with `diffusion.rho`, from sigma_max to sigma_min."""
     skip: PositiveInt = 1
-    """Points from one level of a pair to the other."""
+    """Grid points from one point of a pair to the other (the skipping step k of LCM)."""
 
     @model_validator(mode="after")
     def _skip_fits(self) -> Self:
@@ -22,64 +34,71 @@ class DiscreteConfig(Section):
         return self
 
 
-class TuningConfig(Section):
+class TuningConfig(ObjectiveConfig):
     """Pairs whose gap is proportional to the noise level (ECT, arXiv 2406.14548)."""
 
     gap_ratio: float = Field(default=0.75, gt=0, lt=1)
-    """The nearer point of a pair lies at this share of the noisier one's sigma, at the start and at high noise."""
+    """Sigma of a pair's nearer point over that of its noisier point, at the start of training and at high noise."""
     halvings: NonNegativeInt = 0
-    """How often the gap is halved while the student trains, at even intervals; ECT: 7 from a `gap_ratio` of 0.5."""
+    """Number of times the gap is halved during training, at even intervals; ECT: 7 from a `gap_ratio` of 0.5."""
     widening: float = Field(default=0.0, ge=0)
-    """Widens the gap at low noise, to 1 + widening / 2 times its size; ECT: 8."""
+    """Widens the gap at low noise, up to a factor of 1 + widening / 2; ECT: 8."""
     snap_below: PositiveFloat = 0.02
     """Pairs whose nearer point falls below this sigma end at sigma_min."""
     weighting: Literal["even", "inverse_gap"] = "even"
-    """`inverse_gap`: a pair weighs 1 over the difference of its noise levels, as in ECT."""
+    """`inverse_gap` divides a pair's loss by the difference of its noise levels, as in ECT."""
 
 
-class ScmConfig(Section):
+class ScmConfig(ObjectiveConfig):
     """The limit of vanishing gaps (sCM, arXiv 2410.11081). It needs no solver, distance or average of the student."""
 
+    forward_mode: ClassVar[bool] = True
+
     normalisation: PositiveFloat = 0.1
-    """c of the tangent's normalisation g / (|g| + c), |g| in root mean square of the latents."""
+    """c of the tangent's normalisation g / (|g| + c), with |g| the root mean square over the latents."""
     warmup: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps over which the student turns from its teacher's denoiser into a consistency function."""
 
 
-class PhasedConfig(Section):
+class PhasedConfig(ObjectiveConfig):
     """Consistency within phases of the trajectory (PCM, arXiv 2405.18407)."""
 
     edges: list[PositiveFloat] = [4.0, 1.5, 0.6]
-    """Noise levels at which the trajectory is cut, falling. The student draws in one step more than there are edges,
-    and in no other number."""
+    """Noise levels at which the trajectory is divided, falling. The student samples in one step more than there are
+    edges, and in no other number of steps."""
     gap_ratio: float = Field(default=0.75, gt=0, lt=1)
-    """The nearer point of a pair lies at this share of the noisier one's sigma, or at the phase's end."""
+    """Sigma of a pair's nearer point over that of its noisier point; a pair never crosses the end of its phase."""
+
+    @property
+    def phase_edges(self) -> list[float] | None:
+        """See `ObjectiveConfig`."""
+        return self.edges
 
 
 class MatchingConfig(Section):
-    """Distribution matching beside the objective (DMD, arXiv 2311.18828). It needs captions alone."""
+    """Distribution matching beside the objective (DMD, arXiv 2311.18828). It needs no images, only captions."""
 
     weight: float = Field(default=0.0, ge=0)
-    """Weight of the term; 0 leaves it out, and the critic with it."""
+    """Weight of the term; 0 disables it, and the critic with it."""
     start: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps over which the critic learns by itself what the student draws."""
+    """Share of the steps, at the start, over which only the critic learns from generated latents."""
     guidance_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the guidance beyond 1 that the teacher keeps where drawings are compared with it. With all of it they
-    agree with captions at the cost of variety."""
+    """Share of the guidance beyond 1 that the teacher keeps where it scores generated latents. With all of it they
+    agree better with captions, at the cost of variety."""
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
     sigmas: list[PositiveFloat] = [80.0, 8.0, 2.0, 0.5]
-    """Noise levels, falling, that the student jumps from in training; a batch takes the first few of them."""
+    """Noise levels, falling, of the student's sampling steps in training; a batch uses the first few of them."""
     sigma_mean: float = -0.2
-    """Mean of ln sigma of the levels at which critic and teacher are compared."""
+    """Mean of ln sigma of the noise levels at which the scores of critic and teacher are compared."""
     sigma_std: PositiveFloat = 1.4
     """Standard deviation of that ln sigma."""
 
 
 class LoraSettings(Section):
-    """Low-rank adapters in place of training all weights (LoRA, arXiv 2106.09685), for a small card."""
+    """Low-rank adapters in place of training all weights (LoRA, arXiv 2106.09685), for GPUs with little memory."""
 
     rank: NonNegativeInt = 0
-    """Rank of the adapters on attention and dense feed-forwards; 0 trains all weights and has no adapters."""
+    """Rank of the adapters on attention and dense feed-forwards; 0 trains all weights, without adapters."""
     alpha: PositiveFloat = 64.0
-    """An adapter's product counts alpha / rank times."""
+    """An adapter's product is scaled by alpha / rank."""

@@ -63,21 +63,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _student_can_be_measured(self) -> Self:
-        wanted, known = self.evaluate.student_steps, self.evaluate.student_sigmas
-        if self.distill.objective == "phased":
-            steps = len(self.distill.phased.edges) + 1
+        wanted = self.evaluate.student_steps
+        if (edges := self.distill.objective_settings.phase_edges) is not None:
+            steps = len(edges) + 1
             if wanted != [steps]:
                 raise ValueError(
                     f"evaluate.student_steps = {wanted}, but with distill.objective phased the student draws in "
                     f"{steps} steps, one more than distill.phased.edges has: set evaluate.student_steps=[{steps}]"
                 )
-        elif absent := [steps for steps in wanted if steps not in known]:
-            raise ValueError(f"evaluate.student_steps has {absent[0]}, student_sigmas does not: add its noise levels")
         return self
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
-        if self.distill.objective == "scm" and self.engine.sharding == "fsdp":
+        if self.distill.objective_settings.forward_mode and self.engine.sharding == "fsdp":
             raise ValueError(
                 "distill.objective scm takes derivatives in forward mode, which engine.sharding cannot: leave it unset"
             )
@@ -91,9 +89,8 @@ class Config(Section):
     @property
     def phases(self) -> list[float] | None:
         """Upper edges of the phases a student is trained within, falling; None where there is one phase alone."""
-        if self.distill.objective != "phased":
-            return None
-        return [self.diffusion.sigma_max, *self.distill.phased.edges]
+        edges = self.distill.objective_settings.phase_edges
+        return None if edges is None else [self.diffusion.sigma_max, *edges]
 
     @property
     def distill_seed(self) -> int:

@@ -1,4 +1,4 @@
-"""Training of teachers and students, and how it uses its machines."""
+"""Training of teachers and students, and how it uses its devices."""
 
 import math
 from typing import Any, Literal, Self, cast
@@ -9,6 +9,7 @@ from lcm_distill.config.objectives import (
     DiscreteConfig,
     LoraSettings,
     MatchingConfig,
+    ObjectiveConfig,
     PhasedConfig,
     ScmConfig,
     TuningConfig,
@@ -22,68 +23,70 @@ class OptimiserConfig(Section):
     steps: PositiveInt
     """Optimiser steps."""
     batch_size: PositiveInt
-    """Samples to a step."""
+    """Samples in a step."""
     learning_rate: PositiveFloat
-    """Rate between warm-up and decay."""
+    """Learning rate between warm-up and decay."""
     warmup_steps: NonNegativeInt = 20
-    """Steps over which the rate rises from zero."""
+    """Steps over which the learning rate rises from zero."""
     decay_fraction: float = Field(default=0.5, ge=0, le=1)
-    """Share of the steps, at the end, over which the rate falls to zero."""
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's averaging factors."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     moments: Literal["float32", "8bit"] = "float32"
-    """How AdamW's moments are held. `8bit`: 2 bytes a parameter instead of 8, 256 values to a scale (arXiv 2110.02861,
+    """Precision of AdamW's moments. `8bit`: 2 bytes a parameter instead of 8, 256 values share a scale (arXiv 2110.02861,
     `pip install 'lcm-distill[eightbit]'`); the first step compiles the update."""
     clip_norm: PositiveFloat = 1.0
-    """The gradient's norm is cut to this."""
+    """Largest norm of the gradient; a larger gradient is scaled down to it."""
     ema_exponent: float = Field(default=8.0, ge=0)
-    """Width of the power-function average that is published (arXiv 2312.02696): larger follows more closely."""
+    """Exponent of the published power-function average (arXiv 2312.02696): larger values average over fewer steps."""
     checkpoint_every: PositiveInt = Field(default=50, json_schema_extra=NOT_IDENTITY)
-    """Steps between checkpoints; an interrupted run repeats fewer than this many."""
+    """Steps between checkpoints; a resumed run repeats fewer steps than this."""
 
     def decayed(self, left: float) -> float:
-        """Factor of the learning rate when a share `left` of the decay lies ahead, falling from 1 to 0."""
+        """Factor of the learning rate, from 1 down to 0, when a share `left` of the decay remains."""
         return left
 
 
 class EngineConfig(Section):
-    """How a training uses its machines; the same for teacher and student."""
+    """How a training uses its devices, and what it records; the same for teacher and student."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What networks compute in. `bfloat16`: products of the blocks alone; weights, their averages, norms, the residual
-    stream, embeddings of noise levels and the last layer stay float32. Pairs of noise levels closer than 2 %
-    (at sigma 1) to 6 % (at 0.1 and 80) differ by less than it rounds off (`benchmarks/precision.py`)."""
+    """Precision that networks compute in. `bfloat16`: matrix products of the blocks only; weights, their averages, norms,
+    the residual stream, embeddings of noise levels and the last layer stay float32. For pairs of noise levels closer
+    than 2 % (at sigma 1) to 6 % (at 0.1 and 80), rounding exceeds the difference of the two outputs
+    (`benchmarks/precision.py`)."""
     sharding: Literal["none", "fsdp"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
     """`none`: every rank holds whole networks, and gradients are averaged (DistributedDataParallel). `fsdp`: weights,
-    averages and optimiser are split over the ranks (FSDP2)."""
+    averages and optimiser states are sharded over the ranks (FSDP2)."""
     micro_batch: PositiveInt | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Samples to one pass of a rank, whose gradients are summed before a step. Unset: its whole share of the batch."""
+    """Samples in one pass of a rank; gradients are accumulated over a step. Unset: the rank's whole share of the
+    batch."""
     activation_checkpointing: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
-    """Compute a block's activations again in the backward pass: far less memory for about a third more work."""
+    """Recompute a block's activations in the backward pass: far less memory for about a third more computation."""
     keep_checkpoints: PositiveInt = Field(default=2, json_schema_extra=NOT_IDENTITY)
-    """How many of the newest checkpoints stay on disk."""
+    """Number of newest checkpoints that are kept on disk."""
     spike: float = Field(default=100.0, ge=0, json_schema_extra=NOT_IDENTITY)
-    """Training stops where a loss exceeds the median of the last hundred by this factor. 0: only where it is not
+    """Training stops when a loss exceeds the median of the last hundred losses by this factor. 0: only when it is not
     finite."""
     tensorboard: bool = Field(default=True, json_schema_extra=NOT_IDENTITY)
-    """Write events for TensorBoard as well, into `tensorboard/` beside the Parquet ones."""
+    """Also write events for TensorBoard, into `tensorboard/` beside the Parquet files."""
     wandb: str | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Project at Weights & Biases that events go to as well; the package `wandb` must be installed."""
+    """Weights & Biases project that also receives events; the package `wandb` must be installed."""
     validate_every: PositiveInt | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Steps between validations of the student's average on held-out captions. Unset: none."""
+    """Steps between validations of the weights to publish, teacher or student, on held-out captions. Unset: none."""
     validation_images: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
-    """Images to a validation, always of the same captions and noise."""
+    """Images in a validation, always of the same captions and noise."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_compile(cls, values: Any) -> Any:
-        """Configurations of older runs say `compile = false`."""
+        """Accept `compile = false`, which configurations of older runs have."""
         if isinstance(values, dict) and "compile" in values:
             kept = cast(dict[str, Any], values).copy()
             if kept.pop("compile"):
-                raise ValueError("compile is no key any more: kernels are fused without it on a GPU, leave it out")
+                raise ValueError("the key compile was removed, as kernels are fused on GPUs without it: leave it out")
             return kept
         return cast(Any, values)
 
@@ -92,24 +95,25 @@ class PretrainConfig(OptimiserConfig):
     """Training of a teacher by denoising."""
 
     start: str | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Checkpoint of an earlier stage to go on from, of any resolution; its hash is part of the training's identity.
-    Unset: fresh weights."""
+    """Checkpoint of an earlier training to start from, of any resolution; its hash is part of the training's identity.
+    Unset: randomly initialised weights."""
     caches: dict[str, PositiveFloat] = Field(default={}, json_schema_extra=NOT_IDENTITY)
-    """Folders of other runs whose caches are mixed in, each with its share of the samples; this run's own cache has the
-    rest, and is not made if there is none. What is in them and the shares are part of the training's identity."""
+    """Folders of other runs whose caches are mixed in, each with its share of the samples. This run's own cache provides
+    the rest; if nothing is left, it is not needed. The shares and the caches' contents are part of the training's
+    identity."""
     mask_ratio: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the patches that each step leaves out after the patch mixer (arXiv 2407.15811). Networks draw better
-    after some steps with 0 at the end."""
+    """Share of the patches that each step drops after the patch mixer (deferred masking, arXiv 2407.15811). Finishing
+    with some unmasked steps (0) improves images."""
     decay: Literal["linear", "cosine"] = "linear"
-    """How the learning rate falls over the last `decay_fraction` of the steps."""
+    """Shape of the learning rate's decay over the last `decay_fraction` of the steps."""
     decay_to: float = Field(default=0.0, ge=0, le=1)
-    """Share of the learning rate that is left at the end."""
+    """Learning rate at the end of the decay, as a share of `learning_rate`."""
     sigma_mean: float
     """Mean of ln sigma."""
     sigma_std: PositiveFloat
     """Standard deviation of ln sigma."""
     caption_drop: float = Field(default=0.1, ge=0, le=1)
-    """Share of samples trained on the null caption, which guidance needs."""
+    """Share of samples trained with the null caption, which classifier-free guidance needs."""
 
     @model_validator(mode="after")
     def _shares_leave_some(self) -> Self:
@@ -132,38 +136,39 @@ class DistillConfig(OptimiserConfig):
     """Training of the few-step student."""
 
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    """Seed of this training alone: order of samples, noise, noise levels, guidance scales and a guidance embedder that
-    starts at random. Data, held-out captions and the noise that is drawn from stay those of the run's `seed`, which
-    also serves here if this is unset."""
+    """Seed of this training: order of samples, noise, noise levels, guidance scales and a randomly initialised guidance
+    embedder. Data, held-out captions and the noise of generated images follow the run's `seed`. Unset: the run's
+    `seed`."""
     objective: Literal["tuning", "discrete", "scm", "phased"] = "tuning"
-    """What the student is trained to do. Each has a table of its own below; those of the others do nothing."""
+    """The training objective. Each has a table of its own below; the tables of the others have no effect."""
     solver: Literal["euler", "heun"] = "euler"
-    """How the teacher steps from one point of a pair to the other: asked once, or twice."""
+    """The teacher's ODE step from one point of a pair to the other: one guided evaluation, or two."""
     distance: Literal["huber", "l2"] = "huber"
-    """How the answers at a pair's two points are compared: pseudo-Huber, or the mean square."""
+    """Distance between the outputs at a pair's two points: pseudo-Huber, or the mean square."""
     huber: PositiveFloat = 0.03
-    """Where the pseudo-Huber distance turns from squared to absolute, in root mean square of the latents."""
+    """c of the pseudo-Huber distance, where it turns from quadratic to linear, in root mean square of the latents."""
     target_decay: float = Field(default=0.95, ge=0, lt=1)
-    """Decay of the average of the student that says what a pair's nearer point maps to. 0: the student itself,
-    without a gradient, as in ECT."""
+    """Decay of the student's average that computes the target at a pair's nearer point. 0: the student itself, without
+    a gradient, as in ECT."""
     guidance_range: tuple[float, float]
-    """Guidance scales the student is trained to answer to, drawn uniformly."""
+    """Range of the guidance scales that the student is trained for, drawn uniformly."""
     guidance_embedder: Literal["zero", "random"] = "zero"
-    """How the embedding of the guidance scale starts. `zero`: the student starts as its teacher. `random`: with
-    weights like the time embedding's."""
+    """Initialisation of the guidance scale's embedding. `zero`: the student starts equal to its teacher. `random`: as
+    the time embedding's."""
     sigma_distribution: Literal["lognormal", "uniform"] = Field(
         default="lognormal", json_schema_extra={OLD_NAME: "levels"}
     )
-    """How the noise level of a pair's noisier point is drawn: as `sigma_mean`, `sigma_std` and `sigma_max_share` say,
-    or evenly over EDM's schedule with `diffusion.rho`. `discrete` rounds it up to a point of its grid."""
+    """Distribution of the noise level of a pair's noisier point: lognormal with `sigma_mean`, `sigma_std` and
+    `sigma_max_share`, or uniform over EDM's schedule with `diffusion.rho`. `discrete` rounds it up to a point of its
+    grid."""
     sigma_mean: float = 0.0
-    """Mean of ln sigma of lognormal levels."""
+    """Mean of ln sigma of the lognormal distribution."""
     sigma_std: PositiveFloat = 1.8
-    """Standard deviation of ln sigma of lognormal levels."""
+    """Standard deviation of ln sigma of the lognormal distribution."""
     sigma_max_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of lognormal levels that is moved to sigma_max, where one-step sampling starts."""
+    """Share of lognormal draws that is replaced by sigma_max, where one-step sampling starts."""
     publish: Literal["average", "raw"] = "average"
-    """The weights that are published and sampled: the power-function average of `ema_exponent`, or the last ones."""
+    """The weights that are published: the power-function average of `ema_exponent`, or those of the last step."""
     discrete: DiscreteConfig = DiscreteConfig()
     """For `objective = "discrete"`."""
     tuning: TuningConfig = TuningConfig()
@@ -174,9 +179,9 @@ class DistillConfig(OptimiserConfig):
     """For `objective = "phased"`."""
 
     matching: MatchingConfig = MatchingConfig()
-    """Makes few-step drawings as likely as the teacher's own, beside any objective."""
+    """A distribution-matching term, beside any objective."""
     lora: LoraSettings = LoraSettings()
-    """Trains adapters and the guidance embedder alone. The student is published merged, and as the run's `adapter/`."""
+    """Trains only adapters and the guidance embedder. The student is published merged, and as the run's `adapter/`."""
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:
@@ -184,6 +189,11 @@ class DistillConfig(OptimiserConfig):
         if not 1 <= low <= high:
             raise ValueError(f"guidance_range {[low, high]} must hold two values, 1 or more, the lower first")
         return self
+
+    @property
+    def objective_settings(self) -> ObjectiveConfig:
+        """The table of the configured objective."""
+        return cast(ObjectiveConfig, getattr(self, self.objective))
 
     @property
     def middle_guidance(self) -> float:

@@ -1,1 +1,1 @@
-"""What everything may use: errors, devices, addressed random numbers, child processes."""
+"""Helpers that every module may use: errors, log files, devices, random numbers, hashes, child processes."""

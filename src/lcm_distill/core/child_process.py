@@ -1,4 +1,4 @@
-"""What a spawned process owes the one that started it."""
+"""Behaviour of spawned processes towards their parent."""
 
 import multiprocessing
 import os
@@ -7,7 +7,7 @@ import threading
 
 
 def follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends, even if it is killed; called in the child."""
+    """Called in a child process: ignore Ctrl-C, which the parent handles, and end when the parent ends or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

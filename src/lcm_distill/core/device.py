@@ -1,4 +1,4 @@
-"""Which device work runs on."""
+"""Choosing a device, and copying tensors to it."""
 
 import torch
 
@@ -6,15 +6,15 @@ from lcm_distill.core.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`, a GPU always with its index; a GPU becomes the calling thread's current device.
+    """The device `name`, a GPU always with its index. A GPU becomes the current device of the calling thread.
 
-    Streams, Triton kernels and collectives go to the current device, whatever device their tensors are on.
+    Streams, Triton kernels and collectives use the current device, whatever device their tensors are on.
 
     Args:
-        name: `auto` (the current GPU where there is one, else the CPU), `cpu`, `cuda` (the current GPU), `cuda:1` ...
+        name: `auto` (the current GPU if there is one, else the CPU), `cpu`, `cuda` (the current GPU), or `cuda:1` etc.
 
     Raises:
-        UserError: no such device here.
+        UserError: there is no such device.
     """
     available = torch.cuda.is_available()
     if name == "auto":
@@ -23,7 +23,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"device {name!r} is unknown: write auto, cpu, cuda or cuda:0") from error
-    # PyTorch takes cuda:256 for cuda:0.
+    # PyTorch reads cuda:256 as cuda:0.
     if str(device) != name or device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} is unknown: write auto, cpu, cuda or cuda:0")
     if device.type != "cuda":
@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
     if not available:
         raise UserError(f"device {name!r} is not here: PyTorch finds no CUDA device")
     count = torch.cuda.device_count()
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = device.index if ":" in name else torch.cuda.current_device()
     if index >= count:
         raise UserError(f"device {name!r} is not here: there {_are(count)}, counted from cuda:0")
     torch.cuda.set_device(index)
@@ -43,9 +43,9 @@ def _are(count: int) -> str:
 
 
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Values of the CPU on a device, without waiting for what a GPU still has to do.
+    """Copy a CPU tensor to a device without waiting for work that is queued on a GPU.
 
-    They are copied to pinned memory of their own first, so that the memory they lie in may be used again at once.
+    It is copied to pinned memory first, so that its own memory can be reused at once.
     """
     if device.type == "cuda" and torch.cuda.is_available():
         return torch.empty_like(values, pin_memory=True).copy_(values).to(device, non_blocking=True)

@@ -1,25 +1,25 @@
-"""Errors a user can cause. The command line prints their message as one line and exits with their code."""
+"""Errors that a user can cause. The command line prints the message as one line and exits with the error's code."""
 
 
 class UserError(Exception):
-    """Wrong input, configuration or file; the message says what is wrong and what to do."""
+    """Wrong input, configuration or file. The message names what is wrong and the remedy."""
 
     exit_code = 2
 
 
 class DataError(UserError):
-    """Data on disk is damaged or not what was written."""
+    """Data on disk is damaged or differs from what was written."""
 
     exit_code = 3
 
 
 class StorageError(UserError):
-    """An object store refused, or cannot be reached; what was stored is intact and the same command goes on."""
+    """An object store refused a request or cannot be reached. What is stored is intact; the same command resumes."""
 
     exit_code = 4
 
 
 class WorkError(UserError):
-    """Part of the work could not be done though it was tried again; all else is committed."""
+    """Part of the work failed although it was retried; everything else is committed."""
 
     exit_code = 5

@@ -1,1 +1,1 @@
-"""What lies on disk: sources, catalog, latent cache, and the batches that training reads."""
+"""Data on disk: data sets, their catalog, the latent cache, and training batches."""

@@ -1,19 +1,23 @@
-"""From an image file's bytes to the square arrays of pixels that are encoded."""
+"""Decoding image files and cropping them to the squares that are encoded."""
 
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lcm_distill.core.images import round_to_uint8
 from lcm_distill.data.sources.interface import UnusableImage
 
 
 def decode(content: bytes | UnusableImage, min_size: int) -> Image.Image:
-    """The upright RGB image in a file's bytes, or in what a source gave instead of them.
+    """Decode an image file to RGB, rotated as its EXIF orientation asks.
+
+    Args:
+        content: the file's bytes, or what a source returned instead of them.
+        min_size: least length of the shorter side, in pixels.
 
     Raises:
-        UnusableImage: there are no bytes, they are unreadable or truncated, or the shorter side is below `min_size`
-            pixels.
+        UnusableImage: there are no bytes, they are unreadable or truncated, or the image is too small.
     """
     if isinstance(content, UnusableImage):
         raise content
@@ -30,16 +34,16 @@ def decode(content: bytes | UnusableImage, min_size: int) -> Image.Image:
     return _as_rgb(image)
 
 
-def square(image: Image.Image, resolution: int) -> np.ndarray:
-    """The image resized by its short side (bicubic, antialiased), its centre cropped: uint8 (H, W, 3), RGB."""
+def resize_and_crop(image: Image.Image, resolution: int) -> np.ndarray:
+    """Resize the shorter side to `resolution` (bicubic, antialiased) and crop the centre: uint8 (H, W, 3), RGB."""
     return np.asarray(ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """RGB with transparency laid over white, and 16-bit greys scaled rather than cut off."""
+    """RGB; transparency is composited over white, and 16-bit grey values are scaled rather than clipped."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(round_to_uint8(grey)).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion and consistency: tensors and functions, no files and no logging."""
+"""The mathematics of diffusion and consistency models: functions of tensors, without files or logging."""

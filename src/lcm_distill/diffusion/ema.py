@@ -12,8 +12,8 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def power_decay(step: int, exponent: float) -> float:
-    """Decay of the power-function average after `step` updates, 1 or more (arXiv 2312.02696, eq. 127).
+    """Decay of the power-function average at update `step`, 1 or more (arXiv 2312.02696, eq. 127).
 
-    The average then weighs update t by t**exponent: the profile widens with training, and 0 is a plain mean.
+    Update t then has weight t**exponent: the profile widens with training, and exponent 0 is a plain mean.
     """
     return (1 - 1 / step) ** (exponent + 1)

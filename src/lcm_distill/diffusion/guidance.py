@@ -9,12 +9,12 @@ from lcm_distill.diffusion.preconditioning import Denoiser, Network, edm_denoise
 
 
 def guided_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor) -> Denoiser:
-    """EDM's denoiser moved away from the null caption by `guidance`; at guidance 1 it is the conditional one.
+    """EDM's denoiser with classifier-free guidance; at guidance 1 it is the conditional one.
 
-    Both branches are computed whatever the scales: who knows that all are 1 takes `edm_denoiser` at half the cost.
+    Both branches are computed at every scale: where all scales are 1, `edm_denoiser` costs half.
 
     Args:
-        captions: (B, L, C). guidance: (B,) or (1,), 1 or more.
+        captions: (B, L, C). guidance: scales (B,) or (1,), 1 or more.
     """
     branches = both_branches(network, sigma_data, captions)
     return lambda x, sigma: guided(*branches(x, sigma), guidance)
@@ -23,15 +23,15 @@ def guided_denoiser(network: Network, sigma_data: float, captions: Tensor, guida
 def both_branches(
     network: Network, sigma_data: float, captions: Tensor
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The denoisers with captions and without, in one call.
+    """The conditional and the unconditional branch of guidance, in one network call.
 
-    Samples beyond those that captions are given for have the null caption: the network computes it once for all.
+    The second half of the doubled batch has no captions, so that the network gives it the null caption.
 
     Args:
         captions: (B, L, C).
 
     Returns:
-        (x (B, C, H, W), sigma (B,)) -> the conditional and the null denoised, each as x.
+        (x (B, C, H, W), sigma (B,) or (1,)) -> denoised with captions and with the null caption, each (B, C, H, W).
     """
     branches = edm_denoiser(network, sigma_data, captions)
 
@@ -44,6 +44,13 @@ def both_branches(
 
 
 def guided(conditional: Tensor, null: Tensor, guidance: Tensor) -> Tensor:
-    """Denoised (B, C, H, W) at guidance (B,) or (1,): the conditional one at 1, the null one at 0."""
+    """Denoised samples with guidance, null + guidance * (conditional - null).
+
+    Args:
+        conditional, null: (B, C, H, W). guidance: scales (B,) or (1,).
+
+    Returns:
+        (B, C, H, W), of conditional's dtype.
+    """
     strength = (guidance - 1).view(-1, 1, 1, 1).to(conditional.dtype)
     return conditional + strength * (conditional - null)

@@ -1,4 +1,4 @@
-"""From a raw network to a denoiser and to a consistency function: scalings of input and output."""
+"""Preconditioning: a raw network as a denoiser and as a consistency function."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -11,9 +11,10 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
 class Network(Protocol):
-    """What the raw network F takes; MicroDiT is one.
+    """The raw network F of EDM, such as MicroDiT.
 
-    Captions (N, L, C) are those of the first N samples; any that follow have the null caption.
+    `latents` (B, C, H, W); `c_noise` (B,) or (1,); `captions` (N, L, C), N <= B, of the first N samples, the others
+    have the null caption; `guidance` (B,) or None. Returns (B, C, H, W).
     """
 
     def __call__(
@@ -61,7 +62,11 @@ def apply_scalings(
 
 
 def edm_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor | None = None) -> Denoiser:
-    """The network as EDM's denoiser D(x; sigma) for captions (B, L, C), and guidance scales (B,) if it takes them."""
+    """The network as EDM's denoiser D(x; sigma) (arXiv 2206.00364, eq. 7).
+
+    Args:
+        captions: (N, L, C), N <= B. guidance: scales (B,), for a network with a guidance embedder.
+    """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return apply_scalings(network, edm_scalings(sigma, sigma_data), x, captions, guidance)
@@ -72,7 +77,11 @@ def edm_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance
 def consistency_function(
     network: Network, sigma_data: float, sigma_min: float, captions: Tensor, guidance: Tensor | None
 ) -> Denoiser:
-    """The network as a consistency function f(x, sigma), which maps to the trajectory's start at sigma_min."""
+    """The network as a consistency function f(x, sigma), which maps to the trajectory's start at sigma_min.
+
+    Args:
+        captions: (B, L, C). guidance: scales (B,), for a network with a guidance embedder.
+    """
 
     def jump(x: Tensor, sigma: Tensor) -> Tensor:
         scalings = consistency_scalings(sigma, sigma_data, sigma_min)
@@ -82,16 +91,20 @@ def consistency_function(
 
 
 def jump_to(function: Denoiser, x: Tensor, sigma: Tensor, edge: Tensor, sigma_min: float) -> Tensor:
-    """From x at sigma to `edge`, on the straight line between x and the function's answer at sigma_min.
+    """From x at sigma to `edge`, along the straight line between x and the function's prediction at sigma_min.
 
-    This is DDIM's step (arXiv 2010.02502) with the answer as the clean prediction, and it gives a function that is the
-    identity at its edge (arXiv 2405.18407, section 3.1) whatever the network says. A jump to sigma_min is the
-    function itself.
+    This is DDIM's step (arXiv 2010.02502) with that prediction as the clean sample, and a consistency function for the
+    phase that begins at `edge`: the identity there (arXiv 2405.18407, section 3.1). A jump to sigma_min is the function
+    itself.
 
     Args:
-        function: maps to sigma_min. x: (B, C, H, W).
+        function: a consistency function, which maps to sigma_min.
+        x: (B, C, H, W).
         sigma, edge: (B,) or (1,), sigma_min <= edge <= sigma.
+
+    Returns:
+        (B, C, H, W).
     """
     share = torch.where(sigma > edge, (edge - sigma_min) / (sigma - sigma_min), 1).view(-1, 1, 1, 1).to(x.dtype)
-    answer = function(x, sigma)
-    return answer + share * (x - answer)
+    predicted = function(x, sigma)
+    return predicted + share * (x - predicted)

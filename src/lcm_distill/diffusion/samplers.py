@@ -1,19 +1,29 @@
-"""From noise to samples: EDM's deterministic sampler, the multistep consistency sampler and the one along phases."""
+"""From noise to samples: solvers of the probability-flow ODE, and the samplers of teachers and students.
+
+A sampler is a value: how many steps, at which sigmas. Teachers take `Heun` or `Euler`, students `Consistency` or
+`Phased`; the same value samples, names folders of images and counts network evaluations.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from lcm_distill.core.device import to_device
+from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.preconditioning import Denoiser, jump_to
 
 Solver = Callable[[Denoiser, Tensor, Tensor, Tensor], Tensor]
 """(denoiser, x (B, C, H, W), sigma (B,) or (1,), next sigma of the same shape) -> x at the next sigma.
 
-None looks at the values of its tensors: a GPU's queue would have to run empty first.
+No solver reads the values of its tensors, which would wait for the GPU.
 """
+
+Noise = Callable[[int], Tensor]
+"""Step of a sampler, from 0 -> standard normal (B, C, H, W)."""
 
 
 def euler_step(denoise: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -22,20 +32,27 @@ def euler_step(denoise: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor) 
 
 
 def heun_step(denoise: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Second order, two evaluations (arXiv 2206.00364, algorithm 1 between levels above 0, where the slope exists)."""
+    """Second order, two evaluations (arXiv 2206.00364, algorithm 1); both sigmas are above 0."""
     slope = _slope(denoise, x, sigma)
     span = _column(sigma_next - sigma, x)
     end_slope = _slope(denoise, x + span * slope, sigma_next)
     return x + span * (slope + end_slope) / 2
 
 
+def consistency_step(jump: Denoiser, x: Tensor, sigma: Tensor, sigma_min: float, noise: Tensor) -> Tensor:
+    """One more step of the multistep consistency sampler: noise x from sigma_min up to `sigma`, and denoise it.
+
+    Args:
+        jump: the consistency function.
+        x, noise: (B, C, H, W); noise is standard normal.
+        sigma: (1,), above sigma_min.
+    """
+    added = _column((sigma**2 - sigma_min**2).sqrt(), x)
+    return jump(x + added * noise, sigma)
+
+
 SOLVERS: dict[str, Solver] = {"euler": euler_step, "heun": heun_step}
-
-
-def network_evaluations(solver: str, steps: int, guided: bool) -> int:
-    """Forward passes a sample takes over `steps` steps to sigma 0, both guidance branches counted."""
-    evaluations = 2 * steps - 1 if solver == "heun" else steps
-    return evaluations * (2 if guided else 1)
+"""Solvers by the names that configurations give them."""
 
 
 def _slope(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
@@ -46,70 +63,182 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1).to(like.dtype)
 
 
-def sample_edm(denoise: Denoiser, noise: Tensor, sigmas: Tensor, solver: Solver) -> Tensor:
-    """Follow the probability-flow ODE down `sigmas` (arXiv 2206.00364, algorithm 1 without churn).
+class Sampler(Protocol):
+    """How samples are drawn. Samplers with equal name and sigmas draw equal samples."""
 
-    The last step, to 0, is Euler's whatever the solver: the ODE has no slope there.
+    @property
+    def name(self) -> str:
+        """`heun`, `euler`, `consistency` or `phased`."""
+        ...
 
-    Args:
-        noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
-        sigmas: (steps + 1,), falling, 0 at the end.
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        ...
 
-    Returns:
-        (B, C, H, W), in noise's dtype.
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Sigmas at which the steps begin, falling, (steps,)."""
+        ...
+
+    def evaluations(self, guided: bool) -> int:
+        """Network evaluations (NFE) per sample.
+
+        Args:
+            guided: whether guidance other than 1 is applied.
+        """
+        ...
+
+    def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
+        """Samples (B, C, H, W), in the noise's dtype, without waiting for the GPU.
+
+        Args:
+            function: a denoiser for `Heun` and `Euler`, a consistency function for `Consistency` and `Phased`.
+            noise: standard normal of each step that takes some; the first sigma scales that of step 0 here.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _ProbabilityFlow:
+    """EDM's deterministic sampler: the probability-flow ODE down EDM's schedule (arXiv 2206.00364, algorithm 1).
+
+    The last step, to sigma 0, is Euler's: the ODE has no slope there.
     """
-    levels = to_device(sigmas, noise.device)[:, None]
-    x = noise * levels[0].to(noise.dtype)
-    *steps, last = pairwise(levels)
-    for sigma, sigma_next in steps:
-        x = solver(denoise, x, sigma, sigma_next)
-    return euler_step(denoise, x, *last)
+
+    steps: int
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    solver: ClassVar[Solver]
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """See `Sampler`."""
+        return tuple(map(float, karras_sigmas(self.steps, self.sigma_min, self.sigma_max, self.rho)[:-1]))
+
+    def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
+        """See `Sampler`; only the noise of step 0 is used."""
+        x = noise(0)
+        sigmas = karras_sigmas(self.steps, self.sigma_min, self.sigma_max, self.rho)
+        sigmas = to_device(sigmas, x.device)[:, None]
+        x = x * sigmas[0].to(x.dtype)
+        *steps, last = pairwise(sigmas)
+        for sigma, sigma_next in steps:
+            x = type(self).solver(function, x, sigma, sigma_next)
+        return euler_step(function, x, *last)
 
 
-def sample_consistency(
-    jump: Denoiser, noise: Tensor, sigmas: Tensor, sigma_min: float, fresh_noise: Callable[[int], Tensor]
-) -> Tensor:
-    """Jump to the start of the trajectory, noise again, jump again (arXiv 2303.01469, algorithm 1).
+@dataclass(frozen=True)
+class Heun(_ProbabilityFlow):
+    """EDM's deterministic sampler with Heun's method."""
 
-    Args:
-        jump: the consistency function.
-        noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
-        sigmas: (steps,), falling and above sigma_min: a jump from sigma_min itself would change nothing.
-        fresh_noise: standard normal of noise's shape for step 1, 2, ...
+    solver: ClassVar[Solver] = staticmethod(heun_step)
 
-    Returns:
-        (B, C, H, W), in noise's dtype.
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "heun"
+
+    def evaluations(self, guided: bool) -> int:
+        """See `Sampler`; with guidance both branches count."""
+        return (2 * self.steps - 1) * (2 if guided else 1)
+
+
+@dataclass(frozen=True)
+class Euler(_ProbabilityFlow):
+    """EDM's deterministic sampler with Euler's method, which is DDIM (arXiv 2010.02502)."""
+
+    solver: ClassVar[Solver] = staticmethod(euler_step)
+
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "euler"
+
+    def evaluations(self, guided: bool) -> int:
+        """See `Sampler`; with guidance both branches count."""
+        return self.steps * (2 if guided else 1)
+
+
+TEACHER_SAMPLERS = {"heun": Heun, "euler": Euler}
+"""Samplers of teachers by the names of their solvers."""
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The multistep consistency sampler: denoise, add fresh noise, denoise again (arXiv 2303.01469, algorithm 1).
+
+    Attributes:
+        sigmas: falling, above sigma_min, where a consistency function is the identity.
+        sigma_min: where the consistency function maps to.
     """
-    levels = to_device(sigmas, noise.device)
-    x = jump(noise * levels[0].to(noise.dtype), levels[:1])
-    for step in range(1, len(levels)):
-        x = jump_again(jump, x, levels[step : step + 1], sigma_min, fresh_noise(step))
-    return x
+
+    sigmas: tuple[float, ...]
+    sigma_min: float = 0.002
+
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "consistency"
+
+    @property
+    def steps(self) -> int:
+        """See `Sampler`."""
+        return len(self.sigmas)
+
+    def evaluations(self, guided: bool) -> int:
+        """See `Sampler`; guidance is an input of the network and costs nothing."""
+        del guided
+        return self.steps
+
+    def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
+        """See `Sampler`; every step takes its own noise."""
+        x = noise(0)
+        sigmas = to_device(torch.tensor(self.sigmas, dtype=torch.float64), x.device)
+        x = function(x * sigmas[0].to(x.dtype), sigmas[:1])
+        for step in range(1, self.steps):
+            x = consistency_step(function, x, sigmas[step : step + 1], self.sigma_min, noise(step))
+        return x
 
 
-def jump_again(jump: Denoiser, x: Tensor, sigma: Tensor, sigma_min: float, noise: Tensor) -> Tensor:
-    """One more step of the multistep consistency sampler: noise x, which lies at sigma_min, up to `sigma`, and jump.
+@dataclass(frozen=True)
+class Phased:
+    """From edge to edge of the phases, without fresh noise (PCM, arXiv 2405.18407, section 3.1).
 
-    Args:
-        x, noise: (B, C, H, W); noise is standard normal. sigma: (1,), above sigma_min.
+    Attributes:
+        edges: upper edges of the phases that the student was trained within, falling, above sigma_min.
+        sigma_min: lower edge of the last phase, where the last step ends.
     """
-    added = (sigma**2 - sigma_min**2).sqrt().view(-1, 1, 1, 1).to(x.dtype)
-    return jump(x + added * noise, sigma)
 
+    edges: tuple[float, ...]
+    sigma_min: float = 0.002
 
-def sample_phased(jump: Denoiser, noise: Tensor, sigmas: Tensor, sigma_min: float) -> Tensor:
-    """Jump from edge to edge of the phases, without fresh noise (arXiv 2405.18407, section 3.1).
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "phased"
 
-    Args:
-        jump: the consistency function of a student that was trained within these phases.
-        noise: (B, C, H, W), standard normal; it is scaled by the first sigma here.
-        sigmas: (steps,), the phases' upper edges, falling and above sigma_min, where the last jump lands.
+    @property
+    def steps(self) -> int:
+        """See `Sampler`."""
+        return len(self.edges)
 
-    Returns:
-        (B, C, H, W), in noise's dtype.
-    """
-    edges = to_device(torch.cat([sigmas, sigmas.new_tensor([sigma_min])]), noise.device)
-    x = noise * edges[0].to(noise.dtype)
-    for sigma, edge in pairwise(edges):
-        x = jump_to(jump, x, sigma[None], edge[None], sigma_min)
-    return x
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """See `Sampler`."""
+        return self.edges
+
+    def evaluations(self, guided: bool) -> int:
+        """See `Sampler`; guidance is an input of the network and costs nothing."""
+        del guided
+        return self.steps
+
+    def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
+        """See `Sampler`; only the noise of step 0 is used."""
+        x = noise(0)
+        edges = to_device(torch.tensor([*self.edges, self.sigma_min], dtype=torch.float64), x.device)
+        x = x * edges[0].to(x.dtype)
+        for sigma, edge in pairwise(edges):
+            x = jump_to(function, x, sigma[None], edge[None], self.sigma_min)
+        return x

@@ -1,49 +1,51 @@
-"""A search for the noise levels of the multistep consistency sampler."""
+"""A search for the sigmas of the multistep consistency sampler."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-Levels = tuple[float, ...]
-"""Noise levels to jump from, falling."""
+Sigmas = tuple[float, ...]
+"""Sigmas at which the sampler's steps begin, falling."""
+Ends = tuple[float, ...]
+"""The parameters of a search: sigmas of the second and of the last step; of two steps only the last, of one none."""
 
-FIRST, LAST = 4.0, 0.5
-"""Where searches start: levels of the second and of the last jump."""
+SECOND, LAST = 4.0, 0.5
+"""Where searches start: sigmas of the second and of the last step."""
 FACTORS = (2.0, 2.0**0.5)
-"""By how much a search moves a level, coarse and then fine."""
+"""By how much a search moves a sigma, coarse and then fine."""
 
 
 class Trial(NamedTuple):
-    """Levels that were tried, and how far from the data their drawings lie."""
+    """Sigmas that were tried, and the distance of samples drawn with them from the data."""
 
-    levels: Levels
+    sigmas: Sigmas
     distance: float
 
 
 def search_sigmas(
-    distance: Callable[[Levels], float], steps: int, sigma_min: float, sigma_max: float
+    distance: Callable[[Sigmas], float], steps: int, sigma_min: float, sigma_max: float
 ) -> Iterator[Trial]:
-    """Pattern search (Hooke and Jeeves, 1961) over levels that fall geometrically after `sigma_max`.
+    """Pattern search (Hooke and Jeeves, 1961) over sigmas that fall geometrically after `sigma_max`.
 
-    Two numbers describe them, the levels of the second and of the last jump, however many steps there are; two steps
-    have one of them, and one step has none. Each is moved up and down while that helps, by a factor of 2 and at last of
-    its square root.
+    The search has two parameters, the sigmas of the second and of the last step. Each is moved up and down while the
+    distance falls, by a factor of 2 and then of its square root.
 
     Args:
-        distance: of the drawings with given levels from the data; called once for each levels.
+        distance: of samples drawn with given sigmas from the data; called once for every tuple of sigmas.
+        steps: 1 or more; with one step there is one trial, `sigma_max`.
 
     Yields:
-        every trial in turn; the one of least distance is what the search finds.
+        Every trial in turn; the one of least distance is the result.
     """
-    tried: dict[Levels, float] = {}
+    tried: dict[Sigmas, float] = {}
 
-    def trial(ends: tuple[float, ...]) -> Iterator[Trial]:
-        levels = geometric_sigmas(steps, sigma_max, ends)
-        if levels not in tried:
-            tried[levels] = distance(levels)
-            yield Trial(levels, tried[levels])
+    def trial(ends: Ends) -> Iterator[Trial]:
+        sigmas = geometric_sigmas(steps, sigma_max, ends)
+        if sigmas not in tried:
+            tried[sigmas] = distance(sigmas)
+            yield Trial(sigmas, tried[sigmas])
 
-    best = (FIRST, LAST)[-(steps - 1) :] if steps > 1 else ()
+    best = _start(min(steps - 1, 2), sigma_min, sigma_max)
     yield from trial(best)
     for factor in FACTORS:
         moved = True
@@ -56,14 +58,23 @@ def search_sigmas(
             moved = best != centre
 
 
-def geometric_sigmas(steps: int, sigma_max: float, ends: tuple[float, ...]) -> Levels:
-    """`sigma_max`, and steps - 1 levels that fall geometrically from the first of `ends` to the last; three digits."""
+def geometric_sigmas(steps: int, sigma_max: float, ends: Ends) -> Sigmas:
+    """`sigma_max`, and steps - 1 sigmas that fall geometrically from the first of `ends` to the last; three digits."""
     inner = steps - 1
     ratio = (ends[-1] / ends[0]) ** (1 / (inner - 1)) if inner > 1 else 1.0
     return (sigma_max, *(float(f"{ends[0] * ratio**place:.3g}") for place in range(inner)))
 
 
-def _neighbours(ends: tuple[float, ...], factor: float) -> list[tuple[float, ...]]:
+def _start(count: int, sigma_min: float, sigma_max: float) -> Ends:
+    """Where the search starts: the usual sigmas, or spread geometrically over a range that does not hold these."""
+    usual = (SECOND, LAST)[2 - count :]
+    if _fits(usual, sigma_min, sigma_max):
+        return usual
+    ratio = (sigma_min / sigma_max) ** (1 / (count + 1))
+    return tuple(sigma_max * ratio**place for place in range(1, count + 1))
+
+
+def _neighbours(ends: Ends, factor: float) -> list[Ends]:
     """Each of `ends` moved up and down alone, and all of them together."""
     shifts = [tuple(factor if place == moved else 1.0 for place in range(len(ends))) for moved in range(len(ends))]
     shifts += [(factor,) * len(ends)] if len(ends) > 1 else []
@@ -74,7 +85,7 @@ def _neighbours(ends: tuple[float, ...], factor: float) -> list[tuple[float, ...
     ]
 
 
-def _fits(ends: tuple[float, ...], sigma_min: float, sigma_max: float) -> bool:
-    """Whether levels fall all the way from below `sigma_max` to above `sigma_min`."""
+def _fits(ends: Ends, sigma_min: float, sigma_max: float) -> bool:
+    """Whether sigmas fall all the way from below `sigma_max` to above `sigma_min`."""
     cuts = (sigma_max, *ends, sigma_min)
     return all(upper > 1.1 * lower for upper, lower in pairwise(cuts))

@@ -1,1 +1,1 @@
-"""Between images and latents, and from captions to token embeddings."""
+"""The VAE between images and latents, and the text encoder from captions to token embeddings."""

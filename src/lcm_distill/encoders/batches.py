@@ -1,4 +1,4 @@
-"""Batches that fit the memory: halved when they do not."""
+"""Batches that are halved when they do not fit the GPU's memory."""
 
 import warnings
 from collections.abc import Callable
@@ -11,11 +11,12 @@ from lcm_distill.core.errors import UserError
 
 
 class FittingBatches:
-    """Computes on items in batches of `size`, or of half of it, or of half of that, whatever fits.
+    """Computes on items in batches, halving the batch size when the GPU runs out of memory.
 
     Attributes:
-        size: items to a batch; it falls when the GPU's memory runs out and does not rise again.
-        remedy: what the memory is too small for even with one item, and what would help against it.
+        compute: (*columns of a batch) -> one row for each item.
+        size: items in a batch; it falls when the GPU runs out of memory and does not rise again.
+        remedy: ends the message where not even one item fits: what cannot be done, and what to change.
     """
 
     def __init__(
@@ -27,10 +28,10 @@ class FittingBatches:
         self.compute, self.size, self.remedy = compute, size, remedy
 
     def __call__(self, *columns: Any) -> Tensor:
-        """What `compute` gives for all items, along the first dimension.
+        """Results of `compute` for all items, concatenated along the first dimension.
 
         Args:
-            columns: sequences or tensors of one length, which `compute` takes side by side.
+            columns: sequences or tensors of one length, the arguments of `compute`.
 
         Raises:
             UserError: not even one item fits.
@@ -45,7 +46,7 @@ class FittingBatches:
                 continue
             except torch.OutOfMemoryError as error:
                 self._halve(len(batch[0]), error)
-            # The error's traceback holds the batch's tensors, so only now is there something to give back.
+            # Only now, outside the handler: the error's traceback keeps the batch's tensors alive.
             torch.cuda.empty_cache()
         return torch.cat(computed)
 

@@ -2,11 +2,13 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 # pyright: reportPrivateImportUsage=false, reportOptionalCall=false, reportOptionalSubscript=false
 # pyright: reportOperatorIssue=false
-"""A VAE's blocks for GPUs: the same sums on channels-last images, with fewer passes over memory.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+"""The VAE's blocks for GPUs: the same computation on channels-last images, with fewer passes over memory.
 
 Between convolutions, diffusers' blocks read and write each activation some twenty times: layouts are converted for
 cuDNN and back, and bias, activation, residual and a division by one each take a pass. `lcm_distill.kernels.group_norm`
-takes them together. Convolutions leave their bias to what follows them.
+fuses these passes; convolutions leave their bias to the kernel that follows.
 """
 
 from typing import TYPE_CHECKING, cast
@@ -25,13 +27,13 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 FLASH_WIDTH = 256
-"""Channels of the widest head that flash attention takes."""
+"""Largest head width that flash attention supports."""
 
 
 def to_channels_last(vae: "AutoencoderKL") -> "AutoencoderKL":
-    """Have a VAE without gradients compute on channels-last images by fused kernels; returns it.
+    """Replace a VAE's blocks by channels-last ones with fused kernels, in place, for inference; returns the VAE.
 
-    A VAE whose activation is not SiLU only changes its layout; one that does so already stays as it is.
+    Where the activation is not SiLU, only the memory layout changes. A second call changes nothing.
     """
     vae.to(memory_format=torch.channels_last)
     if vae.config.act_fn not in ("silu", "swish"):
@@ -54,17 +56,17 @@ def _replace_blocks(parent: nn.Module) -> None:
 
 
 def normed(x: Tensor, norm: nn.GroupNorm, silu: bool = True, input_bias: Tensor | None = None) -> Tensor:
-    """`norm` of `x` + `input_bias`, and SiLU of it if `silu`; (B, C, H, W)."""
+    """The group norm `norm` of `x` + `input_bias`, followed by SiLU if `silu`; (B, C, H, W) to the same shape."""
     return group_norm(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, input_bias)
 
 
 def without_bias(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution of `x` that leaves out its bias."""
+    """A convolution of `x` (B, C, H, W) without its bias."""
     return F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding)
 
 
 class NormedSilu(nn.Module):
-    """SiLU of a group norm."""
+    """Group norm followed by SiLU, (B, C, H, W) to the same shape."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -75,7 +77,7 @@ class NormedSilu(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """The sums of a `ResnetBlock2D` without time embedding and resampling."""
+    """Computes a `ResnetBlock2D` without time embedding and resampling."""
 
     def __init__(self, block: ResnetBlock2D) -> None:
         super().__init__()
@@ -92,20 +94,20 @@ class ResidualBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """The sums of a `Downsample2D` that pads on the right and below: a convolution of stride two and width three."""
+    """Computes a `Downsample2D` that pads on the right and bottom: a convolution of stride two and width three."""
 
     def __init__(self, block: Downsample2D) -> None:
         super().__init__()
         self.conv = cast(nn.Conv2d, block.conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Two zeros on every side move each output by one, so the first row and column are left over: no padded copy.
+        # Padding by two on every side shifts outputs by one, so the first row and column are dropped: no padded copy.
         x = F.conv2d(x, self.conv.weight, None, stride=2, padding=2)[:, :, 1:, 1:]
         return x + self.conv.bias[:, None, None]
 
 
 class Upsample(nn.Module):
-    """The sums of an `Upsample2D`: each pixel four times, then a convolution."""
+    """Computes an `Upsample2D`: nearest-neighbour upsampling by two, then a convolution."""
 
     def __init__(self, block: Upsample2D) -> None:
         super().__init__()
@@ -118,7 +120,7 @@ class Upsample(nn.Module):
 
 
 class SingleHead:
-    """A processor of diffusers' `Attention` over the pixels of an image, with one head."""
+    """A processor of diffusers' `Attention` with one head over the pixels of an image."""
 
     def __call__(
         self, attention: Attention, x: Tensor, encoder_hidden_states: None, attention_mask: None, temb: None = None
@@ -133,8 +135,8 @@ class SingleHead:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of one head, (B, L, C) each; scores and softmax in float32.
 
-    The kernel that PyTorch has for heads too wide for flash attention is several times slower than products of whole
-    matrices, which are made image by image to bound their memory.
+    For heads too wide for flash attention, PyTorch's kernel is several times slower than plain matrix products, which
+    are computed image by image to bound their memory.
     """
     if query.shape[-1] <= FLASH_WIDTH:
         return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
@@ -143,7 +145,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _attend_one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    # CPUs have no product of low precision that keeps its sums in float32.
+    # CPUs have no low-precision product that accumulates in float32.
     scores = torch.mm(query, key.T, out_dtype=torch.float32) if query.is_cuda else query.float() @ key.float().T
     return scores.softmax(dim=-1).to(value.dtype) @ value
 

@@ -1,22 +1,28 @@
-"""Copies from a GPU that do not make it wait: the next work is queued meanwhile."""
+"""Asynchronous copies from a GPU to the CPU, during which further work can be queued."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-class Returning:
-    """A tensor on its way to the CPU."""
+class HostCopy:
+    """A tensor that is being copied to the CPU.
+
+    Args:
+        tensor: on any device; it must not change until `numpy` has returned.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         self._copy = tensor.to("cpu", non_blocking=True)
         self._copied = None
         if tensor.is_cuda:
-            self._copied = torch.cuda.Event(blocking=True)  # the waiting thread sleeps: others have images to decode
+            self._copied = torch.cuda.Event(
+                blocking=True
+            )  # the waiting thread sleeps and leaves the CPU to image decoding
             self._copied.record(torch.cuda.current_stream(tensor.device))
 
     def numpy(self) -> np.ndarray:
-        """Its values, once they are here."""
+        """The values; waits for the copy to finish."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._copy.numpy()

@@ -1,7 +1,9 @@
 # The types that diffusers declares do not describe what it returns.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 # pyright: reportPrivateImportUsage=false
-"""Between images and latents: a variational autoencoder with the scaling its latents are served in."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+"""The variational autoencoder between images and latents, with the scaling of its latents."""
 
 from typing import TYPE_CHECKING
 
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class ImageEncoder:
-    """A VAE and its scaling factor: latents leave `encode` scaled and enter `decode` scaled.
+    """A frozen VAE; `encode` returns scaled latents and `decode` takes them.
 
     Attributes:
-        scaling_factor: what the VAE's own latents are multiplied by (0.13025 for SDXL).
-        channels: channels of the latents.
-        downsampling: image pixels to a latent pixel, along each side.
+        scaling_factor: multiplies the VAE's own latents (0.13025 for SDXL).
+        channels: of the latents.
+        downsampling: ratio of image to latent size, along each side.
     """
 
     def __init__(self, vae: "AutoencoderKL") -> None:
@@ -33,7 +35,7 @@ class ImageEncoder:
         self.downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def to(self, device: str | torch.device) -> "ImageEncoder":
-        """Move the weights, for good: on CUDA the VAE becomes one that computes there fast; returns self."""
+        """Move the weights, in place; on CUDA the VAE's blocks are replaced by `to_channels_last`. Returns self."""
         self.vae.to(device)
         if self.vae.device.type == "cuda":
             from lcm_distill.encoders.channels_last import to_channels_last  # diffusers is slow to import
@@ -43,11 +45,11 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
-        """One sample of the posterior of each image, scaled.
+        """One scaled sample from the posterior of each image.
 
         Args:
             images: (B, 3, H, W), float, in [-1, 1].
-            noise: (B, C, h, w), standard normal, on the CPU; it decides the sample.
+            noise: (B, C, h, w), standard normal, on the CPU; it determines the sample.
 
         Returns:
             (B, C, h, w), float32.
@@ -57,13 +59,13 @@ class ImageEncoder:
         return (mean + std * to_device(noise, mean.device)) * self.scaling_factor
 
     def encode_pixels(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """The same of uint8 images (B, H, W, 3) on the CPU, which travel to the device as they are."""
+        """`encode` of uint8 images (B, H, W, 3) on the CPU, which are copied to the device as uint8."""
         images = to_device(pixels, self.vae.device).permute(0, 3, 1, 2) / 127.5 - 1
         return self.encode(images, noise)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) to images (B, 3, H, W), float32 in [0, 1]."""
+        """Decode scaled latents (B, C, h, w) to images (B, 3, H, W), float32 in [0, 1]."""
         latents = (latents / self.scaling_factor).to(self.vae.device, self.vae.dtype)
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 
@@ -71,10 +73,13 @@ class ImageEncoder:
 def load_image_encoder(
     name: str, weights: Weights = "pretrained", dtype: Dtype = "float32", tiling: bool = False
 ) -> ImageEncoder:
-    """The VAE called `name`; the arguments are the keys of the configuration's `[encoders]`.
+    """The VAE `name`, on the CPU; the arguments are keys of the configuration's `[encoders]`.
+
+    Args:
+        tiling: encode and decode in overlapping tiles, with less memory.
 
     Raises:
-        UserError: the weights are neither here nor can they be fetched, or the VAE cannot compute in `dtype`.
+        UserError: the weights are not here and cannot be fetched, or the VAE cannot compute in `dtype`.
     """
     vae = random_vae(name) if weights == "random" else load_vae(name)
     if dtype == "float16" and vae.config.force_upcast:

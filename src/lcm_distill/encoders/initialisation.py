@@ -1,16 +1,17 @@
-"""Random weights that are the same every time."""
+"""Reproducible random initialisation."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
 
 SEED = 0
+"""Seed of all initialisations."""
 
 
 @contextmanager
-def fixed_initialisation() -> Iterator[None]:
-    """Networks built inside, on the CPU, get the same weights every time; torch's own generators stay as they were."""
+def fixed_initialisation() -> Generator[None]:
+    """Give networks that are built inside, on the CPU, the same weights every time, and restore torch's generators."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)  # torch.manual_seed would seed the accelerators' generators as well
         yield

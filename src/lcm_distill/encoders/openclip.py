@@ -1,7 +1,9 @@
 # The types that open_clip declares do not describe what it returns.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 # pyright: reportPrivateImportUsage=false
-"""Text towers of open_clip alone: their image towers, most of the weights, are neither built nor read."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+"""Text towers of open_clip models, without building or reading the image towers, which have most of the weights."""
 
 import shutil
 from pathlib import Path
@@ -12,17 +14,18 @@ from torch import Tensor, nn
 from lcm_distill.encoders.initialisation import fixed_initialisation
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""Names the hub's open_clip repositories give their weights."""
+"""Names of the weight files in open_clip repositories on the Hugging Face Hub."""
 CONFIG = "open_clip_config.json"
+"""Name of the configuration file beside the weights."""
 BUILT_IN = {"hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "ViT-H-14-378-quickgelu"}
-"""Models of the hub whose configuration is built into open_clip, and its name there."""
+"""Hub models whose configuration is also built into open_clip, with its name there."""
 
 
 def build_text_tower(name: str) -> nn.Module:
-    """The text tower of an open_clip model, freshly initialised, float32; `cast_tower` knows its norms.
+    """The text tower of an open_clip model, randomly initialised, in float32, for `cast_tower`.
 
     Raises:
-        ValueError: open_clip knows no such model, or its text tower is not one of open_clip's own.
+        ValueError: open_clip has no such model, or the model's text tower comes from another library.
     """
     import open_clip
     from open_clip.model import _build_text_tower
@@ -32,7 +35,7 @@ def build_text_tower(name: str) -> nn.Module:
         raise ValueError("open_clip knows no such model")
     if config["text_cfg"].get("hf_model_name"):
         raise ValueError("its text tower is not one of open_clip's own")
-    # Any low precision as `cast_dtype` asks for norms that compute in float32.
+    # With any low-precision `cast_dtype`, open_clip builds norms that compute in float32.
     return _build_text_tower(
         config["embed_dim"], config["text_cfg"], config.get("quick_gelu", False), cast_dtype=torch.bfloat16
     )
@@ -62,7 +65,7 @@ def load_text_tower(name: str) -> nn.Module:
 
 
 def save_text_tower(name: str, folder: Path) -> None:
-    """Write a model's text tower alone into `folder`, as stored: `local-dir:` of it gives the same bits.
+    """Write a model's text tower into `folder` with unchanged weights, to be loaded as `local-dir:FOLDER`.
 
     Raises:
         OSError, RuntimeError, ValueError: as `load_text_tower`.
@@ -73,18 +76,18 @@ def save_text_tower(name: str, folder: Path) -> None:
     with torch.device("meta"):
         tower = build_text_tower(name)
     tensors = read_text_weights(tower, weights_file(name))
-    tower.load_state_dict(tensors, assign=True)  # holds names and shapes to the configuration
+    tower.load_state_dict(tensors, assign=True)  # checks names and shapes against the configuration
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS[0])
     shutil.copyfile(config_file(name), folder / CONFIG)
     tokenizer = open_clip.get_tokenizer(name)
-    if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):  # the usual one lies in open_clip itself
+    if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):  # the default tokeniser is part of open_clip
         tokenizer.save_pretrained(folder)
 
 
 def read_text_weights(tower: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The text tower's share of a whole CLIP's weights, as stored; of a `.safetensors` the rest is not even read.
+    """The text tower's weights from a CLIP checkpoint, as stored; from a `.safetensors` file only these are read.
 
-    Blocks that `tower` lacks are given as well, so that loading the weights of a deeper tower fails.
+    Weights of blocks that `tower` lacks are included, so that loading the weights of a deeper tower fails.
     """
     wanted = set(tower.state_dict())
 
@@ -101,15 +104,15 @@ def read_text_weights(tower: nn.Module, path: Path) -> dict[str, Tensor]:
 
 
 def _text_key(name: str) -> str:
-    """Models with a text tower of their own keep it under `text.`; plain CLIP has its parts at the top."""
+    """A stored name without the prefix `text.`, which custom text towers have and plain CLIP models lack."""
     return name.removeprefix("text.")
 
 
 def weights_file(name: str) -> Path:
-    """Where a model's weights lie, fetched from the hub if need be.
+    """A model's weight file, downloaded from the hub if needed.
 
     Raises:
-        OSError: they are neither here nor can they be fetched.
+        OSError: it is not here and cannot be fetched.
         ValueError: the name has neither form.
     """
     from open_clip.pretrained import download_pretrained_from_hf
@@ -126,7 +129,7 @@ def weights_file(name: str) -> Path:
 
 
 def config_file(name: str) -> Path:
-    """Where a model's `open_clip_config.json` lies, fetched from the hub if need be.
+    """A model's `open_clip_config.json`, downloaded from the hub if needed.
 
     Raises:
         OSError: it cannot be fetched.
@@ -138,9 +141,9 @@ def config_file(name: str) -> Path:
 
 
 def cast_tower(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Let a tower take its matrix products in `dtype`, its blocks' weights held in it; returns it.
+    """Compute a tower's matrix products in `dtype`, in which its blocks' weights are then held; returns the tower.
 
-    Embeddings, norms and the sum that blocks add to stay float32, as under autocast.
+    Embeddings, norms and the residual stream stay float32, as under autocast.
     """
     from open_clip.transformer import LayerNormFp32
 

@@ -1,7 +1,9 @@
 # The types that open_clip declares do not describe what it returns.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 # pyright: reportPrivateImportUsage=false
-"""Captions to token embeddings, by the text tower of a CLIP."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+"""The text encoder: captions to token embeddings, by the text tower of a CLIP model."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,17 +24,18 @@ from lcm_distill.encoders.openclip import BUILT_IN, cast_tower, load_text_tower,
 
 DFN5B = "apple/DFN5B-CLIP-ViT-H-14-378"
 CANNOT_LOAD = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What open_clip, torch and safetensors raise over weights that are not there or not right."""
+"""Errors of open_clip, torch and safetensors for missing or wrong weights."""
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
+"""Captions -> token ids, int64 (B, context_length)."""
 
 
 class TextEncoder:
-    """An open_clip text tower that returns the last hidden state of every token, after its final norm.
+    """A frozen open_clip text tower that returns the last hidden state of every token, after the final norm.
 
     Attributes:
-        context_length: tokens to a caption, padding included.
-        width: channels of a token's embedding.
+        context_length: tokens of a caption, including padding.
+        width: of a token's embedding.
     """
 
     def __init__(self, tower: nn.Module, tokenize: Tokenizer) -> None:
@@ -42,28 +45,28 @@ class TextEncoder:
         self.context_length, self.width = positions.shape
 
     def to(self, device: str | torch.device) -> "TextEncoder":
-        """Move the weights; returns self."""
+        """Move the weights, in place. Returns self."""
         self.tower.to(device)
         return self
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str]) -> Tensor:
-        """Captions to (B, context_length, width), float32."""
+        """Embed captions: float32 (B, context_length, width), on the tower's device."""
         device = cast(Tensor, self.tower.positional_embedding).device
         return hidden_states(self.tower, to_device(self.tokenize(list(captions)), device))
 
 
 def hidden_states(tower: nn.Module, tokens: Tensor) -> Tensor:
-    """Token ids (B, L) to hidden states (B, L, width) after the final norm, before pooling; float32 from any tower."""
+    """Token ids (B, L) to hidden states (B, L, width) after the final norm and before pooling, float32."""
     embedded = tower.token_embedding(tokens) + tower.positional_embedding
     return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask))
 
 
 def load_text_encoder(name: str, weights: Weights = "pretrained", dtype: Dtype = "float32") -> TextEncoder:
-    """The text tower called `name`; the arguments are the keys of the configuration's `[encoders]`.
+    """The text encoder `name`, on the CPU; the arguments are keys of the configuration's `[encoders]`.
 
     Raises:
-        UserError: the name has another form, or the weights are neither here nor can they be fetched.
+        UserError: the name has another form, or the weights are not here and cannot be fetched.
     """
     if name == "shapes":
         encoder = load_shapes_text_encoder(assets.TEXT_ENCODER, weights)
@@ -74,7 +77,7 @@ def load_text_encoder(name: str, weights: Weights = "pretrained", dtype: Dtype =
 
 
 def save_text_encoder(name: str, folder: Path) -> None:
-    """Write the text tower of `openclip:NAME` into `folder`; `openclip:local-dir:FOLDER` gives the same bits.
+    """Write the text tower of `openclip:NAME` into `folder`, to be loaded as `openclip:local-dir:FOLDER`.
 
     Raises:
         UserError: as `load_text_encoder`.
@@ -114,14 +117,14 @@ def _cannot_load(name: str, error: Exception) -> UserError:
 
 
 def build_shapes_tower(config: dict[str, Any]) -> nn.Module:
-    """The tiny text tower of `shapes`, freshly initialised, from its `config.json`."""
+    """The small text tower of `shapes`, randomly initialised, from its `config.json`."""
     from open_clip.transformer import LayerNormFp32, TextTransformer
 
     return TextTransformer(**config, norm_layer=LayerNormFp32)
 
 
 def load_shapes_text_encoder(folder: Path, weights: Weights = "pretrained") -> TextEncoder:
-    """The tiny text tower of `shapes`, from its folder."""
+    """The small text tower of `shapes`, from its folder."""
     config = json.loads((folder / "config.json").read_text())
     with fixed_initialisation():
         tower = build_shapes_tower(config["tower"])
@@ -132,10 +135,10 @@ def load_shapes_text_encoder(folder: Path, weights: Weights = "pretrained") -> T
 
 
 def compact_tokenizer(vocabulary: Sequence[int], context_length: int) -> Tokenizer:
-    """CLIP's byte-pair tokeniser over the few tokens that `vocabulary` lists; any other becomes id 1.
+    """CLIP's byte-pair tokeniser, restricted to the tokens in `vocabulary`; any other becomes id 1.
 
-    The list is ascending and starts with padding (0) and a stand-in for unknown tokens (1), so that the end
-    token stays the largest id, which is where CLIP pools.
+    The list is ascending and starts with padding (0) and the unknown token (1), so that the end token keeps the largest
+    id, by which CLIP finds it for pooling.
     """
     from open_clip.tokenizer import SimpleTokenizer
 

@@ -1,11 +1,13 @@
 # The types that diffusers declares do not describe what it returns.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportReturnType=false
 # pyright: reportPrivateImportUsage=false, reportGeneralTypeIssues=false
-"""A VAE from every form people have it in, strictly: no weight is missing, left over or of another shape.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+"""Loads a VAE from every common form, strictly: no weight may be missing, unexpected or of another shape.
 
-A diffusers folder keeps its VAE in the subfolder `vae` (a pipeline) or is one itself, with `fp16` weights if it has no
-others. A file has diffusers' key names or those of the original code (LDM), alone or as the share `first_stage_model.`
-of a whole checkpoint.
+A diffusers folder is a pipeline with its VAE in the subfolder `vae`, or a VAE itself; `fp16` weights are used if there
+are no others. A file has the key names of diffusers or of the original code (LDM), and holds a VAE or a whole
+checkpoint in which the VAE's names start with `first_stage_model.`.
 """
 
 import re
@@ -29,14 +31,14 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 HALF_WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-"""What the names of a VAE's weights start with; training checkpoints hold losses and averages beside it."""
+"""Prefixes of a VAE's weights; training checkpoints also hold losses and averages."""
 
 
 def load_vae(name: str) -> "AutoencoderKL":
-    """The VAE called `name`, in float32: `shapes`, a folder, a file, or a repository on the hub.
+    """The VAE `name`, in float32: `shapes`, a folder, a file, or a repository on the Hugging Face Hub.
 
     Raises:
-        UserError: it is not there, cannot be fetched, or its weights are not those of its configuration.
+        UserError: it is missing, cannot be fetched, or its weights do not fit its configuration.
     """
     try:
         path = _local(name)
@@ -48,10 +50,10 @@ def load_vae(name: str) -> "AutoencoderKL":
 
 
 def random_vae(name: str) -> "AutoencoderKL":
-    """The VAE called `name` with random weights, the same every time; one of the hub has SDXL's configuration.
+    """The VAE `name` with reproducible random weights; a hub repository stands for SDXL's configuration.
 
     Raises:
-        UserError: the folder or file is not there, or its configuration cannot be read.
+        UserError: the folder or file is missing, or its configuration cannot be read.
     """
     try:
         path = _local(name)
@@ -62,7 +64,7 @@ def random_vae(name: str) -> "AutoencoderKL":
 
 
 def save_vae(name: str, folder: Path) -> None:
-    """Write the VAE called `name` into `folder`, in diffusers' layout and float32.
+    """Write the VAE `name` into `folder`, in diffusers' layout and float32.
 
     Raises:
         UserError: as `load_vae`.
@@ -71,10 +73,10 @@ def save_vae(name: str, folder: Path) -> None:
 
 
 def _local(name: str) -> Path | None:
-    """The file or folder that `name` stands for; None if it is a name on the hub.
+    """The file or folder that `name` refers to; None for a hub repository.
 
     Raises:
-        FileNotFoundError: `name` can only be a path, and nothing is there.
+        FileNotFoundError: `name` can only be a path, and does not exist.
     """
     path = assets.VAE if name == "shapes" else Path(name)
     if path.exists():
@@ -85,17 +87,17 @@ def _local(name: str) -> Path | None:
 
 
 def _config_folder(path: Path) -> Path:
-    """Where the `config.json` of a folder's or file's VAE lies; a file without one beside it has SDXL's."""
+    """The folder with the `config.json` of a VAE; SDXL's for a file without one beside it."""
     if path.is_dir():
         return path / "vae" if (path / "vae").is_dir() else path
     return path.parent if (path.parent / CONFIG).is_file() else assets.SDXL_VAE_CONFIG
 
 
 def _hub_subfolder(repository: str) -> str | None:
-    """Where a repository keeps its VAE: in `vae`, or at the root, as a repository of a VAE alone does.
+    """The subfolder of a repository's VAE: `vae`, or None where the repository itself is a VAE.
 
     Raises:
-        OSError: the hub cannot be asked, and neither was fetched before.
+        OSError: the hub cannot be reached, and neither was fetched before.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -121,7 +123,7 @@ def _open_folder(folder: Path) -> "AutoencoderKL":
 def _open(where: str | Path, subfolder: str | None = None, variant: str | None = None) -> "AutoencoderKL":
     from diffusers import AutoencoderKL
 
-    # The lean loading path needs `accelerate`, and weights that are stored in half precision are raised.
+    # low_cpu_mem_usage needs `accelerate`; torch_dtype converts weights stored in half precision.
     vae, found = AutoencoderKL.from_pretrained(
         where, subfolder=subfolder, variant=variant, torch_dtype=torch.float32, low_cpu_mem_usage=False,
         output_loading_info=True,
@@ -144,7 +146,7 @@ def _open_file(file: Path) -> "AutoencoderKL":
 
 
 def _open_as_folder(file: Path, config: Path) -> "AutoencoderKL":
-    """A file with diffusers' key names, older ones included, is a diffusers folder but for its name."""
+    """Open a file with diffusers' key names, including older ones, through a temporary diffusers folder."""
     with TemporaryDirectory() as folder:
         (Path(folder) / WEIGHTS).symlink_to(file.resolve())
         (Path(folder) / CONFIG).symlink_to(config.resolve())
@@ -164,7 +166,7 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
 
 
 def _ldm_share(file: Path) -> dict[str, Tensor]:
-    """The VAE's weights in a file of the original code, under the names they have without a checkpoint around them."""
+    """The VAE's weights in a file of the original code, without the prefix of a whole checkpoint."""
     with safe_open(file, "pt") as content:
         for prefix in ("first_stage_model.", ""):
             starts = tuple(prefix + part for part in PARTS)
@@ -175,7 +177,7 @@ def _ldm_share(file: Path) -> dict[str, Tensor]:
 
 
 def _build(config: Path) -> "AutoencoderKL":
-    """A freshly initialised VAE from a folder's `config.json`."""
+    """A randomly initialised VAE from a folder's `config.json`."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL.from_config(AutoencoderKL.load_config(config))

@@ -1,4 +1,4 @@
-"""Images of captions, generated in batches that fit the memory and in what the device computes fast in."""
+"""Images of captions, generated in batches that fit the memory and in a dtype that suits the device."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,35 +7,42 @@ import torch
 from torch import Tensor
 
 from lcm_distill.api import TextToImage
-from lcm_distill.config import Config
+from lcm_distill.core.images import tensor_to_uint8
+from lcm_distill.diffusion.samplers import Sampler
 from lcm_distill.encoders.batches import FittingBatches
 
 GenerationDtype = Literal["float32", "bfloat16"]
 
 
-def generation_dtype(config: Config) -> GenerationDtype:
-    """What `evaluate.dtype` stands for on the configured device.
+def generation_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> GenerationDtype:
+    """The dtype that transformer and VAE compute in while images are generated.
 
-    The process that plans asks, and opens no GPU by asking: its workers have GPUs of their own.
+    The process that plans the work decides; this does not initialise a GPU, which belongs to its workers.
+
+    Args:
+        dtype: `evaluate.dtype`. `auto` stands for bfloat16 on CUDA devices and float32 on CPUs.
+        device: the configured device, which may be `auto`.
     """
-    if config.evaluate.dtype != "auto":
-        return config.evaluate.dtype
-    on_gpu = torch.cuda.is_available() if config.device == "auto" else config.device.startswith("cuda")
+    if dtype != "auto":
+        return dtype
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
     return "bfloat16" if on_gpu else "float32"
 
 
-def batch_generator(model: TextToImage, steps: int, guidance: float, seed: int, batch_size: int) -> FittingBatches:
-    """A function of captions and image ids, sequences of one length, to images uint8 (n, H, W, 3) on the CPU.
+def batch_generator(
+    model: TextToImage, sampler: Sampler, guidance: float, seed: int, batch_size: int
+) -> FittingBatches:
+    """A function of captions and image ids, of equal length, to images uint8 (n, H, W, 3) on the CPU.
 
-    Noise is addressed by seed and image id, so images do not depend on the batches they are generated in.
+    Seed and image id determine an image's noise, so images do not depend on their batches.
 
     Args:
-        steps, guidance, seed: as `TextToImage.generate` has them.
-        batch_size: images to one pass, while that many fit the memory.
+        sampler, guidance, seed: as for `TextToImage.generate`.
+        batch_size: images per batch; a batch that does not fit the memory is halved.
     """
 
     def generate(captions: Sequence[str], image_ids: Sequence[int]) -> Tensor:
-        images = model.generate(captions, steps, guidance, seed, image_ids=image_ids)
-        return (images * 255).round().byte().permute(0, 2, 3, 1).cpu()
+        images = model.generate(captions, None, guidance, seed, image_ids=image_ids, sampler=sampler)
+        return tensor_to_uint8(images).cpu()
 
     return FittingBatches(generate, batch_size, "generate one image: set evaluate.dtype = bfloat16, or free it")

@@ -1,4 +1,4 @@
-"""Generated images side by side, a column for each sampler and number of steps."""
+"""Generated images side by side, a column for each sampling."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,10 @@ GRID_ROWS = 6
 
 
 def side_by_side(image_sets: Sequence[ImageSet], prompts: Sequence[Prompt]) -> Image.Image:
-    """The first images of every drawing, one column each."""
+    """The images of the first prompts, one column for each image set.
+
+    Args:
+        image_sets: generated, at least one. prompts: the first ones of every image set.
+    """
     columns = [(image_set.sampling.title, image_set.images(len(prompts))) for image_set in image_sets]
     return labelled_grid(columns, [prompt.caption for prompt in prompts], cell=max(128, columns[0][1].shape[1]))

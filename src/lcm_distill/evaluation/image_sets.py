@@ -1,8 +1,8 @@
-"""Images of captions, drawn one way: files that anyone can open, a shard at a time."""
+"""Sets of generated images: image files, committed shard by shard."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from lcm_distill.api import LatentConsistencyModel, LatentDiffusion, TextToImage, assemble
+from lcm_distill.api import TextToImage, assemble
 from lcm_distill.config import Config
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
@@ -22,10 +22,11 @@ from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.samplings import Sampling
 from lcm_distill.evaluation.sharded_work import shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
-from lcm_distill.metrics.protocols import find_protocol
+from lcm_distill.metrics.registry import find_protocol
+from lcm_distill.models.checkpoint import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic import commit_folder
-from lcm_distill.pipeline.executors.work import Execute, Executor, Outcome
+from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
 from lcm_distill.pipeline.manifest import OK, Manifest, file_columns
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
@@ -34,25 +35,33 @@ from lcm_distill.pipeline.task import Progress, Task
 IMAGE_COLUMNS = pa.schema(
     [("image_id", pa.int64()), ("caption", pa.string()), ("status", pa.string()), ("seconds", pa.float64())]
 )  # fmt: skip
-"""One row an image; the manifest's own columns name its file. `seconds` is its share of its batch's drawing time,
-decoding included and writing not."""
+"""One row per image; the manifest's own columns name its file. `seconds` is its share of its shard's generation time,
+with decoding and without writing."""
 
 
 class ImageSet:
-    """The images of one sampling, in a folder named by everything that decides them.
+    """The images of one sampling, in a folder whose name has a hash of everything that determines them.
 
     Args:
-        run: whose student draws, and below which the images go.
+        run: the run whose student is sampled from, and whose folder holds the images.
+        prompts: their captions and image ids, in order.
+
+    Attributes:
+        checkpoint_sha256: identity of the weights; see `models.checkpoint.checkpoint_sha256`.
+        fingerprint: hash of everything that determines the images.
+
+    Raises:
+        UserError: the checkpoint is missing or unreadable, or protocols disagree about the file format.
     """
 
     def __init__(self, config: Config, run: RunFolder, sampling: Sampling, prompts: Sequence[Prompt]) -> None:
         self.config, self.sampling, self.prompts = config, sampling, prompts
-        self.checkpoint = run.student if sampling.model == "student" else teacher_path(config)
+        self.checkpoint = run.student if sampling.model == "student" else teacher_path(config.model)
         self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
-        self.file_format, self.dtype = image_format(config), generation_dtype(config)
+        self.file_format, self.dtype = image_format(config), generation_dtype(config.evaluate.dtype, config.device)
         self.fingerprint = digest([
             config.fingerprint("encoders", "model", "diffusion"), self.checkpoint_sha256,
-            [sampling.sampler, sampling.sigmas, sampling.guidance],
+            [sampling.sampler.name, sampling.sigmas, sampling.guidance],
             [config.generation_seed, config.evaluate.same_noise],
             [self.file_format.format, self.file_format.quality], prompts_sha256(prompts),
             *([] if self.dtype == "float32" else [self.dtype]),
@@ -62,48 +71,51 @@ class ImageSet:
 
     @property
     def title(self) -> str:
-        """As progress calls it."""
+        """Its name in reports of progress."""
         return self.folder.name
 
     def tasks(self) -> list[Task]:
-        """One task a shard of images."""
+        """One task per shard of images."""
         return shards("images", self.fingerprint, len(self.prompts), self.config.evaluate.shard_images)
 
     def opened(self, device: str | None = None) -> Execute:
-        """Ready to draw, on a device other than the configured one if one is given."""
-        settings = self.config.evaluate
+        """Load the model and return the function that generates shards.
+
+        Args:
+            device: instead of the configured one.
+        """
         generate = batch_generator(
-            self._model(device or self.config.device), self.sampling.steps, self.sampling.guidance,
+            self._model(device or self.config.device),
+            self.sampling.sampler,
+            self.sampling.guidance,
             self.config.generation_seed,
-            settings.batch_size,
-        )  # fmt: skip
+            self.config.evaluate.batch_size,
+        )
         return partial(self._execute, generate)
 
     def images(self, count: int) -> np.ndarray:
-        """The first `count` images, uint8 (count, H, W, 3)."""
+        """The first `count` images, uint8 (count, H, W, 3); their shards must be committed."""
         paths = self.table().slice(0, count)["file"].to_pylist()
         return np.stack([np.asarray(Image.open(self.folder / path)) for path in paths])
 
     def table(self) -> pa.Table:
-        """The manifest rows of all images, in order."""
+        """The manifest rows of all images, in order.
+
+        Raises:
+            DataError: a shard is not committed, or its part of the manifest is damaged.
+        """
         return self.manifest.read(self.tasks())
 
     def _model(self, device: str) -> TextToImage:
         config = self.config
-        model = assemble(
-            config.model.model_dump(), config.encoders, config.diffusion, self.checkpoint, self.sampling.model,
-        ).to(resolve_device(device), getattr(torch, self.dtype))  # fmt: skip
-        if isinstance(model, LatentDiffusion):
-            model.solver = "euler" if self.sampling.sampler == "euler" else "heun"
-        if isinstance(model, LatentConsistencyModel):
-            model.sigmas = {self.sampling.steps: self.sampling.sigmas}
-        return model
+        model = assemble(config.model, config.encoders, config.diffusion, self.checkpoint, self.sampling.model)
+        return model.to(resolve_device(device), getattr(torch, self.dtype))
 
     def _execute(self, generate: FittingBatches, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Draw shards one after the other, and write each."""
+        """Generate and write one shard after the other."""
         for task in tasks:
             prompts = self.prompts[task.inputs["start"] : task.inputs["stop"]]
-            images, seconds = self._draw(generate, prompts)
+            images, seconds = self._generate(generate, prompts)
             files = self._write(task, prompts, images)
             shared = {"status": OK, "seconds": seconds / len(prompts)}
             yield task, [
@@ -111,15 +123,15 @@ class ImageSet:
                 for prompt, file in zip(prompts, files, strict=True)
             ], None  # fmt: skip
 
-    def _draw(self, generate: FittingBatches, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
-        """Images uint8 (n, H, W, 3), and the seconds it took."""
+    def _generate(self, generate: FittingBatches, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
+        """Images uint8 (n, H, W, 3), and the seconds they took."""
         ids = [0 if self.config.evaluate.same_noise else prompt.image_id for prompt in prompts]
         began = time.perf_counter()
         images = generate([prompt.caption for prompt in prompts], ids)
         return images.numpy(), time.perf_counter() - began
 
     def _write(self, task: Task, prompts: Sequence[Prompt], images: np.ndarray) -> list[WrittenFile]:
-        """The shard's files, which appear all at once."""
+        """Commit a shard's files together."""
         names = [f"{prompt.image_id}{self.file_format.suffix}" for prompt in prompts]
         options: dict[str, Any] = {"quality": self.file_format.quality} if self.file_format.quality else {}
 
@@ -136,31 +148,19 @@ class ImageSet:
 
 
 def image_format(config: Config) -> FileFormat:
-    """How the configured protocols want images stored; PNG where none of them cares.
+    """The file format of the configured protocols; PNG if they accept any.
 
     Raises:
-        UserError: two protocols want different things.
+        UserError: two protocols need different formats.
     """
     wanted = {name: form for name in config.evaluate.protocols if (form := find_protocol(name).file_format)}
     if len(set(wanted.values())) > 1:
         raise UserError(
             "evaluate.protocols: "
-            + " and ".join(f"{name} wants {form.suffix} files" for name, form in wanted.items())
+            + " and ".join(f"{name} needs {form.suffix} files" for name, form in wanted.items())
             + ": evaluate under one of them at a time; figures of both stay in the table"
         )
     return next(iter(wanted.values()), PNG)
-
-
-def checkpoint_sha256(path: Path) -> str:
-    """Hex SHA-256 of a checkpoint, whose gigabytes are read once though many drawings ask."""
-    stat = path.stat()
-    return _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _sha256_as_of(path: Path, size: int, modified: int) -> str:
-    del size, modified  # what tells a file that was replaced
-    return file_sha256(path)
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:
@@ -168,6 +168,6 @@ def prompts_sha256(prompts: Sequence[Prompt]) -> str:
     return digest([[prompt.image_id, prompt.caption] for prompt in prompts])
 
 
-def draw(label: str, image_sets: Sequence[ImageSet], executor: Executor | None = None) -> Iterator[Progress]:
-    """Draw what is not drawn yet, shard by shard; a worker holds one model at a time."""
+def generate_images(label: str, image_sets: Sequence[ImageSet], executor: Executor | None = None) -> Iterator[Progress]:
+    """Generate what is missing, shard by shard; a worker holds one model at a time."""
     return work_through(label, "images", image_sets, executor)

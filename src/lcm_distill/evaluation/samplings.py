@@ -1,72 +1,92 @@
-"""The ways of drawing that are measured: which model, with what sampler, in how many steps, at what guidance."""
+"""The samplings that are evaluated: which model, with which sampler, at which guidance scale."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from lcm_distill.config import Config
-from lcm_distill.diffusion.noise import karras_sigmas
-from lcm_distill.diffusion.samplers import network_evaluations
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
+from lcm_distill.models.student import StudentSampling, read_sampling
 from lcm_distill.report.tables import sampling_title
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """One way of drawing.
+    """One model with one sampler at one guidance scale."""
 
-    Attributes:
-        sampler: a teacher's solver, `heun` or `euler`; a student's `consistency` or `phased`.
-        sigmas: noise levels at which its steps begin, falling.
-        evaluations: forward passes an image takes.
-    """
-
-    model: str
-    sampler: str
-    steps: int
-    sigmas: tuple[float, ...]
+    model: Literal["teacher", "student"]
+    sampler: Sampler
     guidance: float
-    evaluations: int
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return self.sampler.steps
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Sigmas at which the steps begin, falling."""
+        return self.sampler.sigmas
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations (NFE) per image."""
+        return self.sampler.evaluations(guided=self.guidance != 1)
 
     @property
     def name(self) -> str:
-        """As it is called in folders."""
-        return f"{self.model}-{self.sampler}-{self.steps}"
+        """Model, sampler and steps, as in names of folders."""
+        return f"{self.model}-{self.sampler.name}-{self.steps}"
 
     @property
     def title(self) -> str:
-        """As it is called above an image."""
-        return sampling_title(self.model, self.sampler, self.steps)
+        """Model, sampler and steps, as in headings."""
+        return sampling_title(self.model, self.sampler.name, self.steps)
 
 
-def samplings(config: Config) -> list[Sampling]:
-    """Every configured way of drawing, at one guidance scale after the other, teachers first."""
-    ways = {"teacher": teacher_samplings, "student": student_samplings}
-    return [
-        way
-        for scale in config.evaluate.guidance
-        for model in ("teacher", "student")
-        if model in config.evaluate.models
-        for way in ways[model](config, scale)
-    ]
+def samplings(config: Config, student: Path | None = None) -> list[Sampling]:
+    """Every configured sampling, one guidance scale after the other, the teacher's first.
+
+    Args:
+        student: the student's checkpoint; see `student_samplings`.
+    """
+    models, found = config.evaluate.models, list[Sampling]()
+    for scale in config.evaluate.guidance:
+        if "teacher" in models:
+            found += teacher_samplings(config, scale)
+        if "student" in models:
+            found += student_samplings(config, student, scale)
+    return found
 
 
 def teacher_samplings(config: Config, guidance: float | None = None) -> list[Sampling]:
-    """Those of the teacher, at the first configured guidance scale or at another."""
-    scale, levels = config.evaluate.guidance[0] if guidance is None else guidance, config.diffusion
+    """The teacher's samplings, at the first configured guidance scale or at another."""
+    scale, settings = config.evaluate.guidance[0] if guidance is None else guidance, config.diffusion
     return [
         Sampling(
-            "teacher", solver, steps,
-            tuple(karras_sigmas(steps, levels.sigma_min, levels.sigma_max, levels.rho)[:-1].tolist()),
-            scale, network_evaluations(solver, steps, scale != 1),
+            "teacher",
+            TEACHER_SAMPLERS[solver](steps, settings.sigma_min, settings.sigma_max, settings.rho),
+            scale,
         )
         for solver, steps in config.evaluate.teacher
-    ]  # fmt: skip
-
-
-def student_samplings(config: Config, guidance: float | None = None) -> list[Sampling]:
-    """Those of the student, at the first configured guidance scale or at another."""
-    scale = config.evaluate.guidance[0] if guidance is None else guidance
-    sigmas, edges = config.evaluate.student_sigmas, config.phases
-    sampler = "phased" if edges else "consistency"
-    return [
-        Sampling("student", sampler, steps, tuple(edges or sigmas[steps]), scale, steps)
-        for steps in config.evaluate.student_steps
     ]
+
+
+def student_samplings(config: Config, student: Path | None = None, guidance: float | None = None) -> list[Sampling]:
+    """The student's samplings, at the first configured guidance scale or at another.
+
+    Args:
+        student: its checkpoint, whose sigmas are used; for numbers of steps that it has none for, and where there is no
+            checkpoint yet, `evaluate.student_sigmas`, and where that has none, EDM's schedule.
+
+    Raises:
+        UserError: the checkpoint is unreadable, or a phased student has another number of phases.
+    """
+    scale = config.evaluate.guidance[0] if guidance is None else guidance
+    if student is not None and student.is_file():
+        known = read_sampling(student, config.diffusion)
+    else:
+        phases = tuple(config.phases) if config.phases else None
+        known = StudentSampling(diffusion=config.diffusion, phases=phases)
+    known = known.or_else(config.evaluate.student_sigmas)
+    return [Sampling("student", known.sampler(steps), scale) for steps in config.evaluate.student_steps]

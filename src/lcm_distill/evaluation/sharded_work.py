@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from lcm_distill.core.hashing import digest
+from lcm_distill.pipeline.executors.interface import Execute, Executor
 from lcm_distill.pipeline.executors.serial import Serial
-from lcm_distill.pipeline.executors.work import Execute, Executor
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Progress, Task
 

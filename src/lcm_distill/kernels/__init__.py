@@ -1,1 +1,1 @@
-"""Chains of elementwise operations as single kernels on a GPU, and as plain PyTorch elsewhere."""
+"""Fused kernels for GPUs: chains of elementwise operations in one pass, and as plain PyTorch elsewhere."""

@@ -1,4 +1,4 @@
-"""Activations between two products of a feed-forward layer."""
+"""Activations between the two matrix products of a feed-forward layer."""
 
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from lcm_distill.kernels.operators import is_fused, operator
 
 
 def swiglu(gate: Tensor, value: Tensor) -> Tensor:
-    """silu(gate) * value (arXiv 2002.05202), of two tensors of one shape and dtype."""
+    """silu(gate) * value (arXiv 2002.05202); `gate`, `value` and the result have one shape and dtype."""
     if is_fused(gate):
         return cast(Tensor, _Swiglu.apply(gate, value))
     return functional.silu(gate) * value
@@ -22,6 +22,9 @@ def gelu_product(hidden: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         hidden: (..., T, H). weights: (..., H, D), of the same dtype.
+
+    Returns:
+        (..., T, D).
     """
     if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]
         return functional.gelu(hidden) @ weights
@@ -40,7 +43,7 @@ class _Swiglu(Function):
 
 
 class _GeluProduct(Function):
-    """Keeps `hidden` alone for the backward pass, not its gelu too, and has one tensor more of its size, not two."""
+    """Saves only `hidden` for the backward pass, which recomputes its gelu and allocates one tensor of its size."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weights: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ _swiglu_backward = operator(
     _launch_swiglu_backward,
 )
 _gelu_backward = operator(
-    # The gradient turns into that of `hidden` in place; what is returned is gelu(hidden).
+    # `grad`, the gradient of the gelu, is overwritten by that of `hidden`; the result is gelu(hidden).
     "gelu_backward_(Tensor(a!) grad, Tensor hidden) -> Tensor",
     _fake_gelu_backward,
     _launch_gelu_backward,

@@ -1,4 +1,4 @@
-"""Tokens to the experts that chose them, and back: an expert-choice layer's moves (arXiv 2202.09368)."""
+"""Gathers tokens for the experts that take them and combines the experts' outputs (arXiv 2202.09368)."""
 
 from typing import Any, cast
 
@@ -13,14 +13,17 @@ class Routes:
     """Which expert takes which token.
 
     Attributes:
-        rows: (E K,), int64, tokens by their number in the flat batch (B T), in the order in which experts hold them:
-            expert by expert, then sample by sample.
-        places: (B, E, T), int32, where in that order an expert holds a token, -1 where it does not; what makes moving
-            back a sum of a fixed order. None for the plain path, which adds rows up as they come.
+        rows: (E K,), int64, indices of tokens in the flat batch (B T) in the order of the experts' inputs: expert by
+            expert, then sample by sample.
+        places: (B, E, T), int32, index of a token in that order for each expert, -1 where the expert does not take it.
+            It lets the fused kernel sum in a fixed order. None for the plain path, which uses `index_add`.
     """
 
     def __init__(self, chosen: Tensor, moved: Tensor) -> None:
-        """Routes of tokens (B, T, D) that are `chosen` (B, E, taken), int64, by their number in the sample."""
+        """Args:
+        chosen: (B, E, taken), int64, indices within the sample of the tokens that each expert takes.
+        moved: (B, T, D), the tokens.
+        """
         (batch, experts, taken), tokens = chosen.shape, moved.shape[1]
         first_token = torch.arange(0, batch * tokens, tokens, device=chosen.device)[:, None, None]
         self.rows = (chosen + first_token).transpose(0, 1).flatten()
@@ -32,20 +35,21 @@ class Routes:
 
 
 def gather(tokens: Tensor, routes: Routes) -> Tensor:
-    """(B, T, D) -> (E K, D): the tokens as experts hold them."""
+    """Tokens (B, T, D) as the experts' inputs, (E K, D)."""
     if routes.places is None:
         return tokens.flatten(0, 1).index_select(0, routes.rows)
     return cast(Tensor, _Gather.apply(tokens, routes.rows, routes.places))
 
 
 def combine(outputs: Tensor, gates: Tensor, routes: Routes, like: Tensor) -> Tensor:
-    """What experts made of their tokens, each times its gate, added up token by token.
+    """Sum over the experts of gate times output, for every token.
 
     Args:
-        outputs: (E K, D). gates: (E K,). like: (B, T, D).
+        outputs: (E K, D), of the experts. gates: (E K,).
+        like: (B, T, D), whose shape and dtype the result has.
 
     Returns:
-        As `like`; a token that no expert took is zero.
+        (B, T, D); zero for a token that no expert takes.
     """
     if routes.places is None:
         gated = (outputs * gates[:, None]).to(like.dtype)

@@ -1,7 +1,7 @@
-"""What lies between the convolutions of a residual block, on channels-last images and without gradients.
+"""Group norm with bias and activation, and residual addition, fused for channels-last images and without gradients.
 
-cuDNN's fast convolutions take channels-last images; PyTorch's group norm on CUDA takes the other layout alone, and
-bias, activation and residual are passes of their own. Here a norm reads twice and writes once with all of them.
+cuDNN's fast convolutions take channels-last images. PyTorch's group norm on CUDA takes only the other layout, and bias,
+activation and residual each take another pass over memory. The fused norm reads twice and writes once in all.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ LAYOUT = torch.channels_last
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, input_bias: Tensor | None = None
 ) -> Tensor:
-    """Group norm (arXiv 1803.08494), and SiLU of it if `silu`; computed in float32.
+    """Group norm (arXiv 1803.08494), followed by SiLU if `silu`; computed in float32.
 
     Args:
         x: (B, C, H, W), float32 or lower.
         weight, bias: (C,), of the norm.
-        groups: into how many the channels are divided; it divides C.
-        eps: is added to the variance.
-        input_bias: (C,), is added to `x` first: that of the convolution that `x` came from, where it was left out.
+        groups: number of groups of channels; it divides C.
+        eps: added to the variance.
+        input_bias: (C,), added to `x` first: the bias of the convolution before, which left it out.
 
     Returns:
         (B, C, H, W) in the dtype of `x`, channels-last.
@@ -38,7 +38,14 @@ def group_norm(
 
 
 def sum_with_bias(x: Tensor, other: Tensor, bias: Tensor) -> Tensor:
-    """The sum of two images (B, C, H, W) of one dtype and a bias (C,), taken in float32; channels-last."""
+    """X + other + bias, computed in float32.
+
+    Args:
+        x, other: (B, C, H, W), of one dtype. bias: (C,).
+
+    Returns:
+        (B, C, H, W) in the dtype of `x`, channels-last.
+    """
     if is_fused(x):
         return _sum_with_bias(x, other, bias)
     return (x.float() + other.float() + bias.float()[:, None, None]).to(x.dtype, memory_format=LAYOUT)

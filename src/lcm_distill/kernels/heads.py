@@ -1,4 +1,7 @@
-"""Queries and keys normalised over all heads together, from the one product that makes queries, keys and values."""
+"""Normalised queries and keys from the packed output of the projection to queries, keys and values.
+
+The norm is taken over all heads together.
+"""
 
 from typing import Any, cast
 
@@ -12,10 +15,10 @@ from lcm_distill.kernels.residual import EPS
 
 
 def normalise_heads(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys after LayerNorm without weights, and values as they are.
+    """Queries and keys after LayerNorm without weights, and unchanged values.
 
     Args:
-        packed: (B, T, 3 W), queries, keys and values side by side.
+        packed: (B, T, 3 W), queries, keys and values in this order.
 
     Returns:
         Each (B, T, W); the values are a view of `packed`.
@@ -27,12 +30,12 @@ def normalise_heads(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def normalise_head(rows: Tensor) -> Tensor:
-    """LayerNorm without weights over the last dimension."""
+    """LayerNorm without weights over the last dimension of (..., D)."""
     return functional.layer_norm(rows, rows.shape[-1:], eps=EPS)
 
 
 class _Fused(Function):
-    """Keeps its input alone, and writes the gradient of all three in one piece."""
+    """Saves only its input for the backward pass, which writes the packed gradient of all three."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +48,7 @@ class _Fused(Function):
 
 
 def _queries_keys(packed: Tensor) -> Tensor:
-    """The first two thirds of (B, T, 3 W), a view: kernels do not read values."""
+    """Queries and keys (B, T, 2 W), a view of (B, T, 3 W): kernels do not read values."""
     return packed.contiguous()[..., : packed.shape[-1] // 3 * 2]
 
 

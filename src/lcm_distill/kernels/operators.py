@@ -1,9 +1,11 @@
-"""How a fused kernel becomes an operator of PyTorch, and when it is taken.
+# torch.library is typed in part only.
+# pyright: reportUnknownMemberType=false
+"""Registers fused kernels as PyTorch operators, and decides when they are used.
 
-Operators make kernels visible to whatever looks at operators: fake tensors, counts of bytes and operations, profilers.
+As operators they are visible to fake tensors, to counters of operations and memory, and to profilers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -16,16 +18,18 @@ _assumed: ContextVar[bool] = ContextVar("assumed", default=False)
 
 
 def operator(schema: str, fake: Callable[..., Any], launch: Callable[..., Any]) -> Callable[..., Any]:
-    """Define an operator without autograd; returns it.
+    """Define and return an operator `lcm::NAME` without autograd.
 
     Args:
-        schema: name, arguments and results, as `torch.library` takes them.
-        fake: allocates the results, without content.
-        launch: computes them; its first argument is a tensor.
+        schema: name, arguments and results, as `torch.library.Library.define` takes them.
+        fake: allocates the results without computing them.
+        launch: computes the results; its first argument is a tensor.
     """
 
     def launched(*arguments: Any) -> Any:
-        with torch.cuda.device_of(arguments[0]):  # Triton takes the thread's current device, whatever tensors say
+        with torch.cuda.device_of(
+            arguments[0]
+        ):  # Triton launches on the current device, whatever device the tensors are on
             return launch(*arguments)
 
     name = schema.partition("(")[0]
@@ -36,9 +40,9 @@ def operator(schema: str, fake: Callable[..., Any], launch: Callable[..., Any]) 
 
 
 def is_fused(x: Tensor) -> bool:
-    """Whether to take the fused kernel for a tensor: on CUDA, in float32 or lower.
+    """Whether to use the fused kernel for a tensor: on CUDA, in float32 or a lower precision.
 
-    Forward-mode differentiation (`torch.func.jvp`) goes through the plain path, whose operations have derivatives.
+    Forward-mode differentiation (`torch.func.jvp`) uses the plain path, whose operations have forward derivatives.
     """
     if x.dtype == torch.float64 or torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]
         return False
@@ -46,8 +50,8 @@ def is_fused(x: Tensor) -> bool:
 
 
 @contextmanager
-def assume_fused() -> Iterator[None]:
-    """Take fused kernels on any device: to count on fake tensors what a GPU would do, or to interpret kernels."""
+def assume_fused() -> Generator[None]:
+    """Use fused kernels on any device, for counting on fake tensors or for Triton's interpreter."""
     token = _assumed.set(True)
     try:
         yield

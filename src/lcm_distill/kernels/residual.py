@@ -1,6 +1,6 @@
-"""Residual stream and LayerNorm: add a branch, normalise, scale and shift, in one pass over the tokens.
+"""Residual addition and adaptive LayerNorm (adaLN of DiT, arXiv 2212.09748), fused into one pass over the tokens.
 
-A transformer block with adaptive LayerNorm (adaLN of DiT, arXiv 2212.09748) is three of these around its branches.
+A transformer block takes three of these passes, one before each of its branches.
 """
 
 from typing import Any, cast
@@ -22,7 +22,7 @@ def normalise(
     scale: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """LayerNorm without bias, then `(1 + scale) h + shift` for each sample; see `add_and_normalise`."""
+    """LayerNorm without bias, then `(1 + scale) h + shift`, (B, T, D); arguments as in `add_and_normalise`."""
     return add_and_normalise(x, None, None, weight, shift, scale, dtype=dtype)[1]
 
 
@@ -39,16 +39,17 @@ def add_and_normalise(
     """X + gate branch, LayerNorm of the sum without bias, then `(1 + scale) h + shift`.
 
     Args:
-        x: (B, T, D). branch: as x, or nothing to add. weight: (D,).
-        gate, shift, scale: (B, D), a value a sample and channel. No gate is 1; shift and scale are both there or
-            neither.
-        rest: (1, 1, D), the branch of samples from N on, where `branch` (N, T, D) is that of the first N alone.
-            Without gradient.
-        dtype: of the normalised tokens; that of x if not given.
+        x: (B, T, D), the residual stream. branch: (B, T, D), or None to add nothing.
+        gate: (B, D), factors of the branch; None is 1.
+        weight: (D,), of the norm.
+        shift, scale: (B, D), both or neither.
+        rest: (1, 1, D), the branch of samples from N on, where `branch` (N, T, D) is that of the first N samples; it
+            receives no gradient.
+        dtype: of the normalised tokens; None is that of x.
 
     Returns:
-        The sum in the dtype of x, to go on with, so that its gradient takes that of the normalised tokens along; and
-        these, each (B, T, D).
+        The sum in the dtype of x, and the normalised tokens, each (B, T, D). Continue with this sum, not with x: its
+        backward pass computes the gradient through both results at once.
     """
     dtype = dtype or x.dtype
     if is_fused(x) and (rest is None or not torch.is_grad_enabled()):
@@ -61,7 +62,7 @@ def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
     """X + gate branch, in the dtype of x.
 
     Args:
-        x, branch: (B, T, D). gate: (B, D), one value a sample and channel; None is 1.
+        x, branch: (B, T, D). gate: (B, D), factors of the branch; None is 1.
     """
     if is_fused(x):
         return cast(Tensor, _FusedAdd.apply(x, branch, gate))
@@ -83,7 +84,7 @@ def _plain_add(x: Tensor, branch: Tensor, gate: Tensor | None, rest: Tensor | No
 
 
 class _Fused(Function):
-    """Keeps the sum and the branch for the backward pass, and two numbers a token."""
+    """Saves the sum, the branch and two statistics per token for the backward pass."""
 
     @staticmethod
     def forward(
@@ -145,7 +146,7 @@ class _FusedAdd(Function):
 
 
 ROWS = 32
-"""Tokens to a program of a backward kernel, which sums over them what gradients of weights and gates are made of."""
+"""Tokens of one program of a backward kernel, which stores sums over them for the gradients of weights and gates."""
 
 
 def _fake_forward(

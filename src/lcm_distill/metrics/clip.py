@@ -1,7 +1,7 @@
 # The types that open_clip declares do not describe what it returns.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 # pyright: reportOptionalSubscript=false
-"""CLIP's view of images and captions, for CLIP score and CMMD."""
+"""CLIP features of images and captions, for CLIP score and CMMD."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor
+from torch.nn import functional
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
@@ -51,10 +52,14 @@ class ClipExtractor:
         return self.model.encode_image((images.to(self.device).float() - self._mean) / self._std).float().cpu()
 
     @torch.inference_mode()
-    def captions(self, captions: Sequence[str]) -> Tensor:
-        """Features float32 (B, width), not normalised, of captions; what exceeds the model's context is cut."""
+    def caption_features(self, captions: Sequence[str]) -> Tensor:
+        """Features float32 (B, width), not normalised, of captions; tokens beyond the model's context are cut."""
         tokens = self.tokenizer(list(captions)).split(CAPTIONS_A_BATCH)
         return torch.cat([self.model.encode_text(part.to(self.device)).float().cpu() for part in tokens])
+
+    def caption_scores(self, features: Tensor, captions: Sequence[str]) -> Tensor:
+        """Cosines float64 (B,), on the CPU, of images' features (B, width) and their captions' features."""
+        return functional.cosine_similarity(features.double(), self.caption_features(captions).double(), dim=1)
 
 
 def find_clip(architecture: str, tag: str, where: str | Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""The form all figures share: images become features, features become statistics, statistics a number."""
+"""The form that all metrics share: images become features, features become statistics, statistics become figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,18 @@ from typing import Literal, Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor
 
+from lcm_distill.report.figures import FigureStyle
+
 Prepare = Callable[[Image.Image], Tensor]
-"""An image of any size to what an extractor takes: (3, H, W), uint8 or float32, values 0 to 255. Runs on the CPU,
-beside the network."""
+"""Preprocessing: an image of any size to what an extractor takes, (3, H, W), uint8 or float32, values 0 to 255. Runs on
+the CPU, in parallel with the network."""
 
 
 class Extractor(Protocol):
-    """A network that turns images into features.
+    """A feature network: images to feature vectors.
 
     Attributes:
-        name: what it is called in a row of figures. sha256: hex digest of its weights' file. width: of its features.
+        name: written beside every figure. sha256: hex digest of its weights' file. width: dimensions of its features.
     """
 
     name: str
@@ -29,11 +31,11 @@ class Extractor(Protocol):
 
 
 @runtime_checkable
-class CaptionExtractor(Protocol):
-    """An extractor that sees captions in the same space."""
+class CaptionScorer(Protocol):
+    """An extractor that also scores how well an image shows what its caption says."""
 
-    def captions(self, captions: Sequence[str]) -> Tensor:
-        """Features float32 (B, width) of captions, on the CPU."""
+    def caption_scores(self, features: Tensor, captions: Sequence[str]) -> Tensor:
+        """Scores float64 (B,), on the CPU, of images with features float32 (B, width) and their captions."""
         ...
 
 
@@ -42,24 +44,26 @@ class Figure:
     """A number that is computed from statistics.
 
     Attributes:
-        name: as in `metrics.parquet`.
-        part: what it reads of `Statistics`: moments, features or cosines.
-        number: of that part of the generated images' and the reference's statistics, in this order.
-        compares: whether it has a reference; without one, `number` takes the generated images' part alone.
+        name: as in the column `metric` of `metrics.parquet`.
+        part: what of `Statistics` it is computed from.
+        compute: from that part of the generated images' and of the reference's statistics, in this order.
+        style: display name and format.
+        compares: whether it needs a reference; without one, `compute` takes the generated images' part alone.
     """
 
     name: str
-    part: Literal["moments", "features", "cosines"]
-    number: Callable[..., float]
+    part: Literal["moments", "features", "caption_scores"]
+    compute: Callable[..., float]
+    style: FigureStyle
     compares: bool = True
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a generated image is stored before it is measured, as that changes figures.
+    """How a generated image is stored before it is measured, since compression changes figures.
 
     Attributes:
-        suffix: of the file's name. format: Pillow's name of it. quality: of a JPEG.
+        suffix: of the file's name. format: Pillow's name of the format. quality: of a JPEG, 1 to 100.
     """
 
     suffix: str

@@ -12,7 +12,7 @@ from torch.nn import functional
 INCEPTION_SIZE = 299
 
 
-def as_it_is(image: Image.Image) -> Tensor:
+def unchanged(image: Image.Image) -> Tensor:
     """The image's own pixels, uint8."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
@@ -31,7 +31,7 @@ def square_bicubic(image: Image.Image, size: int) -> Tensor:
 
 def bicubic(image: Image.Image, size: int) -> Tensor:
     """dgm-eval: Pillow's bicubic on bytes to size x size whatever the shape; uint8."""
-    return as_it_is(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    return unchanged(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 
 def clip(image: Image.Image, size: int) -> Tensor:
@@ -40,7 +40,7 @@ def clip(image: Image.Image, size: int) -> Tensor:
     width, height = (int(size * side / short) for side in image.size)
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    return as_it_is(resized.crop((left, top, left + size, top + size)))
+    return unchanged(resized.crop((left, top, left + size, top + size)))
 
 
 def gigagan(image: Image.Image) -> Tensor:
@@ -53,7 +53,7 @@ def clean_fid(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
     """clean-fid: each channel by Pillow's bicubic in float32 (arXiv 2104.11222), clipped and not rounded; float32."""
     channels = [
         np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 255)
-        for channel in as_it_is(image).float().numpy()
+        for channel in unchanged(image).float().numpy()
     ]
     return torch.from_numpy(np.stack(channels))
 
@@ -63,7 +63,7 @@ def torch_fidelity(image: Image.Image) -> Tensor:
 
     Neighbours are weighted by where source position y * H / 299 falls between them; nothing is averaged.
     """
-    pixels = as_it_is(image).float()
+    pixels = unchanged(image).float()
     rows, columns = (_interpolation(length) for length in pixels.shape[1:])
     return _between(_between(pixels, *columns), *((rows[0], rows[1], rows[2].unsqueeze(1))), dim=1)
 
@@ -71,7 +71,7 @@ def torch_fidelity(image: Image.Image) -> Tensor:
 def pytorch_fid(image: Image.Image) -> Tensor:
     """pytorch-fid: PyTorch's bilinear without antialiasing to 299 px; float32."""
     size = (INCEPTION_SIZE, INCEPTION_SIZE)
-    pixels = as_it_is(image).float().unsqueeze(0)
+    pixels = unchanged(image).float().unsqueeze(0)
     return functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
 
 

@@ -11,13 +11,12 @@ from PIL import Image
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.hashing import file_sha256
+from lcm_distill.core.images import IMAGE_SUFFIXES
 from lcm_distill.metrics.frechet import Gaussian
-from lcm_distill.metrics.protocols import Opened
+from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.sample import Sample
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.metrics.weights import first_line
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -26,9 +25,9 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files
 
 
@@ -45,7 +44,7 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"{path} cannot be read as an image ({first_line(error)}): replace it or remove it") from error
 
 
-def folder_identity(folder: Path, files: Sequence[Path], opened: Opened) -> str:
+def folder_identity(folder: Path, files: Sequence[Path], opened: OpenedProtocol) -> str:
     """Hex digest of everything that decides the statistics: names and bytes of the files, protocol and weights.
 
     Raises:

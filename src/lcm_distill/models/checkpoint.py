@@ -1,7 +1,8 @@
 """Strict loading and saving of MicroDiT weights, in the published key layout."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 
@@ -20,11 +22,11 @@ def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = Fal
     """Fill a model with the weights of a `.safetensors` or `.pt` file; see `fill`.
 
     Args:
-        own_positions: keep the model's position embedding, which is computed, so that a network may go on at another
+        own_positions: keep the model's position embedding, which is computed, so that training continues at another
             resolution.
 
     Raises:
-        UserError: the file is absent or unreadable; or as `fill`.
+        UserError: the file is missing, unreadable or does not fit the model.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -34,19 +36,18 @@ def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = Fal
 
 
 def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Give a model weights, strictly, in its own dtypes.
+    """Load weights into a model, strictly, cast to the dtypes of its parameters.
 
-    A model on the meta device takes the tensors themselves, so that nothing is initialised to be overwritten; any other
-    copies them. A teacher's weights have no guidance embedder. With these a student keeps its own, which starts at
-    zero, so that it equals the teacher.
+    A model on the meta device takes the tensors themselves, without a copy; any other copies them. A teacher's weights
+    have no guidance embedder: a student then keeps its own, or gets one that starts at zero, and equals the teacher.
 
     Args:
-        path: where they come from, for the message.
+        path: where the tensors come from, for the message.
 
     Raises:
         UserError: keys are missing, unexpected or of another shape; the message lists them.
     """
-    wanted = model.state_dict()
+    wanted = dict[str, Tensor](model.state_dict())
     if not any(name.startswith(GUIDANCE_PREFIX) for name in tensors):
         wanted = {k: v for k, v in wanted.items() if not k.startswith(GUIDANCE_PREFIX)}
     problems = [f"missing {name}" for name in wanted.keys() - tensors.keys()]
@@ -66,7 +67,11 @@ def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
-    """A checkpoint's tensors by name, on a device; pickles are read with `weights_only`."""
+    """A checkpoint's tensors by name, on a device; pickles are read with `weights_only`.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
     if not path.is_file():
         raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
     try:
@@ -80,14 +85,16 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
 
 
 METADATA = "lcm_distill"
+"""Key of the description, as JSON, in the metadata of a safetensors file."""
 
 
 def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
-    """Weights as a safetensors file in the published key layout, with a description to rebuild the model by.
+    """Weights as a safetensors file in the published key layout, with a description in its metadata.
 
     Args:
         weights: a model's `state_dict`.
-        description: JSON; `model` holds the arguments of `build`, `role` says teacher or student.
+        description: JSON; `role` is teacher or student, `model` the network's sizes. That of a student is
+            `models.student.StudentDescription`.
     """
     from safetensors.torch import save
 
@@ -96,22 +103,78 @@ def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
 
 
 def redescribe(path: Path, description: Mapping[str, Any]) -> bytes:
-    """The weights of a `.safetensors` file under another description."""
-    from safetensors.torch import save
+    """A `.safetensors` file with the same weights and another description.
 
-    return save(read_tensors(path), {METADATA: json.dumps(description)})
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
+    return serialise(read_tensors(path), description)
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What `serialise` was told of a checkpoint; nothing for a file of another origin.
+    """The description of a checkpoint; empty for a `.pt` file and for a file without one.
 
     Raises:
-        UserError: the file is absent.
+        UserError: the file is missing or unreadable.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(f"checkpoint {path} is missing")
-    with safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get(METADATA)
-    return json.loads(text) if text else {}
+        raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA)
+        return json.loads(text) if text else {}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"checkpoint {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Identity of a checkpoint: hex SHA-256 of its tensors' names, dtypes, shapes and bytes.
+
+    It does not depend on file format or description, so a student that is described anew is still the same. A file
+    that has not changed since the last call is not read again.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
+    stat = path.stat()
+    return _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256_as_of(path: Path, size: int, modified: int) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    del size, modified  # they distinguish a file that was replaced
+    if path.suffix != ".safetensors":
+        return tensors_sha256(read_tensors(path))
+    try:
+        with safe_open(path, "pt") as file:  # one tensor in memory at a time
+            names = sorted(file.keys())
+            return bytes_sha256(part for name in names for part in _parts(name, file.get_tensor(name)))
+    except SafetensorError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error}") from error
+
+
+def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a file is a readable checkpoint with exactly these weights."""
+    try:
+        return path.is_file() and checkpoint_sha256(path) == tensors_sha256(weights)
+    except UserError:
+        return False
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """`checkpoint_sha256` of a file with these tensors, whatever their order and device."""
+    return bytes_sha256(part for name in sorted(tensors) for part in _parts(name, tensors[name]))
+
+
+def _parts(name: str, tensor: Tensor) -> Iterator[bytes | memoryview]:
+    values = tensor.detach().cpu().contiguous()
+    yield json.dumps([name, str(values.dtype), list(values.shape)]).encode()
+    yield values.reshape(-1).view(torch.uint8).numpy().data

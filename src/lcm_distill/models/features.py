@@ -1,4 +1,4 @@
-"""What a MicroDiT sees in latents."""
+"""Features of latents from a MicroDiT."""
 
 import torch
 from torch import Tensor
@@ -8,20 +8,20 @@ from lcm_distill.models.microdit import MicroDiT
 
 @torch.no_grad()
 def token_features(network: MicroDiT, latents: Tensor, c_noise: Tensor, captions: Tensor) -> Tensor:
-    """Mean and standard deviation over the tokens that enter the network's last layer.
+    """Mean and standard deviation over the tokens at the input of the network's last layer.
 
-    A teacher's features tell drawings from data without a network of another origin, and without decoding.
+    A teacher's feature space compares generated latents with data without decoding and without another network.
 
     Args:
-        latents, c_noise, captions: as for the network itself.
+        latents, c_noise, captions: as in `MicroDiT.forward`.
 
     Returns:
-        (B, 2 dim), of the network's dtype.
+        (B, 2 dim), in the network's dtype.
     """
-    seen: list[Tensor] = []
-    hook = network.final_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    inputs: list[Tensor] = []
+    hook = network.final_layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
         network(latents, c_noise, captions)
     finally:
         hook.remove()
-    return torch.cat([seen[0].mean(dim=1), seen[0].std(dim=1)], dim=1)
+    return torch.cat([inputs[0].mean(dim=1), inputs[0].std(dim=1)], dim=1)

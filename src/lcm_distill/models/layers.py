@@ -1,4 +1,4 @@
-"""The small parts MicroDiT is made of: norms, attention, feed-forward and scalar embedding."""
+"""The layers of MicroDiT: norms, attention, feed-forwards and embeddings."""
 
 import math
 from typing import cast
@@ -14,7 +14,7 @@ from lcm_distill.models.precision import Linear
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
-    """LayerNorm with a scale and no shift, as every learned norm of MicroDiT has it; `kernels.residual` computes it."""
+    """LayerNorm with a learned scale and no bias, as all norms of MicroDiT; `kernels.residual` computes it."""
     return nn.LayerNorm(dim, eps=EPS, bias=False)
 
 
@@ -22,7 +22,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Multi-head attention.
 
     Args:
-        query: (B, T, D). key, value: (B, S, D). D is divisible by `heads`.
+        query: (B, T, D). key, value: (B, S, D).
+        heads: number of heads; it divides D.
 
     Returns:
         (B, T, D), before the output projection.
@@ -32,7 +33,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over tokens (B, T, dim) with an inner width of its own; queries and keys are normalised."""
+    """Self-attention over tokens (B, T, dim) with normalised queries and keys.
+
+    Args:
+        heads: number of heads. width: of queries, keys and values.
+    """
 
     def __init__(self, dim: int, heads: int, width: int) -> None:
         super().__init__()
@@ -44,12 +49,13 @@ class SelfAttention(nn.Module):
         return self.proj(attend(*normalise_heads(self.qkv(x)), self.heads))
 
     def initialise(self, out_std: float) -> None:
+        """Initialise the weights, those of the output projection with a standard deviation of `out_std`."""
         nn.init.trunc_normal_(self.qkv.weight, std=0.02)
         nn.init.trunc_normal_(self.proj.weight, std=out_std)
 
 
 class CrossAttention(nn.Module):
-    """Attention from tokens (B, T, dim) to caption tokens (B, S, dim); queries and keys are normalised."""
+    """Attention from tokens (B, T, dim) to caption tokens (B, S, dim) with normalised queries and keys."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -62,24 +68,28 @@ class CrossAttention(nn.Module):
         key, value = self.kv_linear(captions).chunk(2, dim=-1)
         return self.proj(attend(normalise_head(self.q_linear(x)), normalise_head(key), value, self.heads))
 
-    def answer(self, token: Tensor) -> Tensor:
-        """What attention to this token alone gives whoever asks: (1, 1, dim) -> (1, 1, dim)."""
+    def attend_to_one(self, token: Tensor) -> Tensor:
+        """Attention to a single token, which does not depend on the query: (1, 1, dim) -> (1, 1, dim)."""
         _, value = self.kv_linear(token).chunk(2, dim=-1)
         return self.proj(value)
 
     def initialise(self, out_std: float) -> None:
+        """Initialise the weights, those of the output projection with a standard deviation of `out_std`."""
         nn.init.trunc_normal_(self.q_linear.weight, std=0.02)
         nn.init.trunc_normal_(self.kv_linear.weight, std=0.02)
         nn.init.trunc_normal_(self.proj.weight, std=out_std)
 
 
 def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is not below `value`."""
+    """The smallest multiple of `multiple` that is at least `value`."""
     return multiple * math.ceil(value / multiple)
 
 
 class FeedForward(nn.Module):
-    """SwiGLU feed-forward (arXiv 2002.05202); the hidden width is two thirds of `hidden`, rounded up."""
+    """SwiGLU feed-forward (arXiv 2002.05202) over tokens (B, T, dim).
+
+    The hidden width is two thirds of `hidden`, rounded up to a multiple of `multiple_of`.
+    """
 
     def __init__(self, dim: int, hidden: int, multiple_of: int) -> None:
         super().__init__()
@@ -92,13 +102,14 @@ class FeedForward(nn.Module):
         return self.w3(swiglu(self.w1(x), self.w2(x)))
 
     def initialise(self, out_std: float) -> None:
+        """Initialise the weights, those of the output projection with a standard deviation of `out_std`."""
         nn.init.trunc_normal_(self.w1.weight, std=0.02)
         nn.init.trunc_normal_(self.w2.weight, std=out_std)
         nn.init.trunc_normal_(self.w3.weight, std=out_std)
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, norm, linear: the projection of caption tokens and of the pooled caption."""
+    """Linear, GELU, norm, linear, (..., in_dim) -> (..., dim): the projection of caption tokens and pooled captions."""
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -110,12 +121,13 @@ class Mlp(nn.Module):
         return self.fc2(normalise(functional.gelu(self.fc1(x), approximate="tanh"), self.norm.weight))
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         nn.init.normal_(self.fc1.weight, std=0.02)
         nn.init.normal_(self.fc2.weight, std=0.02)
 
 
 class ScalarEmbedder(nn.Module):
-    """Embeds one scalar a sample: 512 sinusoids (cosines first, periods up to 10,000), then two layers."""
+    """Embeds one scalar for each sample by 512 sinusoids (cosines first, periods up to 10,000) and two layers."""
 
     float32 = True
     FREQUENCIES = 512
@@ -132,7 +144,7 @@ class ScalarEmbedder(nn.Module):
     def _sinusoids(self, value: Tensor) -> Tensor:
         """(B,) -> (B, FREQUENCIES), of the weights' dtype."""
         weights = _linear(self.mlp, 0).weight
-        # Half precision would round a sinusoid's argument by whole degrees, so it is never used here.
+        # In half precision a sinusoid's argument would be off by whole degrees.
         dtype = torch.float64 if weights.dtype == torch.float64 else torch.float32
         half = self.FREQUENCIES // 2
         rank = torch.arange(half, dtype=dtype, device=value.device) / half
@@ -140,21 +152,22 @@ class ScalarEmbedder(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=-1).to(weights.dtype)
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         for layer in (_linear(self.mlp, 0), _linear(self.mlp, 2)):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
     def initialise_to_zero(self) -> None:
-        """Whatever the value, the embedding starts as zero."""
+        """Initialise so that the embedding of every value is zero."""
         self.initialise()
         nn.init.zeros_(_linear(self.mlp, 2).weight)
 
     def initialise_around(self, value: float) -> None:
-        """Whatever the value, the embedding starts as zero, ready to learn how others differ from `value`.
+        """Initialise so that every embedding is zero and learns fast how other values differ from `value`.
 
-        Sinusoids of two guidance scales are nearly the same. With their part at `value` taken off, a hidden value is
-        zero there and large at a distance from it. Adam moves a weight by about the learning rate a step, whatever the
-        gradient: what this does to the embedding is in proportion to the hidden values.
+        Sinusoids of two guidance scales are nearly the same. With those of `value` subtracted, hidden activations are
+        zero at `value` and grow with the distance from it. Adam moves a weight by about the learning rate in each step,
+        whatever the size of the gradient, so the embedding moves in proportion to the hidden activations.
         """
         first, last = _linear(self.mlp, 0), _linear(self.mlp, 2)
         nn.init.normal_(first.weight, std=1.0)
@@ -165,12 +178,13 @@ class ScalarEmbedder(nn.Module):
 
 
 class Modulation(nn.Sequential):
-    """adaLN's map from the condition (B, in_dim) to (B, out_dim), zero at the start but for its bias."""
+    """adaLN's map from the condition (B, in_dim) to shifts, scales and gates (B, out_dim); weights start at zero."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(nn.GELU(approximate="tanh"), Linear(in_dim, out_dim))
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         nn.init.zeros_(_linear(self, 1).weight)
 
 
@@ -185,11 +199,12 @@ class PatchEmbedder(nn.Module):
         return self.proj(latents).flatten(2).transpose(1, 2)
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         nn.init.xavier_uniform_(self.proj.weight.flatten(1))
 
 
 class CaptionEmbedder(nn.Module):
-    """Caption tokens to the network's width: (B, L, in_dim) -> (B, L, dim)."""
+    """Projects caption tokens to the network's width: (B, L, in_dim) -> (B, L, dim)."""
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -199,11 +214,12 @@ class CaptionEmbedder(nn.Module):
         return self.y_proj(captions)
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         self.y_proj.initialise()
 
 
 class NormLinear(nn.Sequential):
-    """Tokens (B, T, in_dim) normalised, then mapped to (B, T, out_dim)."""
+    """LayerNorm and a linear map: (B, T, in_dim) -> (B, T, out_dim)."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(layer_norm(in_dim), Linear(in_dim, out_dim, bias=False))

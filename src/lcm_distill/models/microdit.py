@@ -1,6 +1,6 @@
 """MicroDiT: the text-to-image diffusion transformer of MicroDiffusion (arXiv 2407.15811).
 
-Names of modules are the names in the published checkpoints; that is why some of them are terse.
+Modules have the names that the published checkpoints use.
 """
 
 from typing import Protocol, cast
@@ -32,12 +32,12 @@ class MicroDiT(nn.Module):
     """Diffusion transformer with a patch mixer, expert-choice layers and an optional guidance embedder.
 
     Args:
-        variant: sizes of the network.
+        variant: widths, depths and kinds of layers.
         latent_size: height and width of the latents, in latent pixels.
         in_channels: channels of the latents, and of the output.
         caption_channels: width of the caption embedding.
-        pos_interp_scale: divides token positions; 2.0 when a 256 px network runs at 512 px.
-        guidance_embedding: whether the network takes the guidance scale as an input (a student does).
+        pos_interp_scale: divides token positions; 2.0 when a network trained at 256 px runs at 512 px.
+        guidance_embedding: whether the network takes the guidance scale as an input, as students do.
     """
 
     pos_embed: Tensor
@@ -93,55 +93,66 @@ class MicroDiT(nn.Module):
             captions: (N, L, caption_channels), or (N, 1, L, caption_channels) as published caches have it, of the
                 first N samples; any that follow have the null caption.
             guidance: (B,) or (1,) guidance scales, for a network with a guidance embedder; None adds nothing.
-            kept: (B, K), patches that go on after the patch mixer, by number in rows of the grid (deferred masking,
-                arXiv 2407.15811); None keeps all.
+            kept: (B, K), int64, indices in row-major order of the patches to keep after the patch mixer (deferred
+                masking, arXiv 2407.15811); None keeps all.
 
         Returns:
-            (B, C, H, W); `mask_token`, which is zero, in the patches that were not kept.
+            (B, C, H, W); `mask_token`, which is zero, in the patches that are not kept.
 
         Raises:
             ValueError: guidance was given to a network without a guidance embedder.
         """
-        batch = latents.shape[0]
         tokens = self.x_embedder(latents) + self.pos_embed
         captions = captions.squeeze(1) if captions.dim() == 4 else captions
-        said, pooled = self._embed_captions(captions)
-        null = None
-        if unsaid := batch - len(captions):
-            # All tokens of the null caption are zero, so they are equal and stay equal through the layers: attention
-            # over them gives the value of any one of them, whatever is asked. One token stands for all of them.
-            null, null_pooled = self._embed_captions(captions.new_zeros(1, 1, captions.shape[-1]))
-            pooled = torch.cat([pooled, null_pooled.expand(unsaid, -1)])
-        condition = self.t_embedder(c_noise.expand(batch))
-        condition = condition + pooled
+        conditional, null, pooled = self._embed_with_null(captions, len(latents))
+        condition = self.t_embedder(c_noise.expand(len(latents))) + pooled
         if guidance is not None:
-            condition = condition + self._embed_guidance(guidance.expand(batch))
-        stream = self.pos_embed.dtype  # what blocks add up in, whatever they compute in
-        tokens = self.patch_mixer_map_xin(tokens).to(stream)
-        mixer_said = self.patch_mixer_map_y(said)
-        mixer_null = None if null is None else self.patch_mixer_map_y(null)
-        tokens = self._through(self.patch_mixer, tokens, mixer_said, condition, mixer_null)
+            condition = condition + self._embed_guidance(guidance.expand(len(latents)))
+        tokens = self._mix_patches(tokens, conditional, condition, null)
         if kept is not None:
             tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
-        tokens = self.patch_mixer_map_xout(tokens).to(stream)
-        tokens = self._through(self.blocks, tokens, said, condition, null)
+        tokens = self.patch_mixer_map_xout(tokens).to(self._residual_dtype)
+        tokens = self._apply_blocks(self.blocks, tokens, conditional, condition, null)
         patches = self.final_layer(tokens, condition)
-        if kept is not None:
-            masked = self.mask_token.to(patches.dtype).expand(batch, self.pos_embed.shape[1], -1)
-            patches = masked.scatter(1, kept[:, :, None].expand_as(patches), patches)
-        return self._unpatchify(patches)
+        return self._unpatchify(patches if kept is None else self._scatter_patches(patches, kept))
+
+    @property
+    def _residual_dtype(self) -> torch.dtype:
+        """The dtype of the residual stream, whatever the dtype of the products."""
+        return self.pos_embed.dtype
+
+    def _mix_patches(self, tokens: Tensor, captions: Tensor, condition: Tensor, null: Tensor | None) -> Tensor:
+        """The patch mixer: (B, T, dim) -> (B, T, mixer_dim)."""
+        tokens = self.patch_mixer_map_xin(tokens).to(self._residual_dtype)
+        captions = self.patch_mixer_map_y(captions)
+        null = None if null is None else self.patch_mixer_map_y(null)
+        return self._apply_blocks(self.patch_mixer, tokens, captions, condition, null)
 
     @staticmethod
-    def _through(
+    def _apply_blocks(
         blocks: nn.ModuleList, tokens: Tensor, captions: Tensor, condition: Tensor, null: Tensor | None
     ) -> Tensor:
+        """Blocks one after the other; each leaves its last branch to the next to add. See `DiTBlock.forward`."""
         branch, gate = None, None
         for block in blocks:
             tokens, branch, gate = block(tokens, branch, gate, captions, condition, null)
         return tokens if branch is None else add(tokens, branch, gate)
 
+    def _embed_with_null(self, captions: Tensor, batch: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Caption tokens (N, L, dim), one null token (1, 1, dim) if N < batch, and pooled captions (batch, dim).
+
+        All tokens of the null caption are zero, so they are equal and stay equal through the layers. Attention over
+        them returns the value of any one of them, whatever the query: one token stands for all of them.
+        """
+        conditional, pooled = self._embed_captions(captions)
+        unconditional_count = batch - len(captions)
+        if not unconditional_count:
+            return conditional, None, pooled
+        null, null_pooled = self._embed_captions(captions.new_zeros(1, 1, captions.shape[-1]))
+        return conditional, null, torch.cat([pooled, null_pooled.expand(unconditional_count, -1)])
+
     def _embed_captions(self, captions: Tensor) -> tuple[Tensor, Tensor]:
-        """Caption tokens (B, L, dim) as the blocks take them, and what they add to the condition, (B, dim)."""
+        """Caption tokens (B, L, dim) for cross-attention, and pooled captions (B, dim) for the condition."""
         tokens = self.y_emb_preprocess(self.y_embedder(captions))
         return tokens, self.pooled_y_emb_process(tokens.mean(dim=1, keepdim=True)).squeeze(1)
 
@@ -150,7 +161,13 @@ class MicroDiT(nn.Module):
             raise ValueError("this MicroDiT has no guidance embedder: build it with guidance_embedding=True")
         return self.cfg_embedder(guidance)
 
+    def _scatter_patches(self, patches: Tensor, kept: Tensor) -> Tensor:
+        """The kept patches (B, K, values) in their places among all patches (B, T, values)."""
+        masked = self.mask_token.to(patches.dtype).expand(len(patches), self.pos_embed.shape[1], -1)
+        return masked.scatter(1, kept[:, :, None].expand_as(patches), patches)
+
     def _unpatchify(self, tokens: Tensor) -> Tensor:
+        """Patches (B, T, patch_size^2 C) to (B, C, H, W)."""
         side, patch = self.latent_size // self.patch_size, self.patch_size
         grid = tokens.view(-1, side, side, patch, patch, self.in_channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.in_channels, side * patch, side * patch)
@@ -168,14 +185,16 @@ class MicroDiT(nn.Module):
         for part in cast(tuple[Initialised, ...], parts):
             part.initialise()
         if self.cfg_embedder is not None:
-            # A zero output makes a student that starts from a teacher equal to it, whatever the guidance.
+            # With an output of zero, a student that starts from a teacher equals it at every guidance scale.
             self.cfg_embedder.initialise_to_zero()
 
 
 class Initialised(Protocol):
-    """A module that knows how its weights start."""
+    """A module that initialises its own weights."""
 
-    def initialise(self) -> None: ...
+    def initialise(self) -> None:
+        """Initialise the weights, in place."""
+        ...
 
 
 class DiTBlock(nn.Module):
@@ -208,37 +227,40 @@ class DiTBlock(nn.Module):
         condition: Tensor,
         null: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One block; what its last branch adds to the tokens is added by whoever comes next.
+        """One block. Its last branch is not added to the tokens: the fused kernel of the next block's norm adds it.
 
         Args:
-            x: (B, T, dim), tokens. branch, gate: (B, T, dim) and (B, dim), what the block before adds to them.
-            captions: (N, L, dim), caption tokens of the first N samples. condition: (B, variant.dim).
-            null: (1, 1, dim), the one token that samples without a caption attend to.
+            x: (B, T, dim), the residual stream.
+            branch, gate: (B, T, dim) and (B, dim), the previous block's last branch and its gate; None in the first.
+            captions: (N, L, dim), caption tokens of the first N samples.
+            condition: (B, variant.dim).
+            null: (1, 1, dim), the token that the other samples attend to; None if there are none.
 
         Returns:
-            Tokens, branch and gate for the next one.
+            The residual stream, and this block's last branch and gate, for the next block.
         """
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(condition).chunk(
             6, dim=1
         )
-        dtype = gate_attn.dtype  # that of products
+        dtype = gate_attn.dtype  # the dtype of products
         x, normed = add_and_normalise(x, branch, gate, self.norm1.weight, shift_attn, scale_attn, dtype=dtype)
         x, normed = add_and_normalise(x, self.attn(normed), gate_attn, self.norm2.weight, dtype=dtype)
         with_caption, rest = normed, None
         if null is not None:
-            with_caption, rest = normed[: len(captions)], self.cross_attn.answer(null)
+            with_caption, rest = normed[: len(captions)], self.cross_attn.attend_to_one(null)
         attended = self.cross_attn(with_caption, captions)
         x, normed = add_and_normalise(x, attended, None, self.norm3.weight, shift_mlp, scale_mlp, rest, dtype)
         return x, self.mlp(normed), gate_mlp
 
     def initialise(self) -> None:
+        """Initialise the weights, in place; output projections start smaller in deeper blocks."""
         for part in (self.attn, self.cross_attn, self.mlp):
             part.initialise(self._out_std)
         self.adaLN_modulation.initialise()
 
 
 class CaptionBlock(nn.Module):
-    """One transformer block over the caption tokens, before they enter the network."""
+    """A transformer block over the caption tokens (B, L, dim), before cross-attention."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -253,6 +275,7 @@ class CaptionBlock(nn.Module):
         return add(captions, self.mlp(normed), None)
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         self.attn.initialise(0.02)
         self.mlp.initialise(0.02)
         nn.init.zeros_(self.attn.proj.weight)
@@ -260,7 +283,7 @@ class CaptionBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """adaLN and a linear map from tokens to patches."""
+    """adaLN and a linear map from tokens (B, T, dim) to patches (B, T, patch_values)."""
 
     float32 = True
 
@@ -275,5 +298,6 @@ class FinalLayer(nn.Module):
         return self.linear(normalise(x, self.norm_final.weight, shift, scale, shift.dtype))
 
     def initialise(self) -> None:
+        """Initialise the weights, in place."""
         self.adaLN_modulation.initialise()
         nn.init.zeros_(self.linear.weight)

@@ -1,4 +1,4 @@
-"""Teacher and student networks as a configuration asks for them."""
+"""Networks of the configured sizes, and the teacher's."""
 
 from pathlib import Path
 
@@ -6,41 +6,62 @@ import torch
 from torch import Tensor
 
 from lcm_distill import assets
-from lcm_distill.config import Config
+from lcm_distill.config import ModelConfig, NetworkConfig
 from lcm_distill.models import MicroDiT, build, build_empty, fill, read_tensors
 from lcm_distill.models.checkpoint import CPU
 
 
-def teacher_path(config: Config) -> Path:
-    """The teacher's checkpoint file."""
-    return assets.teacher(config.model.teacher)
+def build_network(sizes: NetworkConfig, guidance_embedding: bool, empty: bool = False) -> MicroDiT:
+    """A MicroDiT of the given sizes.
 
+    Args:
+        guidance_embedding: whether it takes guidance scales, as students and fake score networks do.
+        empty: without weights, on the meta device, to be filled from a checkpoint; otherwise freshly initialised.
 
-def build_network(config: Config, guidance_embedding: bool, empty: bool = False) -> MicroDiT:
-    """The configured transformer, freshly initialised, or empty: to be filled."""
-    model = config.model
+    Raises:
+        UserError: no variant has the name `sizes.arch`.
+    """
     return (build_empty if empty else build)(
-        model.arch,
-        model.latent_size,
-        model.caption_channels,
-        model.pos_interp_scale,
-        model.in_channels,
+        sizes.arch,
+        sizes.latent_size,
+        sizes.caption_channels,
+        sizes.pos_interp_scale,
+        sizes.in_channels,
         guidance_embedding,
     )
 
 
-def load_teacher(config: Config) -> MicroDiT:
-    """The teacher, ready to be asked."""
-    return build_teacher(config, read_teacher(config))
+def teacher_path(model: ModelConfig) -> Path:
+    """The teacher's checkpoint file, which may not exist."""
+    return assets.teacher(model.teacher)
 
 
-def read_teacher(config: Config, device: torch.device = CPU) -> dict[str, Tensor]:
-    """The teacher's weights, which its student, averages and critic start from as well: read once for all of them."""
-    return read_tensors(teacher_path(config), device)
+def read_teacher(model: ModelConfig, device: torch.device = CPU) -> dict[str, Tensor]:
+    """The teacher's weights by name, on a device.
+
+    A training reads them once, for the teacher and the networks that start from it.
+
+    Raises:
+        UserError: the checkpoint is missing or unreadable.
+    """
+    return read_tensors(teacher_path(model), device)
 
 
-def build_teacher(config: Config, weights: dict[str, Tensor]) -> MicroDiT:
-    """The teacher, ready to be asked; it has no copy of these weights."""
-    teacher = build_network(config, guidance_embedding=False, empty=True)
-    fill(teacher, weights, teacher_path(config))
+def build_teacher(model: ModelConfig, weights: dict[str, Tensor]) -> MicroDiT:
+    """The frozen teacher, which shares the memory of `weights`.
+
+    Raises:
+        UserError: the weights do not fit the configured sizes.
+    """
+    teacher = build_network(model, guidance_embedding=False, empty=True)
+    fill(teacher, weights, teacher_path(model))
     return teacher.eval().requires_grad_(False)
+
+
+def load_teacher(model: ModelConfig) -> MicroDiT:
+    """The frozen teacher from its checkpoint.
+
+    Raises:
+        UserError: the checkpoint is missing, unreadable or does not fit the configured sizes.
+    """
+    return build_teacher(model, read_teacher(model))

@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def grid_positions(dim: int, side: int, interpolation: float) -> Tensor:
-    """Positions of a side x side token grid, float32 (1, side * side, dim).
+    """Position embedding of a side x side grid of tokens in row-major order, float32 (1, side * side, dim).
 
-    The first half of the channels carries the column and the second half the row, each as sines then cosines.
+    The first half of the channels encodes the column and the second half the row, each as sines, then cosines.
 
     Args:
-        interpolation: divides the coordinates, so that a network trained at 256 px meets familiar
-            positions at 512 px with 2.0.
+        dim: a multiple of 4.
+        interpolation: divides the coordinates; with 2.0 the positions at 512 px span those of training at 256 px.
     """
     axis = np.arange(side, dtype=np.float32) / interpolation
     columns, rows = np.meshgrid(axis, axis)

@@ -1,8 +1,8 @@
-"""Writing that either happened or did not: a temporary name, fsync, rename, fsync of the folder."""
+"""Atomic writes: temporary name, fsync, rename, fsync of the folder. What is replaced is replaced whole."""
 
 import ctypes
 import errno
-import hashlib
+import logging
 import os
 import shutil
 import socket
@@ -14,49 +14,58 @@ from itertools import islice
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.io_errors import naming_file
 
 TEMPORARY = ".writing-"
-"""Prefix of what is being written."""
+"""Prefix of the names of files and folders that are being written."""
+
+REPLACED = "~replaced~"
+"""Suffix of a temporary folder that holds, by its own name, a folder whose place a new one is about to take."""
 
 ABANDONED_SECONDS = 24 * 3600
-"""Another machine's unfinished file is an orphan once it has not been touched for this long."""
+"""Another machine's unfinished file is an orphan once it has not been modified for this long."""
 
-PARTS_A_CALL = 1024
-"""Every system that has `writev` takes so many."""
+PARTS_PER_CALL = 1024
+"""The most buffers that `writev` takes on every system."""
 
-_HERE, _EXCHANGE = -100, 2
-"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Constants of Linux's `renameat2`."""
+
+log = logging.getLogger(__name__)
 
 
 def commit_bytes(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Put `content` at `path`, replacing what was there."""
+    """Write `content` to `path`, replacing an earlier file.
+
+    Raises:
+        OSError: the file cannot be written; the earlier one is unchanged.
+    """
     commit_parts(path, [content])
 
 
 def commit_parts(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> str:
-    """Put at `path` the parts one after the other, replacing what was there; returns their hex SHA-256."""
+    """Write the concatenation of `parts` to `path`, replacing an earlier file; returns its hex SHA-256.
+
+    Raises:
+        OSError: the file cannot be written; the earlier one is unchanged.
+    """
 
     def write(temporary: Path) -> None:
         with temporary.open("wb", buffering=0) as file:
             _write_all(file.fileno(), parts)
 
-    def digest() -> str:
-        total = hashlib.sha256()
-        for part in parts:
-            total.update(part)
-        return total.hexdigest()
-
     with ThreadPoolExecutor(1) as threads:
-        sha256 = threads.submit(digest)  # takes as long as writing, so beside it
+        sha256 = threads.submit(bytes_sha256, parts)  # takes as long as writing, so at the same time
         commit_file(path, write)
         return sha256.result()
 
 
 def _write_all(descriptor: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-    """Many parts to a system call: faster than one by one, and the page cache keeps them in larger pieces."""
+    """Many parts per system call: faster than one by one, and the page cache keeps them in larger pieces."""
     waiting = deque(part for part in (memoryview(part).cast("B") for part in parts) if part)
     while waiting:
-        written = os.writev(descriptor, list(islice(waiting, PARTS_A_CALL)))
+        written = os.writev(descriptor, list(islice(waiting, PARTS_PER_CALL)))
         while waiting and written >= len(waiting[0]):
             written -= len(waiting.popleft())
         if written:
@@ -64,55 +73,88 @@ def _write_all(descriptor: int, parts: Sequence[bytes | bytearray | memoryview])
 
 
 def commit_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Put at `path` the file that `write` makes at the path it is given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    write(temporary)
-    _fsync(temporary)
-    os.replace(temporary, path)
-    _fsync(path.parent)
+    """Put the file that `write` makes, at the temporary path it is given, at `path`, replacing an earlier file.
+
+    Raises:
+        OSError: the file cannot be written; the earlier one is unchanged.
+    """
+    with naming_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        write(temporary)
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
 
 
 def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Put at `path` the folder that `write` fills, replacing a folder that was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write(temporary)
-    for file in temporary.rglob("*"):
-        _fsync(file)
-    _fsync(temporary)
-    if path.exists():
-        shutil.rmtree(path)
-    os.replace(temporary, path)
+    """Put the folder that `write` fills at `path`, replacing an earlier folder.
+
+    Killed at any moment, one of the two folders is at `path`, at the latest after `remove_orphans`.
+
+    Raises:
+        OSError: the folder cannot be written; the earlier one is unchanged.
+    """
+    with naming_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        write(temporary)
+        for file in temporary.rglob("*"):
+            _fsync(file)
+        _fsync(temporary)
+        if path.exists():
+            _replace_folder(temporary, path)
+        else:
+            os.replace(temporary, path)
+        _fsync(path.parent)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put `new` at `path`: in one step where the system can, else by two renames that `remove_orphans` completes."""
+    if _exchange(new, path):
+        shutil.rmtree(new)
+        return
+    replaced = path.with_name(f"{temporary_prefix()}{path.name}{REPLACED}")
+    replaced.mkdir(exist_ok=True)
+    os.replace(path, replaced / path.name)
     _fsync(path.parent)
+    os.replace(new, path)
+    _fsync(path.parent)
+    shutil.rmtree(replaced)
 
 
 def exchange_folders(one: Path, other: Path) -> None:
-    """Let two folders change places in one step: at no moment is either name absent.
+    """Exchange the names of two folders in one step: at no moment is either name absent.
 
     Raises:
         UserError: the operating system or the file system cannot do this; nothing was changed.
+        OSError: it failed otherwise; nothing was changed.
     """
+    if not _exchange(one, other):
+        raise UserError(f"the file system of {other} cannot exchange folders: leave it as it is, it is complete")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders; False if the operating system or the file system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
-        raise _cannot_exchange(other)
+        return False
     paths = os.fsencode(one.absolute()), os.fsencode(other.absolute())
-    if libc.renameat2(_HERE, paths[0], _HERE, paths[1], _EXCHANGE) != 0:
+    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
         code = ctypes.get_errno()
         if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV):
-            raise _cannot_exchange(other)
+            return False
         raise OSError(code, os.strerror(code), str(other))
     _fsync(other.parent)
-
-
-def _cannot_exchange(folder: Path) -> UserError:
-    return UserError(f"the file system of {folder} cannot exchange folders: leave it as it is, it is complete")
+    return True
 
 
 def remove_orphans(folder: Path) -> int:
-    """Delete what interrupted writers left below `folder`; returns how many files and folders that were.
+    """Delete what interrupted writers left below `folder`; returns the number of these files and folders.
+
+    A folder that was moved aside for a new one which never took its place is moved back.
 
     Several machines may work in one folder: what a living process of this machine writes stays, and so does what
     another machine's process wrote lately.
@@ -120,6 +162,9 @@ def remove_orphans(folder: Path) -> int:
     temporary = folder.rglob(f"{TEMPORARY}*") if folder.is_dir() else ()
     orphans = [path for path in temporary if _is_orphan(path)]
     for orphan in orphans:
+        log.info("removing %s, left by an interrupted writer", orphan)
+        if orphan.name.endswith(REPLACED):
+            _restore(orphan)
         if orphan.is_dir():
             shutil.rmtree(orphan, ignore_errors=True)
         else:
@@ -127,13 +172,23 @@ def remove_orphans(folder: Path) -> int:
     return len(orphans)
 
 
+def _restore(replaced: Path) -> None:
+    """Move a replaced folder back if nothing has taken its place."""
+    for folder in replaced.iterdir():
+        place = replaced.with_name(folder.name)
+        if not place.exists():
+            log.warning("restoring %s, whose replacement was interrupted", place)
+            os.replace(folder, place)
+            _fsync(place.parent)
+
+
 def temporary_prefix() -> str:
-    """Begins the names of what this process is writing: they tell whose they are."""
+    """The prefix of the names of what this process is writing: process id and host name."""
     return f"{TEMPORARY}{os.getpid()}@{socket.gethostname()}-"
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path` that bears no known suffix: DuckDB's `*.parquet` matches hidden files as well."""
+    """A name beside `path` without a known suffix: DuckDB's `*.parquet` matches hidden files as well."""
     return path.with_name(f"{temporary_prefix()}{path.name}~")
 
 
@@ -149,7 +204,7 @@ def _is_orphan(path: Path) -> bool:
 
 def _is_running(process: int) -> bool:
     if process == os.getpid():
-        return False  # a number used again: this process has not written yet
+        return False  # the id was used by an earlier process: this one has not written yet
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -160,8 +215,9 @@ def _is_running(process: int) -> bool:
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming_file(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

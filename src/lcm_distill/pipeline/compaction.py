@@ -1,24 +1,25 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
-"""Merging a manifest's many parts into few files, without a moment in which a task counts twice or not at all.
+"""Merging a manifest's many parts into few files. At every moment each task is in exactly one file.
 
 The merged files are written into a hidden folder beside the manifest, and then the two folders change places in one
 step of the file system. So
 
-- killed before the exchange, the manifest is as it was; killed after it, it is the compacted one;
+- killed before the exchange, the manifest is the old one; killed after it, the compacted one;
 - a reader that lists the folder sees the parts or the merged files, never both. One that listed before the exchange
-  and opens after it gets "no such file" from DuckDB and asks again: merged files bear names that were never used
+  and opens after it gets "no such file" from DuckDB and queries again: merged files have names that were never used
   before, so an old list cannot lead to new rows;
-- a part that a writer commits meanwhile is carried over after the exchange. A writer caught in the middle of a commit
-  ends with "no such file", and the same command goes on;
-- a damaged merged file costs the rows of all its tasks, where a damaged part costs one task's.
+- a part that a writer commits meanwhile is moved over after the exchange. A writer that is interrupted in the middle of
+  a commit fails with "no such file", and the same command resumes;
+- a damaged merged file loses the rows of all its tasks, a damaged part those of one task.
 
-What a killed compaction leaves is the hidden folder; the next compaction deletes it. File systems that cannot exchange
-folders (NFS is one) and object stores keep their loose parts: everything works with them as well.
+A killed compaction leaves the hidden folder, which the next compaction deletes. File systems that cannot exchange
+folders (such as NFS) and object stores keep their loose parts, which everything can read as well.
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -35,22 +36,24 @@ from lcm_distill.pipeline.task import Progress, Task
 
 TASKS_PER_FILE = 128
 BUILDING = ".compacting-"
-"""Prefix of the hidden folder. It is not the one of orphans, which another command may delete at any time."""
+"""Prefix of the hidden folder. It differs from that of orphans, which another command may delete at any time."""
+
+log = logging.getLogger(__name__)
 
 
 def compact(manifest: Manifest, tasks_per_file: int = TASKS_PER_FILE) -> Iterator[Progress]:
-    """Merge all tasks, in order of name, into files of `tasks_per_file` each; nothing to do if they are already.
+    """Merge all tasks, in order of name, into files of `tasks_per_file` each. Yields nothing if that is done already.
 
     Raises:
         DataError: a part is damaged; nothing was changed.
-        UserError: another compaction is under way, or the manifest lies where folders cannot be exchanged; nothing
-            was changed.
+        UserError: another compaction is running, or folders cannot be exchanged where the manifest is; nothing was
+            changed.
     """
     storage = manifest.storage
     if not isinstance(storage, LocalStorage):
         raise UserError(f"{storage.locate(FOLDER)} cannot be compacted where it is: compact a copy on a local disk")
     folder = storage.root / FOLDER
-    with _alone(storage.root):
+    with _locked(storage.root):
         building = folder.with_name(BUILDING + FOLDER)
         shutil.rmtree(building, ignore_errors=True)
         merged = {
@@ -65,7 +68,8 @@ def compact(manifest: Manifest, tasks_per_file: int = TASKS_PER_FILE) -> Iterato
             yield Progress("compact", start, len(entries), "tasks")
             _merge(manifest, entries[start : start + tasks_per_file], building)
         exchange_folders(building, folder)
-        _carry_over(manifest, building, folder, merged)
+        log.info("compacted %d tasks of %s", len(entries), folder)
+        _move_new_parts(manifest, building, folder, merged)
         shutil.rmtree(building)
         yield Progress("compact", len(entries), len(entries), "tasks", {"files": len(manifest.merged_files())})
 
@@ -75,8 +79,8 @@ def _merge(manifest: Manifest, entries: Sequence[Entry], folder: Path) -> None:
     LocalStorage(folder).put(f"{MERGED}{secrets.token_hex(8)}.parquet", [encode_part(table, entries)])
 
 
-def _carry_over(manifest: Manifest, old: Path, folder: Path, merged: dict[str, tuple[int, int]]) -> None:
-    """Move parts that were committed while the merged files were written; a part that was replaced is another file."""
+def _move_new_parts(manifest: Manifest, old: Path, folder: Path, merged: dict[str, tuple[int, int]]) -> None:
+    """Move parts that were committed while the merged files were written; a part that was replaced counts as new."""
     for part in sorted(old.glob("[!.]*.parquet")):
         if merged.get(part.name) != _identity(part):
             manifest.drop([part.stem])
@@ -84,14 +88,14 @@ def _carry_over(manifest: Manifest, old: Path, folder: Path, merged: dict[str, t
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """What tells a file from another one that took its name, even if it was given the same inode."""
+    """What differs between a file and another one that has replaced it, even one with the same inode."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager
-def _alone(folder: Path) -> Generator[None]:
-    """Hold the folder's lock, which the system releases even if the process is killed."""
+def _locked(folder: Path) -> Generator[None]:
+    """Hold the folder's lock, which the system releases when the process is killed."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,11 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
-"""The manifest: one Parquet part a task, written last. The part is the commit.
+"""The manifest: one Parquet part per task, written last. The part is the commit.
 
-Anyone may read the folder with DuckDB while workers add to it:
+The folder can be queried with DuckDB while workers add to it:
 `SELECT status, error, count(*) FROM read_parquet('.../manifest/*.parquet', union_by_name=true) GROUP BY ALL`.
-`pipeline.compaction` merges many parts into few files; a task is in one file of the folder at any moment.
+`pipeline.compaction` merges many parts into few files; a task is in exactly one file of the folder at any moment.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.lookahead import map_ahead
 from lcm_distill.pipeline.parts import Entry, encode_part, read_entries, read_rows, written_files
+from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Task
 
@@ -24,9 +24,9 @@ OK = "ok"
 QUARANTINED = "quarantined"
 FOLDER = "manifest"
 AHEAD = 64
-"""Parts that are read ahead."""
+"""Number of parts that are prefetched."""
 MERGED = "merged."
-"""Prefix of files that hold many tasks. A task's name has no dot, so none is mistaken for another."""
+"""Prefix of files that hold many tasks. The name of a task has no dot, so no part has this prefix."""
 
 
 class Manifest:
@@ -34,8 +34,8 @@ class Manifest:
 
     Args:
         storage: its folder `manifest` holds `<task name>.parquet`, and `merged.<token>.parquet` once compacted.
-        schema: columns that the tasks of this manifest fill, one row a sample. `task`, `fingerprint`, `file`,
-            `file_bytes` and `file_sha256` come on top.
+        schema: columns of the tasks' rows, one row per sample. `task`, `fingerprint`, `file`, `file_bytes` and
+            `file_sha256` are added.
     """
 
     def __init__(self, storage: Storage, schema: pa.Schema) -> None:
@@ -46,13 +46,21 @@ class Manifest:
         )  # fmt: skip
 
     def commit(self, task: Task, rows: Sequence[Mapping[str, Any]], file: WrittenFile | None) -> Entry:
-        """Record that `task`, which has no commit, is done: `rows` are its samples, `file` what it wrote.
+        """Record that `task`, which has no commit, is done.
 
-        A row that concerns another file of the task says so itself, by what `file_columns` gives.
+        Args:
+            rows: values by column, one row per sample; columns without a value are null. A row about a file other than
+                `file` has the values of `file_columns` of that file.
+            file: the file that the task wrote, if it is one.
 
         Returns:
-            What the footer says of the task.
+            The entry of the task in the footer.
+
+        Raises:
+            ValueError: a row has a key that is not a column; nothing was written.
+            TypeError: a value does not have the type of its column; nothing was written.
         """
+        self._refuse_unknown_columns(task, rows)
         shared = {"task": task.name, "fingerprint": task.fingerprint, **(file_columns(file) if file else {})}
         table = pa.Table.from_pylist([{**shared, **row} for row in rows], schema=self.schema)
         quarantined = sum(row.get("status") == QUARANTINED for row in rows)
@@ -60,16 +68,25 @@ class Manifest:
         self.storage.put(part_name(task.name), [encode_part(table, [entry])])
         return entry
 
+    def _refuse_unknown_columns(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
+        columns = set(self.schema.names)
+        for row in rows:
+            if unknown := sorted(row.keys() - columns):
+                raise ValueError(
+                    f"a manifest row of {task.name} has the key {unknown[0]!r}, which is not one of the columns "
+                    f"{', '.join(self.schema.names)}"
+                )
+
     def is_done(self, task: Task) -> bool:
-        """Whether this very task is committed and its files still have the sizes they were written with.
+        """Whether the task is committed with this fingerprint and its files have the sizes they were written with.
 
         Raises:
-            DataError: a part that may be the task's is damaged.
+            DataError: a part that may contain the task is damaged.
         """
         return bool(self.done([task]))
 
     def done(self, tasks: Sequence[Task]) -> dict[str, Entry]:
-        """Footer entries of those of `tasks` for which `is_done` holds, by name, in one pass over footers.
+        """Footer entries of those of `tasks` for which `is_done` holds, by name. Reads each footer once.
 
         Raises:
             DataError: a part is damaged.
@@ -85,13 +102,13 @@ class Manifest:
         }
 
     def entries(self, names: Iterable[str] | None = None) -> dict[str, Entry]:
-        """Footer entries of all tasks, or of those of the given names that have one.
+        """Footer entries of all tasks, or of those with the given names, by name.
 
         Raises:
             DataError: a part is damaged.
         """
         files = self._files_of(names)
-        found = map_ahead(lambda file: read_entries(self.storage, file[0]), files, self.storage.readers, AHEAD)
+        found = prefetch_map(lambda file: read_entries(self.storage, file[0]), files, self.storage.readers, AHEAD)
         return {
             entry.task: entry
             for (_, wanted), entries in zip(files, found, strict=True)
@@ -100,17 +117,17 @@ class Manifest:
         }
 
     def merged_entries(self) -> dict[str, Entry]:
-        """Footer entries of the tasks that lie in merged files."""
+        """Footer entries of the tasks in merged files, by name."""
         return {entry.task: entry for file in self.merged_files() for entry in read_entries(self.storage, file)}
 
     def read(self, tasks: Sequence[Task] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, or those of the given tasks, in order of task name; all columns, or the given ones.
 
         Raises:
-            DataError: a part is damaged, or one of `tasks` has none.
+            DataError: a part is damaged, or one of `tasks` is not committed.
         """
         names = None if tasks is None else {task.name for task in tasks}
-        found = map_ahead(
+        found = prefetch_map(
             lambda file: list(read_rows(self.storage, file[0], self.schema, file[1], columns)),
             self._files_of(names), self.storage.readers, AHEAD,
         )  # fmt: skip
@@ -122,11 +139,11 @@ class Manifest:
         return pa.concat_tables(parts or [self.schema.empty_table().select(columns or self.schema.names)])
 
     def task_names(self) -> list[str]:
-        """Names of the tasks that have a part."""
+        """Names of the committed tasks, in order."""
         return sorted({*self.merged_entries(), *map(task_of_part, self.loose_parts())})
 
     def drop(self, names: Iterable[str]) -> None:
-        """Take back the commits of the given tasks, as far as there are any; their files stay."""
+        """Revoke the commits of those of the tasks that have one; their files stay."""
         dropped = set(names)
         for name in dropped & set(map(task_of_part, self.loose_parts())):
             self.storage.remove(part_name(name))
@@ -134,7 +151,7 @@ class Manifest:
             self._drop_merged(file, dropped)
 
     def loose_parts(self) -> list[str]:
-        """Parts of one task, in order of name."""
+        """Files of one task each, in order of name."""
         return [file for file in self._all_files() if not PurePosixPath(file).name.startswith(MERGED)]
 
     def merged_files(self) -> list[str]:
@@ -145,7 +162,7 @@ class Manifest:
         return [file for file in self.storage.listing(FOLDER) if file.endswith(".parquet")]
 
     def _files_of(self, names: Iterable[str] | None) -> list[tuple[str, set[str] | None]]:
-        """Files to look into for the given tasks, and which tasks to look for in each; None means all."""
+        """Files that may contain the given tasks, and which tasks each may contain; None means all."""
         if names is None:
             return [(file, None) for file in (*self.merged_files(), *self.loose_parts())]
         parts = {part_name(name): name for name in names}
@@ -166,15 +183,15 @@ class Manifest:
 
 
 def part_name(task: str) -> str:
-    """The file of a task's own part, which it has until it is merged."""
+    """The file of a task's own part, which exists until it is merged."""
     return f"{FOLDER}/{task}.parquet"
 
 
 def task_of_part(file: str) -> str:
-    """The task that a loose part is of."""
+    """The task of a part that is not merged."""
     return PurePosixPath(file).stem
 
 
 def file_columns(file: WrittenFile) -> dict[str, Any]:
-    """The columns that name a file, its size and its hash."""
+    """Values of the columns for the name, size and hash of a file."""
     return {"file": file.name, "file_bytes": file.size, "file_sha256": file.sha256}

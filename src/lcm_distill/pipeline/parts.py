@@ -1,10 +1,10 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-"""Parquet files of a manifest: rows by task, and a footer that says which tasks they are.
+"""Parquet files of a manifest: rows by task, and a footer that lists the tasks.
 
-The footer's list makes "which tasks are done" a matter of footers alone, and keeps tasks without a single row. Pages
-carry checksums, so that a damaged file is named and never believed.
+Which tasks are committed is read from footers alone, and a task needs no rows. Pages have checksums, so that damage is
+detected.
 """
 
 import json
@@ -23,7 +23,7 @@ TASKS = b"tasks"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a footer says of one task: how many rows of the file are its own, and how many of those are set aside."""
+    """The entry of a task in a footer: its number of rows, how many of those are quarantined, and its files."""
 
     task: str
     fingerprint: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 def encode_part(table: pa.Table, entries: Sequence[Entry]) -> Part:
-    """The file of the rows of `entries`, one after the other in `table`, a row group a task."""
+    """The content of a file: the rows of `entries`, which follow each other in `table`, with a row group per task."""
     footer = {
         entry.task: [
             entry.fingerprint,
@@ -75,19 +75,20 @@ def read_rows(
     tasks: Container[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Iterator[tuple[Entry, pa.Table]]:
-    """All tasks of a file, or those of the given names, and their rows, every page's checksum verified.
+    """All tasks of a file, or those of the given names, and their rows; checksums of pages are verified.
 
     Args:
-        columns: those that are wanted, if not all.
+        schema: columns of the manifest.
+        columns: the columns to read; None reads all.
 
     Raises:
-        DataError: the file is not the one that was written.
+        DataError: the file is damaged.
     """
     entries = read_entries(storage, name)
     if tasks is not None and not any(entry.task in tasks for entry in entries):
         return
     try:
-        # A column may be absent from older parts; one that nobody writes has a damaged name.
+        # A column may be absent from older parts; one that is not in the schema has a damaged name.
         if not set(pq.read_schema(storage.source(name)).names) <= set(schema.names):
             raise _damaged(storage, name)
         table = pq.read_table(storage.source(name), columns=columns, schema=schema, page_checksum_verification=True)
@@ -101,7 +102,7 @@ def read_rows(
 
 
 def written_files(table: pa.Table) -> tuple[WrittenFile, ...]:
-    """The distinct files that rows name, in order of appearance."""
+    """The distinct files that the rows of a task name, in order of appearance."""
     named = table.select(["file", "file_bytes", "file_sha256"]).filter(pc.field("file").is_valid())
     return tuple(dict.fromkeys(WrittenFile(*row.values()) for row in named.to_pylist()))
 

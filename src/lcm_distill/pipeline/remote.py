@@ -8,53 +8,53 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from lcm_distill.core.errors import StorageError, UserError
+from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.pipeline.storage import Part, Stat, WrittenFile
 
 RETRY = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
-"""Refusals and broken connections are tried again for this long."""
+"""Refused requests and broken connections are retried for this long."""
 FEW = 16
-"""So many files are asked for one by one; for more, listing their folders is faster."""
+"""Up to this many files are looked up one by one; for more, listing their folders is faster."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class RemoteStorage:
-    """Objects below a URL. Credentials and endpoints come from the environment, as the stores' own tools take them.
+    """Objects below a URL. Credentials and endpoints come from the environment variables of the stores' own tools.
 
-    An object store puts a whole object in one step, so what is there is whole. Every method raises StorageError when
-    the store refuses or cannot be reached.
+    An object store writes a whole object in one step. Every method raises StorageError if the store refuses the request
+    or cannot be reached.
     """
 
     url: str
     readers = 32
 
     def put(self, name: str, parts: Sequence[Part]) -> WrittenFile:
-        """Send the parts as one object."""
+        """Write the concatenation of `parts` as one object."""
         import obstore
 
         content = b"".join(parts)
-        self._ask(name, lambda: obstore.put(_open(self.url), name, content))
-        return WrittenFile(name, len(content), sha256(content).hexdigest())
+        self._request(name, lambda: obstore.put(_open(self.url), name, content))
+        return WrittenFile(name, len(content), bytes_sha256([content]))
 
     def read(self, name: str) -> bytes:
-        """An object's content."""
+        """The content of an object."""
         import obstore
 
-        return self._ask(name, lambda: bytes(obstore.get(_open(self.url), name).bytes()), may_be_absent=True)
+        return self._request(name, lambda: bytes(obstore.get(_open(self.url), name).bytes()), may_be_missing=True)
 
     def source(self, name: str) -> pa.BufferReader:
-        """The object's content."""
+        """The content of an object, in memory."""
         return pa.BufferReader(self.read(name))
 
     def sizes(self, names: Collection[str]) -> dict[str, int]:
-        """Bytes of those of the objects that are there."""
+        """Sizes in bytes of those of the objects that exist."""
         if len(names) <= FEW:
             with ThreadPoolExecutor(FEW) as threads:
                 found = zip(names, threads.map(self._size, names), strict=True)
@@ -63,46 +63,46 @@ class RemoteStorage:
         return {name: listed[name] for name in names if name in listed}
 
     def listing(self, folder: str) -> dict[str, Stat]:
-        """The objects right below a folder, in order of name."""
+        """The objects directly in a folder, in order of name."""
         depth = folder.count("/") + 1
         return {name: stat for name, stat in sorted(self._below(folder)) if name.count("/") == depth}
 
     def remove(self, name: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object if it exists."""
         import obstore
 
         try:
-            self._ask(name, lambda: obstore.delete(_open(self.url), name), may_be_absent=True)
+            self._request(name, lambda: obstore.delete(_open(self.url), name), may_be_missing=True)
         except FileNotFoundError:
             return
 
     def locate(self, name: str = "") -> str:
-        """The URL."""
+        """The URL of an object, or of the storage itself."""
         return f"{self.url.rstrip('/')}/{name}" if name else self.url
 
     def _size(self, name: str) -> int | None:
         import obstore
 
         try:
-            return self._ask(name, lambda: obstore.head(_open(self.url), name)["size"], may_be_absent=True)
+            return self._request(name, lambda: obstore.head(_open(self.url), name)["size"], may_be_missing=True)
         except FileNotFoundError:
             return None
 
     def _below(self, folder: str) -> list[tuple[str, Stat]]:
         import obstore
 
-        chunks = self._ask(folder, lambda: list(obstore.list(_open(self.url), f"{folder}/")))
+        chunks = self._request(folder, lambda: list(obstore.list(_open(self.url), f"{folder}/")))
         return [
             (item["path"], Stat(item["size"], item["last_modified"].timestamp())) for chunk in chunks for item in chunk
         ]
 
-    def _ask(self, name: str, request: Callable[[], Result], may_be_absent: bool = False) -> Result:
+    def _request(self, name: str, request: Callable[[], Result], may_be_missing: bool = False) -> Result:
         from obstore.exceptions import BaseError
 
         try:
             return request()
         except FileNotFoundError as error:
-            if may_be_absent:
+            if may_be_missing:
                 raise FileNotFoundError(f"{self.locate(name)} is not there") from error
             raise StorageError(f"{self.locate(name)}: there is no such bucket: create it first") from error
         except BaseError as error:
@@ -111,10 +111,10 @@ class RemoteStorage:
 
 @functools.lru_cache(maxsize=8)
 def _open(url: str) -> Any:
-    """A connection a process and URL.
+    """The store at a URL; a process has one connection to each.
 
     Raises:
-        UserError: the extra `cloud` is not installed, or the URL is none of an object store.
+        UserError: the extra `cloud` is not installed, or the URL is not that of an object store.
     """
     try:
         from obstore.exceptions import BaseError
@@ -128,5 +128,5 @@ def _open(url: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says before it goes into the details, on one line."""
+    """The message of an error on one line, without its debug details."""
     return " ".join(str(error).split("Debug source:")[0].split())[:300]

@@ -2,8 +2,11 @@
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +19,7 @@ PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pya
 
 
 class RunFolder:
-    """Everything a run makes, below one folder.
+    """Everything that a run makes, below one folder.
 
     Args:
         data_of: a run whose images and cache this one uses; its own if none is given.
@@ -26,6 +29,7 @@ class RunFolder:
         self.root = root
         self.config = root / "config.toml"
         self.environment = root / "environment.json"
+        self.logs = root / "logs"
         self.images = data_of.images if data_of else _first_folder(root / "pictures", root / "images")
         self.cache = data_of.cache if data_of else root / "cache"
         self.pretrain = root / "pretrain"
@@ -46,8 +50,13 @@ class RunFolder:
             self.distill: ("seed", "model", "diffusion", "engine", "distill"),
         }
 
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.config.is_file()
+
     def open(self, config: Config) -> None:
-        """Create the folder, clear what interrupted writers left, and record configuration and environment.
+        """Create the folder, remove what interrupted writers left, and record configuration and environment.
 
         Raises:
             UserError: settings differ from those of work that is already here; nothing was changed.
@@ -58,18 +67,49 @@ class RunFolder:
         commit_bytes(self.config, config.to_toml().encode())
         commit_bytes(self.environment, json.dumps(environment(), indent=2).encode())
 
+    @contextmanager
+    def opened(self, config: Config) -> Iterator[None]:
+        """The folder, open; work that fails leaves configuration and folder as they were before.
+
+        Where work was begun whose settings the configuration holds, it stays: a resumed training must find them.
+
+        Raises:
+            UserError: as `open`.
+        """
+        before, works = self._recorded(), self._works()
+        self.open(config)
+        try:
+            yield
+        except BaseException:
+            if self._works() == works:  # nothing was begun that needs its configuration
+                self._restore(before)
+            raise
+
+    def _recorded(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (self.config, self.environment) if path.is_file()}
+
+    def _works(self) -> list[Path]:
+        """Work that is here and whose settings the configuration holds."""
+        return [work for work in self._settled_by if work.exists()]
+
+    def _restore(self, before: dict[Path, bytes]) -> None:
+        for path, content in before.items():
+            commit_bytes(path, content)
+        own = {self.config, self.environment, self.logs}
+        if not before and own.issuperset(self.root.iterdir()):
+            shutil.rmtree(self.root)
+
     def refuse_other_settings(self, config: Config) -> None:
-        """Do nothing if `config` may go on with the work that is already here.
+        """Do nothing if `config` can resume the work that is already here.
 
         Raises:
             UserError: its settings are not those that the work was made with.
         """
-        if not self.config.is_file():
+        if not self.exists:
             return
         stored = load_file(self.config)
-        for work, sections in self._settled_by.items():
-            differences = stored.differences(config, sections) if work.exists() else []
-            if differences:
+        for work in self._works():
+            if differences := stored.differences(config, self._settled_by[work]):
                 raise UserError(
                     f"{work} was made with {'; '.join(differences)}: choose another --run, or delete {work}"
                 )
@@ -118,5 +158,5 @@ def source_commit() -> str | None:
 
 
 def _first_folder(old: Path, new: Path) -> Path:
-    """The folder that runs of before have, where it is there."""
+    """`old`, which earlier versions made, where there is one."""
     return old if old.is_dir() else new

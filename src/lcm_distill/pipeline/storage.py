@@ -1,6 +1,6 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownParameterType=false
-"""Where a run's records and shards are kept: files by name, each either wholly there or not at all."""
+"""Storage of a run's records and shards: files by name, each written atomically."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ import pyarrow as pa
 from lcm_distill.pipeline.atomic import commit_parts
 
 Part = bytes | bytearray | memoryview
+"""Part of the content of a file."""
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file that is safely stored: its name in its storage, its size in bytes and its hex SHA-256."""
+    """A file that was written: its name in its storage, its size in bytes and its hex SHA-256."""
 
     name: str
     size: int
@@ -25,23 +26,23 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class Stat:
-    """What a listing says of a file: bytes, and when it was written, in seconds since 1970."""
+    """Size of a file in bytes, and its modification time in seconds since 1970."""
 
     size: int
     modified: float
 
 
 class Storage(Protocol):
-    """Files below one place. Names are relative, their parts separated by `/`. Threads and processes may share one.
+    """Files below one folder or URL. Names are relative, separated by `/`. Threads and processes may share one.
 
     Attributes:
-        readers: how many threads it takes to read small files as fast as it can give them.
+        readers: number of threads with which small files are read fastest.
     """
 
     readers: int
 
     def put(self, name: str, parts: Sequence[Part]) -> WrittenFile:
-        """Store the parts one after the other under `name`, replacing what was there in one step."""
+        """Write the concatenation of `parts` to the file `name`, replacing an earlier one in one step."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -53,27 +54,27 @@ class Storage(Protocol):
         ...
 
     def source(self, name: str) -> Path | pa.BufferReader:
-        """What pyarrow reads a file from.
+        """What pyarrow can read the file from.
 
         Raises:
-            FileNotFoundError: there is no such file, and what is returned cannot say so itself.
+            FileNotFoundError: there is no such file. A path is returned without looking.
         """
         ...
 
     def sizes(self, names: Collection[str]) -> dict[str, int]:
-        """Bytes of those of the files that are there."""
+        """Sizes in bytes of those of the files that exist."""
         ...
 
     def listing(self, folder: str) -> dict[str, Stat]:
-        """The files right below a folder, in order of name; what is being written is none."""
+        """The files directly in a folder, in order of name, without those that are being written."""
         ...
 
     def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         ...
 
     def locate(self, name: str = "") -> str:
-        """A file or the whole place, as messages name it."""
+        """The path or URL of a file, or of the storage itself."""
         ...
 
 
@@ -85,11 +86,11 @@ class LocalStorage:
     readers = 2
 
     def put(self, name: str, parts: Sequence[Part]) -> WrittenFile:
-        """Write, make safe, rename."""
+        """Write a temporary file, fsync it and rename it."""
         return WrittenFile(name, sum(map(len, parts)), commit_parts(self.root / name, parts))
 
     def read(self, name: str) -> bytes:
-        """A file's content."""
+        """The content of a file."""
         return (self.root / name).read_bytes()
 
     def source(self, name: str) -> Path:
@@ -97,18 +98,18 @@ class LocalStorage:
         return self.root / name
 
     def sizes(self, names: Collection[str]) -> dict[str, int]:
-        """Bytes of those of the files that are there."""
+        """Sizes in bytes of those of the files that exist."""
         paths = {name: self.root / name for name in names}
         return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
     def listing(self, folder: str) -> dict[str, Stat]:
-        """The files right below a folder that are not hidden."""
+        """The files directly in a folder that are not hidden, in order of name."""
         paths = sorted(path for path in (self.root / folder).glob("[!.]*") if path.is_file())
         stats = {path: path.stat() for path in paths}
         return {str(path.relative_to(self.root)): Stat(stat.st_size, stat.st_mtime) for path, stat in stats.items()}
 
     def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         (self.root / name).unlink(missing_ok=True)
 
     def locate(self, name: str = "") -> str:

@@ -1,4 +1,4 @@
-"""A unit of work: what it is called, what makes it itself, and where it records that it is done."""
+"""Units of work and the progress of work."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ class Task:
     """One shard of work.
 
     Attributes:
-        name: unique in its manifest, a file name without suffix.
-        fingerprint: hash of everything that decides the result (configuration, inputs, schema version), and
-            of nothing else, so that any worker in any order makes the same bytes.
-        inputs: what `execute` needs to know.
+        name: unique in its manifest; a file name without suffix.
+        fingerprint: hash of exactly what determines the result: configuration, inputs and schema version. Any worker in
+            any order produces the same bytes.
+        inputs: arguments of the work.
     """
 
     name: str
@@ -23,12 +23,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of long work has come.
+    """Progress of long work.
 
     Attributes:
         label: what is being done, in a few words.
-        done, total: in `unit`s, counted from the very start, earlier interrupted runs included.
-        counts: the other figures worth watching, by name.
+        done, total: number of `unit`s, including those done by earlier interrupted runs. The last `Progress` of a piece
+            of work is the only one in which they are equal.
+        counts: other figures to show, by name.
         resumed: how many of `done` an earlier run had already finished.
     """
 

@@ -1,1 +1,1 @@
-"""What a person looks at: progress, tables, grids of images."""
+"""What people look at: progress, tables, charts and grids of images, sizes and durations in words."""

@@ -1,4 +1,4 @@
-"""Line charts as PNG files. Matplotlib is imported when one is drawn."""
+"""Line charts as PNG files. Matplotlib is imported when a chart is drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ INK = "#28282c"
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one kind.
+    """One series of points.
 
     Attributes:
         x, y: coordinates. spread: half the length of each point's error bar.
-        colour: index into `COLOURS`, round and round.
-        label: in the legend; None for points that continue another line's.
-        joined: whether a line runs through the points, or each stands for itself.
+        colour: index into `COLOURS`, which repeat.
+        label: in the legend; None for points that share another line's entry.
+        joined: whether a line connects the points.
     """
 
     x: Sequence[float]
@@ -33,17 +33,17 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        levels: horizontal lines, label and height.
-        logarithmic, logarithmic_x: scale of either axis.
-        ticks: names of x = 0, 1, 2 ...; none where x is a number.
-        band: range of x that is shaded, and its label.
+        horizontals: horizontal lines, label and height.
+        logarithmic, logarithmic_x: whether the y axis and the x axis are logarithmic.
+        ticks: names of x = 0, 1, 2 ...; empty where x is a quantity.
+        band: lower and upper end of a shaded range of x, and its label.
     """
 
     x_label: str
     y_label: str
     lines: Sequence[Line]
     logarithmic: bool = False
-    levels: Sequence[tuple[str, float]] = ()
+    horizontals: Sequence[tuple[str, float]] = ()
     ticks: Sequence[str] = ()
     band: tuple[float, float, str] | None = None
     logarithmic_x: bool = False
@@ -66,7 +66,7 @@ def _draw_panel(panel: Panel, axes: Any) -> None:
             line.x, line.y, line.spread, label=line.label, color=COLOURS[line.colour % len(COLOURS)],
             marker="o", linestyle="-" if line.joined else "none", capsize=3,
         )  # fmt: skip
-    for style, (label, height) in zip(("--", ":", "-."), panel.levels, strict=False):
+    for style, (label, height) in zip(("--", ":", "-."), panel.horizontals, strict=False):
         axes.axhline(height, label=label, color=INK, linestyle=style, linewidth=1)
     if panel.band:
         low, high, label = panel.band

@@ -19,7 +19,7 @@ FONT_SIZE = 14
 def labelled_grid(
     columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], cell: int = 128, title: str | None = None
 ) -> Image.Image:
-    """One column a way of drawing, one row a caption, as high as image or caption needs.
+    """One column a sampling, one row a caption, as high as image or caption needs.
 
     Args:
         columns: heading and images, uint8 (len(captions), H, W, 3).

@@ -2,16 +2,18 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as Bars
+
+from lcm_distill.report.units import format_duration
 
 
 class Report(Protocol):
-    """What work tells of itself; `lcm_distill.pipeline.task.Progress` is one."""
+    """How far work has come; `lcm_distill.pipeline.task.Progress` is one."""
 
     @property
     def label(self) -> str: ...
@@ -29,7 +31,7 @@ class Report(Protocol):
 
 PLAIN_LINE_SECONDS = 10.0
 BARS = 10
-"""How many stay on the terminal; more than it has lines would hide the newest."""
+"""Bars that stay on the terminal; more than it has lines would hide the newest."""
 
 
 def show_progress(reports: Iterable[Report], console: Console) -> None:
@@ -41,14 +43,21 @@ def show_progress(reports: Iterable[Report], console: Console) -> None:
             print(line, file=sys.stderr if console.stderr else sys.stdout, flush=True)
 
 
-def plain_lines(reports: Iterable[Report]) -> Iterator[str]:
-    """A line when a piece of work begins, every few seconds, and when it ends."""
-    label, began, last_line = "", 0.0, 0.0
+def plain_lines(reports: Iterable[Report], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
+    """A line when work with a new label begins, every `PLAIN_LINE_SECONDS`, and one when it is complete.
+
+    Args:
+        clock: seconds, rising.
+    """
+    label, began, last_line, complete = "", 0.0, 0.0, False
     for report in reports:
-        now = time.monotonic()
+        now = clock()
         if report.label != label:
-            label, began, last_line = report.label, now, -PLAIN_LINE_SECONDS
-        if report.done == report.total or now - last_line >= PLAIN_LINE_SECONDS:
+            label, began, last_line, complete = report.label, now, now - PLAIN_LINE_SECONDS, False
+        was_complete, complete = complete, report.done == report.total
+        if complete and was_complete:
+            continue
+        if complete or now - last_line >= PLAIN_LINE_SECONDS:
             last_line = now
             yield _line(report, now - began)
 
@@ -60,24 +69,23 @@ def _show_bars(reports: Iterable[Report], console: Console) -> None:
         TextColumn("{task.fields[detail]}"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console) as bars:
+    with Bars(*columns, console=console) as bars:
         bar: TaskID | None = None
         label, began = "", 0.0
         for report in reports:
-            if report.label != label:
+            if bar is None or report.label != label:
                 label, began = report.label, time.monotonic()
                 bar = bars.add_task(label, total=report.total, detail="")
                 if len(bars.task_ids) > BARS:
                     bars.remove_task(bars.task_ids[0])
-            assert bar is not None
-            bars.update(
-                bar, completed=report.done, total=report.total, detail=_figures(report, time.monotonic() - began)
-            )
+            detail = _figures(report, time.monotonic() - began)
+            bars.update(bar, completed=report.done, total=report.total, detail=detail)
 
 
 def _line(report: Report, seconds: float) -> str:
     rate = _rate(report, seconds)
-    left = f", {(report.total - report.done) / rate:.0f} s left" if rate and report.done < report.total else ""
+    unfinished = rate and report.done < report.total
+    left = f", {format_duration((report.total - report.done) / rate)} left" if unfinished else ""
     return f"{report.label}: {_figures(report, seconds)}{left}"
 
 
@@ -91,6 +99,7 @@ def _figures(report: Report, seconds: float) -> str:
 
 
 def _rate(report: Report, seconds: float) -> float:
+    """Units a second in this run; 0 while it is unknown."""
     fresh = report.done - report.resumed
     return fresh / seconds if fresh > 0 and seconds > 0 else 0.0
 

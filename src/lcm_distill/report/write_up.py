@@ -1,4 +1,4 @@
-"""A result in three forms: Parquet for queries, Markdown to read, a chart to see."""
+"""A result in three forms: Parquet for queries, Markdown to read, a chart to look at."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file
 
 
-def write_up(stem: Path, table: pa.Table, text: str, draw: Callable[[Path], None]) -> None:
+def write_up(stem: Path, table: pa.Table, text: str, draw_chart: Callable[[Path], None]) -> None:
     """Commit `stem` with the suffixes `.png`, `.md` and `.parquet`, in this order.
 
     Args:
-        draw: writes the chart, a PNG file, to the path it is given.
+        draw_chart: writes the chart, a PNG file, to the path it is given.
     """
-    commit_file(stem.with_suffix(".png"), draw)
+    commit_file(stem.with_suffix(".png"), draw_chart)
     commit_bytes(stem.with_suffix(".md"), text.encode())
     commit_file(stem.with_suffix(".parquet"), lambda path: pq.write_table(table, path))

@@ -1,20 +1,20 @@
-"""The eye of the `shapes` default: a small network that names what an image shows and gives its features.
+"""The feature network of the `shapes` default: a small classifier of what an image shows, with its features.
 
-A stand-in for Inception on images that Inception never saw; its distances compare with nothing but each
-other.
+A stand-in for Inception on images that Inception was not trained on; its distances compare with each other only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lcm_distill.core.hashing import file_sha256
+from lcm_distill.shapes.captions import caption_hits, labels_of
 
 
 class ShapesNetwork(nn.Module):
-    """Convolutions, a 128-wide feature layer and one linear head an attribute.
+    """Convolutions, a feature layer 128 wide and one linear classifier for each attribute.
 
     Args:
         classes: number of values of each attribute, by name.
@@ -38,7 +38,7 @@ class ShapesNetwork(nn.Module):
 
 
 def load_shapes_network(path: Path) -> ShapesNetwork:
-    """The network as saved; its classes are read off the heads' shapes."""
+    """The network of a safetensors file, in float32 on the CPU; its classes follow from the shapes of the heads."""
     from safetensors.torch import load_file
 
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
@@ -53,7 +53,11 @@ def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class ShapesExtractor:
-    """The network as an extractor of features, 128 wide."""
+    """The network as a feature extractor and a scorer of captions.
+
+    Args:
+        path: weights in safetensors form.
+    """
 
     name = "shapes"
     width = ShapesNetwork.FEATURES
@@ -66,3 +70,14 @@ class ShapesExtractor:
     def __call__(self, images: Tensor) -> Tensor:
         """Features float32 (B, 128) of images (B, 3, 64, 64), values 0 to 255."""
         return self.network(images.to(self.device).float() / 255)[0].cpu()
+
+    @torch.inference_mode()
+    def caption_scores(self, features: Tensor, captions: Sequence[str]) -> Tensor:
+        """1 where an image with these features (B, 128) shows shape and colour as its caption names them, else 0.
+
+        Returns:
+            float64 (B,), on the CPU.
+        """
+        features = features.to(self.device)
+        logits = {name: head(features).cpu() for name, head in self.network.heads.items()}
+        return caption_hits(logits, [labels_of(caption) for caption in captions]).double()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from lcm_distill.core.images import round_to_uint8
+
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 COLOURS = {
     "red": (222, 52, 56),
@@ -132,7 +134,7 @@ def render(scene: Scene, width: int, rng: np.random.Generator) -> Image.Image:
     glow = -0.5 * ((down_ramp - 2 * centre[1] + 1) + (right_ramp - 2 * centre[0] + 1)) / (2 * radius)
     surface = _lit(COLOURS[scene.colour], 0.16 * glow)
     image = cover * surface + (1 - cover) * backdrop
-    return Image.fromarray(np.clip(image + 0.5, 0, 255).astype(np.uint8))
+    return Image.fromarray(round_to_uint8(image))
 
 
 def _opacity(mask: Image.Image) -> np.ndarray:

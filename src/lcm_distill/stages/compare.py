@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.results import IDENTITY, METRICS, read_metrics
+from lcm_distill.evaluation.metric_rows import IDENTITY, METRICS, read_metrics
+from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.comparison import comparison_chart, comparison_text
 from lcm_distill.report.write_up import write_up
@@ -39,7 +40,8 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
         raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate`")
     notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
-    write_up(out, table, comparison_text(rows, notice), comparison_chart(rows, notice))
+    styles = figure_styles()
+    write_up(out, table, comparison_text(rows, notice, styles), comparison_chart(rows, notice, styles))
     return rows
 
 

@@ -1,25 +1,42 @@
 """Stage two: a few-step student from the teacher, on cached latents alone."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lcm_distill.config import Config
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.models.networks import teacher_path
+from lcm_distill.models.student import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.training.engine.parallel import whole_weights
-from lcm_distill.training.engine.world import join
+from lcm_distill.stages.stage import Check, Stage, needs_cache
+from lcm_distill.training.engine.parallel import full_state_dict
+from lcm_distill.training.engine.world import init_world
 from lcm_distill.training.loop import publish
 from lcm_distill.training.lora import export_adapter
-from lcm_distill.training.student import as_plain, describe_student, prepare, published
+from lcm_distill.training.plan import plan_distillation
+from lcm_distill.training.student import as_plain, prepare, published
 
 
 def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
     """Train the student and publish it as the run's `student.safetensors`."""
-    run.require(teacher_path(config), "set model.teacher to a checkpoint, or make one with `lcm pretrain`")
-    with join(config) as world:
-        training = prepare(config, run, world)
-        yield from training.run()
-        weights = whole_weights(published(config, training.model, training.average))
-        if config.distill.lora.rank and world.leads:
+    run.require(teacher_path(config.model), "set model.teacher to a checkpoint, or make one with `lcm pretrain`")
+    with init_world(config.device, config.engine) as world:
+        trainer = prepare(config, run, world)
+        yield from trainer.run()
+        weights = full_state_dict(published(config.distill, trainer.model, trainer.average))
+        if config.distill.lora.rank and world.is_main:
             export_adapter(run.adapter, weights, config.distill.lora)
-        publish(run.student, as_plain(config, weights), describe_student(config), world)
+        publish(run.student, as_plain(config.distill, weights), StudentDescription.of(config).to_json(), world)
+
+
+def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
+    """What a distillation needs: a cache and a teacher."""
+    return [
+        *needs_cache(run, Cache.open(config, run).remedy, before),
+        lambda: run.require(
+            teacher_path(config.model), "set model.teacher to a checkpoint, or make one with `lcm pretrain`"
+        ),
+    ]
+
+
+STAGE = Stage("distill", distill, plan_distillation, checks, "together")

@@ -1,51 +1,110 @@
-"""Stage three: teacher and student draw the same captions from the same noise, and figures compare them."""
+"""Stage three: teacher and student generate images of the same captions and noise, and figures compare them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 
 from lcm_distill.config import Config
-from lcm_distill.evaluation.features import extract
-from lcm_distill.evaluation.image_sets import ImageSet, draw
-from lcm_distill.evaluation.prompts import find_prompts
-from lcm_distill.evaluation.references import find_extractors, find_references
+from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.extractors import chosen_protocols
+from lcm_distill.evaluation.features import extract_features
+from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
+from lcm_distill.evaluation.plan import plan_evaluation
+from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
+from lcm_distill.evaluation.references import find_references
+from lcm_distill.evaluation.requirements import (
+    find_extractors,
+    require_captions,
+    require_extractor,
+    require_reference,
+)
 from lcm_distill.evaluation.results import write_results
 from lcm_distill.evaluation.samplings import samplings
 from lcm_distill.models.networks import teacher_path
+from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
-from lcm_distill.pipeline.executors.work import Executor
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
+from lcm_distill.stages.stage import Check, Stage
 
 
 def evaluate(
     config: Config, run: RunFolder, executor: Executor | None = None, images_only: bool = False
 ) -> Iterator[Progress]:
-    """Draw what is not drawn yet, measure it, and write `metrics.parquet`, `grid.png` and `guidance.*`.
-
-    What is missing for measuring is told before anything is drawn.
+    """Generate and measure what is missing, and write `metrics.parquet`, `grid.png` and `guidance.*`.
 
     Args:
-        images_only: measure nothing, and need nothing for it.
+        images_only: measure nothing; neither weights of feature networks nor references are needed then.
+
+    Raises:
+        UserError: something is missing that generating or measuring needs; nothing was generated.
     """
     executor = executor or Serial()
-    require_models(config, run)
+    for check in _needs_models(config, run, before=()):
+        check()
     prompts = find_prompts(config, run)
-    image_sets = [ImageSet(config, run, sampling, prompts) for sampling in samplings(config)]
-    extractors = find_extractors(config) if config.evaluate.protocols and not images_only else []
+    image_sets = [ImageSet(config, run, sampling, prompts) for sampling in samplings(config, run.student)]
+    chosen = chosen_protocols(config.evaluate)
+    extractors = find_extractors(config.evaluate) if chosen and not images_only else []
     references = (yield from find_references(config, run, prompts, extractors)) if executor.leads else []
-    yield from draw("draw", image_sets, executor)
+    yield from generate_images("generate", image_sets, executor)
     if extractors:
-        yield from extract("measure", image_sets, extractors, executor)
+        yield from extract_features("measure", image_sets, extractors, executor)
     if executor.leads:
         write_results(config, run, image_sets, references, prompts)
 
 
-def require_models(config: Config, run: RunFolder) -> None:
-    """Hold the run to the checkpoints that are drawn with.
+def checks(config: Config, run: RunFolder, before: Collection[str], images_only: bool = False) -> list[Check]:
+    """What an evaluation needs: checkpoints, prompts, and what measuring needs."""
+    return [
+        *_needs_models(config, run, before),
+        *_needs_prompts(config, run, before, images_only),
+        lambda: image_format(config),
+        *(() if images_only else needs_measuring(config)),
+    ]
 
-    Raises:
-        UserError: one is not there.
-    """
-    if "student" in config.evaluate.models:
-        run.require(run.student, f"run `lcm distill` into {run.root} first")
-    if "teacher" in config.evaluate.models and config.evaluate.teacher:
-        run.require(teacher_path(config), "set model.teacher to a checkpoint, or draw with evaluate.models=['student']")
+
+def needs_measuring(config: Config) -> list[Check]:
+    """What measuring needs: known protocols, their references, feature extractors and enough images."""
+    settings = config.evaluate
+    try:
+        names = [protocol.name for protocol in chosen_protocols(settings)]
+    except UserError:
+        return [partial(chosen_protocols, settings)]
+    return [partial(check, settings, name) for name in names for check in (require_reference, require_extractor)]
+
+
+def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
+    """Something to generate with: samplings, and the checkpoints of the configured models."""
+    settings = config.evaluate
+    needed: list[Check] = [partial(_require_samplings, config)]
+    if "student" in settings.models and settings.student_steps and "distill" not in before:
+        needed.append(lambda: run.require(run.student, f"run `lcm distill` into {run.root} first"))
+    if "teacher" in settings.models and settings.teacher:
+        remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
+        needed.append(lambda: run.require(teacher_path(config.model), remedy))
+    return needed
+
+
+def _require_samplings(config: Config) -> None:
+    settings = config.evaluate
+    if not samplings(config):
+        raise UserError(
+            f"evaluate.models = {settings.models}, evaluate.teacher = {settings.teacher} and evaluate.student_steps = "
+            f"{settings.student_steps} leave nothing to generate: name a teacher's solver and steps, or student steps"
+        )
+
+
+def _needs_prompts(config: Config, run: RunFolder, before: Collection[str], images_only: bool) -> list[Check]:
+    """Captions that every protocol can measure; held-out ones are known once `precompute` has run."""
+    if config.evaluate.prompts == HELD_OUT and "precompute" in before:
+        return []
+
+    def check() -> None:
+        prompts = find_prompts(config, run)
+        for protocol in () if images_only else chosen_protocols(config.evaluate):
+            require_captions(protocol, prompts)
+
+    return [check]
+
+
+STAGE = Stage("evaluate", evaluate, plan_evaluation, checks, "share", result="FROM metrics")

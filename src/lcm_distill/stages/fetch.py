@@ -1,4 +1,4 @@
-"""Weights of the encoders, in a folder that machines without network can use."""
+"""Fetching the weights of the encoders into a folder, for machines without network."""
 
 import json
 from collections.abc import Callable
@@ -13,16 +13,18 @@ from lcm_distill.encoders.vae import save_vae
 from lcm_distill.pipeline.atomic import commit_folder, remove_orphans
 
 RECORD = "fetched.json"
-"""Says in a finished folder what it was fetched from."""
+"""File in a finished folder that records what it was fetched from."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One encoder: the key that names it, what it is now, and the folder it goes into.
+    """One encoder that is fetched.
 
     Attributes:
-        setting: what `key` is to be set to once the folder is there.
-        save: writes the encoder called by its first argument into the folder.
+        key: configuration key that names the encoder. source: its configured value.
+        folder: that it is fetched into.
+        setting: the value of `key` that uses the folder.
+        save: (source, folder) writes the encoder.
     """
 
     key: str
@@ -32,10 +34,10 @@ class Part:
     save: Callable[[str, Path], None]
 
     def is_done(self) -> bool:
-        """Whether the folder is there.
+        """Whether the encoder has been fetched.
 
         Raises:
-            UserError: there is a folder, and it holds something else.
+            UserError: the folder contains something else.
         """
         if not self.folder.exists():
             return False
@@ -49,13 +51,16 @@ class Part:
 
 
 def fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> dict[str, str]:
-    """Write the VAE to `folder`/vae and the text tower alone to `folder`/text; what is there is not done again.
+    """Write the VAE to `folder`/vae and the text tower to `folder`/text, unless they are there already.
+
+    Args:
+        text_only: leave the VAE out.
 
     Returns:
-        What to set each key to, to use them.
+        The value of each configuration key that uses them.
 
     Raises:
-        UserError: there is nothing to fetch, it cannot be fetched, or a folder holds something else.
+        UserError: there is nothing to fetch, it cannot be fetched, or a folder contains something else.
     """
     parts = _parts(encoders, folder, text_only)
     remove_orphans(folder)
@@ -65,7 +70,11 @@ def fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> di
 
 
 def plan_fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> dict[str, dict[str, Any]]:
-    """What `fetch` would do: by key, the source, the folder and whether it is done."""
+    """What `fetch` would do: for each key the source, the folder and whether it is done.
+
+    Raises:
+        UserError: there is nothing to fetch, or a folder contains something else.
+    """
     return {
         part.key: {"from": part.source, "to": str(part.folder), "done": part.is_done()}
         for part in _parts(encoders, folder, text_only)

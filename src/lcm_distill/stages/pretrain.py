@@ -1,15 +1,17 @@
 """Training of a teacher from the cache, or from several, by denoising."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.training.engine.parallel import whole_weights
-from lcm_distill.training.engine.world import join
+from lcm_distill.stages.stage import Check, Stage
+from lcm_distill.training.engine.parallel import full_state_dict
+from lcm_distill.training.engine.world import init_world
 from lcm_distill.training.loop import publish
-from lcm_distill.training.teacher import prepare
+from lcm_distill.training.plan import plan_pretraining
+from lcm_distill.training.teacher import describe_teacher, prepare
 
 
 def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
@@ -17,8 +19,15 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
     settings = config.pretrain
     if settings is None:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
-    with join(config) as world:
-        training = prepare(config, settings, run, world)
-        yield from training.run()
-        description = {"role": "teacher", "model": config.model.model_dump(exclude={"teacher"})}
-        publish(run.teacher, whole_weights(training.average), description, world)
+    with init_world(config.device, config.engine) as world:
+        trainer = prepare(config, settings, run, world)
+        yield from trainer.run()
+        publish(run.teacher, full_state_dict(trainer.average), describe_teacher(config), world)
+
+
+def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
+    """What a teacher's training needs: its section of the configuration."""
+    return [lambda: plan_pretraining(config, run)]
+
+
+STAGE = Stage("pretrain", pretrain, plan_pretraining, checks, "together", begins=True)

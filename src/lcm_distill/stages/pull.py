@@ -1,33 +1,36 @@
-"""A cache made in an object store, copied to the run folder, where training reads it."""
+"""Copying a cache from an object store to the run folder, from which training reads."""
 
-from collections.abc import Iterator
-from hashlib import sha256
+import logging
+from collections.abc import Iterator, Sequence
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache.cache import cache_storage, open_manifest
-from lcm_distill.pipeline.lookahead import map_ahead
+from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.parts import Entry
+from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.storage import LocalStorage, Storage, WrittenFile
+from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Progress
 
 AT_ONCE = 4
-"""Tasks that are copied side by side; each holds a shard in memory."""
+"""Number of tasks that are copied at the same time; each has a shard in memory."""
 MB = 10**6
+
+log = logging.getLogger(__name__)
 
 
 def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
-    """Copy every committed task that is not here yet: its files, each held to its hash, and then its manifest part.
+    """Copy every committed task that is not in the run folder: its files, whose hashes are verified, and then its part.
 
     Raises:
         UserError: the cache is not made in an object store, or nothing is there yet.
-        DataError: files there are not what was written; all others are copied.
+        DataError: files in the store are not what was written; all others are copied.
     """
     if config.cache.location is None:
         raise UserError(f"cache.location is unset: the cache of {run.root} is made where it is used")
-    remote, local = open_manifest(cache_storage(config, run)), open_manifest(LocalStorage(run.cache))
+    remote, local = Cache.open(config, run).manifest, Cache.local(config, run).manifest
     entries = remote.entries()
     if not entries:
         raise UserError(f"{remote.storage.locate()} holds no cache yet: run `lcm precompute` into {run.root} first")
@@ -35,19 +38,37 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     missing = [entry for entry in entries.values() if not _is_here(local.storage, here.get(entry.task), entry)]
     local.drop(entry.task for entry in missing)
     _copy_metadata(remote.storage, local.storage, list(entries.values()))
-    total, done = sum(map(_size, entries.values())), sum(map(_size, entries.values())) - sum(map(_size, missing))
-    resumed, damaged = done, list[str]()
-    yield Progress("pull", done // MB, total // MB, "MB", resumed=resumed // MB)
-    copies = map_ahead(lambda entry: _copy(remote, local, entry), missing, AT_ONCE, AT_ONCE)
-    for entry, broken in zip(missing, copies, strict=True):
-        done += _size(entry)
-        damaged += broken
-        yield Progress("pull", done // MB, total // MB, "MB", {"damaged": len(damaged)}, resumed // MB)
+    damaged: list[str] = []
+    yield from _copy_tasks(remote, local, list(entries.values()), missing, damaged)
     if damaged:
         raise DataError(
             f"{len(damaged)} files are not what was written, such as {remote.storage.locate(damaged[0])}: "
             f"`lcm verify --repair --run {run.root}` encodes them again"
         )
+
+
+def _copy_tasks(
+    remote: Manifest, local: Manifest, entries: Sequence[Entry], missing: Sequence[Entry], damaged: list[str]
+) -> Iterator[Progress]:
+    """Copy the missing ones of all tasks; the names of damaged files are appended to `damaged`."""
+    total = sum(map(_size, entries))
+    done = resumed = total - sum(map(_size, missing))
+    left = len(missing)
+    yield _progress(done, total, left, resumed, 0)
+    copies = prefetch_map(lambda entry: _copy(remote, local, entry), missing, AT_ONCE, AT_ONCE)
+    for entry, broken in zip(missing, copies, strict=True):
+        done += _size(entry)
+        left -= 1
+        for name in broken:
+            log.warning("%s is not what was written", remote.storage.locate(name))
+        damaged += broken
+        yield _progress(done, total, left, resumed, len(damaged))
+
+
+def _progress(done: int, total: int, left: int, resumed: int, damaged: int) -> Progress:
+    """In MB, of which the total is rounded up: it is reached with the last task and not before."""
+    total = -(-total // MB)
+    return Progress("pull", done // MB if left else total, total, "MB", {"damaged": damaged}, resumed // MB)
 
 
 def _is_here(local: Storage, ours: Entry | None, theirs: Entry) -> bool:
@@ -63,7 +84,7 @@ def _copy_metadata(remote: Storage, local: Storage, entries: list[Entry]) -> Non
 
 
 def _copy(remote: Manifest, local: Manifest, entry: Entry) -> list[str]:
-    """Copy a task; returns the names of files that are damaged, without which it stays undone here."""
+    """Copy a task; returns the names of damaged files, with which it is not committed here."""
     damaged = [file.name for file in entry.files if not _copy_file(remote.storage, local.storage, file)]
     if not damaged:
         part = part_name(entry.task)
@@ -76,7 +97,7 @@ def _copy_file(remote: Storage, local: Storage, file: WrittenFile) -> bool:
         content = remote.read(file.name)
     except FileNotFoundError:
         return False
-    if sha256(content).hexdigest() != file.sha256:
+    if bytes_sha256([content]) != file.sha256:
         return False
     local.put(file.name, [content])
     return True

@@ -1,6 +1,7 @@
-"""A few images of given captions, in one labelled grid."""
+"""`lcm sample` and `lcm compare-samplers`: a few images of given captions, in one labelled grid."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,38 +9,43 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lcm_distill.api import LatentDiffusion, TextToImage, open_config, open_model
-from lcm_distill.config import Config
+from lcm_distill.api import SHIPPED, Role, TextToImage, check_settings, open_config, open_model
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.generation import batch_generator, generation_dtype
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
+from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
+from lcm_distill.models.student import read_student
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.grid import gallery, labelled_grid
 from lcm_distill.report.tables import sampling_title
 
-LEAST_CELL = 128
-"""Width of an image in a grid, in pixels, if it is not larger itself."""
+MINIMUM_CELL = 128
+"""Width of an image in a grid, in pixels; larger images keep their own."""
+BATCH_SIZE = 16
+"""Images per batch of a student that is opened without a configuration."""
 
 
 def choose_prompts(where: str, captions: Sequence[str], source: str | None, count: int) -> list[Prompt]:
-    """The given captions; or `count` of those that `source` names, spread evenly over it.
+    """The given captions, or `count` of those in `source`, spread evenly over it.
 
     Args:
-        where: run folder, whose held-out captions `held-out` stands for. source: that, `parti`, or a file of captions.
+        where: run folder that `held-out` refers to. source: `held-out`, `parti`, or a file of captions.
 
     Raises:
         UserError: there are captions and a source, or neither; or the source is wrong.
     """
     if bool(captions) == bool(source):
-        raise UserError("say what to draw: captions, or --prompts with `parti`, `held-out` or a file of captions")
+        raise UserError(
+            "nothing to generate: give captions, or --prompts with `parti`, `held-out` or a file of captions"
+        )
     if not source:
         return [Prompt(index, caption) for index, caption in enumerate(captions)]
     if source == HELD_OUT:
-        if where == "shapes":
-            raise UserError("--prompts held-out wants captions of a run: give its folder as --run")
+        if where == SHIPPED or Path(where).is_file():
+            raise UserError("--prompts held-out needs a run's data set: give the run's folder as --run")
         found = held_out_prompts(open_config(where), RunFolder(Path(where)))
     else:
         found = read_prompts(prompts_file(source))
@@ -47,19 +53,61 @@ def choose_prompts(where: str, captions: Sequence[str], source: str | None, coun
     return [found[index * len(found) // count] for index in range(count)]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How images are generated.
+
+    Attributes:
+        guidance: guidance scale where none is given.
+        device: as configured, such as `auto`.
+    """
+
+    guidance: float
+    device: str
+    dtype: GenerationDtype
+    batch_size: int
+
+
+def find_settings(where: str) -> Settings:
+    """The settings of a run folder or of the model that ships; those of a student's file come from its guidance range.
+
+    Raises:
+        UserError: there is no such run or file.
+    """
+    if where != SHIPPED and Path(where).is_file():
+        student = read_student(Path(where))
+        low, high = (student and student.guidance_range) or (1.0, 1.0)
+        return Settings((low + high) / 2, "auto", generation_dtype("auto", "auto"), BATCH_SIZE)
+    config = open_config(where)
+    settings, dtype = config.evaluate, generation_dtype(config.evaluate.dtype, config.device)
+    return Settings(settings.guidance[0], config.device, dtype, settings.batch_size)
+
+
 def sample(
     where: str, prompts: Sequence[Prompt], steps: Sequence[int], guidance: float | None, seed: int, out: Path
 ) -> dict[str, Any]:
-    """Draw every caption with the student of `where`, once for each number of steps, and write a grid to `out`.
+    """Generate every caption with a student, once for each number of steps, and write a grid to `out`.
 
     Args:
-        guidance: the run's own first scale if not given.
+        where: run folder, student's file, or `shapes`.
+        guidance: the run's first configured scale if None; for a student's file the middle of its trained range.
+
+    Returns:
+        The image's path, captions, guidance, seed and steps.
+
+    Raises:
+        UserError: a setting is out of range, or the student cannot be opened.
     """
-    config = open_config(where)
-    guidance = config.evaluate.guidance[0] if guidance is None else guidance
-    model = _opened(where, config, "student")
+    settings = find_settings(where)
+    guidance = settings.guidance if guidance is None else guidance
+    for count in steps:
+        check_settings(count, guidance, seed)
+    model = _open(where, settings, "student")
     columns = [
-        (sampling_title("student", "", count), _generate(model, config, prompts, count, guidance, seed))
+        (
+            sampling_title("student", "", count),
+            _generate(model, model.sampler(count), settings, prompts, guidance, seed),
+        )
         for count in steps
     ]
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": list(steps)}
@@ -74,30 +122,34 @@ def compare_samplers(
     seed: int,
     out: Path,
 ) -> dict[str, Any]:
-    """Draw every caption with the teacher of `where` and with its student, in as many steps from the same noise."""
-    config = open_config(where)
-    guidance = config.evaluate.guidance[0] if guidance is None else guidance
-    teacher = _opened(where, config, "teacher")
-    assert isinstance(teacher, LatentDiffusion)
-    teacher.solver = solver
-    columns = [(sampling_title("teacher", solver, steps), _generate(teacher, config, prompts, steps, guidance, seed))]
-    del teacher  # one of them is held at a time
-    student = _opened(where, config, "student")
-    columns.append((sampling_title("student", "", steps), _generate(student, config, prompts, steps, guidance, seed)))
+    """Generate every caption with teacher and student, in equally many steps from the same noise.
+
+    Args and errors are those of `sample`; `where` is no student's file.
+    """
+    settings = find_settings(where)
+    guidance = settings.guidance if guidance is None else guidance
+    check_settings(steps, guidance, seed)
+    teacher = _open(where, settings, "teacher")
+    diffusion = teacher.diffusion
+    sampler = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
+    generated = _generate(teacher, sampler, settings, prompts, guidance, seed)
+    columns = [(sampling_title("teacher", solver, steps), generated)]
+    del teacher  # one model in memory at a time
+    student = _open(where, settings, "student")
+    generated = _generate(student, student.sampler(steps), settings, prompts, guidance, seed)
+    columns.append((sampling_title("student", "", steps), generated))
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": steps, "solver": solver}
 
 
-def _opened(where: str, config: Config, role: Literal["student", "teacher"]) -> TextToImage:
-    """A model of `where`, on the configured device and in the precision that suits it."""
-    dtype = getattr(torch, generation_dtype(config))
-    return open_model(where, role).to(resolve_device(config.device), dtype)
+def _open(where: str, settings: Settings, role: Role) -> TextToImage:
+    return open_model(where, role).to(resolve_device(settings.device), getattr(torch, settings.dtype))
 
 
 def _generate(
-    model: TextToImage, config: Config, prompts: Sequence[Prompt], steps: int, guidance: float, seed: int
+    model: TextToImage, sampler: Sampler, settings: Settings, prompts: Sequence[Prompt], guidance: float, seed: int
 ) -> np.ndarray:
     """Images uint8 (n, H, W, 3)."""
-    generate = batch_generator(model, steps, guidance, seed, config.evaluate.batch_size)
+    generate = batch_generator(model, sampler, guidance, seed, settings.batch_size)
     return generate([prompt.caption for prompt in prompts], [prompt.image_id for prompt in prompts]).numpy()
 
 
@@ -109,10 +161,10 @@ def _write(
     seed: int,
     out: Path,
 ) -> dict[str, Any]:
-    """A gallery of one way of drawing, or a column for each of several."""
+    """Write a gallery of one sampling, or a column for each of several."""
     captions = [prompt.caption for prompt in prompts]
     title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
-    cell = max(LEAST_CELL, columns[0][1].shape[1])
+    cell = max(MINIMUM_CELL, columns[0][1].shape[1])
     image = _grid(columns, captions, title, cell)
     commit_file(out, lambda path: image.save(path, format="PNG"))
     return {"image": str(out), "prompts": captions, "guidance": guidance, "seed": seed}

@@ -1,4 +1,4 @@
-"""How far a run has come, from what it has committed."""
+"""The progress of a run, from what it has committed, and SQL over it."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.cache.cache import CATALOG_TASK, cache_storage, open_manifest, plan, read_catalog
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.rate import encode_rate
-from lcm_distill.pipeline.executors.board import Worker, read_board
+from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.checkpoints import Checkpoints
 
@@ -31,15 +32,16 @@ VIEWS = {
 
 
 def status(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Work done and to do, stage by stage, and quarantined samples by reason."""
-    return {
-        "run": str(run.root),
-        "precompute": _cache_status(config, run),
-        "pretrain": _training_status(run.pretrain, config.pretrain.steps if config.pretrain else 0),
-        "distill": _training_status(run.distill, config.distill.steps),
-        "evaluate": {"drawings": len(list(run.evaluate.glob("*/manifest"))), "metrics": run.metrics.is_file()},
-        "student": run.student.is_file(),
-    }
+    """Work done and to do by stage, of those that have begun, and quarantined samples by reason."""
+    figures: dict[str, Any] = {"run": str(run.root), "precompute": _cache_status(config, run)}
+    if config.pretrain and run.pretrain.exists():
+        figures["pretrain"] = _training_status(run.pretrain, config.pretrain.steps)
+    if run.distill.exists():
+        figures["distill"] = _training_status(run.distill, config.distill.steps)
+    if run.evaluate.exists():
+        sets = len(list(run.evaluate.glob("*/manifest")))
+        figures["evaluate"] = {"image_sets": sets, "metrics": run.metrics.is_file()}
+    return figures | {"student": run.student.is_file()}
 
 
 def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
@@ -72,13 +74,13 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
 
 
 def _remote_tables(config: Config, run: RunFolder, sql: str) -> dict[str, Any]:
-    cache = cache_storage(config, run)
-    if not cache.listing("catalog"):
+    cache = Cache.open(config, run)
+    if not cache.storage.listing("catalog"):
         return {}
     tables: dict[str, Callable[[], Any]] = {
-        "samples": lambda: read_catalog(cache).samples,
-        "captions": lambda: read_catalog(cache).captions,
-        "manifest": lambda: open_manifest(cache).read(),
+        "samples": lambda: cache.read_catalog().samples,
+        "captions": lambda: cache.read_catalog().captions,
+        "manifest": lambda: cache.manifest.read(),
     }
     return {view: read() for view, read in tables.items() if view in sql}
 
@@ -88,15 +90,15 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
 
     `damaged` counts tasks that were committed and whose file is gone or has another size by now.
     """
-    cache = cache_storage(config, run)
-    manifest = open_manifest(cache)
+    cache = Cache.open(config, run)
+    manifest = cache.manifest
     names = set(manifest.task_names())
     if CATALOG_TASK not in names:
         return {"tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
                 "rows_per_second": None, "seconds_left": None}  # fmt: skip
-    tasks = plan(config, read_catalog(cache))
+    tasks = cache.tasks()
     done = manifest.done(tasks)
-    running, failed = _under_way(read_board(cache), done)
+    running, failed = _under_way(read_workers(cache.storage), done)
     rows = inspect(
         config,
         run,
@@ -113,7 +115,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _under_way(workers: Sequence[Worker], done: Collection[str]) -> tuple[set[str], dict[str, str]]:
+def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[set[str], dict[str, str]]:
     """Tasks that a living worker has in hand, and those that others left undone, with the reason."""
     running = {task for worker in workers if worker.alive for task in worker.tasks} - set(done)
     failed = {

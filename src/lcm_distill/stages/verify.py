@@ -1,4 +1,4 @@
-"""Is a cache what was written? And if not: making again what is broken."""
+"""Checking a cache, and repairing what is damaged."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -6,8 +6,9 @@ from typing import Any
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache.cache import CATALOG_TASK, cache_storage
-from lcm_distill.data.cache.repair import encode_again, repair_catalog, repair_shards
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.repair import encode_again, repair_catalog, revoke_damaged
+from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.pipeline.manifest import FOLDER
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -15,36 +16,40 @@ from lcm_distill.pipeline.task import Progress
 
 
 class Verification:
-    """One look at a cache, where it is made: in the run folder or in an object store.
+    """Check and repair of a cache where it is made: in the run folder or in an object store.
 
     Attributes:
         repaired: names of the tasks that `repair` did again.
+
+    Raises:
+        UserError: there is no cache.
     """
 
     def __init__(self, config: Config, run: RunFolder) -> None:
-        self.config, self.run, self.cache = config, run, cache_storage(config, run)
+        self.cache = Cache.open(config, run)
         self.repaired: list[str] = []
-        self._look = Check(config, self.cache)
-        if not self.cache.listing(FOLDER) and not self.cache.listing("catalog"):
-            raise UserError(f"{self.cache.locate(FOLDER)} is missing: run `lcm precompute` into {run.root} first")
+        self._check = Check(self.cache)
+        storage = self.cache.storage
+        if not storage.listing(FOLDER) and not storage.listing("catalog"):
+            raise UserError(f"{storage.locate(FOLDER)} is missing: run `lcm precompute` into {run.root} first")
 
     @property
     def damage(self) -> list[Damage]:
-        """What `check` found, and after `repair` what is still broken."""
-        return self._look.damage
+        """What `check` found; after `repair`, what is still damaged."""
+        return self._check.damage
 
     @property
     def rows(self) -> int:
-        """Rows whose bytes were compared."""
-        return self._look.rows
+        """Number of rows whose bytes were compared, each counted once."""
+        return self._check.rows
 
     @property
     def pending(self) -> int:
-        """Tasks that nothing was written of yet; that is no damage."""
-        return self._look.pending
+        """Number of tasks that have not been started, which is no damage."""
+        return self._check.pending
 
     def result(self) -> dict[str, Any]:
-        """What was found, for a table or for JSON."""
+        """What was found, for a table or JSON."""
         return {
             "sound": not self.damage,
             "rows": self.rows,
@@ -54,32 +59,39 @@ class Verification:
         }
 
     def raise_if_broken(self) -> None:
-        """Raises DataError: there is damage; one line with the remedy."""
-        if self.damage:
-            remedy = "put the source back as it was" if self.repaired else "`lcm verify --repair` encodes it again"
-            raise DataError(f"{self.cache.locate()} is damaged in {len(self.damage)} places: {remedy}")
-
-    def check(self) -> Iterator[Progress]:
-        """Compare catalog, manifest and every committed shard with what was recorded when they were written."""
-        self._look = Check(self.config, self.cache)
-        yield from self._look.everything()
-
-    def repair(self) -> Iterator[Progress]:
-        """Encode the broken shards again and look at them once more.
+        """Raise an error with the remedy if there is damage.
 
         Raises:
-            DataError: the source no longer holds what the cache was made from; nothing was changed.
+            DataError: there is.
+        """
+        if self.damage:
+            remedy = "put the source back as it was" if self.repaired else "`lcm verify --repair` encodes it again"
+            raise DataError(f"{self.cache.storage.locate()} is damaged in {len(self.damage)} places: {remedy}")
+
+    def check(self, label: str = "verify") -> Iterator[Progress]:
+        """Compare catalog, manifest and every committed shard with what was recorded when they were written."""
+        self._check = Check(self.cache)
+        yield from self._check.everything(label)
+
+    def repair(self) -> Iterator[Progress]:
+        """Encode the damaged shards again and check them.
+
+        Raises:
+            DataError: the data set no longer contains what the cache was made from; nothing was changed.
         """
         if any(damage.task == CATALOG_TASK for damage in self.damage):
-            repair_catalog(self.config, self.run, self.damage)
+            repair_catalog(self.cache, self.damage)
             self.repaired.append(CATALOG_TASK)
-            yield from self.check()
-        broken = repair_shards(self.config, self.run, self.damage)
-        if not broken:
-            yield from self.check()
+            yield from self.check("verify all")
+            if not self.damage:
+                return
+        damaged = revoke_damaged(self.cache, self.damage)
+        if not damaged:
+            yield from self.check("verify all")
             return
-        yield from encode_again(self.config, self.run, broken)
-        self.repaired += [task.name for task in broken]
-        again = Check(self.config, self.cache, rows=self.rows, pending=self.pending)
-        yield from again.tasks(broken, "verify again")
-        self._look = again
+        yield from encode_again(self.cache, damaged)
+        names = [task.name for task in damaged]
+        self.repaired += names
+        compared = {task: rows for task, rows in self._check.rows_of.items() if task not in names}
+        self._check = Check(self.cache, rows_of=compared)
+        yield from self._check.tasks([task for task in self.cache.tasks() if task.name not in compared], "verify again")

@@ -1,4 +1,4 @@
-"""When a training must stop: a loss or gradient that is not finite, or a loss far above the usual."""
+"""Detects steps that must stop a training: a loss or gradient that is not finite, or a spike of the loss."""
 
 import json
 import math
@@ -11,50 +11,55 @@ from typing import Any
 from lcm_distill.core.errors import DataError
 from lcm_distill.pipeline.atomic import commit_bytes
 
-USUAL = 100
-"""Losses that tell what is usual; with fewer nothing counts as a spike."""
+HISTORY = 100
+"""Number of recent losses whose median is the usual loss; with fewer, no loss counts as a spike."""
 REPORT = "stopped.json"
 
 
-class Alarm:
-    """Looks at every step before its update.
+class AnomalyDetector:
+    """Checks every step before its update.
 
     Args:
+        label: what is trained, for messages.
         folder: where the report goes.
-        spike: a loss may be so many times the median of the last `USUAL`; 0: as large as it likes.
-        losses: of the steps before, if there were any.
+        spike: the largest allowed ratio of a loss to the median of the last `HISTORY`; 0 allows any finite loss.
+        losses: of earlier steps, oldest first.
     """
 
     def __init__(self, label: str, folder: Path, spike: float, losses: Iterable[float] = ()) -> None:
         self.label, self.folder, self.spike = label, folder, spike
-        self.losses = deque(losses, USUAL)
+        self.losses = deque(losses, HISTORY)
 
-    def complaint(self, loss: float, gradient_norm: float) -> str | None:
-        """What is wrong with a step, in a few words; None and remembered if nothing is."""
+    def check(self, loss: float, gradient_norm: float) -> str | None:
+        """A short description of what is wrong with a step; None for a sound step, whose loss is then remembered."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
         if not math.isfinite(gradient_norm):
             return f"the gradient's norm is {gradient_norm}"
         usual = median(self.losses) if self.losses else 0.0
-        if self.spike and len(self.losses) == USUAL and loss > self.spike * usual:
+        if self.spike and len(self.losses) == HISTORY and loss > self.spike * usual:
             return f"the loss is {loss:.4g}, {loss / usual:.0f} times the usual {usual:.4g}"
         self.losses.append(loss)
         return None
 
-    def stop(self, step: int, complaint: str, samples: Sequence[dict[str, Any]], report: bool) -> None:
-        """End the training, and write which samples the step was made of if `report`.
+    def stop(self, step: int, anomaly: str, samples: Sequence[dict[str, Any]], report: bool) -> None:
+        """End the training with an error.
+
+        Args:
+            anomaly: as `check` describes it.
+            samples: `row` and `source` of each sample of the step.
+            report: write `stopped.json` with the step's samples; one rank should.
 
         Raises:
-            DataError: always; it says what to do.
+            DataError: always; the message names the step, its samples and a remedy.
         """
         path = self.folder / REPORT
         if report:
-            commit_bytes(
-                path, json.dumps({"step": step, "complaint": complaint, "samples": samples}, indent=1).encode()
-            )
+            content = json.dumps({"step": step, "complaint": anomaly, "samples": samples}, indent=1)
+            commit_bytes(path, content.encode())
         rows = ", ".join(str(sample["row"]) for sample in samples[:4])
         raise DataError(
-            f"{self.label}: in step {step} {complaint}; its samples are rows {rows} ..., all in {path}; "
+            f"{self.label}: in step {step} {anomaly}; its samples are rows {rows} ..., all in {path}; "
             f"checkpoints in {self.folder} are intact: lower the learning rate and start another --run, or raise "
-            "engine.spike if the loss is to be so"
+            "engine.spike if such a loss is expected"
         )

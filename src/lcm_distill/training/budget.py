@@ -1,7 +1,4 @@
-"""What a training takes, without running it: operations, memory and time.
-
-Operations are counted on the meta device. For what passes need beside weights see `stages.fake_step`.
-"""
+"""Operations and memory of a training, counted without running it, on the meta device and on fake tensors."""
 
 import copy
 import os
@@ -16,23 +13,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcm_distill.config import Config, ModelConfig
+from lcm_distill.config import DistillConfig, LoraSettings, ModelConfig
 from lcm_distill.models import MicroDiT, build_empty
-from lcm_distill.models.precision import lowered_modules, own_matrices
+from lcm_distill.models.precision import low_precision_modules, weight_matrices
 from lcm_distill.training.lora import adapt
+from lcm_distill.training.objectives import OBJECTIVES, teacher_evaluations
 
 MARGIN = 0.1
-"""Share of a device's memory that a plan leaves alone: the allocator's gaps, the libraries' own workspace."""
+"""Share of a device's memory that a plan leaves free, for fragmentation and the libraries' workspaces."""
 UTILISATION = 0.5
-"""Share of the rate of large matrix products that time is estimated with."""
+"""Assumed share of the rate of large matrix products that a training reaches."""
 
 
 def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -> int:
-    """Operations of a forward pass for one sample, a multiplication and an addition each counted.
+    """Operations of a forward pass for one sample; a multiplication and an addition count as two.
 
     Args:
         network: on the meta device, where counting computes nothing.
-        guided: for a teacher's two guidance branches together.
+        guided: count both branches of classifier-free guidance.
     """
     samples = 2 if guided else 1
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -40,23 +38,17 @@ def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -
     return counter.get_total_flops()
 
 
-def distill_flop(config: Config, caption_tokens: int) -> int:
-    """Operations of all passes that a step makes for one sample; a backward pass counts as two forward ones."""
-    student, teacher = (on_meta(config.model, guidance_embedding) for guidance_embedding in (True, False))
+def distill_flop(model: ModelConfig, settings: DistillConfig, caption_tokens: int) -> int:
+    """Operations of all passes of a step for one sample; a backward pass counts as two forward passes."""
+    student, teacher = (meta_network(model, guidance_embedding) for guidance_embedding in (True, False))
     forward, guided = forward_flop(student, caption_tokens), forward_flop(teacher, caption_tokens, guided=True)
-    flop = 3 * forward + teacher_evaluations(config) * guided
-    # A derivative in forward mode costs about two evaluations, and a target one.
-    flop += 2 * forward if config.distill.objective == "scm" else forward
-    if config.distill.matching.weight:
-        jumps = (1 + len(config.distill.matching.sigmas)) / 2
-        # Drawing with a gradient through the last jump, learning of the critic, and the comparison with the teacher.
-        flop += int((jumps + 2) * forward) + (guided + 3 * forward) + (guided + forward)
+    flop = 3 * forward + teacher_evaluations(settings) * guided
+    flop += OBJECTIVES[settings.objective].student_forwards * forward
+    if settings.matching.weight:
+        mean_steps = (1 + len(settings.matching.sigmas)) / 2
+        # Sampling with a gradient through the last step, the critic's training, and the comparison with the teacher.
+        flop += int((mean_steps + 2) * forward) + (guided + 3 * forward) + (guided + forward)
     return flop
-
-
-def teacher_evaluations(config: Config) -> int:
-    """How often a step asks the guided teacher."""
-    return 1 if config.distill.objective == "scm" or config.distill.solver == "euler" else 2
 
 
 def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -> Tensor:
@@ -71,27 +63,34 @@ def _call(network: MicroDiT, samples: int, captions: int, caption_tokens: int) -
     return network(latents, zeros(samples), zeros(captions, caption_tokens, width), guidance)
 
 
-def on_meta(model: ModelConfig, guidance_embedding: bool) -> MicroDiT:
-    """A network without memory for its weights, to be counted and not to be changed: the next call gives it again."""
+def meta_network(model: ModelConfig, guidance_embedding: bool) -> MicroDiT:
+    """The configured network on the meta device, without memory for its weights.
+
+    The result is cached and shared: copy it before changing it.
+    """
     sizes = model.latent_size, model.caption_channels, model.pos_interp_scale, model.in_channels
-    return _on_meta(model.arch, *sizes, guidance_embedding)
+    return _meta_network(model.arch, *sizes, guidance_embedding)
 
 
 @cache
-def _on_meta(arch: str, *sizes: Any) -> MicroDiT:
+def _meta_network(arch: str, *sizes: Any) -> MicroDiT:
     return build_empty(arch, *sizes).to("meta")
 
 
 class PeakMemory(TorchDispatchMode):
-    """Bytes of tensors that are made while it lasts and alive at one time, at most."""
+    """Counts the bytes of tensors that operations inside the context create.
+
+    Attributes:
+        alive: bytes of created tensors that exist now. peak: the maximum of `alive` so far.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.alive = self.peak = 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count what it has made."""
+        """Run an operation and count the storages that it creates."""
         out = func(*args, **(kwargs or {}))
         given = {leaf.untyped_storage() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(out):
@@ -110,12 +109,12 @@ class PeakMemory(TorchDispatchMode):
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product: in a dtype on a GPU, in float32 on a CPU."""
+    """Measured operations a second of a large matrix product, in `dtype` on a GPU and in float32 on a CPU."""
     on_gpu = device.type == "cuda"
     side, dtype = (8192, dtype) if on_gpu else (1024, torch.float32)
     left = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(4):  # the first one does not count
+    seconds: list[float] = []
+    for _ in range(4):  # the first is a warm-up
         began = time.perf_counter()
         torch.mm(left, left)
         if on_gpu:
@@ -125,26 +124,28 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of the device; of the machine for a CPU."""
+    """Total memory of a GPU in bytes, or of this machine for a CPU."""
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
+        properties: Any = torch.cuda.get_device_properties(device)  # pyright: ignore[reportUnknownMemberType]
+        return properties.total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def parameters(network: nn.Module) -> int:
-    """How many it has."""
+def count_parameters(network: nn.Module) -> int:
+    """Number of a network's parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def lowered_parameters(network: nn.Module) -> int:
-    """How many of them products in low precision are taken with."""
-    return sum(held.numel() for module in lowered_modules(network) for _, held in own_matrices(module))
+def count_low_precision(network: nn.Module) -> int:
+    """Number of a network's parameters whose products may be computed in bfloat16."""
+    return sum(weight.numel() for module in low_precision_modules(network) for _, weight in weight_matrices(module))
 
 
-def trained_parameters(config: Config) -> int:
-    """How many of the student's are trained, and so have gradients, moments and averages."""
-    if not config.distill.lora.rank:
-        return parameters(on_meta(config.model, guidance_embedding=True))
-    student = copy.deepcopy(on_meta(config.model, guidance_embedding=True))
-    adapt(student, config.distill.lora)
+def count_trained(model: ModelConfig, lora: LoraSettings) -> int:
+    """Number of the student's trained parameters, which have gradients, moments and averages."""
+    student = meta_network(model, guidance_embedding=True)
+    if not lora.rank:
+        return count_parameters(student)
+    student = copy.deepcopy(student)
+    adapt(student, lora)
     return sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)

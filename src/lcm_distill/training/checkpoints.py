@@ -1,7 +1,7 @@
-"""Checkpoints a run resumes from: one folder a step, hash-listed, the list written last.
+"""Checkpoints that a training resumes from: one folder for each step, with a list of file hashes that is written last.
 
-Tensors go through `torch.distributed.checkpoint`: every rank writes its share, and what some ranks wrote is read by any
-other number of them. The first rank commits what all have written.
+Tensors are stored by `torch.distributed.checkpoint`: every rank writes its share, and any number of ranks can read it.
+Rank 0 commits the folder once all have written.
 """
 
 import json
@@ -25,32 +25,38 @@ from lcm_distill.core.hashing import file_sha256
 from lcm_distill.pipeline.atomic import commit_bytes, commit_folder
 
 ABOUT = "about.json"
+"""Step, and fingerprint of the training."""
 HASHES = "SHA256SUMS"
+"""Hex SHA-256 of every file, in the format of `sha256sum`."""
 
-Agreed = TypeVar("Agreed")
+Decision = TypeVar("Decision")
 
 
 class Checkpoints:
-    """The checkpoints below one folder, of one training identified by its fingerprint. Every rank calls alike.
+    """The checkpoints of one training in one folder. `save`, `load` and `load_latest` are collective calls.
 
     Args:
-        keep: how many of the newest stay on disk.
-        background: write in a thread while training goes on. It pays where tensors are on a GPU; ranks then need a
-            process group, and so does a process alone.
+        fingerprint: identity of the training; checkpoints of another one are refused.
+        keep: number of newest checkpoints to keep on disk.
+        background: write in a thread while training continues, which pays where tensors are on a GPU. It needs a process
+            group, even for a single process.
     """
 
     def __init__(self, folder: Path, fingerprint: str, keep: int = 2, background: bool = False) -> None:
         self.folder, self.fingerprint, self.keep = folder, fingerprint, keep
         self._background = _Background() if background else None
-        self._leads = not dist.is_initialized() or dist.get_rank() == 0
+        self._is_main = not dist.is_initialized() or dist.get_rank() == 0
 
     def reserve(self, tensors: Mapping[str, Tensor]) -> None:
-        """Make room to copy such tensors to while training goes on: pinning gigabytes takes seconds."""
+        """Allocate pinned memory for copies of such tensors in the background: pinning gigabytes takes seconds."""
         if self._background is not None:
             self._background.reserve(tensors)
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Commit `tensors` after `step` steps, then drop the oldest; in the background, once they are copied."""
+        """Commit `tensors` after `step` steps, then delete the oldest checkpoints.
+
+        In the background the call returns once the tensors are copied.
+        """
         if self._background is None:
             self._write(step, tensors, None)
             return
@@ -59,39 +65,45 @@ class Checkpoints:
         self._background.start(lambda: self._write(step, copies, group))
 
     def wait(self) -> None:
-        """Until what was saved is committed.
+        """Wait until saved checkpoints are committed.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the checkpoint could not be written.
         """
         if self._background is not None:
             self._background.finish()
 
     def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int | None:
-        """Fill tensors from the newest sound checkpoint and say its step; None, and not asked, when there is none.
+        """Fill tensors from the newest intact checkpoint and return its step.
 
-        A checkpoint that is not what was written is named in a warning, and the one before it is taken.
+        A warning names each damaged checkpoint, and the one before it is used.
+
+        Args:
+            tensors: called only if there is a checkpoint.
+
+        Returns:
+            The step; None if there is no checkpoint.
 
         Raises:
-            DataError: none of them is sound.
-            UserError: it belongs to a training with other settings.
+            DataError: every checkpoint is damaged.
+            UserError: the checkpoint belongs to a training with other settings.
         """
-        step = _agree(self._newest_sound)
+        step = _decide_on_main(self._newest_intact)
         if step is not None:
             self.load(step, tensors())
         return step
 
     def load(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Fill `tensors` from the checkpoint of a step, which may hold more than these."""
-        with _alone_without_a_word():
+        """Fill `tensors` from the checkpoint of a step, which may hold further tensors."""
+        with _without_single_process_warning():
             load(dict(tensors), storage_reader=FileSystemReader(self._path(step)))
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending."""
+        """Steps with a checkpoint, ascending."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with the bytes of a step's checkpoint, in a few words; None if they are what was written."""
+        """A short description of damage to the files of a step's checkpoint; None if they are as they were written."""
         folder = self._path(step)
         if not (folder / HASHES).is_file():
             return f"{folder / HASHES} is missing"
@@ -104,7 +116,7 @@ class Checkpoints:
         return None
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], group: Any) -> None:
-        if not self._leads:
+        if not self._is_main:
             _save(_broadcast(None, group), tensors, group)
             return
 
@@ -118,18 +130,18 @@ class Checkpoints:
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old))
 
-    def _newest_sound(self) -> int | None:
+    def _newest_intact(self) -> int | None:
         steps = self.steps()
         for step in reversed(steps):
             damage = self.damage(step)
             if damage is None:
                 self._require_own(step)
                 return step
-            before = ": training goes on from the one before" if step != steps[0] else ""
+            before = ": training resumes from the one before" if step != steps[0] else ""
             warnings.warn(f"checkpoint damaged: {damage}{before}", stacklevel=2)
         if steps:
             raise DataError(
-                f"every checkpoint in {self.folder} is damaged: delete the folder, and training starts anew"
+                f"every checkpoint in {self.folder} is damaged: delete the folder, and training starts from scratch"
             )
         return None
 
@@ -143,7 +155,7 @@ class Checkpoints:
 
 
 class _Background:
-    """One thread that writes, with a process group of its own so that its messages meet no others."""
+    """One thread that writes, with a process group of its own so that its messages cannot mix with others."""
 
     def __init__(self) -> None:
         self.group = dist.new_group(backend="gloo")
@@ -153,7 +165,7 @@ class _Background:
 
     @torch.no_grad()
     def copy(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Copies in CPU memory, of the same shapes and kinds; the next call fills the same memory again."""
+        """Copies in CPU memory, of the same shapes and tensor types; the next call overwrites them."""
         self._allocate(tensors)
         for name, tensor in tensors.items():
             for copy, part in zip(_parts(self._copies[name]), _parts(tensor), strict=True):
@@ -163,12 +175,15 @@ class _Background:
         return {name: self._copies[name] for name in tensors}
 
     def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Allocate memory for copies in the thread."""
         self.start(lambda: self._allocate(tensors))
 
     def start(self, work: Callable[[], None]) -> None:
+        """Run `work` in the thread."""
         self._written = self._thread.submit(work)
 
     def finish(self) -> None:
+        """Wait for the last work, and raise its error if there was one."""
         if self._written is not None:
             self._written.result()
             self._written = None
@@ -179,16 +194,16 @@ class _Background:
 
 
 def _thread_on_this_device() -> ThreadPoolExecutor:
-    """A thread whose current GPU is this one's; by itself it would open a context on the first."""
+    """A thread with the current GPU of the calling thread; otherwise it would open a context on GPU 0."""
     if not torch.cuda.is_initialized():
         return ThreadPoolExecutor(1, "checkpoint")
     return ThreadPoolExecutor(1, "checkpoint", torch.cuda.set_device, (torch.cuda.current_device(),))
 
 
 def _empty_on_cpu(tensor: Any) -> Any:
-    """A tensor like it, in CPU memory that is pinned where a GPU will be read.
+    """An uninitialised tensor of the same kind on the CPU, pinned if the original is on a GPU.
 
-    A DTensor remains one, over a local tensor on the CPU, and so does a quantised tensor.
+    DTensors and quantised tensors remain such, with their parts on the CPU.
     """
     if not isinstance(tensor, Tensor):  # a DTensor's device mesh
         return tensor
@@ -201,7 +216,7 @@ def _empty_on_cpu(tensor: Any) -> Any:
 
 
 def _parts(tensor: Any) -> Iterator[Tensor]:
-    """The plain tensors that hold the values of one: itself, a DTensor's local tensor, codes and scales in 8 bit."""
+    """The plain tensors inside a tensor: itself, a DTensor's local tensor, or the codes and scales of an 8-bit one."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _parts(getattr(tensor, name))
@@ -210,14 +225,14 @@ def _parts(tensor: Any) -> Iterator[Tensor]:
 
 
 def _save(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> None:
-    with _alone_without_a_word():
+    with _without_single_process_warning():
         save(dict(tensors), storage_writer=FileSystemWriter(folder), process_group=group)
 
 
 @contextmanager
-def _alone_without_a_word() -> Generator[None]:
-    """Without a process group there is one process, which PyTorch thinks worth a warning."""
-    if dist.is_initialized():  # and perhaps in a thread, where filters of warnings must be left alone
+def _without_single_process_warning() -> Generator[None]:
+    """Suppress PyTorch's warning that there is no process group, which a single process does not need."""
+    if dist.is_initialized():  # perhaps in a thread, where changing warning filters is not safe
         yield
         return
     with warnings.catch_warnings():
@@ -226,7 +241,7 @@ def _alone_without_a_word() -> Generator[None]:
 
 
 def _broadcast(value: Any, group: Any) -> Any:
-    """The first rank's value."""
+    """Rank 0's value, on every rank."""
     if not dist.is_initialized():
         return value
     box = [value]
@@ -234,8 +249,8 @@ def _broadcast(value: Any, group: Any) -> Any:
     return box[0]
 
 
-def _agree(decide: Callable[[], Agreed]) -> Agreed:
-    """What the first rank decides, or the error it meets, on every rank."""
+def _decide_on_main(decide: Callable[[], Decision]) -> Decision:
+    """The result of `decide` on rank 0, or the `UserError` that it raised there, on every rank."""
     decided: Any = None
     if not dist.is_initialized() or dist.get_rank() == 0:
         try:
@@ -245,4 +260,4 @@ def _agree(decide: Callable[[], Agreed]) -> Agreed:
     decided = _broadcast(decided, None)
     if isinstance(decided, UserError):
         raise decided
-    return cast(Agreed, decided)
+    return cast(Decision, decided)

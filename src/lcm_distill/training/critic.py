@@ -1,79 +1,103 @@
-"""The distribution-matching term of a training: the critic, and what a step adds to the loss."""
+"""Distribution matching in a distillation: the critic, and the terms that it adds to the loss of a step."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config
+from lcm_distill.config import DiffusionConfig, DistillConfig
 from lcm_distill.core.device import to_device
 from lcm_distill.core.randomness import integer, normal
 from lcm_distill.diffusion.guidance import both_branches
 from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
-from lcm_distill.diffusion.objectives.distribution_matching import judge, last_alone, matching_loss
+from lcm_distill.diffusion.objectives.distribution_matching import (
+    gradient_in_last_call,
+    matching_loss,
+    real_and_fake_scores,
+)
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import sample_consistency
+from lcm_distill.diffusion.samplers import Consistency
 
 
-class Matching:
-    """Draws as the student would, and tells student and critic what to make of it.
+class DistributionMatching:
+    """Generates with the student, trains the critic on the result, and matches the student to the teacher.
+
+    The critic is the fake score network: it learns to denoise the student's samples, each at the guidance scale that
+    it was generated for. It starts as the teacher, and its score is what it has learnt since, on top of the teacher
+    guided at the middle of `guidance_range`.
 
     Args:
-        critic: learns to denoise the student's drawings, each at the guidance scale it was drawn for. It starts as the
-            teacher, and counts by how far it has moved from there, on top of guidance from the middle of the range.
+        settings: of the distillation.
+        seed: of the distillation's random numbers.
+        student, teacher, critic: networks as the engine prepared them.
+        device: where they are.
     """
 
     def __init__(
-        self, config: Config, student: Network, teacher: Network, critic: Network, device: torch.device
+        self,
+        settings: DistillConfig,
+        diffusion: DiffusionConfig,
+        seed: int,
+        student: Network,
+        teacher: Network,
+        critic: Network,
+        device: torch.device,
     ) -> None:
-        self.config, self.student, self.teacher, self.critic, self.device = config, student, teacher, critic, device
-        self.settings, self.seed = config.distill.matching, config.distill_seed
+        self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
+        self.student, self.teacher, self.critic = student, teacher, critic
 
-    def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
-        """The critic's loss and, once its share of the training is over, the student's; a scalar.
+    def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]) -> Tensor:
+        """The critic's loss, plus the weighted matching loss once `matching.start` of the training is over; a scalar.
 
         Args:
-            rows: (B,), samples' rows, which address their randomness. captions: (B, L, C). guidance: (B,).
+            rows: (B,), rows of the samples in the cache, which address their random numbers.
+            captions: (B, L, C). guidance: (B,).
+            shape: (C, H, W) of the latents.
         """
-        sigma_data = self.config.diffusion.sigma_data
-        drawn = self._draw(step, rows, captions, guidance)
-        compare = judge(
+        own, sigma_data = self.settings.matching, self.diffusion.sigma_data
+        samples = self._generate(step, rows, captions, guidance, shape)
+        scores = real_and_fake_scores(
             both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
-            matched=1 + self.settings.guidance_share * (guidance - 1),
-            assumed=guidance.new_full((1,), self.config.distill.middle_guidance),
+            real_guidance=1 + own.guidance_share * (guidance - 1),
+            assumed_guidance=guidance.new_full((1,), self.settings.middle_guidance),
         )
-        learnt = denoising_loss(
-            lambda x, sigma: compare(x, sigma)[1], drawn.detach(), *self._disturbance("critic", step, rows), sigma_data
+        noise, sigma = self._noise_and_sigma("critic", step, rows, shape)
+        critic_loss = denoising_loss(
+            lambda x, sigma: scores(x, sigma)[1], samples.detach(), noise, sigma, sigma_data
         ).mean()
-        if step < self.settings.start * self.config.distill.steps:
-            return learnt
-        matched = matching_loss(compare, drawn, *self._disturbance("matching", step, rows))
-        return learnt + self.settings.weight * matched.mean()
+        if step < own.start * self.settings.steps:
+            return critic_loss
+        matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, rows, shape))
+        return critic_loss + own.weight * matching.mean()
 
-    def _draw(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor) -> Tensor:
-        """Samples after the first 1, 2 ... jumps of the chain, (B, C, h, w), with gradient through the last jump."""
-        levels = self.config.diffusion
-        chain = torch.tensor(self.settings.sigmas, dtype=torch.float64)
-        jumps = 1 + integer(self.seed, "matching jumps", step, len(chain))
-        jump = consistency_function(self.student, levels.sigma_data, levels.sigma_min, captions, guidance)
+    def _generate(
+        self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
+    ) -> Tensor:
+        """The student's samples after a random number of its sampling steps, (B, C, H, W).
 
-        def fresh(number: int) -> Tensor:
-            return self._noise(f"matching jump {number}", step, rows)
+        A gradient goes through the last step.
+        """
+        sigma_min, sigmas = self.diffusion.sigma_min, tuple(self.settings.matching.sigmas)
+        steps = 1 + integer(self.seed, "matching jumps", step, len(sigmas))
+        function = consistency_function(self.student, self.diffusion.sigma_data, sigma_min, captions, guidance)
 
-        return sample_consistency(last_alone(jump, jumps), fresh(0), chain[:jumps], levels.sigma_min, fresh)
+        def fresh_noise(number: int) -> Tensor:
+            return self._noise(f"matching jump {number}", step, rows, shape)
 
-    def _disturbance(self, stream: str, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Noise (B, C, h, w) and levels (B,) to compare at."""
-        levels = self.config.diffusion
+        return Consistency(sigmas[:steps], sigma_min)(gradient_in_last_call(function, steps), fresh_noise)
+
+    def _noise_and_sigma(self, stream: str, step: int, rows: np.ndarray, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Noise (B, C, H, W) and noise levels (B,) at which samples are scored."""
+        own = self.settings.matching
         draws = to_device(normal(self.seed, f"{stream} sigma", step, rows, ()), self.device)
         sigma = lognormal_sigmas(
-            draws, self.settings.sigma_mean, self.settings.sigma_std, levels.sigma_min, levels.sigma_max
+            draws, own.sigma_mean, own.sigma_std, self.diffusion.sigma_min, self.diffusion.sigma_max
         )
-        return self._noise(f"{stream} noise", step, rows), sigma
+        return self._noise(f"{stream} noise", step, rows, shape), sigma
 
-    def _noise(self, stream: str, step: int, rows: np.ndarray) -> Tensor:
-        """Standard normal (B, C, h, w)."""
-        model = self.config.model
-        shape = (model.in_channels, model.latent_size, model.latent_size)
+    def _noise(self, stream: str, step: int, rows: np.ndarray, shape: Sequence[int]) -> Tensor:
+        """Standard normal (B, C, H, W)."""
         return to_device(normal(self.seed, stream, step, rows, shape), self.device)

@@ -1,4 +1,7 @@
-"""Where the figures of every step go: Parquet always, TensorBoard and Weights & Biases if asked for."""
+# pyarrow, TensorBoard and wandb ship no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+"""Records of every step: Parquet files, and TensorBoard and Weights & Biases where they are configured."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -18,64 +21,76 @@ EVENTS = pa.schema(
      ("learning_rate", pa.float64()), ("seconds", pa.float64()), ("images_per_second", pa.float64()),
      ("flop_utilisation", pa.float64()), ("memory_gib", pa.float64())]
 )  # fmt: skip
-"""One row a step; `seconds` is the step's own wall time. `flop_utilisation` is the share of the devices' peak that the
-networks' own operations make, null where the peak is not known; `memory_gib` the most that the first rank held."""
+"""One row a step; `seconds` is the step's wall time. `flop_utilisation` is the rate of the networks' operations over the
+devices' peak, without recomputation, null where the peak is not known; `memory_gib` is rank 0's peak memory so far."""
 
 
-class Board(Protocol):
-    """Shows figures and images by step, elsewhere."""
+class Logger(Protocol):
+    """A logger of scalars and images by step."""
 
-    def figures(self, step: int, values: Mapping[str, float | None]) -> None: ...
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None: ...
     def image(self, step: int, name: str, pixels: np.ndarray) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
 class Events:
-    """What happens in a training. Steps count from 0; validations count the steps that were done before them."""
+    """The records of one training, written by rank 0.
+
+    Steps count from 0; a validation is recorded under the number of steps completed before it.
+
+    Args:
+        folder: of the training.
+        start: number of steps completed before this process, whose records are kept.
+
+    Raises:
+        UserError: Weights & Biases is configured and not installed.
+    """
 
     def __init__(self, folder: Path, settings: EngineConfig, start: int) -> None:
         self.table = ParquetEvents(folder / "events")
-        self.boards: list[Board] = []
+        self.loggers: list[Logger] = []
         if settings.tensorboard:
-            self.boards.append(TensorBoard(folder / "tensorboard", start))
+            self.loggers.append(TensorBoard(folder / "tensorboard", start))
         if settings.wandb is not None:
-            self.boards.append(Wandb(folder, settings.wandb))
+            self.loggers.append(Wandb(folder, settings.wandb))
 
-    def stepped(self, step: int, values: Mapping[str, float | None]) -> None:
-        """A step is done; `values` has the columns of `EVENTS`."""
+    def add_step(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Record a completed step; `values` has the columns of `EVENTS` except `step`."""
         self.table.add(step, values)
-        for board in self.boards:
-            board.figures(step, values)
+        for logger in self.loggers:
+            logger.scalars(step, values)
 
-    def validated(self, step: int, distances: Mapping[str, float], grid: np.ndarray) -> None:
-        """Args: grid: uint8 (H, W, 3)."""
-        for board in self.boards:
-            board.figures(step, distances)
-            board.image(step, "validation", grid)
+    def add_validation(self, step: int, values: Mapping[str, float], grid: np.ndarray) -> None:
+        """Send a validation's metrics, and its images as a grid uint8 (H, W, 3), to the loggers."""
+        for logger in self.loggers:
+            logger.scalars(step, values)
+            logger.image(step, "validation", grid)
 
     def flush(self) -> None:
-        """Commit the steps since the last time."""
+        """Commit the steps since the last flush."""
         self.table.flush()
-        for board in self.boards:
-            board.flush()
+        for logger in self.loggers:
+            logger.flush()
 
     def close(self) -> None:
-        """Nothing more will be told. Steps that were not flushed belong to no checkpoint, and are left out."""
-        for board in self.boards:
-            board.close()
+        """Close the loggers. Steps since the last flush belong to no checkpoint and are not written to Parquet."""
+        for logger in self.loggers:
+            logger.close()
 
 
 class ParquetEvents:
-    """A file for every stretch between two checkpoints, named by its first step."""
+    """One Parquet file for the steps between two flushes, named by its first step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._rows = folder, list[dict[str, Any]]()
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Remember a step's row until the next flush."""
         self._rows.append({"step": step, **values})
 
     def flush(self) -> None:
+        """Commit the rows since the last flush as one file."""
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=EVENTS)
             path = self.folder / f"from-{self._rows[0]['step']:07d}.parquet"
@@ -84,7 +99,7 @@ class ParquetEvents:
 
 
 def recorded_losses(folder: Path, before: int, count: int) -> list[float]:
-    """The last losses before a step, as Parquet events have them."""
+    """The last `count` recorded losses before a step, oldest first; fewer if there are not so many."""
     losses: list[float] = []
     for path in sorted((folder / "events").glob("from-*.parquet"), reverse=True):
         if int(path.stem.removeprefix("from-")) < before and len(losses) < count:
@@ -94,14 +109,14 @@ def recorded_losses(folder: Path, before: int, count: int) -> list[float]:
 
 
 class TensorBoard:
-    """TensorBoard's files; steps that are repeated after an interruption replace those before it."""
+    """TensorBoard event files; steps repeated after an interruption replace the earlier ones."""
 
     def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._writer = SummaryWriter(folder, purge_step=start or None)
 
-    def figures(self, step: int, values: Mapping[str, float | None]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
@@ -117,7 +132,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """Weights & Biases, whose run goes on when the training does."""
+    """A Weights & Biases run, which is continued when the training is resumed."""
 
     def __init__(self, folder: Path, project: str) -> None:
         if find_spec("wandb") is None:
@@ -128,14 +143,14 @@ class Wandb:
         run = folder.resolve().parent.name
         self._run = wandb.init(project=project, name=run, id=f"{run}-{folder.name}", resume="allow", dir=folder)
 
-    def figures(self, step: int, values: Mapping[str, float | None]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         self._run.log({name: value for name, value in values.items() if value is not None}, step=step)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         self._run.log({name: self._wandb.Image(pixels)}, step=step)
 
     def flush(self) -> None:
-        pass  # it sends by itself
+        pass  # wandb uploads in the background
 
     def close(self) -> None:
         self._run.finish()

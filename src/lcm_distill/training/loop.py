@@ -1,11 +1,11 @@
-"""The training loop that teacher and student share: schedule, step, averages, checkpoints, events."""
+"""The training loop that teacher and student share: optimiser steps, averages, checkpoints and events."""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,46 +14,51 @@ from lcm_distill.config import OptimiserConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.loader import Batch, Batches
 from lcm_distill.diffusion.ema import power_decay, update_average
-from lcm_distill.models.checkpoint import serialise
+from lcm_distill.models.checkpoint import has_weights, serialise
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.training.anomaly import USUAL, Alarm
+from lcm_distill.training.anomaly import HISTORY, AnomalyDetector
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.engine.engine import Engine
-from lcm_distill.training.engine.parallel import whole
+from lcm_distill.training.engine.parallel import full_tensor
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events, recorded_losses
-from lcm_distill.training.optimiser import build_optimiser, set_rate
+from lcm_distill.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from lcm_distill.training.state import training_tensors
 from lcm_distill.training.throughput import peak_flop, peak_memory
 
+Loss = Callable[[int, Batch], Tensor]
+"""(step, batch) -> the mean loss over the batch's samples, a scalar that depends on nothing but the two."""
+Validate = Callable[[int, Events | None], Iterator[Progress]]
+"""(completed steps, events of rank 0) -> progress. Called on every rank before the first step and after each step."""
 
-def learning_rate(settings: OptimiserConfig, step: int) -> float:
-    """Rate of a step counted from 0: linear warm-up, constant, linear decay that would reach zero at `steps`."""
-    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    decay_steps = settings.decay_fraction * settings.steps
-    left = min(1.0, (settings.steps - step) / decay_steps) if decay_steps else 1.0
-    return settings.learning_rate * warmup * settings.decayed(left)
+
+def no_validation(step: int, events: Events | None) -> Iterator[Progress]:
+    """A `Validate` that does nothing."""
+    del step, events
+    yield from ()
 
 
 @dataclass
-class Training:
-    """One model in training.
+class Trainer:
+    """Trains one network, and a critic beside it if there is one.
 
     Attributes:
-        label: what is trained, for the progress line.
+        label: what is trained, for progress and messages.
         folder: where checkpoints and events go.
-        model: receives gradients.
-        average: power-function average of the model; what is published.
-        batches: this rank's part of every step's batch.
-        loss: (step, batch) -> mean over the batch's samples, a function of the two alone.
-        engine: what the networks were prepared by.
-        critic: trained by the same loss beside the model, at `critic_rate` times its learning rate.
-        after_step: called after each update, for averages of the objective's own.
-        extra: further modules that are saved and restored, by name.
-        flop: the networks' own operations to a sample, all passes together; None where nobody asks.
-        sources: where samples come from, by their rows in the cache.
-        validate: told of the steps done before the first step and after each, to draw with the average now and then.
+        fingerprint: identity of the training; checkpoints of another one are refused.
+        settings: optimiser and schedule.
+        model: the trained network.
+        average: power-function average of the model's weights, which is published.
+        batches: this rank's part of the batch of every step.
+        loss: see `Loss`.
+        engine: prepared the networks.
+        critic: trained by the same loss, at `critic_rate` times the model's learning rate.
+        after_step: called after each update, for further averages.
+        extra: further modules to save and restore, by name.
+        flop: operations of all passes for one sample, without recomputation; None to leave utilisation out.
+        sources: names the origin of samples, by their rows in the cache.
+        validate: see `Validate`.
     """
 
     label: str
@@ -63,7 +68,7 @@ class Training:
     model: nn.Module
     average: nn.Module
     batches: Batches
-    loss: Callable[[int, Batch], Tensor]
+    loss: Loss
     engine: Engine
     critic: nn.Module | None = None
     critic_rate: float = 1.0
@@ -71,35 +76,38 @@ class Training:
     extra: Mapping[str, nn.Module] | None = None
     flop: float | None = None
     sources: Callable[[Iterable[int]], list[str]] = lambda rows: ["" for _ in rows]
-    validate: Callable[[int, Events | None], Iterator[Progress]] = lambda step, events: iter(())
+    validate: Validate = no_validation
 
     def __post_init__(self) -> None:
         settings, world = self.settings, self.engine.world
         critic = {"critic": self.critic} if self.critic else {}
         self.trained = {"model": self.model, **critic}
         self.modules = {**self.trained, "average": self.average, **(self.extra or {})}
-        shares = {self.model: 1.0} | ({self.critic: self.critic_rate} if self.critic else {})
-        self.optimiser = build_optimiser(shares, settings)
-        self.passes = passes(settings.batch_size, world.size, self.engine.settings.micro_batch)
+        rate_factors = {self.model: 1.0} | ({self.critic: self.critic_rate} if self.critic else {})
+        self.optimiser = build_optimiser(rate_factors, settings)
+        self.passes = accumulation_steps(settings.batch_size, world.size, self.engine.settings.micro_batch)
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints",
             self.fingerprint,
             self.engine.settings.keep_checkpoints,
             background=world.device.type == "cuda",
         )
-        self.alarm = Alarm(self.label, self.folder, self.engine.settings.spike)
+        self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike)
 
     def run(self) -> Iterator[Progress]:
         """Train from the newest checkpoint to the last step.
 
+        A checkpoint that is being written when training stops or is interrupted is completed first.
+
         Raises:
-            DataError: loss or gradient is not finite, or the loss far from the usual; checkpoints stay as they are, and
-                one that is being written is finished, as it is when a training is interrupted.
+            DataError: a loss or gradient is not finite or spikes (checkpoints stay intact), or every checkpoint is
+                damaged.
+            UserError: the checkpoints belong to a training with other settings.
         """
         start = self._resume()
-        usual = recorded_losses(self.folder, start, USUAL)
-        self.alarm = Alarm(self.label, self.folder, self.engine.settings.spike, usual)
-        events = Events(self.folder, self.engine.settings, start) if self.engine.world.leads else None
+        losses = recorded_losses(self.folder, start, HISTORY)
+        self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike, losses)
+        events = Events(self.folder, self.engine.settings, start) if self.engine.world.is_main else None
         try:
             yield from self._steps(start, events)
         finally:
@@ -114,9 +122,9 @@ class Training:
         for step in range(start, total):
             figures = self._step(step)
             if events:
-                events.stepped(step, figures)
+                events.add_step(step, figures)
             done = step + 1
-            if step == start:  # the optimiser has all its tensors now
+            if step == start:  # the optimiser now has all its state tensors
                 self.checkpoints.reserve(self.tensors())
             if done % self.settings.checkpoint_every == 0 or done == total:
                 self._save(done, events)
@@ -125,84 +133,104 @@ class Training:
             yield from self.validate(done, events)
 
     def _step(self, step: int) -> dict[str, float | None]:
+        """One optimiser step; its figures as `EVENTS` has them."""
         began = time.perf_counter()
         rate = learning_rate(self.settings, step)
-        set_rate(self.optimiser, rate)
+        set_learning_rate(self.optimiser, rate)
         self.optimiser.zero_grad()
-        loss = self._accumulate(step)
-        norms = [
-            whole(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm))
-            for group in self.optimiser.param_groups
-        ]
-        # The only time in a step that a GPU's queue is waited for: nothing that is not finite may reach the weights.
-        loss, *norms = torch.stack([self.engine.world.sum(loss), *norms]).tolist()
-        if complaint := self.alarm.complaint(loss, max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm)):
-            self._stop(step, complaint)
+        loss, gradient_norm = self._gradients(step)
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
-        self.engine.refresh()
+        self.engine.refresh_copies()
         return {
             "loss": loss,
-            "gradient_norm": norms[0],
+            "gradient_norm": gradient_norm,
             "learning_rate": rate,
-            **self._speed(time.perf_counter() - began),
+            **self._throughput(time.perf_counter() - began),
         }
 
+    def _gradients(self, step: int) -> tuple[float, float]:
+        """Compute the batch's clipped gradients; its loss, and the norm of the model's gradient before clipping.
+
+        Raises:
+            DataError: loss or gradients are not finite, or the loss spikes.
+        """
+        loss = self._accumulate(step)
+        norms = [
+            full_tensor(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm))
+            for group in self.optimiser.param_groups
+        ]
+        # The step's only synchronisation with the GPU: weights must not be updated by values that are not finite.
+        figures = torch.stack([self.engine.world.all_reduce_sum(loss), *norms])
+        total, *gradient_norms = cast(list[float], figures.tolist())  # pyright: ignore[reportUnknownMemberType]
+        largest = max(gradient_norms, key=lambda norm: math.inf if math.isnan(norm) else norm)
+        if anomaly := self.anomalies.check(total, largest):
+            self._stop(step, anomaly)
+        return total, gradient_norms[0]
+
     def _accumulate(self, step: int) -> Tensor:
-        """This rank's share of a batch's loss, and the whole batch's gradient."""
+        """Backward passes over the step's micro-batches; this rank's share of the batch's mean loss, a scalar."""
         world, parts = self.engine.world, self.batches[step].split(self.passes)
         total = torch.zeros((), device=world.device)
         for number, part in enumerate(parts, 1):
-            with self.engine.held_back(number < len(parts)):
+            with self.engine.no_sync(number < len(parts)):
                 loss = self.loss(step, part) * (len(part.rows) / self.settings.batch_size)
-                (loss * world.size).backward()  # ranks take the mean of gradients, not their sum
+                (loss * world.size).backward()  # pyright: ignore[reportUnknownMemberType]  (averaged over the ranks, not summed)
             total += loss.detach()
         return total
 
-    def _speed(self, seconds: float) -> dict[str, float | None]:
+    def _throughput(self, seconds: float) -> dict[str, float | None]:
         world, peak = self.engine.world, peak_flop(self.engine.world.device)
         images = self.settings.batch_size / seconds
-        share = images * self.flop / (peak * world.size) if self.flop and peak else None
+        utilisation = images * self.flop / (peak * world.size) if self.flop and peak else None
         return {
             "seconds": seconds,
             "images_per_second": images,
-            "flop_utilisation": share,
+            "flop_utilisation": utilisation,
             "memory_gib": peak_memory(world.device),
         }
 
-    def _stop(self, step: int, complaint: str) -> None:
+    def _stop(self, step: int, anomaly: str) -> None:
         rows = self.batches.samples(step).tolist()
         samples = [{"row": row, "source": source} for row, source in zip(rows, self.sources(rows), strict=True)]
-        self.alarm.stop(step, complaint, samples, self.engine.world.leads)
+        self.anomalies.stop(step, anomaly, samples, self.engine.world.is_main)
 
     def _resume(self) -> int:
         step = self.checkpoints.load_latest(self.tensors) or 0
-        self.engine.refresh()
+        self.engine.refresh_copies()
         return step
 
     def _save(self, step: int, events: Events | None) -> None:
-        # Events go first: a crash in between repeats these steps and writes the same file again.
+        # Events first: after a crash in between, the repeated steps write the same file again.
         if events:
             events.flush()
         self.checkpoints.save(step, self.tensors())
 
     def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds; see `training_tensors`."""
         return training_tensors(self.modules, self.trained, self.optimiser)
 
 
 def publish(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any], world: World) -> None:
-    """Commit weights in one piece, which the first rank has, as a safetensors file; every rank must call."""
-    if world.leads:
+    """Commit weights as a safetensors file. Every rank must make this call.
+
+    A file that has these weights stays as it is, with the sigmas that `lcm schedule` found for them.
+
+    Args:
+        weights: whole, on rank 0; ignored on others.
+        description: stored in the file; see `serialise`.
+    """
+    if world.is_main and not has_weights(path, weights):
         commit_bytes(path, serialise(weights, description))
-    world.wait()
+    world.barrier()
 
 
-def passes(batch_size: int, ranks: int, micro_batch: int | None) -> int:
-    """Passes of every rank to a step, the same on all of them.
+def accumulation_steps(batch_size: int, ranks: int, micro_batch: int | None) -> int:
+    """Number of passes that every rank makes in a step, the same on all ranks.
 
     Raises:
-        UserError: somebody would have none of the samples.
+        UserError: some rank would have a pass without samples.
     """
     largest, smallest = math.ceil(batch_size / ranks), batch_size // ranks
     count = math.ceil(largest / micro_batch) if micro_batch else 1

@@ -1,4 +1,4 @@
-"""Low-rank adapters on a student (LoRA, arXiv 2106.09685): small to train, merged when it is published."""
+"""Low-rank adapters of a student (LoRA, arXiv 2106.09685), which are merged into its weights for publication."""
 
 import copy
 from collections.abc import Mapping
@@ -17,37 +17,44 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 ADAPTED = r"(patch_mixer|blocks)\.\d+\.(attn|cross_attn|mlp)\.(qkv|proj|q_linear|kv_linear|w1|w2|w3)"
-"""Linear layers of attention and dense feed-forwards. Experts' weights are no layers and stay the teacher's."""
+"""The adapted linear layers: attention and dense feed-forwards. Experts' weights stay the teacher's."""
 GUIDANCE = "cfg_embedder"
-"""Trained whole: a teacher has none."""
+"""The guidance embedder, which is trained in full: a teacher has none."""
 PREFIX = "base_model.model."
-"""What peft puts before the names in an adapter's file."""
+"""Prefix of the names in peft's adapter files."""
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def adapt(student: MicroDiT, settings: LoraSettings) -> None:
-    """Give a student adapters that change nothing at first; they and the guidance embedder alone are trained."""
+    """Add adapters to a student, in place, that start as zero.
+
+    Afterwards only the adapters and the guidance embedder require gradients.
+    """
     from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
     inject_adapter_in_model(_peft_config(settings), student)
     for module in student.modules():
         if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = False  # our layers cast what they are given
+            module.cast_input_dtype_enabled = False  # our layers cast their inputs
             for adapters in (module.lora_A, module.lora_B):
-                _own_linear(adapters)
+                _replace_linear(adapters)
     cast(ScalarEmbedder, student.cfg_embedder).requires_grad_(True)
 
 
 def copy_sharing_frozen(network: AnyModule) -> AnyModule:
-    """A copy with weights of its own where the network is trained, and the same ones elsewhere until it is sharded."""
+    """A copy of a network that copies trained parameters and shares the frozen ones, until it is sharded."""
     frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
     return copy.deepcopy(network, cast(dict[int, object], frozen))
 
 
 def merge(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
-    """An adapted student's weights as those of a plain one: W + alpha / rank B A where there is an adapter."""
+    """The weights of an adapted student in the layout of a plain one, W + alpha / rank * B A where there is an adapter.
+
+    Args:
+        weights: the adapted student's state dict, which is not changed.
+    """
     merged = {name.replace(".base_layer", ""): tensor for name, tensor in weights.items() if ".lora_" not in name}
     for name, down in weights.items():
         if ".lora_A." in name:
@@ -59,11 +66,14 @@ def merge(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Te
 
 
 def export_adapter(folder: Path, weights: Mapping[str, Tensor], settings: LoraSettings) -> None:
-    """Commit adapters and guidance embedder in peft's layout.
+    """Commit adapters and guidance embedder as a folder in peft's layout.
 
-    `peft.PeftModel.from_pretrained(student, folder)` puts them on a student that starts from the same teacher.
+    `peft.PeftModel.from_pretrained(student, folder)` adds them to a student that starts from the same teacher.
+
+    Args:
+        weights: the adapted student's state dict.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
     tensors = {
         PREFIX + name.replace(".default.", "."): tensor.cpu().contiguous()
@@ -73,13 +83,13 @@ def export_adapter(folder: Path, weights: Mapping[str, Tensor], settings: LoraSe
 
     def write(temporary: Path) -> None:
         save_file(tensors, temporary / "adapter_model.safetensors")
-        _peft_config(settings, modules_to_save=[GUIDANCE]).save_pretrained(str(temporary))
+        _peft_config(settings, modules_to_save=[GUIDANCE]).save_pretrained(str(temporary))  # pyright: ignore[reportUnknownMemberType]
 
     commit_folder(folder, write)
 
 
-def _own_linear(adapters: nn.ModuleDict) -> None:
-    """The same adapters as layers whose products may be in lower precision than their weights."""
+def _replace_linear(adapters: nn.ModuleDict) -> None:
+    """Replace adapters by layers with the same weights that can compute in a lower precision."""
     for name, adapter in adapters.items():
         assert isinstance(adapter, nn.Linear)
         layer = Linear(adapter.in_features, adapter.out_features, bias=False, device="meta")

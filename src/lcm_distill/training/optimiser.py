@@ -1,4 +1,4 @@
-"""AdamW over the networks that are trained, its moments in float32 or in 8 bit."""
+"""AdamW over the trained networks, with moments in float32 or 8 bits, and its learning-rate schedule."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -11,37 +11,45 @@ from lcm_distill.config import OptimiserConfig
 from lcm_distill.core.errors import UserError
 
 BLOCK = 256
-"""Values that share a scale in 8 bit."""
+"""Values that share one scale in 8-bit moments."""
 MOMENT_BYTES = {"float32": 8.0, "8bit": 2 * (1 + 4 / BLOCK)}
-"""Of both moments, to a parameter."""
+"""Bytes of both moments together, for each parameter."""
 
 
-def build_optimiser(shares: Mapping[nn.Module, float], settings: OptimiserConfig) -> torch.optim.Optimizer:
-    """AdamW with a group for each network; `set_rate` gives it a learning rate.
+def build_optimiser(rate_factors: Mapping[nn.Module, float], settings: OptimiserConfig) -> torch.optim.Optimizer:
+    """AdamW with one parameter group for each network; `set_learning_rate` sets its rates, which start at 0.
 
     Args:
-        shares: networks, each with the share of the learning rate that it takes.
+        rate_factors: the networks, each with the factor that multiplies its learning rate.
 
     Raises:
-        UserError: moments shall be held in 8 bit, and torchao is not installed.
+        UserError: 8-bit moments are configured and torchao is not installed.
     """
-    groups = [{"params": list(network.parameters()), "share": share} for network, share in shares.items()]
+    groups = [{"params": list(network.parameters()), "share": factor} for network, factor in rate_factors.items()]
     common: dict[str, Any] = {"lr": 0.0, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if settings.moments == "float32":
-        on_gpu = all(parameter.is_cuda for network in shares for parameter in network.parameters())
+        on_gpu = all(parameter.is_cuda for network in rate_factors for parameter in network.parameters())
         # Fused: one pass over weights, gradients and moments.
         return torch.optim.AdamW(groups, **common, fused=on_gpu or None)
     if find_spec("torchao") is None:
         raise UserError("moments = '8bit' needs torchao: pip install 'lcm-distill[eightbit]', or leave it at 'float32'")
-    from torchao.optim import AdamW8bit
+    from torchao.optim import AdamW8bit  # pyright: ignore[reportMissingTypeStubs]
 
     return AdamW8bit(groups, **common, block_size=BLOCK)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of a learning rate."""
+def learning_rate(settings: OptimiserConfig, step: int) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, then constant, then a decay as `settings.decayed`."""
+    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    decay_steps = settings.decay_fraction * settings.steps
+    left = min(1.0, (settings.steps - step) / decay_steps) if decay_steps else 1.0
+    return settings.learning_rate * warmup * settings.decayed(left)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set every group's learning rate to `rate` times its factor."""
     for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):  # of torchao's step, which is compiled and reads it where it is
+        if isinstance(group["lr"], Tensor):  # torchao's compiled update reads the rate from this tensor
             group["lr"].fill_(rate * group["share"])
         else:
             group["lr"] = rate * group["share"]

@@ -1,4 +1,4 @@
-"""Everything a training must save to go on as if nothing had happened, as named tensors."""
+"""The state of a training that a checkpoint holds, as named tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +13,16 @@ def training_tensors(
 ) -> dict[str, Tensor]:
     """The tensors themselves, not copies: filling them restores the training.
 
-    An optimiser that has not stepped yet is given its tensors, and then counts a step: it must be restored.
+    An optimiser that has not stepped yet is given its state tensors and counts one step, so it must then be restored.
 
     Args:
-        modules: all that have weights to save, by name.
-        trained: those whose parameters the optimiser holds, by the same names.
+        modules: all modules with weights to save, by name.
+        trained: those whose parameters the optimiser updates, by the same names.
     """
     weights = {
         f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()
     }
-    # Rates and other settings of the optimiser stay out: they follow from the step and the configuration.
+    # Learning rates and other options of the optimiser are not saved: step and configuration determine them.
     options = StateDictOptions(flatten_optimizer_state_dict=True)
     moments: dict[str, Any] = get_optimizer_state_dict(nn.ModuleDict(dict(trained)), optimiser, options=options)
     return weights | {f"optimiser.{key}": value for key, value in moments.items() if key.startswith("state.")}

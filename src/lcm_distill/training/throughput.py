@@ -1,4 +1,4 @@
-"""How fast a step was: images a second, share of the device's peak, memory."""
+"""Throughput of a device: its peak rate, and the peak memory of this process."""
 
 import resource
 import sys
@@ -14,11 +14,12 @@ PEAK_FLOP = {
     "RTX 4090": 165.2e12,
     "RTX 3090": 71e12,
 }
-"""Dense bfloat16 operations a second by the makers' data sheets, by a part of a device's name; the first that fits."""
+"""Dense bfloat16 operations a second by the vendor's data sheet, by a part of the device's name; the first match
+counts."""
 
 
 def peak_flop(device: torch.device) -> float | None:
-    """The most operations a second that a device's maker names; None where that is not known."""
+    """A GPU's peak rate in operations a second by its data sheet; None for a CPU or an unknown GPU."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -26,7 +27,7 @@ def peak_flop(device: torch.device) -> float | None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that was held so far, in GiB: of the GPU, or of this process."""
+    """Peak memory so far in GiB: allocated on the GPU, or resident in this process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 2**10

@@ -1,21 +1,28 @@
-"""A look at the student in training: held-out captions drawn as it would be published, the noise always the same."""
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+"""Validation during training: held-out captions, generated from the weights to publish, always from the same noise."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
-from lcm_distill.evaluation.features import ExtractorInfo, extract
+from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.extractors import ExtractorInfo, chosen_protocols
+from lcm_distill.evaluation.features import extract_features
 from lcm_distill.evaluation.grid import GRID_ROWS, side_by_side
-from lcm_distill.evaluation.image_sets import ImageSet, draw
+from lcm_distill.evaluation.image_sets import ImageSet, generate_images
+from lcm_distill.evaluation.metric_rows import METRICS, metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts
-from lcm_distill.evaluation.references import allows_few, find_extractors, find_references
-from lcm_distill.evaluation.results import METRICS, figures
+from lcm_distill.evaluation.references import find_references
+from lcm_distill.evaluation.requirements import find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -25,62 +32,126 @@ from lcm_distill.training.events import Events
 
 
 class Validation:
-    """Draws, measures by those configured protocols that few images will do for, and leaves a folder a validation.
+    """Generates images, measures them by the configured protocols that allow few images, and writes grid and metrics.
 
-    The teacher's images are drawn once. VAE and text encoder are in memory while images are drawn, and only then.
+    Each validation has a folder of its own, `step-` and the number of completed steps. VAE and text encoder are in
+    memory only while images are generated.
 
     Args:
-        publish: commits the student of a folder, to be drawn with; every rank must call.
+        run: has the held-out captions and images.
+        folder: of all validations.
+        publish: writes the current weights to a file; every rank must call it.
     """
 
-    def __init__(self, config: Config, run: RunFolder, world: World, publish: Callable[[RunFolder], None]) -> None:
+    def __init__(
+        self, config: Config, run: RunFolder, folder: Path, world: World, publish: Callable[[Path], None]
+    ) -> None:
         assert config.engine.validate_every is not None
         self.every = config.engine.validate_every
-        protocols = [name for name in config.evaluate.protocols if allows_few(name)]
+        protocols = [protocol.name for protocol in chosen_protocols(config.evaluate) if protocol.allows_few]
         settings = {"images": config.engine.validation_images, "prompts": HELD_OUT, "protocols": protocols}
         self.config = config.changed([f"evaluate.{key}={value}" for key, value in settings.items()], "validation")
-        self.run, self.world, self.publish = run, world, publish
-        self.folder = run.distill / "validation"
+        self.run, self.folder, self.world, self.publish = run, folder, world, publish
 
     def __call__(self, step: int, events: Events | None) -> Iterator[Progress]:
-        """Validate after `step` steps, if it is time to and not done yet; the first rank draws, the others wait."""
+        """Validate after `step` steps if it is due and not done yet; see `loop.Validate`.
+
+        Rank 0 generates and measures, and the others wait for it.
+
+        Raises:
+            UserError: there are no held-out captions, or a protocol's network is missing.
+        """
+        if events is not None:
+            _ = self.prompts  # fail before training if there are none
         place = RunFolder(self.folder / f"step-{step:07d}", self.run)
         if step == 0 or step % self.every or place.metrics.is_file():
             return
-        self.publish(place)
+        self.publish(self.checkpoint(place))
         if events is not None:
-            yield from self._draw(place, step, events)
-        self.world.wait()
+            yield from self._validate(place, step, events)
+        self.world.barrier()
 
-    def _draw(self, place: RunFolder, step: int, events: Events) -> Iterator[Progress]:
-        teacher = RunFolder(self.folder, self.run)
-        image_sets = [
-            *(
-                ImageSet(self.config, teacher, sampling, self.prompts)
-                for sampling in teacher_samplings(self.config)[:1]
-            ),
-            *(ImageSet(self.config, place, sampling, self.prompts) for sampling in student_samplings(self.config)),
-        ]
-        references = yield from find_references(self.config, teacher, self.prompts, self.extractors)
-        yield from draw("validate", image_sets)
-        yield from extract("validate", image_sets, self.extractors)
-        rows = [row for image_set in image_sets for row in figures(image_set, references)]
+    def checkpoint(self, place: RunFolder) -> Path:
+        """Where the weights of one validation go."""
+        raise NotImplementedError
+
+    def image_sets(self, place: RunFolder) -> list[ImageSet]:
+        """The image sets of one validation, whose weights are published."""
+        raise NotImplementedError
+
+    def _validate(self, place: RunFolder, step: int, events: Events) -> Iterator[Progress]:
+        shared, image_sets = RunFolder(self.folder, self.run), self.image_sets(place)
+        references = yield from find_references(self.config, shared, self.prompts, self.extractors)
+        yield from generate_images("validate", image_sets)
+        yield from extract_features("validate", image_sets, self.extractors)
+        rows = [row for image_set in image_sets for row in metric_rows(image_set, references)]
         grid = side_by_side(image_sets, self.prompts[:GRID_ROWS])
         commit_file(place.grid, lambda path: grid.save(path, format="PNG"))
         commit_file(place.metrics, lambda path: pq.write_table(pa.Table.from_pylist(rows, schema=METRICS), path))
-        place.student.unlink()
+        self.checkpoint(place).unlink()
         shutil.rmtree(place.evaluate)
         values = {
             f"validation/{row['metric']}/{row['model']}-{row['sampler']}-{row['steps']}": row["value"] for row in rows
         }
-        events.validated(step, values, np.asarray(grid))
+        events.add_validation(step, values, np.asarray(grid))
 
     @cached_property
     def prompts(self) -> list[Prompt]:
-        """The captions that every validation draws."""
+        """The captions of every validation."""
         return held_out_prompts(self.config, self.run)
 
     @cached_property
     def extractors(self) -> list[ExtractorInfo]:
-        """The networks that measure."""
-        return find_extractors(self.config) if self.config.evaluate.protocols else []
+        """The networks of the protocols."""
+        return find_extractors(self.config.evaluate) if self.config.evaluate.protocols else []
+
+
+class StudentValidation(Validation):
+    """The student at all configured numbers of steps, beside the first of the teacher's samplers if there is one.
+
+    The teacher's images are generated once.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, world: World, publish: Callable[[Path], None]) -> None:
+        super().__init__(config, run, run.distill / "validation", world, publish)
+
+    def checkpoint(self, place: RunFolder) -> Path:
+        """See `Validation`."""
+        return place.student
+
+    def image_sets(self, place: RunFolder) -> list[ImageSet]:
+        """See `Validation`."""
+        teacher, samplings = RunFolder(self.folder, self.run), teacher_samplings(self.config)[:1]
+        return [
+            *(ImageSet(self.config, teacher, sampling, self.prompts) for sampling in samplings),
+            *(
+                ImageSet(self.config, place, sampling, self.prompts)
+                for sampling in student_samplings(self.config, place.student)
+            ),
+        ]
+
+
+class TeacherValidation(Validation):
+    """A teacher in training, by the first sampler of `evaluate.teacher`.
+
+    Raises:
+        UserError: `evaluate.teacher` names no sampler.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, world: World, publish: Callable[[Path], None]) -> None:
+        if not config.evaluate.teacher:
+            raise UserError(
+                "engine.validate_every needs a sampler, and evaluate.teacher is empty: add one, such as ['heun', 18], "
+                "or leave engine.validate_every unset"
+            )
+        super().__init__(config, run, run.pretrain / "validation", world, publish)
+
+    def checkpoint(self, place: RunFolder) -> Path:
+        """See `Validation`."""
+        return place.teacher
+
+    def image_sets(self, place: RunFolder) -> list[ImageSet]:
+        """See `Validation`."""
+        model = self.config.model.model_copy(update={"teacher": str(self.checkpoint(place))})
+        config = self.config.model_copy(update={"model": model})
+        return [ImageSet(config, place, sampling, self.prompts) for sampling in teacher_samplings(config)[:1]]

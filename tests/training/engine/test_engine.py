@@ -8,7 +8,7 @@ import torch
 from lcm_distill.config import EngineConfig
 from lcm_distill.models import build
 from lcm_distill.models.experts import ExpertChoice
-from lcm_distill.models.precision import compute_in_bfloat16, lowered_modules, own_matrices
+from lcm_distill.models.precision import compute_in_bfloat16, low_precision_modules, weight_matrices
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.world import World
 
@@ -44,7 +44,7 @@ def test_activations_computed_again_give_the_same_bits(network):
     results = []
     for saving in (False, True):
         own = copy.deepcopy(network)
-        called = Engine(EngineConfig(activation_checkpointing=saving), WORLD).trained(own)
+        called = Engine(EngineConfig(activation_checkpointing=saving), WORLD).prepare_trained(own)
         called(*inputs(3)).square().mean().backward()
         results.append({name: parameter.grad for name, parameter in own.named_parameters()})
     plain, saved = results
@@ -60,7 +60,9 @@ def test_copies_follow_weights_that_are_loaded_or_moved(network, change):
         own._apply(lambda tensor: 2 * tensor)
     else:
         own.load_state_dict(doubled, assign=change == "assigned")
-    copies = [(held, module.copies[name]) for module in lowered_modules(own) for name, held in own_matrices(module)]
+    copies = [
+        (held, module.copies[name]) for module in low_precision_modules(own) for name, held in weight_matrices(module)
+    ]
     assert copies and all(torch.equal(copied, held.bfloat16()) for held, copied in copies)
     assert torch.equal(own.blocks[0].attn.qkv.weight, 2 * network.blocks[0].attn.qkv.weight)
 
@@ -68,7 +70,7 @@ def test_copies_follow_weights_that_are_loaded_or_moved(network, change):
 def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(network):
     engine = Engine(EngineConfig(precision="bfloat16"), WORLD)
     trained, frozen = copy.deepcopy(network), copy.deepcopy(network)
-    ask_trained, ask_frozen = engine.trained(trained), engine.frozen(frozen)
+    ask_trained, ask_frozen = engine.prepare_trained(trained), engine.prepare_frozen(frozen)
     exact, out = network(*inputs(4)), ask_trained(*inputs(4))
     assert out.dtype == torch.float32
     error = ((out - exact).norm() / exact.norm()).item()
@@ -84,16 +86,16 @@ def test_bfloat16_computes_in_it_and_keeps_weights_in_float32(network):
 def test_copies_to_compute_with_follow_the_weights(network):
     engine = Engine(EngineConfig(precision="bfloat16"), WORLD)
     own = copy.deepcopy(network)
-    called = engine.trained(own)
+    called = engine.prepare_trained(own)
     before = called(*inputs(2))
     with torch.no_grad():
         own.blocks[0].attn.proj.weight.mul_(3)
     assert torch.equal(called(*inputs(2)), before)
-    engine.refresh()
+    engine.refresh_copies()
     after = called(*inputs(2))
     assert not torch.equal(after, before)
     fresh = Engine(EngineConfig(precision="bfloat16"), WORLD)
-    torch.testing.assert_close(fresh.trained(copy.deepcopy(own))(*inputs(2)), after, rtol=0, atol=0)
+    torch.testing.assert_close(fresh.prepare_trained(copy.deepcopy(own))(*inputs(2)), after, rtol=0, atol=0)
 
 
 def test_gradients_through_copies_are_those_of_casting_at_every_use(network):

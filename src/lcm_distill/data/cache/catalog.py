@@ -1,4 +1,7 @@
-"""The catalog: one row a sample and one row a distinct caption. A row's number is its address for ever."""
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
+"""The catalog: one row per sample and one per distinct caption. Row numbers never change."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,10 +23,10 @@ RECORDS = pa.schema(
     [("position", pa.int64()), ("parent", pa.string()), ("sample_id", pa.string()), ("path", pa.string()),
      ("caption", pa.string())]
 )  # fmt: skip
-"""What is numbered: annotations as they come."""
+"""Columns of the annotations that are numbered, in order of appearance."""
 
 SAMPLES_FILE, CAPTIONS_FILE = "catalog/samples.parquet", "catalog/captions.parquet"
-"""Where a cache keeps them."""
+"""Files of a cache that contain the catalog."""
 
 BATCH = 50_000
 
@@ -54,15 +57,16 @@ class Catalog:
 def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scratch: Path) -> tuple[Catalog, list[str]]:
     """Number samples and distinct captions.
 
-    Samples are numbered in order of their paths' parents, which are best read one after the other, and within a
-    parent in order of appearance; captions in order of their first sample. A caption's split depends on its text
-    alone, so images of one caption stay together and a longer data set moves none of them.
+    Samples are numbered in order of the parents of their paths, such as archives, and within a parent in order of
+    appearance; captions in order of their first sample. The split of a caption is a function of its text, so that all
+    images of a caption are in the same split, which does not change when a data set grows.
 
     Args:
-        scratch: folder that DuckDB sorts in when memory is short.
+        valid_fraction: share of distinct captions that are held out.
+        scratch: folder for temporary files.
 
     Returns:
-        the catalog, and the names of samples that came again; the first of each was taken.
+        The catalog, and the identifiers of samples that appeared again, of which the first was taken.
     """
     import duckdb
 
@@ -73,18 +77,18 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
     with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": "2GB"}) as database:
         for statement in NUMBERED.split(";")[:-1]:
             database.execute(statement, {"records": str(records)} if "$records" in statement else None)
-        again = database.sql("SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position").fetchall()
+        repeated = database.sql("SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position").fetchall()
         samples = database.sql(ADDRESSED).to_arrow_table()
         captions = database.sql("FROM captions ORDER BY row").to_arrow_table()
     splits = pa.array([split_of(caption.as_py(), valid_fraction) for caption in captions["caption"]], pa.string())
     return Catalog(
         samples.append_column("split", splits.take(samples["caption_row"])).cast(SAMPLES),
         captions.append_column("split", splits).cast(CAPTIONS),
-    ), [name for (name,) in again]
+    ), [name for (name,) in repeated]
 
 
 def split_of(caption: str, valid_fraction: float) -> str:
-    """`train` or `valid`."""
+    """The split of a caption: `train` or `valid`."""
     return "valid" if stable_hash(caption) < valid_fraction * 2**63 else "train"
 
 

@@ -1,7 +1,9 @@
+# The types of zarr.create_array are partial.
+# pyright: reportUnknownMemberType=false
 """The latent cache on disk: Zarr v3 arrays whose shards are written whole.
 
-A field is one array with one row a chunk and `shard_rows` rows a shard, float16, each chunk followed by its
-CRC-32C. Row i of a shard then starts at (i % shard_rows) * (row bytes + 4), which the shard's own index confirms.
+A field is one float16 array with one row per chunk and `shard_rows` rows per shard; each chunk is followed by its
+CRC-32C. Row i starts at (i % shard_rows) * (row bytes + 4) in its shard, as the shard's index also says.
 """
 
 import functools
@@ -21,7 +23,7 @@ ABSENT = 2**64 - 1
 
 @dataclass(frozen=True)
 class Field:
-    """One array of the cache: its name, how many rows, and the shape of a row."""
+    """One array of the cache: its name, its number of rows, the shape of a row, and the rows of a shard."""
 
     name: str
     rows: int
@@ -30,35 +32,35 @@ class Field:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row of float16, without its checksum."""
+        """Bytes of a row, without its checksum."""
         return 2 * math.prod(self.shape)
 
     @property
     def stride(self) -> int:
-        """Bytes from a row's start to the next one's."""
+        """Bytes from the start of a row to the start of the next one."""
         return self.row_bytes + CHECKSUM
 
     @property
     def shards(self) -> int:
-        """How many shard files hold the rows."""
+        """Number of shard files."""
         return -(-self.rows // self.shard_rows)
 
     @property
     def metadata_name(self) -> str:
-        """File of the field's Zarr metadata, below the cache."""
+        """The file of the Zarr metadata, relative to the cache."""
         return f"{self.name}/zarr.json"
 
     def shard_name(self, shard: int) -> str:
-        """File that Zarr looks for a shard in, below the cache."""
+        """The file of a shard, relative to the cache, as Zarr names it."""
         return "/".join([self.name, "c", str(shard), *("0" for _ in self.shape)])
 
     def shard_path(self, cache: Path, shard: int) -> Path:
-        """A shard's file in a cache on disk."""
+        """The path of a shard in a cache on disk."""
         return cache / self.shard_name(shard)
 
 
 def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
-    """The field's `zarr.json`. A row that was never written reads as NaN."""
+    """The content of the field's `zarr.json`. A row that was never written reads as NaN."""
     import zarr
     from zarr.codecs import Crc32cCodec
     from zarr.storage import MemoryStore
@@ -80,11 +82,10 @@ def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
 
 
 def encode_shard(field: Field, rows: np.ndarray) -> tuple[list[bytes | memoryview], list[int]]:
-    """A shard file's bytes in parts, which refer to `rows` rather than copy them, and the checksum of each row.
+    """The content of a shard file, in parts that share the memory of `rows`, and the CRC-32C of each row.
 
     Args:
-        rows: float16 (n, *field.shape), the shard's first n rows; only the last shard has fewer than
-            `shard_rows`.
+        rows: float16 (n, *field.shape), the shard's first n rows; only the last shard has fewer than `shard_rows`.
     """
     payloads = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
     checksums = [crc32c.crc32c(payload.data) for payload in payloads]
@@ -95,10 +96,11 @@ def encode_shard(field: Field, rows: np.ndarray) -> tuple[list[bytes | memoryvie
 
 
 def broken_rows(field: Field, content: bytes, checksums: Sequence[int]) -> Iterator[tuple[int | None, str]]:
-    """What is wrong with a shard file of the right length: a row within the shard (None: the index), and how.
+    """Damage in a shard file of the right length: the row within the shard (None: the index), and a description.
 
     Args:
-        checksums: CRC-32C of each row as it was recorded when the shard was written.
+        content: of the file.
+        checksums: CRC-32C of each row as recorded when the shard was written.
     """
     rows = np.frombuffer(content, np.uint8, len(checksums) * field.stride).reshape(-1, field.stride)
     if content[rows.size :] != encode_index(field, len(checksums)):
@@ -114,7 +116,7 @@ def broken_rows(field: Field, content: bytes, checksums: Sequence[int]) -> Itera
 
 @functools.lru_cache(maxsize=8)
 def encode_index(field: Field, present: int) -> bytes:
-    """The end of a shard file whose first `present` rows are there: where each row lies, and a checksum of that."""
+    """The end of a shard file with its first `present` rows: offset and size of each row, and their CRC-32C."""
     index = np.full((field.shard_rows, 2), ABSENT, dtype="<u8")
     index[:present, 0] = np.arange(present) * field.stride
     index[:present, 1] = field.stride

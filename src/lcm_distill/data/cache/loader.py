@@ -1,4 +1,6 @@
-"""Batches for training: a global shuffle over one cache or several that any step can be asked for."""
+# The types of torch.from_numpy are partial.
+# pyright: reportUnknownMemberType=false
+"""Training batches: a global shuffle over one or several caches, with random access by step."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -22,8 +24,9 @@ class Batch:
     """Samples of one step.
 
     Attributes:
-        rows: (B,), the samples' rows in the cache, which address their randomness.
-        latents: (B, C, h, w), float16. captions: (B, L, width), float16.
+        rows: int64 (B,), the samples' rows in the cache, which address their random numbers.
+        latents: float16 (B, C, h, w), scaled.
+        captions: float16 (B, L, width), token embeddings.
     """
 
     rows: np.ndarray
@@ -31,24 +34,24 @@ class Batch:
     captions: Tensor
 
     def split(self, parts: int) -> "list[Batch]":
-        """So many batches of these samples, in their order, as equal in size as can be."""
+        """Split into `parts` batches, in order and of nearly equal size."""
         pieces = np.array_split(self.rows, parts), self.latents.tensor_split(parts), self.captions.tensor_split(parts)
         return [Batch(*piece) for piece in zip(*pieces, strict=True)]
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Latents and captions on a device, float32; they travel as the float16 they are stored as.
+        """Copy latents and captions to a device as float16, and convert them to float32 there.
 
-        The memory they are read from is used again as soon as nobody holds the batch.
+        The memory of a batch is reused as soon as nothing refers to the batch.
         """
         return to_device(self.latents, device).float(), to_device(self.captions, device).float()
 
 
 class Batches(ABC):
-    """A batch a step; while a batch is used the next one is read.
+    """One batch per step; while a batch is used the next one is read.
 
     Args:
-        rank, ranks: every `ranks`-th sample of a batch is read, starting with number `rank`: together, several readers
-            read what one would.
+        batch_size: samples of a step, of all ranks together.
+        rank, ranks: only every `ranks`-th sample of a batch is read, starting with sample `rank`.
     """
 
     def __init__(self, batch_size: int, rank: int, ranks: int) -> None:
@@ -57,7 +60,7 @@ class Batches(ABC):
         self._next: tuple[int, Future[Batch]] | None = None
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step, counted from 0, or this rank's part of it."""
+        """This rank's part of the batch of a step, counted from 0."""
         ahead = self._next
         batch = ahead[1].result() if ahead and ahead[0] == step else self._read(step)
         self._next = step + 1, self._thread.submit(self._read, step + 1)
@@ -65,21 +68,21 @@ class Batches(ABC):
 
     @abstractmethod
     def samples(self, step: int) -> np.ndarray:
-        """Rows (batch_size,) of a step's samples, all ranks' together."""
+        """Rows of a step's samples, of all ranks together, int64 (batch_size,)."""
 
     @abstractmethod
     def _read(self, step: int) -> Batch: ...
 
 
 class ShuffledBatches(Batches):
-    """Every sample once an epoch, in an order that depends on (seed, epoch) alone.
+    """Every sample once per epoch, in an order that is a function of (seed, epoch).
 
-    A batch is a function of its step, so there is no position to save. A batch at the seam of two epochs takes
-    from both.
+    A batch is a function of its step, so there is no position to save. A batch can contain the end of one epoch and the
+    start of the next.
 
     Args:
         latents, captions: readers of the two fields.
-        rows, caption_rows: for each sample that may be drawn, its row in either field.
+        rows, caption_rows: the rows of each training sample in the two fields, int64 (samples,).
     """
 
     def __init__(
@@ -96,42 +99,45 @@ class ShuffledBatches(Batches):
         super().__init__(batch_size, rank, ranks)
         self.latents, self.captions = latents, captions
         self.rows, self.caption_rows = rows, caption_rows
-        # Two epochs are alive at a seam.
-        self._order = lru_cache(maxsize=2)(lambda epoch: permutation(seed, "batches", epoch, len(rows)))
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._permutation)  # a batch takes from at most two epochs
 
     def samples(self, step: int) -> np.ndarray:
-        return self.rows_at(self._places(step))
+        return self.rows_at(self._positions(step))
 
-    def rows_at(self, places: np.ndarray) -> np.ndarray:
-        """Rows of the samples at these places of the endless sequence of epochs, counted from 0."""
-        return self.rows[self._chosen(places)]
+    def rows_at(self, positions: np.ndarray) -> np.ndarray:
+        """Rows of the samples at these positions of the infinite sequence of epochs, counted from 0."""
+        return self.rows[self._chosen(positions)]
 
-    def read(self, places: np.ndarray) -> Batch:
-        """The samples at these places."""
-        chosen = self._chosen(places)
+    def read(self, positions: np.ndarray) -> Batch:
+        """The samples at these positions."""
+        chosen = self._chosen(positions)
         rows, caption_rows = self.rows[chosen], self.caption_rows[chosen]
         return Batch(rows, torch.from_numpy(self.latents[rows]), torch.from_numpy(self.captions[caption_rows]))
 
-    def _places(self, step: int) -> np.ndarray:
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return permutation(self._seed, "batches", epoch, len(self.rows))
+
+    def _positions(self, step: int) -> np.ndarray:
         return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
 
-    def _chosen(self, places: np.ndarray) -> np.ndarray:
-        epochs, offsets = np.divmod(places, len(self.rows))
+    def _chosen(self, positions: np.ndarray) -> np.ndarray:
+        epochs, offsets = np.divmod(positions, len(self.rows))
         return np.concatenate([self._order(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def _read(self, step: int) -> Batch:
-        return self.read(self._places(step)[self.rank :: self.ranks])
+        return self.read(self._positions(step)[self.rank :: self.ranks])
 
 
 class MixedBatches(Batches):
-    """Samples of several caches, each with its share; each cache goes through epochs of its own.
+    """Samples of several caches in fixed proportions; each cache has epochs of its own.
 
-    Shares hold at every moment, to within a sample a cache, whatever the batch size. Rows are numbered on from one
-    cache to the next, so that no two samples have one address.
+    Proportions hold after every sample, to within one sample per cache, whatever the batch size. Row numbers continue
+    from one cache to the next, so that no two samples have the same address.
 
     Args:
-        parts: one for each cache; what counts is the order of their samples.
-        shares: of the samples, positive; they sum to 1.
+        parts: batches of each cache, of which only the order of the samples matters.
+        shares: share of the samples that comes from each cache; positive, with sum 1.
     """
 
     def __init__(
@@ -149,32 +155,32 @@ class MixedBatches(Batches):
         self._first_rows = [0, *ends[:-1]]
 
     def samples(self, step: int) -> np.ndarray:
-        parts = zip(self.parts, self._first_rows, self._places(step), strict=True)
-        return np.concatenate([part.rows_at(places) + first for part, first, places in parts if len(places)])
+        parts = zip(self.parts, self._first_rows, self._positions(step), strict=True)
+        return np.concatenate([part.rows_at(positions) + first for part, first, positions in parts if len(positions)])
 
     def cache_of(self, row: int) -> tuple[int, int]:
-        """Which cache the sample of a row is from, and its row there."""
+        """The number of the cache that a row is in, and its row there."""
         number = bisect_right(self._first_rows, row) - 1
         return number, row - self._first_rows[number]
 
     def taken(self, samples: int) -> list[int]:
-        """How many of the first `samples` come from each cache: no count ever falls as `samples` rises."""
+        """How many of the first `samples` come from each cache. No count decreases as `samples` increases."""
         counts, left, weight = list[int](), samples, sum(self.shares, Fraction())
         for share in self.shares:
-            # Of what the caches before have left, this one takes its part; the last one takes all.
+            # Each cache takes its part of what the caches before it have left; the last one takes all.
             count = int(left * share / weight)
             counts.append(count)
             left, weight = left - count, weight - share
         return counts
 
-    def _places(self, step: int) -> list[np.ndarray]:
-        """Of each cache, the places of a step's samples."""
+    def _positions(self, step: int) -> list[np.ndarray]:
+        """The positions of a step's samples in each cache."""
         starts, stops = (self.taken(number * self.batch_size) for number in (step, step + 1))
         return [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
     def _read(self, step: int) -> Batch:
-        places, before, batches = self._places(step), 0, list[Batch]()
-        for part, first, of_part in zip(self.parts, self._first_rows, places, strict=True):
+        positions, before, batches = self._positions(step), 0, list[Batch]()
+        for part, first, of_part in zip(self.parts, self._first_rows, positions, strict=True):
             own = of_part[(self.rank - before) % self.ranks :: self.ranks]
             before += len(of_part)
             if len(own):

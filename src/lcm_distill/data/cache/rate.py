@@ -1,23 +1,27 @@
-"""How fast a cache is being encoded, told by when its parts were committed."""
+"""Encoding speed, estimated from when manifest parts were committed."""
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from statistics import median
 
+from lcm_distill.data.cache.layout import task_rows
 from lcm_distill.pipeline.manifest import FOLDER, Manifest, part_name
 from lcm_distill.pipeline.task import Task
 
 PARTS = 20
 PAUSE = 10
-"""A gap this many times the median one is a pause of the work, not work."""
+"""A time between parts that exceeds the median by this factor is an interruption."""
 
 
 def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]) -> dict[str, float | None]:
-    """`rows_per_second` over the newest parts and `seconds_left` at that rate, for tasks of `stages.cache.plan`.
+    """`rows_per_second` over the newest parts and `seconds_left` at that rate, for tasks of `CacheLayout.tasks`.
 
-    Captions and images encode at different speeds: the rate is that of the newest part's kind, and nothing is
-    estimated while tasks of the other kind are pending. Both are None where the parts do not tell: what was merged has
-    no time of its own, and a single part no duration.
+    Captions and images are encoded at different speeds: the rate is that of the newest part's kind, and nothing is
+    estimated while tasks of the other kind are pending. Both are None where the times of parts are not known: merged
+    parts have none, and a single part gives no duration.
+
+    Args:
+        done: names of the committed tasks.
     """
     pending = [task for task in tasks if task.name not in done]
     newest = _newest_of_one_kind(manifest, [task for task in tasks if task.name in done])
@@ -25,12 +29,12 @@ def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]
     if rate is None:
         return {"rows_per_second": None, "seconds_left": None if pending else 0}
     same_kind = all(task.inputs["kind"] == newest[-1][1].inputs["kind"] for task in pending)
-    left = sum(_rows(task) for task in pending) / rate
+    left = sum(task_rows(task) for task in pending) / rate
     return {"rows_per_second": round(rate, 1), "seconds_left": round(left) if same_kind else None}
 
 
 def _newest_of_one_kind(manifest: Manifest, tasks: Sequence[Task]) -> list[tuple[float, Task]]:
-    """When the last parts were committed, oldest first."""
+    """Commit times of the newest parts of one kind, oldest first."""
     parts = manifest.storage.listing(FOLDER)
     written = [(parts[part_name(task.name)].modified, task) for task in tasks if part_name(task.name) in parts]
     times = sorted(written, key=lambda item: item[0])
@@ -38,14 +42,10 @@ def _newest_of_one_kind(manifest: Manifest, tasks: Sequence[Task]) -> list[tuple
 
 
 def _rate(parts: Sequence[tuple[float, Task]]) -> float | None:
-    spent = [(later - earlier, _rows(task)) for (earlier, _), (later, task) in pairwise(parts)]
+    spent = [(later - earlier, task_rows(task)) for (earlier, _), (later, task) in pairwise(parts)]
     if not spent:
         return None
     longest = PAUSE * median(seconds for seconds, _ in spent)
     work = [(seconds, rows) for seconds, rows in spent if seconds <= longest]
     seconds = sum(seconds for seconds, _ in work)
     return sum(rows for _, rows in work) / seconds if seconds else None
-
-
-def _rows(task: Task) -> int:
-    return task.inputs["stop"] - task.inputs["start"]

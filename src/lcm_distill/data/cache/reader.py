@@ -1,4 +1,4 @@
-"""Random access to the rows of a field: a few threads read them into place and verify them on the way."""
+"""Random access to the rows of a field: threads read rows into one array and verify their checksums."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,22 @@ from lcm_distill.data.cache.format import CHECKSUM, Field
 from lcm_distill.data.cache.shard_files import open_shard
 
 OPEN_SHARDS = 256
-"""Files a reader keeps open, well below the usual limit of 1,024 for two readers."""
+"""Files that a reader keeps open; for two readers well below the usual limit of 1,024."""
 THREADS = max(2, min(8, os.cpu_count() or 1))
 THREAD_BYTES = 2**20
-"""What is worth a thread of its own."""
+"""Bytes per thread, below which a further thread does not help."""
 RUN_BYTES = 2**19
-"""Neighbours read at once; more would leave the processor's cache before their checksums are taken."""
+"""Bytes of consecutive rows read by one call; more would leave the processor's cache before they are checksummed."""
 RUN_ROWS = 256
-"""Neighbours read at once: each takes two of the 1,024 targets a call may have."""
+"""Consecutive rows read by one call: each takes two of the 1,024 targets that a call may have."""
 
 
 class FieldReader:
-    """The rows of a field, checksums verified. Threads may share a reader.
+    """The rows of a field, with verified checksums. Threads may share a reader.
 
     Args:
-        allocate: where rows are read to; `memory_for_batches` if not given.
+        cache: folder of the cache.
+        allocate: allocates the memory that rows are read into; `memory_for_batches` by default.
     """
 
     def __init__(self, cache: Path, field: Field, allocate: Allocate | None = None) -> None:
@@ -44,8 +45,8 @@ class FieldReader:
 
         Raises:
             IndexError: there is no such row.
-            DataError: a shard is absent or laid out otherwise than `encode_shard` does it, or a row's bytes do not
-                match their checksum; the message names shard and row.
+            DataError: a shard is missing or does not have the layout of `encode_shard`, or a row does not match its
+                checksum; the message names shard and row.
         """
         field, rows = self.field, np.asarray(rows, np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < field.rows:
@@ -56,7 +57,7 @@ class FieldReader:
         portions = np.array_split(np.argsort(rows, kind="stable"), threads)
         gather = partial(self._gather, rows, _views(payload), _views(stored), computed)
         for _ in map(gather, portions) if threads == 1 else self._threads.map(gather, portions):
-            pass  # an error of a thread is raised here
+            pass  # raises the errors of threads
         for place in np.flatnonzero(stored.view("<u4")[:, 0] != computed):
             raise self._broken(int(rows[place]), "does not match its checksum")
         return payload.view(np.float16).reshape(len(rows), *field.shape)
@@ -69,18 +70,18 @@ class FieldReader:
         computed: np.ndarray,
         places: np.ndarray,
     ) -> None:
-        """Fill the arrays at `places`, which are in the order of their rows."""
+        """Fill the arrays at the indices `places`, which are in the order of their rows."""
         for shard, slot, run in self._runs(rows[places], places):
             targets = [part for place in run for part in (payload[place], stored[place])]
             there = self._shard(shard).read(slot * self.field.stride, targets)
             if there != len(run) * self.field.stride:
                 raise self._broken(shard * self.field.shard_rows + slot + there // self.field.stride, "is cut short")
-            # At once, while the bytes are in the processor's cache; other threads read meanwhile.
+            # At once, while the bytes are in the processor's cache and other threads read.
             for place in run:
                 computed[place] = crc32c.crc32c(payload[place], 0, True)
 
     def _runs(self, rows: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, list[int]]]:
-        """Places of rows that are neighbours within a shard, each time with shard and slot of the first row."""
+        """Runs of consecutive rows of a shard: the shard, the first row's slot in it, the indices of the rows."""
         shards, slots = np.divmod(rows, self.field.shard_rows)
         longest = max(1, min(RUN_BYTES // self.field.stride, RUN_ROWS))
         number = np.arange(len(rows))
@@ -98,6 +99,6 @@ class FieldReader:
 
 
 def _views(array: np.ndarray) -> list[memoryview]:
-    """Each row of an array of uint8. Rows taken by numpy would cost more than the system call that fills them."""
+    """The rows of a uint8 array. Indexing with numpy would take longer than the system call that fills the row."""
     memory, size = array.reshape(-1).data, array.shape[1]
     return [memory[start : start + size] for start in range(0, len(memory), size)]

@@ -1,4 +1,4 @@
-"""Open shard files: bytes from any place of one, straight into arrays."""
+"""Open shard files: reading bytes at any offset into arrays."""
 
 import os
 import weakref
@@ -8,29 +8,36 @@ from pathlib import Path
 import numpy as np
 
 from lcm_distill.core.errors import DataError
+from lcm_distill.core.io_errors import naming_file
 from lcm_distill.data.cache.format import Field, encode_index
 
 
 class DirectFile:
-    """Reads by `preadv`, many threads at once; the descriptor closes with the object."""
+    """Reads with `preadv`, from any number of threads; the descriptor is closed with the object."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, offset: int, targets: Sequence[memoryview]) -> int:
-        """Fill the targets one after the other; returns how many bytes there were."""
-        return os.preadv(self._descriptor, targets, offset)
+        """Fill the targets one after the other; returns the number of bytes read.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        with naming_file(self._path):
+            return os.preadv(self._descriptor, targets, offset)
 
 
 class MappedFile:
-    """Does the same by memory map, where the system has no `preadv`."""
+    """Reads from a memory map, where the system has no `preadv`."""
 
     def __init__(self, path: Path) -> None:
         self._content = np.memmap(path, np.uint8, mode="r")
 
     def read(self, offset: int, targets: Sequence[memoryview]) -> int:
-        """Fill the targets one after the other; returns how many bytes there were."""
+        """Fill the targets one after the other; returns the number of bytes read."""
         start = offset
         for target in targets:
             target[:] = self._content.data[start : start + len(target)]
@@ -42,10 +49,10 @@ ShardFile = DirectFile if hasattr(os, "preadv") else MappedFile
 
 
 def open_shard(cache: Path, field: Field, shard: int) -> DirectFile | MappedFile:
-    """A shard's file, found to be as long and laid out as `encode_shard` makes it.
+    """Open a shard's file, after checking its length and index.
 
     Raises:
-        DataError: it is absent, has another length or another index.
+        DataError: it is missing, has another length or another index.
     """
     path = field.shard_path(cache, shard)
     present = min(field.shard_rows, field.rows - shard * field.shard_rows)
@@ -53,6 +60,6 @@ def open_shard(cache: Path, field: Field, shard: int) -> DirectFile | MappedFile
     if not path.is_file() or path.stat().st_size != present * field.stride + len(index):
         raise DataError(f"{path} is missing or cut short: delete it and precompute again")
     file, stored = ShardFile(path), bytearray(len(index))
-    if file.read(present * field.stride, [memoryview(stored)]) != len(index) or stored != index:
+    if file.read(present * field.stride, [memoryview(stored)]) != len(index) or bytes(stored) != index:
         raise DataError(f"{path} has an index that this reader does not know: delete it and precompute again")
     return file

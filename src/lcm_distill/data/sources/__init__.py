@@ -1,1 +1,1 @@
-"""The data sets that can be read."""
+"""Data sets: their interface, and one module for each kind."""

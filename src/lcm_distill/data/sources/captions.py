@@ -1,19 +1,24 @@
-"""Which of a record's texts is its caption."""
+"""Choosing a caption among the texts of a record."""
 
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from lcm_distill.core.randomness import stable_hash
 
-TEXTS = (".txt", ".json")
-"""Endings of files that say what the image of the same name shows."""
+CAPTION_SUFFIXES = (".txt", ".json")
+"""Suffixes of files with the caption of the image of the same name."""
 
 
 def read_fields(suffix: str, content: bytes, text: str) -> dict[str, Any]:
-    """The fields of a file beside an image: those of its JSON object, or `text` for a whole `.txt`."""
+    """The fields of a caption file: those of its JSON object, or the whole of a `.txt` file.
+
+    Args:
+        suffix: of the file, one of `CAPTION_SUFFIXES`.
+        text: name of the field that a `.txt` file becomes.
+    """
     words = content.decode("utf-8", errors="replace")
     if suffix == ".txt":
         return {text: words}
@@ -21,19 +26,19 @@ def read_fields(suffix: str, content: bytes, text: str) -> dict[str, Any]:
         record = json.loads(words)
     except json.JSONDecodeError:
         return {}
-    return record if isinstance(record, dict) else {}
+    return cast(dict[str, Any], record) if isinstance(record, dict) else {}
 
 
 def choose_caption(record: Mapping[str, Any], shares: Mapping[str, float], sample_id: str) -> str:
-    """The text of one field of `record`, drawn by `shares`; the draw depends on the sample's name alone.
+    """The text of a field of `record` that is drawn at random, as a function of `sample_id` only.
 
-    Where the drawn field holds no text, the first one that does is taken.
+    Where that field has no text, the first one that has is taken.
 
     Args:
-        shares: field -> weight. A dot steps into a nested record: `Task2.Caption`.
+        shares: weights by field. A dot separates the names of nested records: `Task2.Caption`.
 
     Raises:
-        ValueError: no field holds text.
+        ValueError: no field has text.
     """
     fields = [_drawn(shares, sample_id), *shares]
     for text in (_look_up(record, field) for field in fields):
@@ -50,5 +55,5 @@ def _drawn(shares: Mapping[str, float], sample_id: str) -> str:
 
 def _look_up(record: Any, field: str) -> Any:
     for name in field.split("."):
-        record = record.get(name) if isinstance(record, Mapping) else None
+        record = cast(Mapping[str, Any], record).get(name) if isinstance(record, Mapping) else None
     return record

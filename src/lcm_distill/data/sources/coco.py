@@ -1,18 +1,18 @@
-"""MS-COCO: one JSON file of captions, five or so to an image, and a folder of images."""
+"""MS-COCO: a JSON file of captions, about five for each image, and a folder of images."""
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.sources.files import leaves, read_files
+from lcm_distill.data.sources.files import leaves_root, read_files
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
 
 
 class Coco:
-    """`annotations/captions_<split>.json` and the images in `<split>/`, for each split that is there.
+    """`annotations/captions_<split>.json` and the images in `<split>/`, for each split that exists.
 
-    An image goes with the first of its captions, in order of caption id.
+    The caption of an image is the first one, in order of caption id.
     """
 
     def __init__(self, root: Path) -> None:
@@ -22,7 +22,7 @@ class Coco:
         """Every image of every split.
 
         Raises:
-            UserError: there is no file of captions below the root, or it is not COCO's.
+            UserError: there is no caption file below the root, or it does not have the format of COCO.
         """
         found = sorted((self.root / "annotations").glob("captions_*.json"))
         if not found:
@@ -31,10 +31,10 @@ class Coco:
             yield from self._annotations_of(path)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images in the order asked for."""
+        """Images in the order of `paths`."""
         return read_files(self.root, paths)
 
-    def holder(self, path: str) -> Path:
+    def file_of(self, path: str) -> Path:
         """The image."""
         return self.root / path
 
@@ -50,7 +50,7 @@ class Coco:
             raise UserError(f"{path} is not a file of COCO captions: {error!r}") from error
         for number, name in images.items():
             where = f"{split}/{name}"
-            if leaves(name):
+            if leaves_root(name):
                 yield BadAnnotation(where, f"malformed annotation: file_name {name} leaves the data set")
             elif not captions.get(number):
                 yield BadAnnotation(where, "malformed annotation: no caption")

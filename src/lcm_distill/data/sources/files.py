@@ -6,12 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from lcm_distill.data.sources.interface import UnusableImage
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-"""Endings of image files."""
-
 
 def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-    """The files at `paths` below `root`, in the same order."""
+    """Contents of the files at `paths` below `root`, in the same order."""
     for path in paths:
         try:
             yield path, (root / path).read_bytes()
@@ -21,12 +18,12 @@ def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | 
             yield path, UnusableImage(f"unreadable file: {error.strerror}")
 
 
-def by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Runs of paths with the same parent, with that parent."""
+def group_by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Consecutive paths with the same parent, after that parent."""
     for parent, run in groupby(paths, key=lambda path: str(PurePosixPath(path).parent)):
         yield parent, list(run)
 
 
-def leaves(path: str) -> bool:
-    """Whether a relative path leads out of the folder it is meant to lie in."""
+def leaves_root(path: str) -> bool:
+    """Whether a path leads out of the folder that it is relative to."""
     return ".." in PurePosixPath(path).parts or PurePosixPath(path).is_absolute()

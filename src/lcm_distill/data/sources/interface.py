@@ -1,4 +1,4 @@
-"""What a data set hands over: captioned images, read in whatever order suits it."""
+"""The interface of data sets: captioned images, read in the order that is fastest."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ class Annotation:
     """One annotated image.
 
     Attributes:
-        sample_id: its name, unique in the data set.
-        path: where it lies, as the source spells it. Images with the same parent are best read together.
-        caption: what it shows.
+        sample_id: identifier, unique in the data set.
+        path: where it is, as the source defines paths. Images with the same parent are best read together.
+        caption: its text.
     """
 
     sample_id: str
@@ -23,14 +23,19 @@ class Annotation:
 
 @dataclass(frozen=True)
 class BadAnnotation:
-    """A record that is no annotation, and why."""
+    """A record that cannot be used as an annotation.
+
+    Attributes:
+        source: where it is.
+        error: the reason.
+    """
 
     source: str
     error: str
 
 
 class UnusableImage(Exception):
-    """An image that cannot be used; the message is the reason that goes into the manifest."""
+    """An image that cannot be used; the message is the reason in the manifest."""
 
 
 class Source(Protocol):
@@ -40,17 +45,17 @@ class Source(Protocol):
         """Every record, in an order that does not change.
 
         Raises:
-            UserError: the data set is not where it was looked for.
+            UserError: the data set is missing.
         """
         ...
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """The files at `paths`: each is answered once, in an order of the source's own.
+        """Each of `paths` once with the content of its file, in an order that the source chooses.
 
-        `paths` is consumed a parent at a time, so it may be as long as the data set.
+        `paths` is consumed one parent at a time, so it may be as long as the data set.
         """
         ...
 
-    def holder(self, path: str) -> Path:
-        """The file on disk that a path is read from: the image itself, or the archive it lies in."""
+    def file_of(self, path: str) -> Path:
+        """The file on disk that a path is read from: the image itself, or the archive that contains it."""
         ...

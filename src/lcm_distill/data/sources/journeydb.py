@@ -1,15 +1,15 @@
-"""JourneyDB as it lies on disk after download: numbered archives, extracted or not, and one file of annotations."""
+"""JourneyDB as it is downloaded: numbered archives, extracted or not, and one annotation file."""
 
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.sources.captions import choose_caption
-from lcm_distill.data.sources.files import by_parent, leaves, read_files
+from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
 from lcm_distill.data.sources.tars import DAMAGE, read_members
 
@@ -21,16 +21,16 @@ class JourneyDB:
     """The training part of JourneyDB.
 
     Args:
-        root: folder that holds `data/train`.
-        archives: numbers of the archives that are taken; None takes all.
-        captions: annotation fields that captions come from, with their shares.
+        root: folder that contains `data/train`.
+        archives: numbers of the archives that are read; None reads all.
+        captions: annotation fields that captions come from, with their weights.
     """
 
     def __init__(self, root: Path, archives: frozenset[int] | None, captions: Mapping[str, float]) -> None:
         self.root, self.archives, self.captions = root, archives, captions
 
     def annotations(self) -> Iterator[Annotation | BadAnnotation]:
-        """Every line of the annotation file that belongs to the chosen archives.
+        """Every line of the annotation file about an image in the chosen archives.
 
         Raises:
             UserError: there is no annotation file below the root.
@@ -48,27 +48,27 @@ class JourneyDB:
                     yield annotation
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images from extracted folders where there are any, else streamed from `NNN.tgz`."""
-        for _, members in by_parent(paths):
-            holder = self.holder(members[0])
-            if holder.suffix == ".tgz":
-                yield from read_members(holder, {_member(path): path for path in members})
+        """Images from extracted folders if they exist, else streamed from `NNN.tgz`."""
+        for _, members in group_by_parent(paths):
+            file = self.file_of(members[0])
+            if file.suffix == ".tgz":
+                yield from read_members(file, {_member(path): path for path in members})
             else:
                 yield from read_files(self.root, members)
 
-    def holder(self, path: str) -> Path:
-        """The image, or `NNN.tgz` where only that is there."""
+    def file_of(self, path: str) -> Path:
+        """The image, or `NNN.tgz` where the archive is not extracted."""
         folder = (self.root / path).parent
         archive = folder.with_name(f"{folder.name}.tgz")
         return archive if archive.is_file() and not folder.is_dir() else self.root / path
 
     def _parse(self, line: bytes) -> Annotation | None:
-        """The annotation, or None when its archive was not chosen."""
+        """The annotation, or None if its archive is not chosen."""
         record = _json_object(line)
         path = record.get("img_path")
         if not isinstance(path, str) or not path:
             raise ValueError("no img_path")
-        if leaves(path):
+        if leaves_root(path):
             raise ValueError(f"img_path {path} leaves the data set")
         image = PurePosixPath(path)
         if self.archives is not None and not self._chosen(image):
@@ -82,7 +82,7 @@ class JourneyDB:
 
 
 def _member(path: str) -> str:
-    """Name inside its archive: `NNN/<uuid>.jpg`."""
+    """The name of an image in its archive: `NNN/<uuid>.<suffix>`."""
     return "/".join(PurePosixPath(path).parts[-2:])
 
 
@@ -93,12 +93,12 @@ def _json_object(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
-    return record
+    return cast(dict[str, Any], record)
 
 
 @contextmanager
-def _open_lines(root: Path) -> Iterator[IO[bytes]]:
-    """The annotation file, from its archive when it was not extracted."""
+def _open_lines(root: Path) -> Generator[IO[bytes]]:
+    """The annotation file, from its archive if that is not extracted."""
     plain, packed = root / ANNOTATIONS, root / f"{ANNOTATIONS}.tgz"
     if plain.is_file():
         with plain.open("rb") as lines:

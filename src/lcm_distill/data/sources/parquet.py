@@ -1,14 +1,18 @@
-"""Parquet files with a column of image bytes and columns of text, as the hub's data sets have them."""
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
+"""Parquet files with a column of image bytes and columns of text, as in data sets of the hub."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.captions import choose_caption
-from lcm_distill.data.sources.files import by_parent
+from lcm_distill.data.sources.files import group_by_parent
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
 
 BATCH_ROWS = 256
@@ -18,7 +22,7 @@ class ParquetImages:
     """All `.parquet` files below a folder.
 
     Args:
-        captions: columns that captions come from, with their shares.
+        captions: columns that captions come from, with their weights.
     """
 
     def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
@@ -37,11 +41,11 @@ class ParquetImages:
             yield from self._annotations_of(path)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images in order of row; a path is `file.parquet/row`."""
-        for name, run in by_parent(paths):
+        """Images in order of row. A path is `file.parquet/row`."""
+        for name, run in group_by_parent(paths):
             yield from _read_rows(self.root / name, {int(PurePosixPath(path).name): path for path in run})
 
-    def holder(self, path: str) -> Path:
+    def file_of(self, path: str) -> Path:
         """The Parquet file."""
         return (self.root / path).parent
 
@@ -74,14 +78,14 @@ def _read_rows(path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, byt
         for offset, value in enumerate(batch[0] if any(first <= row < first + len(batch) for row in wanted) else ()):
             called = wanted.get(first + offset)
             if called is not None:
-                content = value.as_py()
+                content: Any = value.as_py()
                 content = content["bytes"] if isinstance(content, dict) else content
                 yield called, content if content else UnusableImage("missing file")
         first += len(batch)
 
 
 def _image_column(path: Path, schema: pa.Schema) -> str:
-    """The one column of bytes, or of the hub's `{bytes, path}`."""
+    """The only column of bytes, or of the hub's `{bytes, path}`."""
     found = [field.name for field in schema if _holds_images(field.type)]
     if len(found) != 1:
         raise UserError(f"{path} has {len(found)} columns of bytes, where one column of images is looked for")

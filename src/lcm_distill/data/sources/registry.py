@@ -1,8 +1,11 @@
-"""The data sets that can be read, by the name that configuration gives them."""
+"""The data sets that can be read. A new one is added as one entry of `SOURCES`."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lcm_distill.config import DataConfig
+from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.coco import Coco
 from lcm_distill.data.sources.folder import ImageFolder
 from lcm_distill.data.sources.interface import Source
@@ -10,27 +13,86 @@ from lcm_distill.data.sources.journeydb import JourneyDB
 from lcm_distill.data.sources.parquet import ParquetImages
 from lcm_distill.data.sources.webdataset import WebDataset
 
-CAPTION_SHARES = {
-    "journeydb": {"prompt": 1.0},
-    "shapes": {"prompt": 1.0},
-    "webdataset": {"txt": 1.0},
-    "parquet": {"caption": 1.0},
-    "folder": {"text": 1.0},
+Captions = Mapping[str, float]
+"""Fields that captions come from, with their weights."""
+
+
+@dataclass(frozen=True)
+class SourceType:
+    """A kind of data set.
+
+    Attributes:
+        open: opens the one at a root, with the captions and the numbers of the archives that are read (None: all).
+        caption: the field that captions come from by default; None if `data.captions` cannot choose one.
+        numbered_archives: whether `data.archives` can choose some of its archives.
+        generated: whether its images are generated, by default in the run folder, rather than downloaded.
+    """
+
+    open: Callable[[Path, Captions, frozenset[int] | None], Source]
+    caption: str | None
+    numbered_archives: bool = False
+    generated: bool = False
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether `data.root` must be set."""
+        return not self.generated
+
+
+SOURCES: dict[str, SourceType] = {
+    "shapes": SourceType(lambda root, captions, archives: JourneyDB(root, None, captions), "prompt", generated=True),
+    "journeydb": SourceType(
+        lambda root, captions, archives: JourneyDB(root, archives, captions), "prompt", numbered_archives=True
+    ),
+    "coco": SourceType(lambda root, captions, archives: Coco(root), None),
+    "folder": SourceType(lambda root, captions, archives: ImageFolder(root, captions), "text"),
+    "webdataset": SourceType(lambda root, captions, archives: WebDataset(root, captions), "txt"),
+    "parquet": SourceType(lambda root, captions, archives: ParquetImages(root, captions), "caption"),
 }
-"""Where captions come from when configuration does not say."""
+"""Kinds of data sets, by their names in the configuration."""
 
 
-def open_source(data: DataConfig, root: Path) -> Source:
-    """The data set at `root`."""
-    if data.source == "coco":
-        return Coco(root)
-    captions = data.captions or CAPTION_SHARES[data.source]
-    match data.source:
-        case "webdataset":
-            return WebDataset(root, captions)
-        case "parquet":
-            return ParquetImages(root, captions)
-        case "folder":
-            return ImageFolder(root, captions)
-        case "journeydb" | "shapes":
-            return JourneyDB(root, data.archive_numbers(), captions)
+def source_type(data: DataConfig) -> SourceType:
+    """The kind of the configured data set.
+
+    Raises:
+        UserError: there is no such kind, or it does not have what the configuration chooses from.
+    """
+    found = SOURCES.get(data.source)
+    if found is None:
+        raise UserError(f"data.source = {data.source!r} is unknown: write one of {', '.join(SOURCES)}")
+    if data.archives is not None and not found.numbered_archives:
+        raise UserError(f"data.archives = {data.archives!r}: source {data.source} has no numbered archives: unset it")
+    if data.captions is not None and found.caption is None:
+        raise UserError(f"data.captions = {data.captions}: source {data.source} has captions of its own: unset it")
+    return found
+
+
+def source_root(data: DataConfig, generated: Path) -> Path:
+    """The folder of the configured data set.
+
+    Args:
+        generated: folder of generated images, where `data.root` is unset.
+
+    Raises:
+        UserError: a data set that must be downloaded has no `data.root`.
+    """
+    if data.root is not None:
+        return data.root
+    if source_type(data).needs_root:
+        raise UserError(f"data.root is missing: set it to the folder of your {data.source} download")
+    return generated
+
+
+def open_source(data: DataConfig, generated: Path) -> Source:
+    """The configured data set.
+
+    Args:
+        generated: folder of generated images, where `data.root` is unset.
+
+    Raises:
+        UserError: as `source_type` and `source_root`.
+    """
+    found = source_type(data)
+    captions = data.captions or ({found.caption: 1.0} if found.caption else {})
+    return found.open(source_root(data, generated), captions, data.archive_numbers())

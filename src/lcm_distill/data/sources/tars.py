@@ -1,4 +1,4 @@
-"""Tar archives, compressed or not, read as a stream: nothing is extracted to disk."""
+"""Tar archives, compressed or not, read as a stream without extracting them to disk."""
 
 import tarfile
 import zlib
@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 from lcm_distill.data.sources.interface import UnusableImage
 
 DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError)
-"""What reading a broken archive raises."""
+"""Exceptions of reading a damaged archive."""
 
 
 def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the wanted files in an archive, in its order.
 
     Raises:
-        one of `DAMAGE`: the archive is broken here.
+        one of `DAMAGE`: the archive is damaged at this point.
     """
     with tarfile.open(archive, "r|*") as stream:
         for member in stream:
@@ -30,7 +30,7 @@ def read_members(archive: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str
     """Some files of an archive, in its order; then those that could not be read, with the reason.
 
     Args:
-        wanted: name in the archive -> what to call it.
+        wanted: the path to yield, by name in the archive.
     """
     left = dict(wanted)
     reason = "missing file"

@@ -1,4 +1,4 @@
-"""WebDataset: tar archives in which `key.jpg` is an image and `key.txt` or `key.json` says what it shows."""
+"""WebDataset: tar archives with images and, under the same key, captions as `key.txt` or `key.json`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.sources.captions import TEXTS, choose_caption, read_fields
-from lcm_distill.data.sources.files import IMAGES
+from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, choose_caption, read_fields
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
 from lcm_distill.data.sources.tars import DAMAGE, read_members, stream_members
 
@@ -15,10 +15,10 @@ from lcm_distill.data.sources.tars import DAMAGE, read_members, stream_members
 class WebDataset:
     """All `.tar` archives below a folder.
 
-    A record's fields are those of its `.json`, and `txt` for its `.txt`.
+    The fields of a record are those of its `.json` file, and `txt` for its `.txt` file.
 
     Args:
-        captions: fields that captions come from, with their shares.
+        captions: fields that captions come from, with their weights.
     """
 
     def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
@@ -37,11 +37,11 @@ class WebDataset:
             yield from self._annotations_of(archive)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images streamed from their archives; a path is `archive.tar/member`."""
+        """Images streamed from their archives. A path is `archive.tar/member`."""
         for archive, members in groupby(paths, key=_archive_of):
             yield from read_members(self.root / archive, {path.removeprefix(f"{archive}/"): path for path in members})
 
-    def holder(self, path: str) -> Path:
+    def file_of(self, path: str) -> Path:
         """The archive."""
         return self.root / _archive_of(path)
 
@@ -52,9 +52,9 @@ class WebDataset:
 
         def is_text(name: str) -> bool:
             key, suffix = _split(name)
-            if suffix in IMAGES:
+            if suffix in IMAGE_SUFFIXES:
                 images[key] = name
-            return suffix in TEXTS
+            return suffix in CAPTION_SUFFIXES
 
         try:
             for name, content in stream_members(archive, is_text):
@@ -72,7 +72,7 @@ class WebDataset:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A record's key ends at the first dot of the file's own name."""
+    """Key and suffix of a file: the key ends at the first dot of the file's own name."""
     path = PurePosixPath(name)
     stem, dot, ending = path.name.partition(".")
     return str(path.with_name(stem)) if stem else name, f".{ending.lower()}" if dot else ""

@@ -1,1 +1,1 @@
-"""What a student is trained to do. Every objective is called the same way; `interface` says how."""
+"""Objectives of students and teachers; those of students share the interface of `interface.Objective`."""

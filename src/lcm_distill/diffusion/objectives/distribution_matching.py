@@ -1,9 +1,9 @@
-"""Distribution matching: what the student draws shall be as likely to its teacher as what it learnt from.
+"""Distribution matching beside a distillation objective: the student's samples shall be as likely to the teacher.
 
-The other objectives follow the teacher's trajectories one by one, and a student can be no better than they. This term
-compares distributions: a critic learns to denoise what the student draws, and where critic and teacher disagree, the
-student's drawings move to where the teacher finds them likelier (Distribution Matching Distillation,
-arXiv 2311.18828). Captions are all it needs; there are no clean samples in it.
+The other objectives follow the teacher's trajectories one by one, which limits the student to their quality. This term
+compares distributions: a fake score network learns to denoise the student's samples, and the difference of the real
+(the teacher's) and the fake score moves these samples to where the teacher finds them likelier (Distribution Matching
+Distillation, DMD, arXiv 2311.18828). It needs captions alone, no clean samples.
 """
 
 from collections.abc import Callable
@@ -14,70 +14,71 @@ from torch import Tensor
 from lcm_distill.diffusion.guidance import guided
 from lcm_distill.diffusion.preconditioning import Denoiser
 
-Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(noisy (B, C, H, W), sigma (B,)) -> what the teacher makes of it and what the critic does, each as noisy."""
+Scores = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(noisy (B, C, H, W), sigma (B,)) -> real and fake score as denoised samples, each (B, C, H, W)."""
 
 
-def judge(
+def real_and_fake_scores(
     teacher: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    learning: Denoiser,
-    matched: Tensor,
-    assumed: Tensor,
-) -> Judge:
-    """The teacher at the guidance `matched`, and as the critic the one at `assumed` moved by what `learning` learnt.
+    fake_score: Denoiser,
+    real_guidance: Tensor,
+    assumed_guidance: Tensor,
+) -> Scores:
+    """The teacher at `real_guidance`, and the fake score on top of the teacher's guidance at `assumed_guidance`.
 
-    A critic in this form knows from its first step what a student draws that follows the guided teacher, though the
-    network that learns begins as the teacher without guidance. What is assumed must be one scale for all: a student
-    that does not tell scales apart yet draws alike at all of them, and a critic that takes each at its word sends the
-    drawings of high scales down and of low ones up, until the student has unlearnt what it was to learn.
+    The fake score is the guided teacher plus what `fake_score`, which starts as the unguided teacher, has learnt since.
+    So it is right from the first step about a student that follows the guided teacher. The assumed scale is one for
+    all samples: a student that ignores its guidance scale at first would otherwise be pushed towards less guidance at
+    high scales and towards more at low ones, and never learn the difference.
 
-    The teacher that is matched has less guidance than the one whose trajectories are followed, because the guided
-    denoiser is no distribution's: its trajectories end wider than it would have them. With Gaussians N(0, s^2) for the
+    The real score has less guidance than the teacher whose trajectories are followed, because the guided denoiser is
+    not that of any distribution: its trajectories end wider than it would have them. With Gaussians N(0, s^2) for the
     caption and N(0, S^2) without, trajectories guided by w end in a standard deviation of s^w S^(1 - w), while at high
-    noise the guided denoiser asks for a variance of w s^2 - (w - 1) S^2, which may be below zero.
+    noise the guided denoiser corresponds to a variance of w s^2 - (w - 1) S^2, which may be negative.
 
     Args:
-        teacher: (noisy, sigma) -> the teacher's denoised with captions and without, as `both_branches` has it.
-        learning: started as the teacher without guidance. It alone receives a gradient.
-        matched: (B,), the guidance of the teacher that drawings shall be as likely to.
-        assumed: (1,), the guidance that drawings are taken to have before the critic has learnt better.
+        teacher: (noisy, sigma) -> denoised with captions and with the null caption, as from `both_branches`; called
+            without gradient.
+        fake_score: receives the gradient.
+        real_guidance: (B,), guidance scales of the real score.
+        assumed_guidance: (1,), the guidance scale of the student's samples as assumed at the start.
     """
 
-    def compare(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def scores(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             conditional, null = teacher(x, sigma)
-            likelier = guided(conditional, null, matched)
-            ahead = guided(conditional, null, assumed) - conditional
-        return likelier, learning(x, sigma) + ahead
+            real = guided(conditional, null, real_guidance)
+            assumed = guided(conditional, null, assumed_guidance) - conditional
+        return real, fake_score(x, sigma) + assumed
 
-    return compare
+    return scores
 
 
-def matching_loss(compare: Judge, drawn: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """A loss whose gradient in `drawn` is that of KL(student || teacher) at a noise level, normalised.
+def matching_loss(scores: Scores, samples: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """A loss whose gradient in `samples` is that of KL(student || teacher) at a sigma, normalised.
 
-    The scores' difference (arXiv 2311.18828, eq. 7) is that of the denoisers over sigma squared; each sample's is
-    divided by how far its drawing lies from what the teacher makes of it (eq. 8), so that all levels weigh alike.
+    The difference of the scores (arXiv 2311.18828, eq. 7) is that of the denoised samples over sigma squared; it is
+    divided by each sample's mean absolute distance from the real score's (eq. 8), so that all sigmas weigh alike.
 
     Args:
-        compare: called without gradient.
-        drawn: (B, C, H, W), the student's drawings, with gradient.
+        scores: called without gradient.
+        samples: (B, C, H, W), the student's, with gradient.
         noise: (B, C, H, W), standard normal. sigma: (B,), positive.
 
     Returns:
-        (B,): half the mean square of the step that a drawing is told to take.
+        (B,): half the mean square of the normalised difference.
     """
     with torch.no_grad():
-        likelier, likely = compare(drawn + sigma.view(-1, 1, 1, 1) * noise, sigma)
-        distance = (drawn - likelier).abs().mean(dim=(1, 2, 3), keepdim=True)
-        goal = drawn - (likely - likelier) / distance.clamp(min=torch.finfo(drawn.dtype).tiny)
-    return (drawn - goal).square().mean(dim=(1, 2, 3)) / 2
+        real, fake = scores(samples + sigma.view(-1, 1, 1, 1) * noise, sigma)
+        distance = (samples - real).abs().mean(dim=(1, 2, 3), keepdim=True)
+        target = samples - (fake - real) / distance.clamp(min=torch.finfo(samples.dtype).tiny)
+    return (samples - target).square().mean(dim=(1, 2, 3)) / 2
 
 
-def last_alone(jump: Denoiser, calls: int) -> Denoiser:
-    """`jump`, which receives a gradient in the last of so many calls alone (backward simulation of arXiv 2405.14867).
+def gradient_in_last_call(function: Denoiser, calls: int) -> Denoiser:
+    """`function`, with a gradient in the last of its `calls` calls alone (backward simulation, arXiv 2405.14867).
 
-    A sampler that is given it draws as it does for a user, and training needs the memory of one step.
+    A sampler of `calls` steps then samples as in inference, and training needs the memory of one step.
     """
     left = calls
 
@@ -85,6 +86,6 @@ def last_alone(jump: Denoiser, calls: int) -> Denoiser:
         nonlocal left
         left -= 1
         with torch.set_grad_enabled(left == 0):
-            return jump(x, sigma)
+            return function(x, sigma)
 
     return counted

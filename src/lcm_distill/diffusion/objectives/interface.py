@@ -1,4 +1,4 @@
-"""The form all objectives share."""
+"""The interface of all objectives of a student."""
 
 from typing import NamedTuple, Protocol
 
@@ -8,12 +8,12 @@ from lcm_distill.diffusion.preconditioning import Denoiser
 
 
 class Networks(NamedTuple):
-    """What an objective may ask, each a function of (noisy (B, C, H, W), sigma (B,)).
+    """The networks of a distillation, each a function of (noisy (B, C, H, W), sigma (B,)).
 
     Attributes:
-        student: the consistency function in training. It alone receives gradients.
+        student: the consistency function in training; the only one that receives gradients.
         target: the consistency function of the student's moving average, or `student` itself; called without gradient.
-        teacher: a denoiser, guided or not; called without gradient.
+        teacher: a denoiser, with guidance or without; called without gradient.
     """
 
     student: Denoiser
@@ -22,16 +22,16 @@ class Networks(NamedTuple):
 
 
 class Objective(Protocol):
-    """A loss of the student."""
+    """A loss of the student, with the traits that a training depends on."""
 
     @property
     def lowest_sigma(self) -> float:
-        """Noise levels are drawn from here up to sigma_max."""
+        """Sigmas are drawn from here up to sigma_max."""
         ...
 
     @property
     def uses_target(self) -> bool:
-        """Whether `Networks.target` is called, so that an average of the student is worth keeping."""
+        """Whether `Networks.target` is called, so that a moving average of the student is needed."""
         ...
 
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Consistency distillation: two points of one trajectory of the teacher must map to the same start."""
+"""Consistency distillation on pairs: two points of one trajectory of the teacher must map to the same sample."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.samplers import Solver
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Two batches (B, C, H, W) -> (B,)."""
+"""(prediction, target), each (B, C, H, W) -> (B,)."""
 
 
-def l2(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The mean squared difference over each sample's values."""
-    return (ours - theirs).square().mean(dim=(1, 2, 3))
+def l2(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error of each sample, (B,)."""
+    return (prediction - target).square().mean(dim=(1, 2, 3))
 
 
 def pseudo_huber(c: float) -> Distance:
-    """sqrt(d^2 + c^2) - c (arXiv 2310.14189), d the root mean square over each sample's values.
+    """The pseudo-Huber distance sqrt(d^2 + c^2) - c (arXiv 2310.14189), d the root mean squared error of each sample.
 
-    Squared below `c`, absolute above, so that a few far samples do not decide the gradient.
+    It is quadratic below `c` and linear above, which bounds the gradient of outliers.
     """
 
-    def distance(ours: Tensor, theirs: Tensor) -> Tensor:
-        return (l2(ours, theirs) + c**2).sqrt() - c
+    def distance(prediction: Tensor, target: Tensor) -> Tensor:
+        return (l2(prediction, target) + c**2).sqrt() - c
 
     return distance
 
 
 @dataclass(frozen=True)
 class PairLoss:
-    """The distance between what the student says at a noisier point and the target at a nearer one.
+    """The distance between the student's prediction at sigma and the target's at the next, lower sigma.
 
     Attributes:
-        solver: takes the teacher from the one to the other.
-        distance: compares the two answers.
+        solver: follows the teacher's trajectory from sigma to the next sigma.
+        distance: compares the two predictions.
     """
 
     solver: Solver
@@ -47,12 +47,12 @@ class PairLoss:
 
         Args:
             clean, noise: (B, C, H, W); noise is standard normal.
-            sigma, sigma_next: (B,), the noisier and the nearer level of each pair.
+            sigma, sigma_next: (B,), sigma_next < sigma.
 
         Returns:
             (B,).
         """
         noisy = clean + sigma.view(-1, 1, 1, 1) * noise
         with torch.no_grad():
-            goal = networks.target(self.solver(networks.teacher, noisy, sigma, sigma_next), sigma_next)
-        return self.distance(networks.student(noisy, sigma), goal)
+            target = networks.target(self.solver(networks.teacher, noisy, sigma, sigma_next), sigma_next)
+        return self.distance(networks.student(noisy, sigma), target)

@@ -1,4 +1,4 @@
-"""Consistency within phases of the trajectory: Phased Consistency Models (arXiv 2405.18407)."""
+"""Consistency within phases of the trajectory: Phased Consistency Models (PCM, arXiv 2405.18407)."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from lcm_distill.diffusion.preconditioning import Denoiser, jump_to
 class Phased:
     """Pairs within a phase, both of whose points must map to the phase's lower edge.
 
-    A phase holds the levels above its lower edge up to its upper one. Pairs never cross an edge, so that each phase is
-    learned by itself and sampling from edge to edge adds no noise. Without inner edges this is plain consistency
+    A phase holds the sigmas above its lower edge up to its upper one. Pairs never cross an edge, so that phases are
+    learnt independently and sampling from edge to edge adds no noise. Without inner edges this is plain consistency
     distillation.
 
     Attributes:
-        pair_loss: compares a pair's points.
-        gap_ratio: the nearer level of a pair lies at this share of the noisier one, or at the phase's lower edge.
+        pair_loss: the loss of a pair.
+        gap_ratio: next sigma over sigma of a pair, unless the phase's lower edge is higher.
         edges: lower edges of the phases, rising; the first is sigma_min.
     """
 
@@ -32,21 +32,21 @@ class Phased:
 
     @property
     def lowest_sigma(self) -> float:
-        """The lowest level from which a pair fits above sigma_min."""
+        """The lowest sigma from which a pair fits above sigma_min."""
         return self.edges[0] / self.gap_ratio
 
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:
         """Losses (B,); see `Objective`."""
         edge = self.lower_edge(sigma)
-        nearer = torch.maximum(sigma * self.gap_ratio, edge)
+        sigma_next = torch.maximum(sigma * self.gap_ratio, edge)
 
         def within_phase(function: Denoiser) -> Denoiser:
-            return lambda x, level: jump_to(function, x, level, edge, self.edges[0])
+            return lambda x, at: jump_to(function, x, at, edge, self.edges[0])
 
         phased = networks._replace(student=within_phase(networks.student), target=within_phase(networks.target))
-        return self.pair_loss(phased, clean, noise, sigma, nearer)
+        return self.pair_loss(phased, clean, noise, sigma, sigma_next)
 
     def lower_edge(self, sigma: Tensor) -> Tensor:
-        """The lower edge (B,) of the phase that each level (B,) is in; an edge itself is the phase's below."""
+        """The lower edge (B,) of each sigma's (B,) phase; an edge itself belongs to the phase below."""
         edges = to_device(torch.tensor(self.edges, dtype=sigma.dtype), sigma.device)
         return edges[(torch.searchsorted(edges, sigma) - 1).clamp(min=0)]

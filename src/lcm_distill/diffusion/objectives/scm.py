@@ -26,7 +26,7 @@ and by (3) their sum at r = 1 is (sigma df/dsigma) / sin(t). So for every r
 
     (5)  g = ((1 - r) cos(t)^2 (f - D) + r sigma df/dsigma) / sin(t)
 
-which needs f, its slope and the teacher, and no access to F. At r = 0 the student is trained to be its teacher's
+which needs f, its derivative and the teacher, and no access to F. At r = 0 the student is trained to be its teacher's
 denoiser, at r = 1 to be constant along the teacher's trajectories. The consistency function of this package is the
 identity at sigma_min in place of 0; (5) holds for it as it stands, being the total derivative of whatever f is.
 """
@@ -46,18 +46,18 @@ from lcm_distill.diffusion.preconditioning import Denoiser
 
 @dataclass(frozen=True)
 class ContinuousTime:
-    """The gradient of sCM with normalised, warmed-up tangents and without the learned weighting.
+    """sCM with tangent normalisation and tangent warm-up, without the learnt weighting.
 
     Attributes:
         sigma_data, sigma_min: of EDM's preconditioning and of the boundary.
         normalisation: c of g / (|g| + c).
-        warmup: share of the training over which r rises from 0 to 1, in [0, 1].
+        tangent_warmup: share of the training over which r rises from 0 to 1, in [0, 1].
     """
 
     sigma_data: float
     sigma_min: float
     normalisation: float
-    warmup: float
+    tangent_warmup: float
     uses_target = False
 
     @property
@@ -68,26 +68,26 @@ class ContinuousTime:
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:
         """Losses (B,) in the output of F, as in the paper's eq. 8; see `Objective`.
 
-        The difference is zero and only its gradient counts: the loss is the mean square of the normalised tangent.
+        The value is the mean square of the normalised tangent; the difference that carries the gradient is zero.
         """
         noisy = clean + sigma.view(-1, 1, 1, 1) * noise
         tangent = self.normalise(self.tangent(networks, noisy, sigma, progress))
-        jumped = networks.student(noisy, sigma)
-        # c_out = sigma_data sin(t) takes a difference of f to one of F.
+        predicted = networks.student(noisy, sigma)
+        # c_out = sigma_data sin(t) turns a difference of f into one of F.
         out = self.sigma_data * _sine(sigma, self.sigma_data)
-        return ((jumped - jumped.detach()) / out + tangent).square().mean(dim=(1, 2, 3))
+        return ((predicted - predicted.detach()) / out + tangent).square().mean(dim=(1, 2, 3))
 
     def tangent(self, networks: Networks, noisy: Tensor, sigma: Tensor, progress: float) -> Tensor:
         """The tangent g of (5), (B, C, H, W), without gradient, for noisy (B, C, H, W) at sigma (B,)."""
         with torch.no_grad():
             denoised = networks.teacher(noisy, sigma)
-        jumped, slope = value_and_slope(networks.student, noisy, sigma, noisy - denoised, sigma)
-        share = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        predicted, derivative = value_and_derivative(networks.student, noisy, sigma, noisy - denoised, sigma)
+        share = min(1.0, progress / self.tangent_warmup) if self.tangent_warmup else 1.0
         sine = _sine(sigma, self.sigma_data)
-        return ((1 - share) * (1 - sine**2) * (jumped - denoised) + share * slope) / sine
+        return ((1 - share) * (1 - sine**2) * (predicted - denoised) + share * derivative) / sine
 
     def normalise(self, tangent: Tensor) -> Tensor:
-        """Normalised, g / (|g| + c), with |g| the root mean square of each sample, whatever its size."""
+        """Normalised, g / (|g| + c), (B, C, H, W), with |g| the root mean square of each sample."""
         size = tangent.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         return tangent / (size + self.normalisation)
 
@@ -97,13 +97,13 @@ def _sine(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma / (sigma**2 + sigma_data**2).sqrt()).view(-1, 1, 1, 1)
 
 
-def value_and_slope(
+def value_and_derivative(
     function: Denoiser, x: Tensor, sigma: Tensor, x_rate: Tensor, sigma_rate: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A function of (x, sigma), and its derivative as x and sigma change at the given rates; both without gradient.
+    """A function of (x, sigma) and its Jacobian-vector product in the direction (x_rate, sigma_rate), without gradient.
 
-    One pass costs about two evaluations. The choices of an expert-choice layer are piecewise constant in its input,
-    so they count as fixed: the derivative is that of the network with the experts' tokens held where they are.
+    Forward-mode differentiation costs about two evaluations. Expert-choice routing is piecewise constant in its input:
+    the derivative is that of the network with every expert's tokens fixed.
 
     Args:
         function: (B, C, H, W), (B,) -> (B, C, H, W).
@@ -112,7 +112,7 @@ def value_and_slope(
     Returns:
         Value and derivative, each (B, C, H, W).
     """
-    # Fused attention has no forward-mode derivative. Loading PyTorch's own table of derivatives warns of its insides.
+    # Fused attention has no forward-mode derivative. PyTorch warns of torch.jit.script when it loads its derivatives.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
         warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)

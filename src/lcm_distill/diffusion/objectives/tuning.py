@@ -1,4 +1,4 @@
-"""Consistency tuning with a gap proportional to the noise level (ECT, arXiv 2406.14548)."""
+"""Consistency tuning, with gaps proportional to sigma (ECT, arXiv 2406.14548)."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,18 @@ from lcm_distill.diffusion.objectives.pairs import PairLoss
 class Tuning:
     """Pairs (t, r) with r / t = 1 - (1 - gap_ratio) n(t) / 2^a and n(t) = 1 + k sigmoid(-t).
 
-    That is the paper's mapping function with q = 2 and b = 1. The number a of halvings done rises from 0 to
-    `halvings` in equal shares of the training, so that a teacher's denoiser turns into a consistency function. The
-    paper's recipe: gap_ratio 0.5, k 8, weights 1 / (t - r), and the student itself as the target.
+    That is the paper's mapping function with q = 2 and b = 1. The number a of halvings rises from 0 to `halvings` in
+    equal intervals of the training, so that a teacher's denoiser turns into a consistency function. The paper's
+    recipe: gap_ratio 0.5, k 8, weights 1 / (t - r), and the student itself as the target.
 
     Attributes:
-        pair_loss: compares a pair's points.
+        pair_loss: the loss of a pair.
         gap_ratio: r / t at the start, at high noise; between 0 and 1.
         halvings: how often the gap is halved.
         widening: k, how much wider than at high noise the gap is at low noise.
         inverse_gap_weight: whether a pair weighs 1 / (t - r).
         sigma_min: the boundary, where the consistency function is the identity.
-        snap_below: pairs whose nearer level falls below this end at the boundary.
+        snap_below: pairs with r below this end at the boundary.
     """
 
     pair_loss: PairLoss
@@ -38,18 +38,18 @@ class Tuning:
 
     @property
     def lowest_sigma(self) -> float:
-        """The lowest level from which the first gap fits above sigma_min."""
+        """The lowest sigma from which the first gap fits above sigma_min."""
         return self.sigma_min / self.gap_ratio
 
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:
         """Losses (B,); see `Objective`."""
-        nearer = self.nearer(sigma, progress)
-        losses = self.pair_loss(networks, clean, noise, sigma, nearer)
-        return losses / (sigma - nearer) if self.inverse_gap_weight else losses
+        sigma_next = self.sigma_next(sigma, progress)
+        losses = self.pair_loss(networks, clean, noise, sigma, sigma_next)
+        return losses / (sigma - sigma_next) if self.inverse_gap_weight else losses
 
-    def nearer(self, sigma: Tensor, progress: float) -> Tensor:
-        """The nearer level (B,) of pairs that start at sigma (B,)."""
+    def sigma_next(self, sigma: Tensor, progress: float) -> Tensor:
+        """The sigma r (B,) of the pairs (t, r) that start at t = sigma (B,)."""
         halved = int(progress * (self.halvings + 1))
         share = (1 - self.gap_ratio) / 2**halved
-        nearer = sigma * (1 - share * (1 + self.widening * torch.sigmoid(-sigma)))
-        return torch.where(nearer < self.snap_below, torch.full_like(sigma, self.sigma_min), nearer)
+        sigma_next = sigma * (1 - share * (1 + self.widening * torch.sigmoid(-sigma)))
+        return torch.where(sigma_next < self.snap_below, torch.full_like(sigma, self.sigma_min), sigma_next)

@@ -1,4 +1,4 @@
-# Triton's language is typed for its compiler and not for ours.
+# Triton's functions are typed for its own compiler, not for pyright.
 # pyright: basic, reportMissingImports=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 """Kernels of `kernels.activations`, over contiguous tensors as one long row."""
@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 2048
-"""Values to a program."""
+"""Values of one program."""
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def swiglu_kernel(gate, value, result, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def swiglu_backward_kernel(grad, gate, value, grad_gate, grad_value, count, BLOCK: tl.constexpr):
-    """Gradients of both."""
+    """Gradients of silu(gate) * value in both arguments."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
     g = tl.load(grad + place, mask=inside, other=0).to(tl.float32)
@@ -53,15 +53,15 @@ def _grid(values: Tensor) -> tuple[int]:
 
 
 def swiglu(gate: Tensor, value: Tensor, result: Tensor) -> None:
-    """Fill `result`."""
+    """Compute `result`; all are contiguous."""
     swiglu_kernel[_grid(gate)](gate, value, result, gate.numel(), BLOCK)
 
 
 def swiglu_backward(grad: Tensor, gate: Tensor, value: Tensor, grad_gate: Tensor, grad_value: Tensor) -> None:
-    """Fill `grad_gate` and `grad_value`."""
+    """Compute `grad_gate` and `grad_value`; all are contiguous."""
     swiglu_backward_kernel[_grid(gate)](grad, gate, value, grad_gate, grad_value, gate.numel(), BLOCK)
 
 
 def gelu_backward(grad: Tensor, hidden: Tensor, activated: Tensor) -> None:
-    """Fill `activated`, and turn `grad` into the gradient of `hidden`; all are contiguous."""
+    """Compute `activated`, and overwrite `grad` by the gradient of `hidden`; all are contiguous."""
     gelu_backward_kernel[_grid(hidden)](grad, hidden, activated, hidden.numel(), BLOCK)

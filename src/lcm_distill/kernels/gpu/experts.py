@@ -1,7 +1,7 @@
-# Triton's language is typed for its compiler and not for ours.
+# Triton's functions are typed for its own compiler, not for pyright.
 # pyright: basic, reportMissingImports=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
-"""Kernels of `kernels.experts`. None adds to memory that another program adds to, so sums have one order."""
+"""Kernels of `kernels.experts`, without atomic additions: sums have a fixed order."""
 
 import triton
 import triton.language as tl
@@ -12,7 +12,7 @@ from torch import Tensor
 def combine_kernel(
     outputs, gates, places, result, tokens, dim, GATED: tl.constexpr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """A program a token, which asks every expert in turn."""
+    """One program for each token, which adds the experts' outputs in turn."""
     row = tl.program_id(0).to(tl.int64)
     sample, token = row // tokens, row % tokens
     channels = tl.arange(0, BLOCK)
@@ -30,7 +30,7 @@ def combine_kernel(
 
 @triton.jit
 def combine_backward_kernel(grad, outputs, gates, rows, grad_outputs, grad_gates, dim, BLOCK: tl.constexpr):
-    """A program a token of an expert."""
+    """One program for each input of an expert."""
     place = tl.program_id(0).to(tl.int64)
     channels = tl.arange(0, BLOCK)
     inside = channels < dim
@@ -42,7 +42,7 @@ def combine_backward_kernel(grad, outputs, gates, rows, grad_outputs, grad_gates
 
 
 def combine(outputs: Tensor, gates: Tensor | None, places: Tensor, result: Tensor) -> None:
-    """Fill `result`; see `kernels.experts`."""
+    """Compute `result`; see `kernels.experts`."""
     (batch, experts, tokens), dim = places.shape, outputs.shape[1]
     combine_kernel[(batch * tokens,)](
         outputs, outputs if gates is None else gates, places, result, tokens, dim, gates is not None, experts,
@@ -53,7 +53,7 @@ def combine(outputs: Tensor, gates: Tensor | None, places: Tensor, result: Tenso
 def combine_backward(
     grad: Tensor, outputs: Tensor, gates: Tensor, rows: Tensor, grad_outputs: Tensor, grad_gates: Tensor
 ) -> None:
-    """Fill `grad_outputs` and `grad_gates`; see `kernels.experts`."""
+    """Compute `grad_outputs` and `grad_gates`; see `kernels.experts`."""
     count, dim = outputs.shape
     combine_backward_kernel[(count,)](
         grad, outputs, gates, rows, grad_outputs, grad_gates, dim, triton.next_power_of_2(dim)

@@ -1,7 +1,7 @@
-# Triton's language is typed for its compiler and not for ours.
+# Triton's functions are typed for its own compiler, not for pyright.
 # pyright: basic, reportMissingImports=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
-"""Kernels of `kernels.group_norm`, over channels-last images. Sums have one order, so the same bits come every time."""
+"""Kernels of `kernels.group_norm`, over channels-last images. Sums have a fixed order, so results are deterministic."""
 
 import torch
 import triton
@@ -9,9 +9,9 @@ import triton.language as tl
 from torch import Tensor
 
 CHUNK = 512
-"""Pixels whose statistics one program gathers."""
+"""Pixels whose moments one program computes."""
 TILE_PIXELS, TILE_CHANNELS = 32, 128
-"""What a program holds in registers at a time."""
+"""Pixels and channels that a program holds in registers at a time."""
 
 
 @triton.jit
@@ -49,7 +49,7 @@ def _scale_and_shift(
     chunk: tl.constexpr, group: tl.constexpr, tile_chunks: tl.constexpr, tile_channels: tl.constexpr,
     has_input_bias: tl.constexpr,
 ):  # fmt: skip
-    """The norm as a factor and a summand of each channel, both float32 (N, channels), from its chunks' moments."""
+    """Scale and shift of each channel that apply the norm, float32 (N, channels), from the moments of its chunks."""
     image, chunks = tl.program_id(1).to(tl.int64), tl.cdiv(pixels, chunk)
     member = tl.arange(0, tile_channels)
     channel = tl.program_id(0) * group + member
@@ -116,7 +116,7 @@ def _sum_with_bias(x, other, bias, out, pixels, channels, tile_pixels: tl.conste
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, input_bias: Tensor | None, out: Tensor
 ) -> None:
-    """Fill `out`."""
+    """Compute `out`, channels-last; see `kernels.group_norm`."""
     images, channels, height, width = x.shape
     pixels, group = height * width, channels // groups
     chunks, tile = triton.cdiv(pixels, CHUNK), min(TILE_CHANNELS, triton.next_power_of_2(channels))
@@ -134,7 +134,7 @@ def group_norm(
 
 
 def sum_with_bias(x: Tensor, other: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Fill `out`."""
+    """Compute `out`, channels-last; see `kernels.group_norm`."""
     images, channels, height, width = x.shape
     pixels, tile = images * height * width, min(TILE_CHANNELS, triton.next_power_of_2(channels))
     _sum_with_bias[triton.cdiv(pixels, TILE_PIXELS), triton.cdiv(channels, tile)](

@@ -1,7 +1,7 @@
-# Triton's language is typed for its compiler and not for ours.
+# Triton's functions are typed for its own compiler, not for pyright.
 # pyright: basic, reportMissingImports=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
-"""Kernels of `kernels.heads`; a token's queries, keys and values lie side by side in memory."""
+"""Kernels of `kernels.heads`; a token's queries, keys and values are contiguous."""
 
 import triton
 import triton.language as tl
@@ -12,7 +12,7 @@ from lcm_distill.kernels.residual import EPS
 
 @triton.jit
 def unit_of(value, inside, width, eps):
-    """A row less its mean, over its standard deviation, and one over the latter."""
+    """A normalised row, (value - mean) / deviation, and 1 / deviation."""
     difference = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
     inverse = 1 / tl.sqrt(tl.sum(difference * difference, 0) / width + eps)
     return difference * inverse, inverse
@@ -20,7 +20,7 @@ def unit_of(value, inside, width, eps):
 
 @triton.jit
 def forward_kernel(packed, query, key, width, eps, BLOCK: tl.constexpr):
-    """A program a token."""
+    """One program for each token."""
     row = tl.program_id(0).to(tl.int64)
     channels = tl.arange(0, BLOCK)
     inside = channels < width
@@ -40,7 +40,7 @@ def grad_of(grad, value, inside, width, eps):
 
 @triton.jit
 def backward_kernel(grad_query, grad_key, grad_value, packed, grad_packed, width, eps, BLOCK: tl.constexpr):
-    """A program a token."""
+    """One program for each token."""
     row = tl.program_id(0).to(tl.int64)
     channels = tl.arange(0, BLOCK)
     inside = channels < width
@@ -55,7 +55,7 @@ def backward_kernel(grad_query, grad_key, grad_value, packed, grad_packed, width
 
 
 def forward(queries_keys: Tensor, query: Tensor, key: Tensor) -> None:
-    """Fill `query` and `key`; see `kernels.heads`."""
+    """Compute `query` and `key`; see `kernels.heads`."""
     width = query.shape[-1]
     block = triton.next_power_of_2(width)
     forward_kernel[(query.numel() // width,)](queries_keys, query, key, width, EPS, block)
@@ -64,7 +64,7 @@ def forward(queries_keys: Tensor, query: Tensor, key: Tensor) -> None:
 def backward(
     grad_query: Tensor, grad_key: Tensor, grad_value: Tensor, queries_keys: Tensor, grad_packed: Tensor
 ) -> None:
-    """Fill `grad_packed`; see `kernels.heads`."""
+    """Compute `grad_packed`; see `kernels.heads`."""
     width = grad_query.shape[-1]
     backward_kernel[(grad_query.numel() // width,)](
         grad_query, grad_key, grad_value, queries_keys, grad_packed, width, EPS, triton.next_power_of_2(width)

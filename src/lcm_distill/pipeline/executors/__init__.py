@@ -1,1 +1,1 @@
-"""Where tasks run: here, in a process a GPU, in the ranks of a launcher, or in Ray actors. The bytes are the same."""
+"""Where tasks run: in this process, in processes, in the ranks of a launcher, or in Ray actors; results are equal."""

@@ -1,14 +1,15 @@
-"""Which executor a command gets."""
+"""The executor that a command's options ask for."""
 
 from dataclasses import replace
 from typing import Literal
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.pipeline.executors.devices import shared_gpus
+from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.processes import Processes
 from lcm_distill.pipeline.executors.ranks import launched_ranks
 from lcm_distill.pipeline.executors.ray_actors import RayActors
 from lcm_distill.pipeline.executors.serial import Serial
-from lcm_distill.pipeline.executors.work import Executor, spread_over
 
 Name = Literal["auto", "serial", "processes", "ranks", "ray"]
 
@@ -18,16 +19,18 @@ def choose_executor(
 ) -> Executor:
     """An executor by name.
 
-    `auto` is the ranks that a launcher started, else a process a GPU where there are several (or `workers` of them),
-    else this process alone. A device that is one card (`cuda:1`) or a CPU is the device of every worker.
+    `auto` is the ranks that a launcher started, else one process for each GPU where there are several (or `workers`
+    processes), else this process alone. Where the device is one GPU (`cuda:1`) or a CPU, every worker uses it.
 
     Args:
-        device: that is configured.
+        workers: number of processes or actors.
+        ray_address: address of a Ray cluster.
+        device: the configured device.
 
     Raises:
         UserError: the options do not go together, or no launcher started ranks.
     """
-    ranks, gpus = launched_ranks(), spread_over(device)
+    ranks, gpus = launched_ranks(), shared_gpus(device)
     if name == "auto":
         several = (workers or gpus) > 1
         name = "ray" if ray_address else "ranks" if ranks else "processes" if several else "serial"

@@ -1,4 +1,4 @@
-"""A process a GPU, on this machine."""
+"""One process for each GPU of this machine, or any number of them."""
 
 import multiprocessing
 import os
@@ -11,13 +11,16 @@ from functools import partial
 
 from lcm_distill.core.child_process import follow_parent
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.logs import log_settings
+from lcm_distill.pipeline.executors.devices import worker_gpu
 from lcm_distill.pipeline.executors.dispatch import dispatch
-from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, own_gpu
+from lcm_distill.pipeline.executors.interface import Commit, Open
+from lcm_distill.pipeline.executors.runner import TaskRunner
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
-_blocks: Blocks | None = None
-"""In a worker process: what it runs its blocks with."""
+_runner: TaskRunner | None = None
+"""In a worker process: what runs its tasks."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Processes:
     """Runs tasks in processes of their own.
 
     Attributes:
-        workers: how many.
-        device: that is configured; `auto` and `cuda` give processes the GPUs in turn.
+        workers: number of processes.
+        device: the configured device; with `auto` and `cuda` the processes share all GPUs.
     """
 
     workers: int
@@ -34,20 +37,24 @@ class Processes:
     leads = True
 
     def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
-        """Execute and commit what is not done; a process that dies is replaced."""
+        """Execute and commit what is not committed yet; a process that dies is replaced."""
         return dispatch(tasks, manifest, partial(ProcessWorker, open_work, manifest, self.device), self.workers)
 
 
 class ProcessWorker:
-    """A process that runs blocks."""
+    """A process that runs chunks of tasks.
 
-    def __init__(self, open_work: Open, manifest: Manifest, device: str, seat: int) -> None:
-        blocks = Blocks(open_work, manifest, own_gpu(seat, device))
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_process, (blocks,))
+    Args:
+        slot: number of the worker, counted from 0.
+    """
+
+    def __init__(self, open_work: Open, manifest: Manifest, device: str, slot: int) -> None:
+        runner = TaskRunner(open_work, manifest, worker_gpu(slot, device), log_settings())
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _initialise, (runner,))
         self._process = self._pool.submit(os.getpid)
 
     def submit(self, tasks: Sequence[Task]) -> Future[UserError | None]:
-        """Begin a block."""
+        """Start a chunk."""
         return self._pool.submit(_run, tasks)
 
     def stop(self) -> None:
@@ -58,12 +65,12 @@ class ProcessWorker:
                 os.kill(self._process.result(), signal.SIGKILL)
 
 
-def _begin_process(blocks: Blocks) -> None:
-    global _blocks
-    _blocks = blocks
+def _initialise(runner: TaskRunner) -> None:
+    global _runner
+    _runner = runner
     follow_parent()
 
 
 def _run(tasks: Sequence[Task]) -> UserError | None:
-    assert _blocks is not None
-    return _blocks.run(tasks)
+    assert _runner is not None
+    return _runner.run(tasks)

@@ -1,7 +1,7 @@
 # Ray is an extra and ships partial types.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-"""Ray actors, one a GPU of the cluster. Each finds run folder and data at the same paths as the process that asks."""
+"""Ray actors, one for each GPU of the cluster. Run folder and data must have the same paths on all its machines."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -10,8 +10,11 @@ from functools import partial
 from typing import Any
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.logs import log_settings
+from lcm_distill.pipeline.executors.devices import count_threads
 from lcm_distill.pipeline.executors.dispatch import dispatch
-from lcm_distill.pipeline.executors.work import Blocks, Commit, Open, count_threads
+from lcm_distill.pipeline.executors.interface import Commit, Open
+from lcm_distill.pipeline.executors.runner import TaskRunner
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.task import Task
 
@@ -22,8 +25,8 @@ class RayActors:
 
     Attributes:
         address: of the cluster; None joins the one this machine belongs to, or starts one here.
-        workers: how many actors; None takes as many as the cluster has GPUs, or one.
-        device: that is configured; `auto` and `cuda` give each actor a GPU where the cluster has any.
+        workers: number of actors; None takes as many as the cluster has GPUs, or one.
+        device: the configured device; with `auto` and `cuda` each actor gets a GPU if the cluster has any.
     """
 
     address: str | None
@@ -32,33 +35,38 @@ class RayActors:
     leads = True
 
     def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
-        """Execute and commit what is not done; an actor that dies is replaced.
+        """Execute and commit what is not committed yet; an actor that dies is replaced.
 
         Raises:
             UserError: Ray is not installed, or there is no such cluster.
         """
         ray = _connect(self.address)
         gpus = int(ray.cluster_resources().get("GPU", 0)) if self.device in ("auto", "cuda") else 0
-        hire = partial(RayWorker, ray, open_work, manifest, 1 if gpus else 0)
+        start_worker = partial(RayWorker, ray, open_work, manifest, 1 if gpus else 0)
         try:
-            yield from dispatch(tasks, manifest, hire, self.workers or gpus or 1)
+            yield from dispatch(tasks, manifest, start_worker, self.workers or gpus or 1)
         finally:
             ray.shutdown()
 
 
 class RayWorker:
-    """An actor that runs blocks."""
+    """An actor that runs chunks of tasks.
 
-    def __init__(self, ray: Any, open_work: Open, manifest: Manifest, gpus: int, seat: int) -> None:
+    Args:
+        gpus: GPUs that it reserves, 0 or 1.
+        slot: number of the worker, counted from 0.
+    """
+
+    def __init__(self, ray: Any, open_work: Open, manifest: Manifest, gpus: int, slot: int) -> None:
         self._ray = ray
         # Ray gives an actor one thread; sums by another number of threads than here would differ in their last bits.
         environment = {"env_vars": {"OMP_NUM_THREADS": str(count_threads())}}
-        actor = ray.remote(Blocks).options(num_cpus=1, num_gpus=gpus, runtime_env=environment)
-        # Ray shows an actor the one GPU that is its own, so the device needs no name.
-        self._actor = actor.remote(open_work, manifest, None)
+        actor = ray.remote(TaskRunner).options(num_cpus=1, num_gpus=gpus, runtime_env=environment)
+        # Ray shows an actor only the GPU that is its own, so the device needs no name.
+        self._actor = actor.remote(open_work, manifest, None, log_settings())
 
     def submit(self, tasks: Sequence[Task]) -> Future[UserError | None]:
-        """Begin a block."""
+        """Start a chunk."""
         return self._actor.run.remote(tasks).future()
 
     def stop(self) -> None:

@@ -1,1 +1,1 @@
-"""How a training uses its machines: ranks, precision, memory, what is watched, and when it is stopped."""
+"""How a training uses its devices: ranks, sharding, precision and activation checkpointing."""

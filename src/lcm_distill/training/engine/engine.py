@@ -1,18 +1,18 @@
-"""Networks as a training calls them: on their device, over the ranks, in the chosen precision."""
+"""Prepares networks for a training: on their device, over the ranks, in the configured precision."""
 
 from contextlib import AbstractContextManager
 
 from lcm_distill.config import EngineConfig
 from lcm_distill.diffusion.preconditioning import Network
 from lcm_distill.models import MicroDiT
-from lcm_distill.models.precision import compute_in_bfloat16, lower, refresh
-from lcm_distill.training.engine.blocks import blocks_of, recompute_activations
-from lcm_distill.training.engine.parallel import Replicated, held_back, shard
+from lcm_distill.models.precision import cast_matrices, compute_in_bfloat16, refresh_copies
+from lcm_distill.training.engine.blocks import checkpoint_activations, transformer_blocks
+from lcm_distill.training.engine.parallel import DdpNetwork, no_sync, shard
 from lcm_distill.training.engine.world import World
 
 
 class Engine:
-    """Prepares networks. What it is given it changes in place; what it returns is to be called.
+    """Prepares networks in place; what a method returns is the callable that training must use.
 
     Attributes:
         settings: the configuration's `[engine]`.
@@ -21,8 +21,8 @@ class Engine:
 
     def __init__(self, settings: EngineConfig, world: World) -> None:
         self.settings, self.world = settings, world
-        self._replicated: list[Replicated] = []
-        self._copied: list[MicroDiT] = []
+        self._replicated: list[DdpNetwork] = []
+        self._with_copies: list[MicroDiT] = []
 
     @property
     def low_precision(self) -> bool:
@@ -31,48 +31,48 @@ class Engine:
 
     @property
     def sharded(self) -> bool:
-        """Whether weights are split over the ranks."""
+        """Whether weights are sharded over the ranks."""
         return self.settings.sharding == "fsdp"
 
-    def trained(self, network: MicroDiT) -> Network:
+    def prepare_trained(self, network: MicroDiT) -> Network:
         """A network that receives gradients. Its weights stay float32."""
         if self.settings.activation_checkpointing:
-            recompute_activations(blocks_of(network))
-        self.averaged(network)
+            checkpoint_activations(transformer_blocks(network))
+        self.prepare_average(network)
         if self.sharded or self.world.size == 1:
             return network
-        self._replicated.append(Replicated(network, self.world))
+        self._replicated.append(DdpNetwork(network, self.world))
         return self._replicated[-1]
 
-    def averaged(self, network: MicroDiT) -> Network:
-        """A moving average, called without gradients. Its weights stay float32, or small changes would be lost."""
+    def prepare_average(self, network: MicroDiT) -> Network:
+        """A moving average, called without gradients. Its weights stay float32: bfloat16 would lose small updates."""
         self._place(network)
         if self.low_precision:
             compute_in_bfloat16(network, copied=not self.sharded)
-            self._copied.append(network)
+            self._with_copies.append(network)
         self._shard(network)
         return network
 
-    def frozen(self, network: MicroDiT) -> Network:
-        """A network that does not change: its weights are held in the precision it computes in."""
+    def prepare_frozen(self, network: MicroDiT) -> Network:
+        """A network whose weights do not change; they are held in the precision that it computes in."""
         if self.low_precision:
-            lower(network)
-        self.stored(network)
+            cast_matrices(network)
+        self.prepare_stored(network)
         return network
 
-    def stored(self, network: MicroDiT) -> None:
-        """A network that is not called."""
+    def prepare_stored(self, network: MicroDiT) -> None:
+        """A network whose weights are updated and saved, and that is never called."""
         self._place(network)
         self._shard(network)
 
-    def refresh(self) -> None:
-        """What networks compute with follows their weights; to be called whenever these have changed."""
-        for network in self._copied:
-            refresh(network)
+    def refresh_copies(self) -> None:
+        """Update the bfloat16 copies that networks compute with; call it after every change of weights."""
+        for network in self._with_copies:
+            refresh_copies(network)
 
-    def held_back(self, hold: bool) -> AbstractContextManager[None]:
-        """A pass whose gradients stay on their rank, if `hold`, until the step's last one."""
-        return held_back(self._replicated, hold)
+    def no_sync(self, enabled: bool) -> AbstractContextManager[None]:
+        """A pass whose gradients stay on their rank, if `enabled`, until a pass outside; see `parallel.no_sync`."""
+        return no_sync(self._replicated, enabled)
 
     def _place(self, network: MicroDiT) -> None:
         if any(tensor.device != self.world.device for tensor in network.state_dict().values()):
@@ -80,4 +80,4 @@ class Engine:
 
     def _shard(self, network: MicroDiT) -> None:
         if self.sharded:
-            shard(network, blocks_of(network), self.world)
+            shard(network, transformer_blocks(network), self.world)

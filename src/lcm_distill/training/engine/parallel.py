@@ -1,6 +1,6 @@
-"""Networks over ranks: replicated by DistributedDataParallel, or sharded by FSDP2."""
+"""Networks over several ranks: replicated by DistributedDataParallel, or sharded by FSDP2."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,28 +14,32 @@ from torch.nn.parallel import DistributedDataParallel
 from lcm_distill.training.engine.world import World
 
 
-class Replicated:
-    """A network whose gradients are means over the ranks, after each backward pass that is not held back.
+class DdpNetwork:
+    """A network whose gradients are averaged over the ranks in each backward pass outside `no_sync`.
 
-    Without gradients it is the network itself, which needs nobody else.
+    Calls without gradients go to the network itself and need no communication.
+
+    Attributes:
+        module: the network. ddp: the same network in DistributedDataParallel.
     """
 
     def __init__(self, network: nn.Module, world: World) -> None:
         devices = [world.device] if world.device.type == "cuda" else None
-        self.alone, self.together = network, DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
+        self.module, self.ddp = network, DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
 
     def __call__(
         self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None, *kept: Tensor
     ) -> Tensor:
-        """The network's answer; `kept`: the patches it goes on with, if not all."""
-        network = self.together if torch.is_grad_enabled() else self.alone
+        """The network's output, as `MicroDiT.forward`; `kept` holds the kept patches of a masked pass."""
+        network = self.ddp if torch.is_grad_enabled() else self.module
         return network(latents, c_noise, captions, guidance, *kept)
 
 
 def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None:
-    """Split every parameter over the ranks; a block's are gathered while it computes (FSDP2, arXiv 2304.11277).
+    """Shard every parameter over the ranks, in place (FSDP2, arXiv 2304.11277).
 
-    Parameters are gathered and gradients averaged in the dtype that the parameters have.
+    A block's parameters are gathered while it computes. Parameters are gathered and gradients averaged in the dtype of
+    the parameters.
     """
     mesh = init_device_mesh(world.device.type, (world.size,))
     for part in (*blocks, network):
@@ -43,29 +47,29 @@ def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None
 
 
 @contextmanager
-def held_back(networks: Sequence[Replicated], hold: bool) -> Iterator[None]:
-    """Passes whose gradients wait for a later pass of the same step before they travel, if `hold`."""
+def no_sync(networks: Sequence[DdpNetwork], enabled: bool) -> Generator[None]:
+    """Accumulate gradients on each rank without averaging them, if `enabled`; the next pass outside averages the sum."""
     with ExitStack() as stack:
         for network in networks:
-            if hold:
-                stack.enter_context(network.together.no_sync())
+            if enabled:
+                stack.enter_context(network.ddp.no_sync())
         yield
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be sharded, in one piece; every rank must ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded. A collective call: every rank must make it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_weights(network: nn.Module) -> dict[str, Tensor]:
-    """A network's weights on the CPU, by name, in one piece on the first rank; every rank must ask.
+def full_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """A network's unsharded weights on the CPU of rank 0, and an empty dictionary on other ranks.
 
-    Other ranks get an empty dictionary.
+    A collective call: every rank must make it.
     """
-    first = not dist.is_initialized() or dist.get_rank() == 0
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
     weights: dict[str, Tensor] = {}
     for name, tensor in network.state_dict().items():
-        gathered = whole(tensor)
-        if first:
+        gathered = full_tensor(tensor)
+        if is_main:
             weights[name] = gathered.cpu()
     return weights

@@ -1,7 +1,7 @@
-"""The processes that train together: one alone, or the ranks that `torchrun` or `srun` started."""
+"""The processes that train together: a single one, or the ranks that `torchrun` or `srun` launched."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,17 +11,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType]
 
-from lcm_distill.config import Config
+from lcm_distill.config import EngineConfig
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
+from lcm_distill.pipeline.executors.devices import worker_gpu
 from lcm_distill.pipeline.executors.ranks import Ranks, launched_ranks
-from lcm_distill.pipeline.executors.work import own_gpu
 
-PATIENCE = timedelta(hours=12)
-"""How long a rank waits for another one, which may be preparing images or drawing them for a validation."""
-ALONE = Ranks(rank=0, world=1, local_rank=0)
+TIMEOUT = timedelta(hours=12)
+"""How long a rank waits for another one, which may be decoding images or generating them for a validation."""
+SINGLE = Ranks(rank=0, world=1, local_rank=0)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class World:
     """This process among those that train together.
 
     Attributes:
-        rank, size: its number, and how many there are.
+        rank: its number. size: the number of processes.
         device: where it computes.
     """
 
@@ -38,50 +38,55 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the first rank, which writes and tells."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and reports progress."""
         return self.rank == 0
 
-    def sum(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all ranks, in place."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
-    def wait(self) -> None:
-        """Until every rank has come here."""
+    def barrier(self) -> None:
+        """Wait until every rank has made this call."""
         if self.size > 1:
             dist.barrier()
 
 
-def alone(config: Config) -> World:
-    """This process by itself, whatever started it."""
-    return World(0, 1, resolve_device(config.device))
+def single_process(device: str) -> World:
+    """This process as the only one, whatever launched it.
+
+    Args:
+        device: as `resolve_device` takes it.
+    """
+    return World(0, 1, resolve_device(device))
 
 
 @contextmanager
-def join(config: Config) -> Iterator[World]:
-    """The world this process belongs to.
+def init_world(device: str, engine: EngineConfig) -> Generator[World]:
+    """The world that this process belongs to, with a process group where one is needed.
 
-    A process alone on a CPU needs no process group; sharding and checkpoints in the background do.
+    A single process on a CPU needs none, unless weights are sharded; on a GPU, checkpoints written in the background
+    need one.
 
     Raises:
-        UserError: ranks were launched without an address to meet at, or not each with a GPU of its own.
+        UserError: ranks were launched without a rendezvous address, or not each with a GPU of its own.
     """
-    ranks = launched_ranks() or ALONE
-    device = _own_device(config.device, ranks)
-    if ranks.world == 1 and device.type == "cpu" and config.engine.sharding == "none":
-        yield World(0, 1, device)
+    ranks = launched_ranks() or SINGLE
+    own_device = _own_device(device, ranks)
+    if ranks.world == 1 and own_device.type == "cpu" and engine.sharding == "none":
+        yield World(0, 1, own_device)
         return
-    _initialise(ranks, device)
+    _init_process_group(ranks, own_device)
     try:
-        yield World(ranks.rank, ranks.world, device)
+        yield World(ranks.rank, ranks.world, own_device)
     finally:
         dist.destroy_process_group()
 
 
 def _own_device(name: str, ranks: Ranks) -> torch.device:
-    """The configured device, or this rank's of the GPUs where there are several ranks."""
+    """The configured device of a single process; with several ranks, this rank's GPU."""
     if ranks.world == 1:
         return resolve_device(name)
     if name.startswith("cuda:"):
@@ -89,40 +94,42 @@ def _own_device(name: str, ranks: Ranks) -> torch.device:
             f"device = {name!r} is one GPU, and {ranks.world} ranks were launched, which need one each: set "
             "device=cuda, and choose the GPUs by CUDA_VISIBLE_DEVICES"
         )
-    return resolve_device(own_gpu(ranks.local_rank, name) or name)
+    return resolve_device(worker_gpu(ranks.local_rank, name) or name)
 
 
-def _initialise(ranks: Ranks, device: torch.device) -> None:
-    # Checkpoints and agreements travel over gloo, gradients on GPUs over NCCL.
+def _init_process_group(ranks: Ranks, device: torch.device) -> None:
+    # Checkpoints and small objects go over gloo, gradients on GPUs over NCCL.
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    options: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world, "timeout": PATIENCE}
+    options: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world, "timeout": TIMEOUT}
     if ranks.world == 1:
         options["store"] = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     else:
-        options["store"] = _meet(ranks)
+        options["store"] = _rendezvous(ranks)
         if device.type == "cuda":
-            refuse_shared_gpus(options["store"], ranks, str(torch.cuda.get_device_properties(device).uuid))
-            options["device_id"] = device  # NCCL connects here and not in the first step, and a barrier knows its GPU
+            properties: Any = torch.cuda.get_device_properties(device)  # pyright: ignore[reportUnknownMemberType]
+            refuse_shared_gpus(options["store"], ranks, str(properties.uuid))
+            # NCCL then connects here and not in the first step, and barriers know their GPU.
+            options["device_id"] = device
     dist.init_process_group(backend, **options)
 
 
-def _meet(ranks: Ranks) -> Store:
-    """What ranks exchange addresses by; the first rank serves it."""
+def _rendezvous(ranks: Ranks) -> Store:
+    """The store through which ranks exchange addresses; rank 0 serves it."""
     if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(
             f"{ranks.world} ranks were launched without {' and '.join(absent)}: start training with torchrun, or set "
             "them to the first rank's address and a free port"
         )
-    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=PATIENCE))
-    store.set_timeout(PATIENCE)
+    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=TIMEOUT))
+    store.set_timeout(TIMEOUT)
     return store
 
 
 def refuse_shared_gpus(store: Store, ranks: Ranks, gpu: str) -> None:
-    """Nothing, if no other rank has this rank's GPU: two ranks on one would wait for each other for ever.
+    """Check that no two ranks have the same GPU, where NCCL would block forever.
 
     Args:
-        gpu: its UUID.
+        gpu: UUID of this rank's GPU.
 
     Raises:
         UserError: two ranks have the same one; all ranks raise it.
@@ -130,7 +137,7 @@ def refuse_shared_gpus(store: Store, ranks: Ranks, gpu: str) -> None:
     store.set(f"gpu of rank {ranks.rank}", gpu)
     gpus = set(store.multi_get([f"gpu of rank {rank}" for rank in range(ranks.world)]))
     store.set(f"rank {ranks.rank} knows", "")
-    if ranks.leads:  # and serves the store until the others have read it
+    if ranks.rank == 0:  # it serves the store until the others have read it
         store.wait([f"rank {rank} knows" for rank in range(ranks.world)])
     if len(gpus) < ranks.world:
         raise UserError(

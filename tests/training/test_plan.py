@@ -10,18 +10,18 @@ from lcm_distill.config import load_preset
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.layers import FeedForward
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.plans import largest_micro_batch, plan
 from lcm_distill.training.budget import (
     PeakMemory,
+    count_parameters,
+    count_trained,
     distill_flop,
     forward_flop,
-    on_meta,
-    parameters,
-    trained_parameters,
+    meta_network,
 )
 from lcm_distill.training.fake_step import FakeStep, memory_per_sample
 from lcm_distill.training.objectives import build_objective
-from lcm_distill.training.student import build_networks
+from lcm_distill.training.plan import largest_micro_batch, plan_distillation
+from lcm_distill.training.student_networks import build_networks
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def xl():
 
 
 def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
-    student, teacher = (on_meta(xl.model, guidance_embedding) for guidance_embedding in (True, False))
-    assert (parameters(teacher), parameters(student)) == (1_165_442_320, 1_167_017_232)
+    student, teacher = (meta_network(xl.model, guidance_embedding) for guidance_embedding in (True, False))
+    assert (count_parameters(teacher), count_parameters(student)) == (1_165_442_320, 1_167_017_232)
     one_hot = sum(
         2 * 2 * layer.experts * int(layer.capacity * 1024 / layer.experts) * 1024 * layer.w1.shape[1]
         for layer in student.modules()
@@ -43,8 +43,9 @@ def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
     # Teacher: an evaluation of both branches, or two, the null one without attention to a caption.
     guided = forward_flop(teacher, 77, guided=True)
     assert 1.8 * forward < guided < 1.9 * forward
-    assert distill_flop(xl, 77) == 4 * forward + guided
-    assert distill_flop(load_preset("microdit_xl_512", ["distill.solver=heun"]), 77) == 4 * forward + 2 * guided
+    assert distill_flop(xl.model, xl.distill, 77) == 4 * forward + guided
+    heun = load_preset("microdit_xl_512", ["distill.solver=heun"])
+    assert distill_flop(heun.model, heun.distill, 77) == 4 * forward + 2 * guided
 
 
 def test_peak_memory_of_a_known_layer():
@@ -77,14 +78,14 @@ def test_fake_passes_take_the_memory_of_real_ones():
     config = load_preset("shapes", ["engine.precision=bfloat16"])
     peaks = []
     for mode in (FakeTensorMode(allow_non_fake_inputs=True), nullcontext()):
-        objective = build_objective(config)
-        networks = build_networks(config, objective, on_meta(config.model, guidance_embedding=False).state_dict())
+        objective = build_objective(config.distill, config.diffusion)
+        networks = build_networks(config, objective, meta_network(config.model, guidance_embedding=False).state_dict())
         with mode:
             step = FakeStep(config, objective, networks, 16, samples=4)
             for network in networks:
                 for tensor in network.state_dict().values():
                     torch.nn.init.normal_(tensor, std=0.02)
-            step.engine.refresh()
+            step.engine.refresh_copies()
             with PeakMemory() as memory:
                 step.passes()
             peaks.append(memory.peak)
@@ -93,17 +94,19 @@ def test_fake_passes_take_the_memory_of_real_ones():
 
 def test_adapters_alone_have_gradients_moments_and_averages():
     whole, adapted = (load_preset("shapes", [f"distill.lora.rank={rank}"]) for rank in (0, 4))
-    student = on_meta(whole.model, guidance_embedding=True)
-    assert trained_parameters(whole) == parameters(student)
+    student = meta_network(whole.model, guidance_embedding=True)
+    assert count_trained(whole.model, whole.distill.lora) == count_parameters(student)
     embedder = sum(parameter.numel() for parameter in student.cfg_embedder.parameters())
-    assert embedder < trained_parameters(adapted) < 0.5 * parameters(student)
-    assert parameters(on_meta(whole.model, guidance_embedding=True)) == parameters(student)  # and is what it was
+    assert embedder < count_trained(adapted.model, adapted.distill.lora) < 0.5 * count_parameters(student)
+    assert count_parameters(meta_network(whole.model, guidance_embedding=True)) == count_parameters(
+        student
+    )  # and is what it was
 
 
 @pytest.mark.parametrize(("moments", "bytes_a_parameter"), [("float32", 8), ("8bit", 2 + 2 * 4 / 256)])
 def test_states_count_a_critic_and_moments_as_they_are_held(tmp_path, moments, bytes_a_parameter):
-    planned = plan("distill", load_preset("shapes", [f"distill.moments={moments}"]), RunFolder(tmp_path))
-    billions = parameters(on_meta(load_preset("shapes").model, guidance_embedding=True)) / 1e9
+    planned = plan_distillation(load_preset("shapes", [f"distill.moments={moments}"]), RunFolder(tmp_path))
+    billions = count_parameters(meta_network(load_preset("shapes").model, guidance_embedding=True)) / 1e9
     states = planned["gb_of_states"]
     assert states["optimiser"] == pytest.approx(bytes_a_parameter * billions, abs=5e-4)
     assert states["critic"] == pytest.approx((4 + 4 + bytes_a_parameter) * billions, abs=5e-4)
@@ -112,10 +115,10 @@ def test_states_count_a_critic_and_moments_as_they_are_held(tmp_path, moments, b
 
 @pytest.mark.parametrize("setting", ["engine.sharding=fsdp", "distill.lora.rank=4"])
 def test_a_plan_does_not_care_how_weights_are_held(tmp_path, setting):
-    planned = plan("distill", load_preset("shapes", [setting]), RunFolder(tmp_path))
+    planned = plan_distillation(load_preset("shapes", [setting]), RunFolder(tmp_path))
     assert 0 < planned["gb_per_sample_recomputed"] < planned["gb_per_sample_kept"]
 
 
 def test_a_plan_of_forward_mode_says_that_it_counts_no_memory(tmp_path):
-    planned = plan("distill", load_preset("shapes", ["distill.objective=scm"]), RunFolder(tmp_path))
+    planned = plan_distillation(load_preset("shapes", ["distill.objective=scm"]), RunFolder(tmp_path))
     assert "micro_batch_80_gb_kept" not in planned and planned["micro_batches"].startswith("not counted")

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in threads."""
+"""Work done in threads ahead of its use."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -10,16 +10,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
-    """`work` of every item, in order, while the next ones are already read and worked on.
+def prefetch_map(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
+    """`work(item)` of every item, in order, computed while earlier results are used.
 
-    Items are drawn in one thread of their own, so `items` may read files; `work` runs in `workers` threads.
+    `items` is iterated in a thread of its own, so it may read files; `work` runs in `workers` threads.
 
     Args:
-        ahead: how many results may wait to be used; reading and working pause when they do.
+        ahead: the most results that may wait to be used; reading and working pause at that number.
 
     Raises:
-        whatever `items` or `work` raise, where their result would have been.
+        BaseException: whatever `items` or `work` raise, where their result would have been.
     """
     waiting: Queue[Future[Result] | None] = Queue(maxsize=ahead)
     stopped = threading.Event()
@@ -37,7 +37,7 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: in
             waiting.put(failed)
 
     with ThreadPoolExecutor(workers) as pool:
-        feeder = threading.Thread(target=feed, name="lookahead", daemon=True)
+        feeder = threading.Thread(target=feed, name="prefetch", daemon=True)
         feeder.start()
         try:
             while (result := waiting.get()) is not None:
@@ -48,7 +48,7 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: in
 
 
 def _drain(waiting: "Queue[Future[Result] | None]", feeder: threading.Thread) -> None:
-    """Take what the feeder still holds, so that it finds room, sees that it should stop, and ends."""
+    """Empty the queue until the feeder, which may be blocked on a full one, has noticed that it should stop."""
     while feeder.is_alive():
         try:
             waiting.get(timeout=0.01)

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from lcm_distill.pipeline.lookahead import map_ahead
+from lcm_distill.pipeline.prefetch import prefetch_map
 
 
 def test_results_keep_their_order():
-    assert list(map_ahead(lambda n: n * n, range(100), workers=3, ahead=4)) == [n * n for n in range(100)]
+    assert list(prefetch_map(lambda n: n * n, range(100), workers=3, ahead=4)) == [n * n for n in range(100)]
 
 
 def test_no_more_is_read_than_may_wait():
@@ -19,7 +19,7 @@ def test_no_more_is_read_than_may_wait():
             read.append(number)
             yield number
 
-    results = map_ahead(lambda n: n, items(), workers=2, ahead=4)
+    results = prefetch_map(lambda n: n, items(), workers=2, ahead=4)
     assert next(results) == 0
     # one result taken, four waiting, one that the feeder holds
     assert len(read) <= 6
@@ -32,7 +32,7 @@ def test_errors_come_where_their_result_would_have():
             raise ValueError("three")
         return number
 
-    results = map_ahead(work, range(10), workers=2, ahead=4)
+    results = prefetch_map(work, range(10), workers=2, ahead=4)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
@@ -43,7 +43,7 @@ def test_errors_of_the_items_come_through():
         yield 1
         raise OSError("unplugged")
 
-    results = map_ahead(lambda n: n, items(), workers=1, ahead=2)
+    results = prefetch_map(lambda n: n, items(), workers=1, ahead=2)
     assert next(results) == 1
     with pytest.raises(OSError, match="unplugged"):
         next(results)
@@ -51,7 +51,7 @@ def test_errors_of_the_items_come_through():
 
 def test_threads_end_when_the_caller_stops_early():
     before = threading.active_count()
-    results = map_ahead(lambda n: n, iter(int, 1), workers=2, ahead=2)
+    results = prefetch_map(lambda n: n, iter(int, 1), workers=2, ahead=2)
     next(results)
     results.close()
     assert threading.active_count() == before

@@ -1,0 +1,60 @@
+"""`lcm ablate`: the chain of an ablation, planned or trained and measured."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lcm_distill.commands.choice import Choice
+from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.show import announce, screen, show, show_figures, show_rows
+from lcm_distill.commands.work import How, refuse_random_weights, show_progress
+
+if TYPE_CHECKING:
+    from lcm_distill.pipeline.run_folder import RunFolder
+
+
+def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
+    """Train and measure the named steps of a chain, or all; or print the plan."""
+    with one_line_errors():
+        from lcm_distill.config.ablation import load_ablation
+        from lcm_distill.pipeline.executors.choice import choose_executor
+        from lcm_distill.report.ablation import headline
+        from lcm_distill.stages import ablate as stage
+        from lcm_distill.stages import distill
+        from lcm_distill.stages.status import inspect
+
+        ablation = load_ablation(choice.load()[0].preset)
+        config, folder = choice.load(settings=ablation.settings)
+        steps = ablation.select(only)
+        if how.dry_run:
+            plan = stage.plan_ablation(config, folder, steps, seeds)
+            show(plan, how.as_json, lambda: _show_plan(plan))
+            return
+        if not how.allow_random_weights:
+            refuse_random_weights(config, [distill.STAGE])
+        announce(config)
+        executor = choose_executor(how.executor, how.workers, how.ray_address, device=config.device)
+        show_progress(stage.ablate(config, folder, steps, seeds, executor))
+        rows = inspect(config, folder, "FROM ablation")
+        show({"figures": headline(rows), "rows": rows}, how.as_json, lambda: _show_result(folder, rows))
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    rows = [
+        {
+            "step": step["step"],
+            "compared with": step["beside"],
+            "changes": "\n".join(step["changes"]),
+            **{f"seed {seed}": f"{done}/{step['of_steps']}" for seed, done in step["trained_steps"].items()},
+        }
+        for step in plan["steps"]
+    ]
+    show_rows(rows)
+    show_figures({name: value for name, value in plan.items() if name != "steps"})
+
+
+def _show_result(folder: "RunFolder", rows: Any) -> None:
+    from lcm_distill.report.ablation import headline_text
+
+    print(folder.ablation.with_suffix(".md").read_text())
+    screen.print(f"chart and rows: [bold]{folder.ablation}.png[/], [bold]{folder.ablation}.parquet[/]")
+    print(headline_text(rows))

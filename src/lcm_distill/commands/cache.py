@@ -1,0 +1,40 @@
+"""`lcm cache`: maintenance of a run's cache."""
+
+import typer
+
+from lcm_distill.commands.choice import Choice
+from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.options import ExistingRun, Json
+from lcm_distill.commands.show import show, show_figures
+from lcm_distill.commands.work import show_progress
+
+app = typer.Typer(help="Cache maintenance.", no_args_is_help=True)
+
+
+@app.command()
+def compact(run: ExistingRun, json: Json = False) -> None:
+    """Merge the manifest's parts into few files, for faster queries."""
+    with one_line_errors():
+        from lcm_distill.data.cache.cache import Cache
+        from lcm_distill.pipeline.compaction import compact as merge
+
+        config, folder = Choice(run=run).load(begins=False)
+        cache = Cache.local(config, folder)
+        folder.require(folder.cache / "manifest", cache.remedy)
+        manifest = cache.manifest
+        show_progress(merge(manifest))
+        result = {"tasks": len(manifest.task_names()), "files": len(manifest.merged_files())}
+        show(result, json, lambda: show_figures({"manifest": result}))
+
+
+@app.command()
+def pull(run: ExistingRun, json: Json = False) -> None:
+    """Copy a cache from its object store into the run folder, where training reads it."""
+    with one_line_errors():
+        from lcm_distill.data.cache.cache import Cache
+        from lcm_distill.stages.pull import pull as copy
+
+        config, folder = Choice(run=run).load(begins=False)
+        show_progress(copy(config, folder))
+        result = {"tasks": len(Cache.local(config, folder).manifest.task_names()), "cache": str(folder.cache)}
+        show(result, json, lambda: show_figures({"cache": result}))

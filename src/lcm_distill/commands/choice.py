@@ -1,0 +1,74 @@
+"""The run that a command works on, and its configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcm_distill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lcm_distill.config import Config
+    from lcm_distill.pipeline.run_folder import RunFolder
+
+DEFAULT = "shapes"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the options `--preset`, `--config`, `--set` and `--run` of a command say.
+
+    An existing run keeps the configuration that made it: `--set` changes it, `--preset` and `--config` may only repeat
+    it.
+    """
+
+    preset: str | None = None
+    file: Path | None = None
+    assignments: Sequence[str] = ()
+    run: Path | None = None
+
+    def load(self, begins: bool = True, settings: Sequence[str] = ()) -> "tuple[Config, RunFolder]":
+        """Configuration and run folder.
+
+        Args:
+            begins: whether the command can begin a run.
+            settings: assignments of a new run, below the user's own.
+
+        Raises:
+            UserError: there is no such run, the options contradict it or each other, or a key or value is wrong.
+        """
+        from lcm_distill.config import load_file
+        from lcm_distill.pipeline.run_folder import RunFolder
+
+        if self.preset and self.file:
+            raise UserError("--preset and --config exclude each other")
+        named = self.preset or self.file
+        if self.run is not None and not begins and not RunFolder(self.run).exists:
+            raise UserError(f"{self.run} is not a run folder: it has no config.toml")
+        given = self.given(settings) if named or self.run is None or not RunFolder(self.run).exists else None
+        folder = RunFolder(self.run or Path("runs") / (given.preset if given else DEFAULT))
+        if not folder.exists:
+            assert given is not None
+            return given, folder
+        stored = load_file(folder.config, self.assignments)
+        if named and given is not None:
+            self._refuse_conflict(folder, stored, given)
+        return stored, folder
+
+    def given(self, settings: Sequence[str] = ()) -> "Config":
+        """The configuration that `--preset` or `--config` and `--set` name, whatever the run."""
+        from lcm_distill.config import load_file, load_preset
+
+        assignments = [*settings, *self.assignments]
+        return load_file(self.file, assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
+
+    def _refuse_conflict(self, folder: "RunFolder", stored: "Config", given: "Config") -> None:
+        from lcm_distill.config.describe import differing
+
+        conflicts = [f"{key} = {own!r}, not {other!r}" for key, (own, other) in differing(stored, given).items()]
+        if conflicts:
+            option = f"--preset {self.preset}" if self.preset else f"--config {self.file}"
+            raise UserError(
+                f"{folder.root} was made with {'; '.join(conflicts)}: leave {option} out, the run keeps its "
+                "configuration; change keys with --set, or choose another --run"
+            )

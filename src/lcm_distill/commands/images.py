@@ -1,0 +1,54 @@
+"""Commands that generate a few images to look at."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.options import Captions, Count, Guidance, Json, Model, Prompts, Seed, integers
+from lcm_distill.commands.show import screen, show
+
+
+def sample(
+    captions: Captions = None,
+    prompts: Prompts = None,
+    count: Count = 12,
+    out: Annotated[Path, typer.Option(help="PNG file to write: a labelled grid.")] = Path("sample.png"),
+    run: Model = "shapes",
+    steps: Annotated[str, typer.Option(metavar="N,N", help="Numbers of steps of the student.")] = "1,2,4",
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Generate images of captions with a student, as a labelled grid."""
+    with one_line_errors():
+        from lcm_distill.stages import sample as stage
+
+        counts = integers("--steps", steps)
+        with screen.status("generating"):
+            chosen = stage.choose_prompts(run, captions or [], prompts, count)
+            result = stage.sample(run, chosen, counts, guidance, seed, out)
+        show(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))
+
+
+def compare_samplers(
+    captions: Captions = None,
+    prompts: Prompts = None,
+    count: Count = 6,
+    out: Annotated[Path, typer.Option(help="PNG file to write: a labelled grid.")] = Path("compare-samplers.png"),
+    run: Model = "shapes",
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps of both.")] = 5,
+    solver: Annotated[Literal["heun", "euler"], typer.Option(help="The teacher's solver.")] = "heun",
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Generate images with teacher and student from the same noise, side by side."""
+    with one_line_errors():
+        from lcm_distill.stages import sample as stage
+
+        with screen.status("generating"):
+            chosen = stage.choose_prompts(run, captions or [], prompts, count)
+            result = stage.compare_samplers(run, chosen, steps, solver, guidance, seed, out)
+        show(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))

@@ -1,0 +1,86 @@
+"""Options that several commands have, so that each is spelt and explained once."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lcm_distill.core.errors import UserError
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Names of presets, for the shell's completion."""
+    from lcm_distill.config import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
+def complete_key(incomplete: str) -> list[str]:
+    """Keys of the configuration, for the shell's completion of `--set`."""
+    from lcm_distill.config import load_preset
+    from lcm_distill.config.describe import describe
+
+    return [f"{key.name}=" for key in describe(load_preset("shapes")) if key.name.startswith(incomplete)]
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Preset of a new run; see `lcm config presets`.", autocompletion=complete_preset),
+]
+File = Annotated[Path | None, typer.Option("--config", help="Configuration file of a new run, in the presets' form.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set one key: section.key=value. Repeatable.", autocompletion=complete_key
+    ),
+]
+Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET by default. An existing run is resumed.")]
+ExistingRun = Annotated[Path, typer.Option("--run", help="Run folder.")]
+Model = Annotated[
+    str, typer.Option("--run", help="Run folder, student file (.safetensors), or `shapes` for the model that ships.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: work, memory, time and what is missing.")]
+AllowRandom = Annotated[
+    bool,
+    typer.Option("--allow-random-weights", help="Train although encoders.weights = random, to measure speed only."),
+]
+Executor = Annotated[
+    Literal["auto", "serial", "processes", "ranks", "ray"],
+    typer.Option(help="Where tasks run. auto: the launched ranks, one process per GPU, or this process."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes or Ray actors; one per GPU by default.")]
+RayAddress = Annotated[str | None, typer.Option(help="Address of a Ray cluster; a local one is started by default.")]
+Captions = Annotated[list[str] | None, typer.Argument(metavar="[CAPTION]...", help="Captions to generate images of.")]
+Prompts = Annotated[
+    str | None,
+    typer.Option(metavar="parti|held-out|FILE", help="Captions from a file (.csv, .json, .tsv, .txt) instead."),
+]
+Count = Annotated[int, typer.Option(min=1, help="Number of captions taken from --prompts, evenly spread.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale, 1 or more; the run's first one by default.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+
+
+def integers(option: str, text: str) -> list[int]:
+    """The numbers of a list option, such as `1,2,4`.
+
+    Raises:
+        UserError: it is no list of integers.
+    """
+    return _numbers(option, text, int, "1,2,4")
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """The numbers of a list option, such as `1,1.5,3`.
+
+    Raises:
+        UserError: it is no list of numbers.
+    """
+    return _numbers(option, text, float, "1,1.5,3")
+
+
+def _numbers(option: str, text: str, kind: type[Any], example: str) -> list[Any]:
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} {text}: give numbers separated by commas, such as {example}") from error

@@ -1,0 +1,65 @@
+"""Every key of a configuration with its value, its type and what it does, and how two configurations differ."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from lcm_distill.config.run import Config
+from lcm_distill.config.section import Section, flatten
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key.
+
+    Attributes:
+        name: dotted, as `--set` takes it. value: as the configuration has it. type: of the value, as Python writes it.
+        help: what it does.
+    """
+
+    name: str
+    value: Any
+    type: str
+    help: str
+
+
+def describe(config: Config) -> list[Key]:
+    """Every key of a configuration, in order of declaration."""
+    return list(_keys(config, ""))
+
+
+def differing(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """The values of both of every key that is not equal; None where only one of them has the key."""
+    ours, theirs = (dict(flatten(config.model_dump(mode="json"))) for config in (one, other))
+    return {key: (ours.get(key), theirs.get(key)) for key in (ours | theirs) if ours.get(key) != theirs.get(key)}
+
+
+def _keys(section: Section, prefix: str) -> Iterator[Key]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            sentence = " ".join((field.description or "").split())
+            yield Key(
+                f"{prefix}{name}",
+                section.model_dump(mode="json", include={name})[name],
+                _type(field.annotation),
+                sentence,
+            )
+
+
+def _type(annotation: Any) -> str:
+    """A type in words: `list[float]`, `"none" | "fsdp"`, `int | None`; limits of numbers are left out."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " | ".join(json.dumps(value) for value in arguments)
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, arguments))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
+    return "None" if annotation is type(None) else str(annotation.__name__).lower()

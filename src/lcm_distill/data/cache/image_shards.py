@@ -1,0 +1,139 @@
+# The types of torch.from_numpy are partial.
+# pyright: reportUnknownMemberType=false
+"""Images on their way into shards of latents: from decoded images to batches, and from encoded batches to rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcm_distill.core.randomness import normal, stable_hash
+from lcm_distill.data.cache.rows import SampleRow
+from lcm_distill.data.sources.interface import UnusableImage
+from lcm_distill.data.transforms import decode, resize_and_crop
+from lcm_distill.pipeline.manifest import OK, QUARANTINED
+from lcm_distill.pipeline.task import Task
+
+
+@dataclass
+class ImageShard:
+    """A shard of latents that is being filled.
+
+    Images of a shard come in the order in which the source reads them, whatever other shards are being filled, and are
+    encoded in batches of that order: an interrupted run makes the same batches, and so the same bytes, again.
+
+    Attributes:
+        resolution: height and width at which images are encoded, in pixels.
+        samples: rows of the catalog.
+        latents: float16 (samples, C, h, w), NaN until encoded and where an image is unusable.
+        rows: the manifest rows of the samples.
+        waiting: indices and pixels of images that are decoded and not encoded.
+    """
+
+    task: Task
+    resolution: int
+    samples: list[dict[str, Any]]
+    latents: np.ndarray
+    rows: list[SampleRow] = field(init=False)
+    waiting: list[tuple[int, np.ndarray]] = field(init=False, default_factory=list[tuple[int, np.ndarray]])
+
+    def __post_init__(self) -> None:
+        self.rows = [
+            {"kind": "image", "field": self.task.inputs["field"], "sample_id": sample["sample_id"],
+             "row": sample["row"], "shard": self.task.inputs["shard"], "source": sample["path"],
+             "caption_row": sample["caption_row"], "split": sample["split"]}
+            for sample in self.samples
+        ]  # fmt: skip
+
+    def quarantine(self, index: int, reason: str) -> None:
+        """Quarantine a sample; its latents become NaN."""
+        self.latents[index] = np.nan
+        self.rows[index] |= {"status": QUARANTINED, "error": reason}
+
+    def batch(self, seed: int, last: bool) -> "ImageBatch":
+        """The waiting images, which are then no longer waiting.
+
+        Args:
+            seed: of the noise of the posterior.
+            last: whether no more images of the shard will come.
+        """
+        indices, crops = [index for index, _ in self.waiting], [crop for _, crop in self.waiting]
+        self.waiting.clear()
+        # Addressed by the sample's identifier: the noise does not depend on batch, worker or order.
+        names = [stable_hash(self.samples[index]["sample_id"]) for index in indices]
+        noise = [normal(seed, "posterior", 0, [name], self.latents.shape[1:]) for name in names]
+        if not indices:
+            return ImageBatch(self, [], torch.empty(0), torch.empty(0), last)
+        return ImageBatch(self, indices, torch.from_numpy(np.stack(crops)), torch.cat(noise), last)
+
+    def fill(self, indices: Sequence[int], latents: np.ndarray) -> None:
+        """Store the latents of encoded images; quarantine images whose latents are not finite."""
+        self.latents[indices] = latents
+        for index in indices:
+            if not np.isfinite(self.latents[index]).all():
+                self.quarantine(index, "latents are not finite")
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of a shard that are encoded together.
+
+    Attributes:
+        indices: of the images in the shard; empty if no image of the last batch of a shard is usable.
+        pixels: uint8 (B, H, W, 3).
+        noise: (B, C, h, w), standard normal, which determines the samples from the posterior.
+        last: whether the shard is complete once these are encoded.
+    """
+
+    shard: ImageShard
+    indices: list[int]
+    pixels: Tensor
+    noise: Tensor
+    last: bool
+
+
+@dataclass(frozen=True)
+class CroppedImage:
+    """A decoded image.
+
+    Attributes:
+        size: width and height of the image file.
+        crops: uint8 (H, W, 3), one for each resolution.
+    """
+
+    size: tuple[int, int]
+    crops: list[np.ndarray]
+
+
+@dataclass
+class RowRange:
+    """The images of a range of rows, and the shards at each resolution that they are encoded into.
+
+    Attributes:
+        left: number of images that have not been added.
+    """
+
+    shards: list[ImageShard]
+    left: int
+
+    def crop(self, content: bytes | UnusableImage, min_size: int) -> CroppedImage | UnusableImage:
+        """Decode an image and crop it for each shard; returns the reason if it is unusable."""
+        try:
+            image = decode(content, min_size)
+        except UnusableImage as reason:
+            return reason
+        return CroppedImage(image.size, [resize_and_crop(image, shard.resolution) for shard in self.shards])
+
+    def add(self, index: int, image: CroppedImage | UnusableImage) -> None:
+        """Add the image of a sample to each shard, or quarantine the sample."""
+        self.left -= 1
+        for number, shard in enumerate(self.shards):
+            if isinstance(image, UnusableImage):
+                shard.quarantine(index, str(image))
+                continue
+            width, height = image.size
+            shard.rows[index] |= {"width": width, "height": height, "status": OK}
+            shard.waiting.append((index, image.crops[number]))

@@ -1,0 +1,48 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+"""The rows of a cache's manifest: one for each image, caption, rejected annotation and file of the catalog."""
+
+from typing import Literal, TypedDict
+
+import pyarrow as pa
+
+CATALOG_TASK = "catalog"
+"""The task whose rows are those of the catalog's files and of rejected annotations."""
+
+SAMPLE_COLUMNS = pa.schema(
+    [("kind", pa.string()), ("field", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()),
+     ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
+     ("width", pa.int64()), ("height", pa.int64()), ("status", pa.string()),
+     ("error", pa.string()), ("checksum", pa.int64())]
+)  # fmt: skip
+"""Columns of the manifest, beside those that every manifest has."""
+
+
+class SampleRow(TypedDict, total=False):
+    """Values of `SAMPLE_COLUMNS`.
+
+    Attributes:
+        kind: `image`, `caption`, `annotation` (one that was rejected) or `catalog` (one of its files).
+        field: name of the array that contains the row.
+        sample_id: identifier of an image in its data set. source: its path there, or the place of an annotation.
+        row: number of the row in the field. shard: number of the shard that contains it.
+        caption_row: row of the caption in the field `text`.
+        split: `train` or `valid`.
+        width, height: of the image file, in pixels.
+        status: `ok` or `quarantined`. error: reason of the latter.
+        checksum: CRC-32C of the row's bytes.
+    """
+
+    kind: Literal["image", "caption", "annotation", "catalog"]
+    field: str
+    sample_id: str
+    row: int
+    shard: int
+    source: str
+    caption_row: int
+    split: str
+    width: int
+    height: int
+    status: str
+    error: str
+    checksum: int

@@ -1,0 +1,75 @@
+"""Feature extractors of the configured protocols: found before work starts, opened where features are extracted."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from lcm_distill.config import EvaluateConfig
+from lcm_distill.core.device import resolve_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.metrics.protocol import MetricProtocol, OpenedProtocol
+from lcm_distill.metrics.registry import find_protocol, open_protocol
+
+IMAGES_ONLY = "`lcm evaluate --images-only` generates images without measuring them"
+"""The end of errors about what only measuring needs."""
+
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """A protocol's feature extractor, identified and not loaded.
+
+    Attributes:
+        protocol: name of the protocol. name, sha256, width: as `metrics.interface.Extractor` has them.
+    """
+
+    protocol: str
+    name: str
+    sha256: str
+    width: int
+
+    @property
+    def traits(self) -> MetricProtocol:
+        """The protocol itself."""
+        return find_protocol(self.protocol)
+
+
+def chosen_protocols(settings: EvaluateConfig) -> list[MetricProtocol]:
+    """The configured protocols.
+
+    Raises:
+        UserError: `protocols`, `reference` or `weights` names a protocol that there is not.
+    """
+    for key in ("reference", "weights"):
+        for name in getattr(settings, key):
+            find_protocol(name, f"evaluate.{key}.{name}")
+    return [find_protocol(name, "evaluate.protocols") for name in settings.protocols]
+
+
+def find_extractor(settings: EvaluateConfig, protocol: str) -> ExtractorInfo:
+    """A protocol's feature extractor, after it was loaded once on the CPU.
+
+    Raises:
+        UserError: its weights are missing, or not what they should be.
+    """
+    try:
+        found = open_extractor(settings, protocol, "cpu").extractor
+    except UserError as error:
+        raise UserError(f"{error}: set evaluate.weights.{protocol} to the file; {IMAGES_ONLY}") from error
+    return ExtractorInfo(protocol, found.name, found.sha256, found.width)
+
+
+def open_extractor(settings: EvaluateConfig, protocol: str, device: str) -> OpenedProtocol:
+    """A protocol with its feature extractor loaded on a device, named as in the configuration.
+
+    Raises:
+        UserError: there is no such protocol or device, or the weights are missing or not what they should be.
+    """
+    return _open(protocol, settings.weights.get(protocol), resolve_device(device))
+
+
+@lru_cache(maxsize=1)
+def _open(protocol: str, weights: Path | None, device: torch.device) -> OpenedProtocol:
+    """The last one is kept: several image sets are measured with it."""
+    return open_protocol(protocol, weights, device)

@@ -1,0 +1,113 @@
+"""Rows of figures: what was measured, under which protocol, on images of which weights."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lcm_distill.config import Config
+from lcm_distill.evaluation.features import FeatureSet
+from lcm_distill.evaluation.image_sets import ImageSet
+from lcm_distill.evaluation.references import Reference
+from lcm_distill.metrics.protocol import measure
+from lcm_distill.pipeline.run_folder import source_commit
+
+Rows = Sequence[Mapping[str, Any]]
+
+METRICS = pa.schema(
+    [("model", pa.string()), ("sampler", pa.string()), ("steps", pa.int64()),
+     ("sigmas", pa.list_(pa.field("element", pa.float64()))),  # called so in files
+     ("guidance", pa.float64()), ("metric", pa.string()), ("value", pa.float64()), ("images", pa.int64()),
+     ("protocol", pa.string()), ("extractor", pa.string()), ("extractor_sha256", pa.string()),
+     ("reference", pa.string()), ("prompts", pa.string()), ("seed", pa.int64()), ("same_noise", pa.bool_()),
+     ("dtype", pa.string()),
+     ("network_evaluations", pa.int64()), ("seconds_per_image", pa.float64()),
+     ("checkpoint", pa.string()), ("checkpoint_sha256", pa.string()), ("config_fingerprint", pa.string()),
+     ("commit", pa.string()), ("time", pa.timestamp("ms", tz="UTC"))]
+)  # fmt: skip
+"""One row a figure. `sampler` is a teacher's solver. `checkpoint_sha256` is the hash of the checkpoint's tensors, see
+`models.checkpoint.checkpoint_sha256`. `prompts` and `reference` end in digits of a hash of their
+content. `dtype` is what the images were generated in."""
+
+WITHOUT_DTYPE = METRICS.remove(METRICS.get_field_index("dtype"))
+"""Schema of older files, whose images were generated in float32."""
+
+HARNESS = ("protocol", "extractor_sha256", "reference", "prompts", "images", "seed", "same_noise")
+"""Figures compare where these columns are equal."""
+
+IDENTITY = ("model", "sampler", "steps", "sigmas", "guidance", "checkpoint_sha256", "dtype", "metric", *HARNESS)
+"""A new figure replaces one that has these columns in common with it."""
+
+FINGERPRINTED = ("data", "encoders", "cache", "model", "diffusion", "engine", "distill", "evaluate")
+"""Sections of the configuration in `config_fingerprint`."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]] | None:
+    """Rows of a `metrics.parquet`; None for one with the schema of another version."""
+    table = pq.read_table(path)
+    if table.schema.equals(WITHOUT_DTYPE):
+        return [{**row, "dtype": None if row["model"] == "real" else "float32"} for row in table.to_pylist()]
+    return table.to_pylist() if table.schema.equals(METRICS) else None
+
+
+def merged_metrics(path: Path, rows: Rows) -> pa.Table:
+    """The rows, after those at `path` that they do not replace; rows of another version's schema are dropped."""
+    kept = (read_metrics(path) if path.is_file() else None) or []
+    merged = {tuple(str(row.get(name)) for name in IDENTITY): row for row in [*kept, *rows]}
+    return pa.Table.from_pylist(list(merged.values()), schema=METRICS)
+
+
+def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[dict[str, Any]]:
+    """Rows of `METRICS` for an image set whose features are extracted under the protocol of every reference.
+
+    Raises:
+        UserError: there are too few images.
+    """
+    sampling, seconds = image_set.sampling, image_set.table()["seconds"].to_numpy()
+    shared = {
+        "model": sampling.model, "sampler": sampling.sampler.name, "steps": sampling.steps,
+        "sigmas": list(sampling.sigmas), "guidance": sampling.guidance, "images": len(seconds),
+        "network_evaluations": sampling.evaluations, "seconds_per_image": float(seconds.mean()), "checkpoint": str(image_set.checkpoint),
+        "checkpoint_sha256": image_set.checkpoint_sha256, "dtype": image_set.dtype,
+    }  # fmt: skip
+    return [
+        {**shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value}
+        for reference in references
+        for metric, value in _values(image_set, reference).items()
+    ]
+
+
+def real_image_rows(config: Config, references: Sequence[Reference]) -> list[dict[str, Any]]:
+    """Rows of `METRICS` with the distance of real images of other captions, for references that have one."""
+    return [
+        {
+            "model": "real", "sampler": "none", "metric": figure.name, "value": reference.real_distance,
+            "images": reference.real_images, **_circumstances(config, reference),
+        }
+        for reference in references
+        if reference.real_distance is not None and (figure := reference.extractor.traits.frechet_figure)
+    ]  # fmt: skip
+
+
+def _values(image_set: ImageSet, reference: Reference) -> dict[str, float]:
+    """Figures by name."""
+    statistics = FeatureSet(image_set, reference.extractor).statistics()
+    return measure(reference.extractor.traits, statistics, reference.statistics)
+
+
+def _circumstances(config: Config, reference: Reference) -> dict[str, Any]:
+    return {
+        "protocol": reference.extractor.protocol,
+        "extractor": reference.extractor.name,
+        "extractor_sha256": reference.extractor.sha256,
+        "reference": reference.source,
+        "prompts": reference.prompts,
+        "seed": config.generation_seed,
+        "same_noise": config.evaluate.same_noise,
+        "config_fingerprint": config.fingerprint(*FINGERPRINTED),
+        "commit": source_commit(),
+        "time": datetime.now(UTC),
+    }

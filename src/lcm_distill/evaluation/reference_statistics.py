@@ -1,0 +1,93 @@
+"""Statistics of real images, computed once and kept in the run folder under the identity of their images."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from lcm_distill.config import Config
+from lcm_distill.core.hashing import digest
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.layout import cache_fingerprint
+from lcm_distill.data.real_images import real_images
+from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
+from lcm_distill.evaluation.features import prepare_files
+from lcm_distill.metrics.protocol import OpenedProtocol
+from lcm_distill.metrics.references import folder_identity, image_files, read_statistics, write_statistics
+from lcm_distill.metrics.statistics import Statistics
+from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Progress
+
+Computation = Generator[Progress, None, Statistics]
+
+
+class ReferenceStatistics:
+    """Computes reference statistics with one protocol's extractor, or reads them where they are kept.
+
+    Args:
+        run: keeps them below `evaluate/reference`.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, extractor: ExtractorInfo) -> None:
+        self.config, self.run, self.extractor = config, run, extractor
+
+    def of_folder(self, folder: Path) -> Generator[Progress, None, tuple[Statistics, str]]:
+        """Statistics of the images below a folder, and their identity, which their names and bytes decide.
+
+        Raises:
+            UserError: the folder holds no image, or (DataError) one that cannot be read.
+        """
+        files, opened = image_files(folder), self._open()
+        identity = folder_identity(folder, files, opened)
+        statistics = yield from self._kept(identity, opened, lambda: prepare_files(opened, files), len(files))
+        return statistics, identity
+
+    def of_data_set(self, sources: Sequence[str]) -> Computation:
+        """Statistics of images of the data set, cropped and resized as for encoding.
+
+        Args:
+            sources: of the images, as the data set names them.
+        """
+        opened = self._open()
+
+        def prepared() -> Iterable[Tensor]:
+            images = real_images(Cache.local(self.config, self.run), sources)
+            return (opened.protocol.prepare(Image.fromarray(image)) for image in images)
+
+        identity = digest([
+            cache_fingerprint(self.config), self.config.resolution, list(sources),
+            self.extractor.name, self.extractor.sha256,
+        ])  # fmt: skip
+        return (yield from self._kept(identity, opened, prepared, len(sources)))
+
+    def _open(self) -> OpenedProtocol:
+        return open_extractor(self.config.evaluate, self.extractor.protocol, self.config.device)
+
+    def _kept(
+        self, identity: str, opened: OpenedProtocol, prepared: Callable[[], Iterable[Tensor]], count: int
+    ) -> Computation:
+        """Statistics of this identity, read from the run folder; computed and written there the first time."""
+        kept = self.run.evaluate / "reference" / f"{self.extractor.protocol}-{identity[:16]}.npz"
+        if not kept.is_file():
+            statistics = yield from _accumulate(opened, prepared(), count, self.config.evaluate.batch_size)
+            commit_file(kept, lambda path: write_statistics(path, statistics))
+        return read_statistics(kept, self.extractor.width)
+
+
+def _accumulate(opened: OpenedProtocol, prepared: Iterable[Tensor], count: int, batch_size: int) -> Computation:
+    """Statistics of `count` prepared images, batch by batch."""
+    total: Statistics | None = None
+    done, label = 0, f"reference {opened.protocol.name}"
+    yield Progress(label, 0, count, "images")
+    for features in opened.features(prepared, batch_size):
+        part = opened.statistics(features, range(done, done + len(features)))
+        if total is None:
+            total = part
+        else:
+            total += part
+        done += len(features)
+        yield Progress(label, done, count, "images")
+    assert total is not None
+    return total

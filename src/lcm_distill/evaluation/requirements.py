@@ -1,0 +1,86 @@
+"""What measuring needs, checked before anything is generated."""
+
+from collections.abc import Sequence
+
+from lcm_distill.config import EvaluateConfig
+from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.extractors import IMAGES_ONLY, ExtractorInfo, chosen_protocols, find_extractor
+from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.evaluation.prompts import HELD_OUT
+from lcm_distill.metrics.protocol import MetricProtocol
+from lcm_distill.metrics.registry import find_protocol
+
+
+def find_extractors(settings: EvaluateConfig) -> list[ExtractorInfo]:
+    """The feature extractors of the configured protocols, once all that measuring needs is known to be there.
+
+    Raises:
+        UserError: no protocol is configured, or an unknown one; weights or a reference are missing; or there are too
+            few images.
+    """
+    protocols = chosen_protocols(settings)
+    if not protocols:
+        raise UserError("evaluate.protocols is empty: name a metric protocol to measure with")
+    for protocol in protocols:
+        require_reference(settings, protocol.name)
+    return [require_extractor(settings, protocol.name) for protocol in protocols]
+
+
+def require_extractor(settings: EvaluateConfig, protocol: str) -> ExtractorInfo:
+    """A protocol's feature extractor, once it is known that there are enough images for its figures.
+
+    Raises:
+        UserError: its weights are missing, or not what they should be; or there are too few images.
+    """
+    extractor = find_extractor(settings, protocol)
+    require_enough_images(settings.images, extractor)
+    return extractor
+
+
+def require_reference(settings: EvaluateConfig, protocol: str) -> None:
+    """Check that what a protocol compares with is configured and exists.
+
+    Raises:
+        UserError: no reference is named, or the file or folder is missing.
+    """
+    if not find_protocol(protocol).compares:
+        return
+    path, key = settings.reference.get(protocol), f"evaluate.reference.{protocol}"
+    if path is None and settings.prompts != HELD_OUT:
+        raise UserError(
+            f"{key} is missing: set it to an .npz of mu and sigma, or to a folder of real images; {IMAGES_ONLY}"
+        )
+    if path is not None and not path.exists():
+        raise UserError(f"{path} is missing: put it there, or set {key} to where it is; {IMAGES_ONLY}")
+
+
+def require_captions(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> None:
+    """Check that a protocol can measure images of these captions.
+
+    Raises:
+        UserError: it refuses one.
+    """
+    for prompt in prompts:
+        if reason := protocol.refuse_caption(prompt.caption):
+            raise UserError(
+                f"evaluate.protocols: {protocol.name} cannot measure caption {prompt.caption!r}, which {reason}: "
+                f"choose other prompts or another protocol; {IMAGES_ONLY}"
+            )
+
+
+def require_enough_images(images: int, extractor: ExtractorInfo) -> None:
+    """Check that there are enough images for a protocol's figures.
+
+    Raises:
+        UserError: there are too few.
+    """
+    protocol, width = extractor.traits, extractor.width
+    least = protocol.minimum_images(width)
+    if images >= least:
+        return
+    reason = "" if protocol.allows_few else f", whose features have {width:,} dimensions"
+    usual = "" if protocol.allows_few else " (30,000 are usual)"
+    raise UserError(
+        f"evaluate.images = {images} is too few for {protocol.name}{reason}: set {least:,} or more{usual}; "
+        f"{IMAGES_ONLY}"
+    )

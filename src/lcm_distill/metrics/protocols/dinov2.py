@@ -1,0 +1,21 @@
+"""FD-DINOv2, precision, recall, density and coverage as dgm-eval computes them (arXiv 2306.04675)."""
+
+from functools import partial
+
+import torch
+
+from lcm_distill.metrics import preprocessing
+from lcm_distill.metrics.figures import FD_DINOV2, NEIGHBOURS
+from lcm_distill.metrics.interface import Extractor
+from lcm_distill.metrics.protocol import MetricProtocol, Weights
+
+
+def _load(weights: Weights, device: torch.device) -> Extractor:
+    from lcm_distill.metrics.dinov2 import DINOV2_LARGE, Dinov2Extractor
+
+    return Dinov2Extractor(str(weights or DINOV2_LARGE), device)
+
+
+DINOV2 = MetricProtocol(
+    "fd-dinov2", None, partial(preprocessing.bicubic, size=224), _load, (FD_DINOV2, *NEIGHBOURS)
+)  # fmt: skip

@@ -1,0 +1,154 @@
+"""What a student's checkpoint records of itself: everything that sampling from it needs, beside its weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from lcm_distill.config import Config, DiffusionConfig, NetworkConfig, Weights
+from lcm_distill.core.errors import UserError
+from lcm_distill.diffusion.noise import karras_sigmas
+from lcm_distill.diffusion.samplers import Consistency, Phased
+from lcm_distill.models.checkpoint import read_description
+
+DEFAULT_STEPS = 4
+"""Steps of a student that is not phased, where none are given."""
+
+
+class _Record(BaseModel):
+    """Part of a description; keys that later versions add are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class StudentSampling(_Record):
+    """How a student is sampled from.
+
+    Attributes:
+        diffusion: sigma_data, sigma_min, sigma_max and rho that it was trained with.
+        sigmas: sigmas of the multistep consistency sampler, falling, by number of steps.
+        guidance_range: lowest and highest guidance scale that it was trained with; None if unknown.
+        phases: upper edges of the phases that it was trained within, falling; None without phases.
+    """
+
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sigmas: dict[PositiveInt, tuple[float, ...]] = {}
+    guidance_range: tuple[float, float] | None = None
+    phases: tuple[float, ...] | None = None
+
+    @property
+    def default_steps(self) -> int:
+        """Number of steps where none is given."""
+        return len(self.phases) if self.phases else DEFAULT_STEPS
+
+    def sampler(self, steps: int | None = None) -> Consistency | Phased:
+        """The sampler of a number of steps, `default_steps` if None.
+
+        A number of steps without sigmas of its own takes EDM's schedule, less its lowest sigma, from which a
+        consistency step would change nothing.
+
+        Raises:
+            UserError: a student that was trained in phases has another number of them.
+        """
+        steps = self.default_steps if steps is None else steps
+        sigma_min, sigma_max, rho = self.diffusion.sigma_min, self.diffusion.sigma_max, self.diffusion.rho
+        if self.phases:
+            if steps != len(self.phases):
+                raise UserError(
+                    f"num_inference_steps is {steps}: this student was trained in {len(self.phases)} phases and "
+                    f"samples in {len(self.phases)} steps"
+                )
+            return Phased(self.phases, sigma_min)
+        if steps in self.sigmas:
+            return Consistency(self.sigmas[steps], sigma_min)
+        return Consistency(tuple(map(float, karras_sigmas(steps + 1, sigma_min, sigma_max, rho)[:steps])), sigma_min)
+
+    def or_else(self, sigmas: Mapping[int, list[float]]) -> Self:
+        """The same, with the given sigmas for numbers of steps that have none."""
+        merged = {**{steps: tuple(falling) for steps, falling in sigmas.items()}, **self.sigmas}
+        return self.model_copy(update={"sigmas": merged})
+
+
+class StudentEncoders(_Record):
+    """The encoders a student was trained with, by the names that `[encoders]` of the configuration gives them."""
+
+    vae: str
+    text: str
+    downsampling: PositiveInt
+    weights: Weights = "pretrained"
+
+
+class StudentDescription(StudentSampling):
+    """The description in a student's checkpoint.
+
+    Attributes:
+        model: sizes of the network.
+        encoders: None in checkpoints of older versions, which also lack `diffusion`.
+    """
+
+    role: Literal["student"] = "student"
+    model: NetworkConfig
+    encoders: StudentEncoders | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """That of a newly distilled student, whose sigmas are `evaluate.student_sigmas`."""
+        return cls.model_validate({
+            "model": config.model.model_dump(exclude={"teacher"}),
+            "diffusion": config.diffusion,
+            "encoders": config.encoders.model_dump(include={"vae", "text", "downsampling", "weights"}),
+            "sigmas": config.evaluate.student_sigmas,
+            "guidance_range": config.distill.guidance_range,
+            "phases": config.phases,
+        })  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """As `models.checkpoint.serialise` takes it."""
+        return self.model_dump(mode="json")
+
+
+def read_student(path: Path) -> StudentDescription | None:
+    """The description in a student's checkpoint; None in a file without one, such as a teacher's or a `.pt` file.
+
+    Raises:
+        UserError: the file is missing, unreadable, or its description is not valid.
+    """
+    description = read_description(path)
+    if description.get("role") != "student":
+        return None
+    try:
+        return StudentDescription.model_validate(description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {key} of the student's description is not valid: {first['msg']}") from error
+
+
+def read_sampling(path: Path, diffusion: DiffusionConfig) -> StudentSampling:
+    """How the student of a checkpoint is sampled from.
+
+    Args:
+        diffusion: for a checkpoint that does not record its own.
+
+    Raises:
+        UserError: as `read_student`.
+    """
+    student = read_student(path)
+    if student is None:
+        return StudentSampling(diffusion=diffusion)
+    if "diffusion" not in student.model_fields_set:
+        return student.model_copy(update={"diffusion": diffusion})
+    return student
+
+
+def recorded_description(config: Config, path: Path) -> StudentDescription:
+    """The description in a student's checkpoint, completed from the configuration of its run where it lacks something.
+
+    Raises:
+        UserError: as `read_student`.
+    """
+    student, complete = read_student(path), StudentDescription.of(config)
+    if student is None:
+        return complete
+    return complete.model_copy(update={name: getattr(student, name) for name in student.model_fields_set})

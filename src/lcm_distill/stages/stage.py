@@ -1,0 +1,60 @@
+"""What every stage is to the commands: how it runs, what it needs, what it would do, and what it results in."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lcm_distill.config import Config
+from lcm_distill.core.errors import UserError
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Progress
+
+Check = Callable[[], object]
+"""Raises `UserError` where something is missing."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: of its command and of its section in `lcm status`.
+        run: (config, run) -> progress, as it goes on. A stage that shares its work also takes an executor.
+        plan: (config, run) -> figures of its work, without doing it.
+        checks: (config, run, names of the stages that the same command runs before) -> what must be there.
+        ranks: where several ranks are launched: `share` the tasks, train `together`, or the `first` one alone.
+        result: query over the run's views; None for the stage's part of `lcm status`.
+        begins: whether it can begin a run; others need a run folder.
+    """
+
+    name: str
+    run: Callable[..., Iterator[Progress]]
+    plan: Callable[..., dict[str, Any]]
+    checks: Callable[..., Sequence[Check]]
+    ranks: Literal["share", "together", "first"]
+    result: str | None = None
+    begins: bool = False
+
+
+def missing(stage: Stage, config: Config, run: RunFolder, before: Collection[str], **options: Any) -> list[str]:
+    """What a stage lacks, a line each.
+
+    Args:
+        before: names of the stages that the same command runs before.
+        options: of the stage's `checks`, by name, such as `images_only`.
+    """
+    checks = stage.checks(config, run, before, **options)
+    return [line for check in checks if (line := _complaint(check)) is not None]
+
+
+def needs_cache(run: RunFolder, remedy: str, before: Collection[str]) -> list[Check]:
+    """That a cache was begun, unless `precompute` comes before."""
+    return [] if "precompute" in before else [lambda: run.require(run.cache / "catalog", remedy)]
+
+
+def _complaint(check: Check) -> str | None:
+    try:
+        check()
+    except UserError as error:
+        return str(error)
+    return None

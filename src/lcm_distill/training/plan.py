@@ -1,0 +1,155 @@
+# pyarrow ships no types.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+"""Plans of trainings: parameters, operations, memory, disk space and time, without running them."""
+
+import json
+from typing import Any
+
+import torch
+
+from lcm_distill import assets
+from lcm_distill.config import Config, EngineConfig, OptimiserConfig
+from lcm_distill.core.device import resolve_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.models.networks import teacher_path
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.training import budget
+from lcm_distill.training.fake_step import memory_per_sample
+from lcm_distill.training.objectives import build_objective, teacher_evaluations
+from lcm_distill.training.optimiser import MOMENT_BYTES
+
+CLIP_TOKENS = 77
+GPU_80_GB = 80 * 10**9
+
+
+def plan_pretraining(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Figures of a teacher's training.
+
+    Raises:
+        UserError: the configuration has no [pretrain] section.
+    """
+    settings = config.pretrain
+    if settings is None:
+        raise UserError("pretrain is missing: this configuration has no [pretrain] section")
+    return {
+        **_training(config, settings, guidance_embedding=False),
+        "start": settings.start,
+        "mask_ratio": settings.mask_ratio,
+        "share_of_own_cache": settings.own_share,
+    }
+
+
+def plan_distillation(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Figures of a distillation."""
+    teacher = teacher_path(config.model)
+    return {
+        **_training(config, config.distill, guidance_embedding=True),
+        "teacher": str(teacher),
+        "teacher_present": teacher.is_file(),
+        "objective": config.distill.objective,
+        "teacher_forwards_per_sample": 2 * teacher_evaluations(config.distill),
+        **_distill_budget(config, run),
+    }
+
+
+def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
+    return {
+        "network": config.model.arch,
+        "parameters": budget.count_parameters(budget.meta_network(config.model, guidance_embedding)),
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "samples": settings.steps * settings.batch_size,
+    }
+
+
+def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Operations, bytes and hours on one rank."""
+    tokens, settings = caption_tokens(config), config.distill
+    student, teacher = (budget.meta_network(config.model, guidance_embedding) for guidance_embedding in (True, False))
+    flop = budget.distill_flop(config.model, settings, tokens)
+    count, trained = budget.count_parameters(student), budget.count_trained(config.model, settings.lora)
+    averages = 2 if build_objective(settings, config.diffusion).uses_target and settings.target_decay else 1
+    moments, in_critic = MOMENT_BYTES[settings.moments], count if settings.matching.weight else 0
+    low = budget.count_low_precision(student) if config.engine.precision == "bfloat16" else 0
+    copied = 1 + bool(averages > 1) + bool(in_critic)  # trained or averaged, and called: student, target, critic
+    states = {
+        "student": 4 * count,
+        "gradients": 4 * trained,
+        "optimiser": moments * trained,
+        "averages": 4 * trained * averages,
+        "critic": (4 + 4 + moments) * in_critic,
+        "copies_to_compute_with": 2 * low * copied if config.engine.sharding == "none" else 0,
+        "teacher": 4 * budget.count_parameters(teacher) - 2 * (budget.count_low_precision(teacher) if low else 0),
+    }
+    device = resolve_device(config.device)
+    seconds = (
+        flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device, products_dtype(config.engine)))
+    )
+    checkpoint = (1 + averages) * states["student"] + states["optimiser"] + (4 + moments) * in_critic
+    checkpoints = (config.engine.keep_checkpoints + 1) * checkpoint  # one more while it is written
+    return {
+        "trained_parameters": trained,
+        "teacher_parameters": budget.count_parameters(teacher),
+        "gflop_per_forward": round(budget.forward_flop(student, tokens) / 1e9, 1),
+        "gflop_per_sample": round(flop / 1e9, 1),
+        "tflop_per_step": round(flop * settings.batch_size / 1e12, 1),
+        "gb_of_states": {name: _gb(size) for name, size in states.items()},
+        **_micro_batches(config, tokens, sum(states.values()), device),
+        "gb_of_a_checkpoint": _gb(checkpoint),
+        "precision": config.engine.precision,
+        "gb_on_disk": _gb(checkpoints + states["student"] + _cache_bytes(config, run)),
+        "hours_here": round(seconds * settings.steps / 3600, 2),
+    }
+
+
+def products_dtype(engine: EngineConfig) -> torch.dtype:
+    """The dtype of the networks' matrix products."""
+    return torch.bfloat16 if engine.precision == "bfloat16" else torch.float32
+
+
+def _micro_batches(config: Config, tokens: int, states: float, device: torch.device) -> dict[str, Any]:
+    """The largest micro-batches that fit here and in 80 GB, with activations kept or recomputed; None if none does."""
+    sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
+    figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
+    if config.distill.objective_settings.forward_mode:
+        return figures | {"micro_batches": "not counted: forward-mode derivatives do not run on fake tensors"}
+    for name, recompute in (("kept", "false"), ("recomputed", "true")):
+        per_sample = memory_per_sample(config.changed([f"engine.activation_checkpointing={recompute}"], "plan"), tokens)
+        figures[f"gb_per_sample_{name}"] = _gb(per_sample)
+        for where, size in sizes.items():
+            largest = min(largest_micro_batch(size, states, per_sample), config.distill.batch_size)
+            figures[f"micro_batch_{where}_{name}"] = largest or None
+            if where == "80_gb":
+                figures[f"gb_used_{name}"] = _gb(states + largest * per_sample) if largest else None
+    return figures
+
+
+def largest_micro_batch(size: int, states: float, per_sample: int) -> int:
+    """The most samples that fit into `size` bytes beside the states; 0 if not even one does.
+
+    Args:
+        states: bytes of weights, gradients, moments and averages. per_sample: bytes of one sample's passes.
+    """
+    return max(0, int(((1 - budget.MARGIN) * size - states) // per_sample))
+
+
+def _cache_bytes(config: Config, run: RunFolder) -> int:
+    """Bytes of the latents and captions that training reads; 0 before the data set is listed."""
+    cache = Cache.open(config, run)
+    if not cache.has_catalog:
+        return 0
+    catalog, tokens = cache.read_catalog(), caption_tokens(config)
+    latents, captions = cache.layout.latents(1).row_bytes, cache.layout.text(1, tokens).row_bytes
+    return len(catalog.samples) * latents + len(catalog.captions) * captions
+
+
+def caption_tokens(config: Config) -> int:
+    """Tokens of an embedded caption: CLIP's, or those of the embedded text encoder."""
+    if config.encoders.text == "shapes":
+        return json.loads((assets.TEXT_ENCODER / "config.json").read_text())["tower"]["context_length"]
+    return CLIP_TOKENS
+
+
+def _gb(size: float) -> float:
+    return round(size / 1e9, 3)

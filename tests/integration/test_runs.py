@@ -1,0 +1,144 @@
+"""A run keeps the configuration that made it: what may change it, what may not, and what failed commands leave."""
+
+import json
+import shutil
+
+import pytest
+
+from lcm_distill.config import load_file
+from lcm_distill.pipeline.run_folder import RunFolder
+from tests.conftest import SMALL
+from tests.integration.test_cli import SMALL_OPTIONS, lcm
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> RunFolder:
+    """A run of its own, with all that the finished one has."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(finished_run.root, folder.root)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["distill"], ["evaluate"], ["evaluate", "--preset", "shapes"], ["schedule"], ["status"], ["verify"], ["export"],
+     ["inspect", "SELECT 1"], ["cache", "compact"], ["cache", "pull"], ["config", "show"]],
+)  # fmt: skip
+def test_a_run_folder_that_does_not_exist_is_an_error_and_is_not_made(tmp_path, command):
+    result = lcm(*command, "--run", tmp_path / "typo")
+    assert result.exit_code == 2 and f"{tmp_path / 'typo'} is not a run folder" in result.stderr
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):
+    before = run.config.read_text()
+    result = lcm("evaluate", "--preset", "original", "--run", run.root)
+    assert result.exit_code == 2
+    assert "distill.objective = 'tuning', not 'discrete'" in result.stderr
+    assert "leave --preset original out" in result.stderr
+    assert run.config.read_text() == before
+
+
+def test_the_teacher_of_a_run_is_not_replaced_by_the_presets(run):
+    kept = load_file(run.config).changed(["model.teacher='shapes-brief'"], "test")
+    run.config.write_text(kept.to_toml())
+    result = lcm("evaluate", "--preset", "shapes", *SMALL_OPTIONS, "--run", run.root)
+    assert result.exit_code == 2 and "model.teacher = 'shapes-brief', not 'shapes'" in result.stderr
+    assert load_file(run.config) == kept
+
+
+def test_options_that_repeat_the_run_are_accepted(run):
+    before = run.config.read_text()
+    result = lcm("distill", "--preset", "shapes", *SMALL_OPTIONS, "--run", run.root)
+    assert result.exit_code == 0, result.output
+    assert run.config.read_text() == before
+
+
+def test_a_sweep_is_in_the_figures_and_not_in_the_configuration(run):
+    before = run.config.read_text()
+    result = lcm("evaluate", "--run", run.root, "--guidance", "1,2", "--steps", "1", "--json")
+    assert result.exit_code == 0, result.output
+    students = {(row["steps"], row["guidance"]) for row in json.loads(result.stdout) if row["model"] == "student"}
+    assert {(1, 1.0), (1, 2.0)} <= students
+    assert run.config.read_text() == before
+
+
+def test_what_is_set_stays_once_the_command_has_succeeded(run):
+    assert lcm("evaluate", "--run", run.root, "--set", "evaluate.batch_size=3").exit_code == 0
+    assert load_file(run.config).evaluate.batch_size == 3
+
+
+def test_a_command_that_fails_changes_nothing(run):
+    before = run.config.read_text()
+    run.student.write_bytes(b"no checkpoint")
+    result = lcm("evaluate", "--run", run.root, "--set", "evaluate.batch_size=3", "--guidance", "1,2,3")
+    assert result.exit_code != 0
+    assert run.config.read_text() == before
+
+
+def test_a_run_that_fails_before_it_has_begun_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    settings = ["--set", "data.source=folder", "--set", f"data.root='{tmp_path / 'empty'}'"]
+    result = lcm("precompute", *settings, "--run", tmp_path / "run")
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_traceback_of_a_failure_is_in_the_log_of_the_run(run):
+    run.student.write_bytes(b"no checkpoint")
+    lcm("--log-level", "debug", "evaluate", "--run", run.root)
+    log = (run.root / "logs" / "main.log").read_text()
+    assert "Traceback (most recent call last)" in log and "UserError" in log
+
+
+def test_a_plan_lists_what_the_command_would_refuse(tmp_path):
+    result = lcm("distill", "--preset", "microdit_xl_512", "--run", tmp_path / "run", "--dry-run", "--json")
+    missing = json.loads(result.stdout)["distill"]["missing"]
+    assert len(missing) == 2 and "`lcm precompute`" in missing[0] and "model.teacher" in missing[1]
+    assert lcm("run", *SMALL_OPTIONS, "--run", tmp_path / "run", "--dry-run", "--json").exit_code == 0
+
+
+@pytest.mark.parametrize("options", [["--set", "distill.huber=0.5"], ["--set", "encoders.weights=random"]])
+def test_a_plan_refuses_settings_that_the_command_refuses(run, options):
+    command = lcm("distill", "--run", run.root, *options)
+    plan = lcm("distill", "--run", run.root, *options, "--dry-run")
+    assert plan.exit_code == command.exit_code == 2
+    assert plan.stderr == command.stderr
+
+
+def test_a_plan_is_in_units_that_people_read(tmp_path):
+    result = lcm("run", "--preset", "microdit_xl_512", "--run", tmp_path / "run", "--dry-run")
+    assert "32.8 kB" in result.stdout  # 4 x 64 x 64 float16
+    assert "years on this device" in result.stdout
+
+
+def test_every_key_is_shown_with_value_type_and_meaning():
+    rows = {row["name"]: row for row in json.loads(lcm("config", "show", *SMALL_OPTIONS, "--json").stdout)}
+    assert rows["distill.steps"] == {"name": "distill.steps", "value": 6, "type": "int", "help": "Optimiser steps."}
+    assert rows["data.root"]["type"] == "path | None"
+    assert rows["engine.sharding"]["type"] == '"none" | "fsdp"'
+    assert all(row["help"] for row in rows.values())
+    assert "distill.steps = 6  (int)\n    Optimiser steps." in lcm("config", "show", *SMALL_OPTIONS).stdout
+
+
+def test_presets_are_listed_with_what_they_are_for():
+    rows = {row["preset"]: row["for"] for row in json.loads(lcm("config", "presets", "--json").stdout)}
+    assert rows["microdit_xl_512"].startswith("The mission: MicroDiT XL/2 at 512 px")
+    assert "shapes" in rows and all(sentence.endswith(".") for sentence in rows.values())
+
+
+def test_configurations_are_compared(run, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    other.open(load_file(run.config).changed(["evaluate.images=7"], "test"))
+    rows = json.loads(lcm("config", "diff", run.root, other.root, "--json").stdout)
+    assert [(row["key"], row[str(other.root)]) for row in rows] == [("evaluate.images", 7)]
+    assert lcm("config", "diff", run.root, run.root).stdout.strip() == "no difference"
+    changed = {row["key"] for row in json.loads(lcm("config", "diff", run.root, "--json").stdout)}
+    assert changed <= {assignment.partition("=")[0] for assignment in SMALL} and "distill.steps" in changed
+
+
+def test_the_shell_completes_presets_and_keys():
+    from lcm_distill.commands.options import complete_key, complete_preset
+
+    assert complete_preset("micro") == ["microdit_xl_512"]
+    assert complete_key("distill.lora.") == ["distill.lora.rank=", "distill.lora.alpha="]

@@ -1,0 +1,49 @@
+"""The recipe that ships, distribution matching included, trained for a few steps."""
+
+import shutil
+
+import torch
+
+from lcm_distill.config import Config, load_preset
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.training.student import prepare
+from tests.conftest import SMALL
+
+SIZES = [setting for setting in SMALL if not setting.startswith("distill.matching")]
+RECIPE = [*SIZES, "distill.steps=4", "distill.batch_size=4", "distill.checkpoint_every=1", "engine.tensorboard=false"]
+
+
+def tensors_after(config: Config, run: RunFolder, *stops: int) -> dict[str, torch.Tensor]:
+    """The last checkpoint of a training that is stopped after each of `stops` steps and resumed."""
+    for stop in stops:
+        for report in prepare(config, run).run():
+            if report.done == stop:
+                break
+    trainer = prepare(config, run)
+    list(trainer.run())
+    return {name: tensor.clone() for name, tensor in trainer.tensors().items()}
+
+
+def test_the_recipe_resumes_to_the_same_bits(finished_run, tmp_path):
+    config = load_preset("shapes", RECIPE)
+    matching = config.distill.matching
+    assert matching.weight > 0 and matching.start * config.distill.steps < 2  # both terms are trained
+    runs = [RunFolder(tmp_path / name) for name in ("unbroken", "resumed")]
+    for run in runs:
+        shutil.copytree(finished_run.cache, run.cache)
+    initial = {name: tensor.clone() for name, tensor in prepare(config, runs[0]).modules["critic"].state_dict().items()}
+    unbroken, resumed = tensors_after(config, runs[0]), tensors_after(config, runs[1], 1, 3)
+    assert unbroken.keys() == resumed.keys()
+    assert {name.split(".")[0] for name in unbroken} == {"model", "average", "target", "critic", "optimiser"}
+    assert [name for name in unbroken if not torch.equal(unbroken[name], resumed[name])] == []
+    assert any(not torch.equal(unbroken[f"critic.{name}"], tensor) for name, tensor in initial.items())
+
+
+def test_the_matching_term_changes_the_student(finished_run, tmp_path):
+    students = []
+    for weight in ("", "distill.matching.weight=0"):
+        config, run = load_preset("shapes", [*RECIPE, *filter(None, [weight])]), RunFolder(tmp_path / f"run{weight}")
+        shutil.copytree(finished_run.cache, run.cache)
+        tensors = tensors_after(config, run)
+        students.append({name: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    assert any(not torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())
