@@ -90,7 +90,9 @@ def measure_vae(measure: Measure, images: Tensor) -> None:
     noise = torch.randn(count, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     decoded = in_batches(lambda part: vae.decode(vae.encode(images[part] * 2 - 1, noise[part])), count)
     psnr = -10 * (decoded - images).square().mean().log10()
-    print(f"VAE: {psnr:.1f} dB, Fréchet distance of reconstructions to other real images {measure.distance(decoded):.2f}")
+    print(
+        f"VAE: {psnr:.1f} dB, Fréchet distance of reconstructions to other real images {measure.distance(decoded):.2f}"
+    )
 
 
 def measure_teacher(measure: Measure, kind: str, captions: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """The cache is plain Zarr v3 to others and verified bytes to us."""
 
+import errno
+import os
 from functools import partial
 
 import numpy as np
@@ -12,6 +14,7 @@ from lcm_distill.data.cache import shard_files
 from lcm_distill.data.cache.buffers import Buffers
 from lcm_distill.data.cache.format import Field, describe, encode_shard
 from lcm_distill.data.cache.reader import FieldReader
+from lcm_distill.data.cache.rows import SAMPLE_COLUMNS, SampleRow
 from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 
 FIELD = Field("latents_64", rows=23, shape=(4, 8, 8), shard_rows=8)
@@ -149,3 +152,21 @@ def test_missing_and_short_shards_are_refused(cache, file_kind):
     path.unlink()
     with pytest.raises(DataError, match="missing"):
         FieldReader(cache, FIELD)[np.array([20])]
+
+
+def test_an_error_of_the_disk_names_the_shard(cache, monkeypatch):
+    monkeypatch.setattr(shard_files, "ShardFile", shard_files.DirectFile)
+    reader = FieldReader(cache, FIELD)
+    reader[np.array([8])]
+
+    def broken(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(shard_files.os, "preadv", broken)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        reader[np.array([8])]
+    assert caught.value.filename == str(FIELD.shard_path(cache, 1))
+
+
+def test_rows_of_the_manifest_are_typed_by_column():
+    assert list(SampleRow.__annotations__) == SAMPLE_COLUMNS.names

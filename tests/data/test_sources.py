@@ -1,4 +1,4 @@
-"""Every data set hands over the same images and captions, however it is packed."""
+"""Every source gives the same images and captions, however the data set is packed."""
 
 import io
 import json
@@ -12,10 +12,11 @@ from PIL import Image
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.images import IMAGE_SUFFIXES
 from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.data.sources.registry import open_source
+from lcm_distill.data.sources.registry import SOURCES, open_source, source_root, source_type
 
 CAPTIONS = [f"image {number}" for number in range(6)]
 
@@ -170,7 +171,6 @@ def test_chosen_archives(tmp_path):
     [
         ("data.archives='1-'", "data.archives = '1-'"),
         ("data.captions={prompt=0}", "data.captions.prompt = 0"),
-        ("data.source=folder", "goes with source journeydb"),
     ],
 )
 def test_wrong_choices_are_refused(assignment, message):
@@ -239,3 +239,48 @@ def test_missing_field_gives_way_to_the_next():
     assert choose_caption({"prompt": "p", "Task2": None}, shares, "x") == "p"
     with pytest.raises(ValueError, match=r"no prompt or Task2\.Caption"):
         choose_caption({"prompt": "", "Task2": {}}, shares, "x")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_configuration_accepts_what_a_source_has(tmp_path, name):
+    """Archives, captions and the absence of a root, by the traits in the registry."""
+    found = SOURCES[name]
+    for assignment, accepted in (
+        ("data.archives='0'", found.numbered_archives),
+        ("data.captions={x=1}", found.caption),
+    ):
+        if accepted:
+            assert source_of(name, tmp_path, assignment)
+        else:
+            with pytest.raises(UserError, match=f"(archives|captions) = .*{name}"):
+                source_of(name, tmp_path, assignment)
+    data = load_preset("shapes", [f"data.source={name}"]).data
+    if found.needs_root:
+        with pytest.raises(UserError, match=f"set it to the folder of your {name} download"):
+            source_root(data, tmp_path)
+    else:
+        assert source_root(data, tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"source": "elsewhere"}, "write one of shapes, journeydb"), ({"archives": "0"}, "has no numbered archives"),
+     ({"source": "coco", "captions": {"x": 1.0}}, "has captions of its own")],
+)  # fmt: skip
+def test_a_source_refuses_choices_it_does_not_have(change, message):
+    data = load_preset("shapes").data.model_copy(update=change)
+    with pytest.raises(UserError, match=message):
+        source_type(data)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_kind_of_image_file_is_found_in_folders_and_archives(tmp_path, suffix):
+    for name, root in (("folder", tmp_path / "folder"), ("webdataset", tmp_path / "archives")):
+        members = {f"a{suffix}": b"image", "a.txt": b"caption"}
+        if name == "folder":
+            root.mkdir()
+            for member, content in members.items():
+                (root / member).write_bytes(content)
+        else:
+            pack(root / "a.tar", members, "w")
+        assert [record.caption for record in source_of(name, root).annotations()] == ["caption"]

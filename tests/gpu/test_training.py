@@ -70,7 +70,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(cached, tmp_path):
 
 def test_three_checkpoints_of_one_process(tmp_path):
     """Each holds what the GPU held when it was saved, though that changes at once."""
-    with join(small()) as world:
+    with init_world(small().device, small().engine) as world:
         checkpoints = Checkpoints(tmp_path, "print", keep=3, background=True)
         tensors = {
             "weight": torch.zeros(2000, 1000, device=world.device),

@@ -6,8 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lcm_distill.cli import app
+from lcm_distill.config import load_file
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.pull import pull
 from tests.conftest import SMALL, shard_files
 
 OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
@@ -77,6 +79,13 @@ def test_training_asks_for_a_pull_and_goes_on_after_it(made, finished_run):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert lcm("distill", "--run", run.root).exit_code == 0
     assert run.student.read_bytes() == finished_run.student.read_bytes()
+
+
+def test_pulling_ends_with_one_report_that_all_is_done(made, tmp_path):
+    run, _ = made
+    reports = list(pull(load_file(run.config), RunFolder(tmp_path)))
+    assert len(reports) > 5
+    assert [report.done == report.total for report in reports].index(True) == len(reports) - 1
 
 
 def test_pull_needs_something_to_pull(finished_run, made, tmp_path):

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.metrics.registry import open_protocol
 from lcm_distill.metrics.references import (
     folder_identity,
     image_files,
@@ -14,6 +13,7 @@ from lcm_distill.metrics.references import (
     read_statistics,
     write_statistics,
 )
+from lcm_distill.metrics.registry import open_protocol
 from lcm_distill.metrics.statistics import Statistics
 
 

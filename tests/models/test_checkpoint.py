@@ -6,7 +6,13 @@ from safetensors.torch import save_file
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.models import build, build_empty, load_checkpoint
-from lcm_distill.models.checkpoint import read_description, serialise
+from lcm_distill.models.checkpoint import (
+    checkpoint_sha256,
+    has_weights,
+    read_description,
+    serialise,
+    tensors_sha256,
+)
 
 
 def nano(guidance_embedding=False, seed=0):
@@ -129,3 +135,21 @@ def test_an_empty_student_takes_a_teachers_weights_and_an_embedder_of_zero(tmp_p
     inputs = torch.randn(2, 4, 8, 8), torch.zeros(2), torch.randn(2, 5, 64)
     with torch.no_grad():
         assert torch.equal(student(*inputs, torch.tensor([1.0, 3.0])), teacher(*inputs))
+
+
+def test_identity_is_that_of_the_tensors_alone(tmp_path):
+    tensors = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(2, dtype=torch.bfloat16), "c": torch.tensor(1.0)}
+    paths = [tmp_path / name for name in ("one.safetensors", "other.safetensors", "plain.pt")]
+    for path, role in zip(paths, ("student", "teacher"), strict=False):
+        path.write_bytes(serialise(tensors, {"role": role}))
+    torch.save(dict(reversed(tensors.items())), paths[2])
+    assert {checkpoint_sha256(path) for path in paths} == {tensors_sha256(tensors)}
+    assert has_weights(paths[0], tensors) and not has_weights(tmp_path / "none.safetensors", tensors)
+    others = [
+        {**tensors, "c": torch.tensor(2.0)},
+        {**tensors, "b": tensors["b"].view(3, 2)},
+        {**tensors, "a": tensors["a"].half().view(torch.bfloat16).view(torch.float16)},
+        {("d" if name == "c" else name): tensor for name, tensor in tensors.items()},
+    ]
+    assert len({tensors_sha256(other) for other in [tensors, *others]}) == 5
+    assert not any(has_weights(paths[0], other) for other in others)

@@ -98,9 +98,8 @@ def test_adapters_alone_have_gradients_moments_and_averages():
     assert count_trained(whole.model, whole.distill.lora) == count_parameters(student)
     embedder = sum(parameter.numel() for parameter in student.cfg_embedder.parameters())
     assert embedder < count_trained(adapted.model, adapted.distill.lora) < 0.5 * count_parameters(student)
-    assert count_parameters(meta_network(whole.model, guidance_embedding=True)) == count_parameters(
-        student
-    )  # and is what it was
+    # The shared network is as it was.
+    assert count_parameters(meta_network(whole.model, guidance_embedding=True)) == count_parameters(student)
 
 
 @pytest.mark.parametrize(("moments", "bytes_a_parameter"), [("float32", 8), ("8bit", 2 + 2 * 4 / 256)])

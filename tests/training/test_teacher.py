@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.hashing import file_sha256
 from lcm_distill.models import build
-from lcm_distill.models.checkpoint import read_description, read_tensors
+from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pretrain import pretrain
 from lcm_distill.training.engine.world import single_process
@@ -123,11 +122,11 @@ def test_validation_measures_the_average_and_changes_no_weight(finished_run, tmp
     places = sorted(validations.glob("step-*"))
     assert [place.name for place in places] == ["step-0000002", "step-0000004"]
     assert {path.name for path in places[1].iterdir()} == {"grid.png", "metrics.parquet"}
-    first, last = ([row for row in pq.read_table(place / "metrics.parquet").to_pylist()] for place in places)
+    first, last = (pq.read_table(place / "metrics.parquet").to_pylist() for place in places)
     assert {(row["model"], row["sampler"], row["steps"], row["images"]) for row in last} == {("teacher", "heun", 3, 8)}
     assert {row["metric"] for row in last} == {"frechet_distance", "caption_accuracy"}
     # Each validation has the weights of its step, and the last one those that are published.
-    assert last[0]["checkpoint_sha256"] == file_sha256(run.teacher) != first[0]["checkpoint_sha256"]
+    assert last[0]["checkpoint_sha256"] == checkpoint_sha256(run.teacher) != first[0]["checkpoint_sha256"]
 
 
 def test_validation_without_a_sampler_is_refused(finished_run):

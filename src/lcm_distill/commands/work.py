@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
 
 
 @contextmanager
-def logged(folder: "RunFolder") -> Iterator[None]:
+def logged(folder: "RunFolder") -> Generator[None]:
     """A log file of this process in the run's `logs`, which also gets the traceback of an error that ends it."""
     from lcm_distill.core.logs import PACKAGE, start_logging, stop_logging
     from lcm_distill.pipeline.executors.ranks import launched_ranks

@@ -14,8 +14,9 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class DataConfig(Section):
     """Where images and captions come from."""
 
-    source: Literal["shapes", "journeydb", "coco", "folder", "webdataset", "parquet"]
-    """`journeydb`: a download of JourneyDB, extracted or not. `shapes`: the embedded default, drawn in the same layout.
+    source: str
+    """The data set's format. `journeydb`: a download of JourneyDB, extracted or not. `shapes`: the
+    embedded default, synthetic images in the same layout.
     `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: images with `metadata.jsonl`, or each beside a `.txt`
     or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a column of image bytes."""
     root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
@@ -23,7 +24,7 @@ class DataConfig(Section):
     folder."""
     archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
     """Numbered archives of JourneyDB that are taken: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
-    captions: dict[str, PositiveFloat] | None = None
+    captions: dict[str, PositiveFloat] | None = Field(default=None, min_length=1)
     """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The draw depends on
     the sample's name; where a record lacks the field, the next is taken. Unset: `prompt` (JourneyDB), `text`
     (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
@@ -37,14 +38,6 @@ class DataConfig(Section):
     """Images whose shorter side is below this many pixels are quarantined."""
     valid_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of distinct captions whose images are held out of training."""
-
-    @model_validator(mode="after")
-    def _fits_source(self) -> Self:
-        if self.archives is not None and self.source != "journeydb":
-            raise ValueError(f"archives = {self.archives!r} goes with source journeydb, not {self.source}")
-        if self.captions is not None and (self.source == "coco" or not self.captions):
-            raise ValueError(f"captions = {self.captions} names no field of source {self.source}: leave it unset")
-        return self
 
     def archive_numbers(self) -> frozenset[int] | None:
         """What `archives` stands for; None for all."""

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal, Self, cast
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from lcm_distill.config.objectives import (
     DiscreteConfig,
@@ -35,7 +35,7 @@ class OptimiserConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     moments: Literal["float32", "8bit"] = "float32"
-    """Precision of AdamW's moments. `8bit`: 2 bytes a parameter instead of 8, 256 values share a scale (arXiv 2110.02861,
+    """Precision of AdamW's moments. `8bit`: 2 bytes a parameter, not 8; 256 values share a scale (arXiv 2110.02861,
     `pip install 'lcm-distill[eightbit]'`); the first step compiles the update."""
     clip_norm: PositiveFloat = 1.0
     """Largest norm of the gradient; a larger gradient is scaled down to it."""
@@ -53,7 +53,7 @@ class EngineConfig(Section):
     """How a training uses its devices, and what it records; the same for teacher and student."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision that networks compute in. `bfloat16`: matrix products of the blocks only; weights, their averages, norms,
+    """Precision that networks compute in. `bfloat16`: matrix products of the blocks only; weights, averages, norms,
     the residual stream, embeddings of noise levels and the last layer stay float32. For pairs of noise levels closer
     than 2 % (at sigma 1) to 6 % (at 0.1 and 80), rounding exceeds the difference of the two outputs
     (`benchmarks/precision.py`)."""
@@ -98,9 +98,9 @@ class PretrainConfig(OptimiserConfig):
     """Checkpoint of an earlier training to start from, of any resolution; its hash is part of the training's identity.
     Unset: randomly initialised weights."""
     caches: dict[str, PositiveFloat] = Field(default={}, json_schema_extra=NOT_IDENTITY)
-    """Folders of other runs whose caches are mixed in, each with its share of the samples. This run's own cache provides
-    the rest; if nothing is left, it is not needed. The shares and the caches' contents are part of the training's
-    identity."""
+    """Folders of other runs whose caches are mixed in, each with its share of the samples. This run's own cache
+    provides the rest; if nothing is left, it is not needed. The shares and the caches' contents are part of the
+    training's identity."""
     mask_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the patches that each step drops after the patch mixer (deferred masking, arXiv 2407.15811). Finishing
     with some unmasked steps (0) improves images."""
@@ -139,8 +139,9 @@ class DistillConfig(OptimiserConfig):
     """Seed of this training: order of samples, noise, noise levels, guidance scales and a randomly initialised guidance
     embedder. Data, held-out captions and the noise of generated images follow the run's `seed`. Unset: the run's
     `seed`."""
-    objective: Literal["tuning", "discrete", "scm", "phased"] = "tuning"
-    """The training objective. Each has a table of its own below; the tables of the others have no effect."""
+    objective: str = "tuning"
+    """The training objective: `tuning`, `discrete`, `scm` or `phased`. Each has a table of its own below; the tables of
+    the others have no effect."""
     solver: Literal["euler", "heun"] = "euler"
     """The teacher's ODE step from one point of a pair to the other: one guided evaluation, or two."""
     distance: Literal["huber", "l2"] = "huber"
@@ -182,6 +183,14 @@ class DistillConfig(OptimiserConfig):
     """A distribution-matching term, beside any objective."""
     lora: LoraSettings = LoraSettings()
     """Trains only adapters and the guidance embedder. The student is published merged, and as the run's `adapter/`."""
+
+    @field_validator("objective")
+    @classmethod
+    def _has_a_table(cls, name: str) -> str:
+        tables = [key for key, field in cls.model_fields.items() if isinstance(field.default, ObjectiveConfig)]
+        if name not in tables:
+            raise ValueError(f"choose from {', '.join(tables)}")
+        return name
 
     @model_validator(mode="after")
     def _range_ordered(self) -> Self:

@@ -16,9 +16,8 @@ class HostCopy:
         self._copy = tensor.to("cpu", non_blocking=True)
         self._copied = None
         if tensor.is_cuda:
-            self._copied = torch.cuda.Event(
-                blocking=True
-            )  # the waiting thread sleeps and leaves the CPU to image decoding
+            # Blocking: the waiting thread sleeps and leaves the CPU to image decoding.
+            self._copied = torch.cuda.Event(blocking=True)
             self._copied.record(torch.cuda.current_stream(tensor.device))
 
     def numpy(self) -> np.ndarray:

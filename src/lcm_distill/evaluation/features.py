@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """Features of generated images under one protocol, extracted shard by shard, and scores of their captions."""
 
 from collections.abc import Iterable, Iterator, Sequence

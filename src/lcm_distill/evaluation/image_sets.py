@@ -1,4 +1,7 @@
 """Sets of generated images: image files, committed shard by shard."""
+# PyArrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,7 +101,7 @@ class ImageSet:
         paths = self.table().slice(0, count)["file"].to_pylist()
         return np.stack([np.asarray(Image.open(self.folder / path)) for path in paths])
 
-    def table(self) -> pa.Table:
+    def table(self) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
         """The manifest rows of all images, in order.
 
         Raises:

@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """Rows of figures: what was measured, under which protocol, on images of which weights."""
 
 from collections.abc import Mapping, Sequence
@@ -70,8 +73,9 @@ def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[di
     shared = {
         "model": sampling.model, "sampler": sampling.sampler.name, "steps": sampling.steps,
         "sigmas": list(sampling.sigmas), "guidance": sampling.guidance, "images": len(seconds),
-        "network_evaluations": sampling.evaluations, "seconds_per_image": float(seconds.mean()), "checkpoint": str(image_set.checkpoint),
-        "checkpoint_sha256": image_set.checkpoint_sha256, "dtype": image_set.dtype,
+        "network_evaluations": sampling.evaluations, "seconds_per_image": float(seconds.mean()),
+        "checkpoint": str(image_set.checkpoint), "checkpoint_sha256": image_set.checkpoint_sha256,
+        "dtype": image_set.dtype,
     }  # fmt: skip
     return [
         {**shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value}

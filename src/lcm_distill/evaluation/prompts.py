@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """The prompts of an evaluation: held-out captions of the run's data set, or the captions of a file."""
 
 from pathlib import Path

@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """What generated images are compared with: statistics of a file, of a folder, or of the captions' own images."""
 
 from collections.abc import Generator, Sequence

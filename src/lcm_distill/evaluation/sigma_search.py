@@ -1,4 +1,7 @@
 """How far a student's samples are from the data, by sigmas: what `lcm schedule` minimises."""
+# `Tensor.split` has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Sequence
 

@@ -20,9 +20,11 @@ class Routes:
     """
 
     def __init__(self, chosen: Tensor, moved: Tensor) -> None:
-        """Args:
-        chosen: (B, E, taken), int64, indices within the sample of the tokens that each expert takes.
-        moved: (B, T, D), the tokens.
+        """Routes of a batch of tokens.
+
+        Args:
+            chosen: (B, E, taken), int64, indices within the sample of the tokens that each expert takes.
+            moved: (B, T, D), the tokens.
         """
         (batch, experts, taken), tokens = chosen.shape, moved.shape[1]
         first_token = torch.arange(0, batch * tokens, tokens, device=chosen.device)[:, None, None]

@@ -27,9 +27,8 @@ def operator(schema: str, fake: Callable[..., Any], launch: Callable[..., Any]) 
     """
 
     def launched(*arguments: Any) -> Any:
-        with torch.cuda.device_of(
-            arguments[0]
-        ):  # Triton launches on the current device, whatever device the tensors are on
+        # Triton launches on the current device, whatever device the tensors are on.
+        with torch.cuda.device_of(arguments[0]):
             return launch(*arguments)
 
     name = schema.partition("(")[0]

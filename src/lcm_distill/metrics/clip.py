@@ -1,4 +1,6 @@
 # The types that open_clip declares do not describe what it returns.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 # pyright: reportOptionalSubscript=false
 """CLIP features of images and captions, for CLIP score and CMMD."""

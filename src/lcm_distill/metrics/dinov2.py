@@ -1,4 +1,6 @@
 # The types that transformers declares do not describe what it returns.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
 """DINOv2's view of images, for FD-DINOv2 (arXiv 2306.04675)."""

@@ -1,3 +1,5 @@
+# PyTorch declares some of its functions without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Fréchet distance between the Gaussians of two feature sets (arXiv 1706.08500, eq. 6)."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# PyTorch declares some of its functions without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Kernel distances between feature sets: KID (arXiv 1801.01401) and CMMD (arXiv 2401.09603)."""
 
 import torch

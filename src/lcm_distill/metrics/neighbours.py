@@ -1,3 +1,5 @@
+# PyTorch declares some of its functions without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How two feature sets cover each other, by balls that reach to each vector's k-th neighbour.
 
 Precision and recall (arXiv 1904.06991, k = 3), density and coverage (arXiv 2002.09797, k = 5).

@@ -1,3 +1,5 @@
+# PyTorch declares some of its functions without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Images to what extractors take, each exactly as the protocol's own code has it.
 
 All take an image in RGB and give (3, H, W), values 0 to 255.

@@ -1,3 +1,5 @@
+# PyTorch declares some of its functions without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A metric protocol: file format, preprocessing, feature network and figures, as published figures are computed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,3 +1,5 @@
+# PyTorch declares some of its functions without types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A sample of features that does not depend on the order, nor on the parts, in which they came."""
 
 from collections.abc import Iterable

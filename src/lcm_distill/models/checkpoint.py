@@ -1,4 +1,7 @@
 """Strict loading and saving of MicroDiT weights, in the published key layout."""
+# safetensors types its reader as unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
 from collections.abc import Iterator, Mapping

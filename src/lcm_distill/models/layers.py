@@ -28,8 +28,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     Returns:
         (B, T, D), before the output projection.
     """
-    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    query, key, value = (_split_heads(x, heads) for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, D) -> (B, heads, T, D / heads)."""
+    return cast(Tensor, x.unflatten(-1, (heads, -1))).transpose(1, 2)  # pyright: ignore[reportUnknownMemberType]
 
 
 class SelfAttention(nn.Module):

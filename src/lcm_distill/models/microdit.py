@@ -111,19 +111,14 @@ class MicroDiT(nn.Module):
         tokens = self._mix_patches(tokens, conditional, condition, null)
         if kept is not None:
             tokens = tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
-        tokens = self.patch_mixer_map_xout(tokens).to(self._residual_dtype)
+        tokens = self.patch_mixer_map_xout(tokens).to(self.pos_embed.dtype)  # that of the residual stream
         tokens = self._apply_blocks(self.blocks, tokens, conditional, condition, null)
         patches = self.final_layer(tokens, condition)
         return self._unpatchify(patches if kept is None else self._scatter_patches(patches, kept))
 
-    @property
-    def _residual_dtype(self) -> torch.dtype:
-        """The dtype of the residual stream, whatever the dtype of the products."""
-        return self.pos_embed.dtype
-
     def _mix_patches(self, tokens: Tensor, captions: Tensor, condition: Tensor, null: Tensor | None) -> Tensor:
         """The patch mixer: (B, T, dim) -> (B, T, mixer_dim)."""
-        tokens = self.patch_mixer_map_xin(tokens).to(self._residual_dtype)
+        tokens = self.patch_mixer_map_xin(tokens).to(self.pos_embed.dtype)
         captions = self.patch_mixer_map_y(captions)
         null = None if null is None else self.patch_mixer_map_y(null)
         return self._apply_blocks(self.patch_mixer, tokens, captions, condition, null)

@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -68,7 +68,7 @@ class RunFolder:
         commit_bytes(self.environment, json.dumps(environment(), indent=2).encode())
 
     @contextmanager
-    def opened(self, config: Config) -> Iterator[None]:
+    def opened(self, config: Config) -> Generator[None]:
         """The folder, open; work that fails leaves configuration and folder as they were before.
 
         Where work was begun whose settings the configuration holds, it stays: a resumed training must find them.

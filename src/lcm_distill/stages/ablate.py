@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """The chain of changes from the original recipe to ours: every step trained under several seeds, and measured."""
 
 import time

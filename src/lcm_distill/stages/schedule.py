@@ -1,4 +1,7 @@
 """`lcm schedule`: search the sigmas of a student's sampler, and store them in its checkpoint."""
+# PyArrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any

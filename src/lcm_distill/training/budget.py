@@ -5,7 +5,7 @@ import os
 import time
 import weakref
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def device_memory(device: torch.device) -> int:
     """Total memory of a GPU in bytes, or of this machine for a CPU."""
     if device.type == "cuda":
-        properties: Any = torch.cuda.get_device_properties(device)  # pyright: ignore[reportUnknownMemberType]
+        properties = cast(Any, torch.cuda.get_device_properties(device))  # pyright: ignore[reportUnknownMemberType]
         return properties.total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

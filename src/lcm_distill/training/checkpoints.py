@@ -38,8 +38,8 @@ class Checkpoints:
     Args:
         fingerprint: identity of the training; checkpoints of another one are refused.
         keep: number of newest checkpoints to keep on disk.
-        background: write in a thread while training continues, which pays where tensors are on a GPU. It needs a process
-            group, even for a single process.
+        background: write in a thread while training continues, which pays where tensors are on a GPU. It needs a
+            process group, even for a single process.
     """
 
     def __init__(self, folder: Path, fingerprint: str, keep: int = 2, background: bool = False) -> None:

@@ -21,8 +21,8 @@ EVENTS = pa.schema(
      ("learning_rate", pa.float64()), ("seconds", pa.float64()), ("images_per_second", pa.float64()),
      ("flop_utilisation", pa.float64()), ("memory_gib", pa.float64())]
 )  # fmt: skip
-"""One row a step; `seconds` is the step's wall time. `flop_utilisation` is the rate of the networks' operations over the
-devices' peak, without recomputation, null where the peak is not known; `memory_gib` is rank 0's peak memory so far."""
+"""One row a step; `seconds` is its wall time. `flop_utilisation` is the rate of the networks' operations, without
+recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far."""
 
 
 class Logger(Protocol):

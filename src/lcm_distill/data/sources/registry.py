@@ -75,11 +75,12 @@ def source_root(data: DataConfig, generated: Path) -> Path:
         generated: folder of generated images, where `data.root` is unset.
 
     Raises:
-        UserError: a data set that must be downloaded has no `data.root`.
+        UserError: a data set that must be downloaded has no `data.root`; or as `source_type`.
     """
+    found = source_type(data)
     if data.root is not None:
         return data.root
-    if source_type(data).needs_root:
+    if found.needs_root:
         raise UserError(f"data.root is missing: set it to the folder of your {data.source} download")
     return generated
 

@@ -99,12 +99,6 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> Ranks | None:
     return None
 
 
-def log_name(environment: Mapping[str, str] = os.environ) -> str:
-    """The name of this process's log file: `rank-N` for one of several ranks, else `main`."""
-    ranks = launched_ranks(environment)
-    return f"rank-{ranks.rank}" if ranks else "main"
-
-
 def _newly_committed(others: dict[str, Task], manifest: Manifest) -> Iterator[Commit]:
     """Those of the tasks that are committed by now, which are removed from `others`."""
     for name, entry in manifest.done(list(others.values())).items():

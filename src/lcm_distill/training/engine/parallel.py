@@ -48,7 +48,7 @@ def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None
 
 @contextmanager
 def no_sync(networks: Sequence[DdpNetwork], enabled: bool) -> Generator[None]:
-    """Accumulate gradients on each rank without averaging them, if `enabled`; the next pass outside averages the sum."""
+    """Accumulate gradients on each rank without averaging them, if `enabled`; a pass outside averages the sum."""
     with ExitStack() as stack:
         for network in networks:
             if enabled:

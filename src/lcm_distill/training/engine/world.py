@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -106,7 +106,7 @@ def _init_process_group(ranks: Ranks, device: torch.device) -> None:
     else:
         options["store"] = _rendezvous(ranks)
         if device.type == "cuda":
-            properties: Any = torch.cuda.get_device_properties(device)  # pyright: ignore[reportUnknownMemberType]
+            properties = cast(Any, torch.cuda.get_device_properties(device))  # pyright: ignore[reportUnknownMemberType]
             refuse_shared_gpus(options["store"], ranks, str(properties.uuid))
             # NCCL then connects here and not in the first step, and barriers know their GPU.
             options["device_id"] = device

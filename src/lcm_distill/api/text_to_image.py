@@ -1,57 +1,26 @@
-"""The Python interface: text in, images out.
-
-model = create_latent_cm(dit_ckpt_path="consistency_dit.pt", latent_res=64, pos_interp_scale=2.0).to("cuda")
-images = model.generate(["An astronaut riding a horse"], num_inference_steps=5, guidance_scale=7.0, seed=2024)
-"""
+"""Text-to-image models: a transformer between a text encoder and the decoder of a VAE."""
 
 import math
 import secrets
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from lcm_distill import assets
-from lcm_distill.config import (
-    Config,
-    DiffusionConfig,
-    EncodersConfig,
-    NetworkConfig,
-    Weights,
-    load_file,
-    load_preset,
-)
+from lcm_distill.config import DiffusionConfig
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_denoiser
 from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Phased, Sampler
-from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
-from lcm_distill.encoders.text import TextEncoder, load_text_encoder
-from lcm_distill.models import MicroDiT, load_checkpoint
-from lcm_distill.models.networks import build_network, teacher_path
+from lcm_distill.encoders.images import ImageEncoder
+from lcm_distill.encoders.text import TextEncoder
+from lcm_distill.models import MicroDiT
 from lcm_distill.models.precision import cast_matrices
-from lcm_distill.models.student import StudentSampling, read_sampling, read_student
-from lcm_distill.pipeline.run_folder import RunFolder
-
-SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
-DFN5B_CLIP = "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378"
-SHIPPED = "shapes"
-"""Name of the model that ships with the package."""
-
-Role = Literal["student", "teacher"]
-
-
-class Parts(NamedTuple):
-    """The networks of a text-to-image model."""
-
-    network: MicroDiT
-    image_encoder: ImageEncoder
-    text_encoder: TextEncoder
+from lcm_distill.models.student import StudentSampling
 
 
 class TextToImage:
@@ -216,153 +185,6 @@ class LatentConsistencyModel(TextToImage):
             )
         scales = self._scales(guidance, captions)
         return consistency_function(self.network, self.diffusion.sigma_data, self.diffusion.sigma_min, captions, scales)
-
-
-def create_latent_diffusion(
-    vae_name: str = SDXL_VAE,
-    text_encoder_name: str = DFN5B_CLIP,
-    dit_arch: str = "MicroDiT_XL_2",
-    dit_ckpt_path: str | Path | None = None,
-    latent_res: int = 32,
-    in_channels: int = 4,
-    pos_interp_scale: float = 1.0,
-    p_mean: float = -0.6,
-    p_std: float = 1.2,
-) -> LatentDiffusion:
-    """A teacher from the names of its parts; without a checkpoint its transformer is freshly initialised.
-
-    Args:
-        vae_name, text_encoder_name: as `encoders.vae` and `encoders.text` of the configuration.
-        dit_arch: `MicroDiT_XL_2`, `MicroDiT_Tiny_2` or `MicroDiT_Nano_2`.
-        dit_ckpt_path: a `.safetensors` or `.pt` file.
-        latent_res: height and width of the latents: 32 for 256 px, 64 for 512 px with the SDXL VAE.
-        in_channels: channels of the latents.
-        pos_interp_scale: divides token positions; 2.0 runs a 256 px network at 512 px.
-        p_mean, p_std: training's sigma distribution, for callers of the original; generation does not use them.
-
-    Raises:
-        UserError: a name is unknown, weights cannot be read or fetched, or the checkpoint does not fit.
-    """
-    del p_mean, p_std
-    sizes = NetworkConfig(
-        arch=dit_arch, latent_size=latent_res, in_channels=in_channels, pos_interp_scale=pos_interp_scale
-    )
-    return LatentDiffusion(*_parts(sizes, vae_name, text_encoder_name, dit_ckpt_path, "teacher"), DiffusionConfig())
-
-
-def create_latent_cm(
-    vae_name: str = SDXL_VAE,
-    text_encoder_name: str = DFN5B_CLIP,
-    dit_arch: str = "MicroDiT_XL_2",
-    dit_ckpt_path: str | Path | None = None,
-    latent_res: int = 32,
-    in_channels: int = 4,
-    pos_interp_scale: float = 1.0,
-    p_mean: float = -0.6,
-    p_std: float = 1.2,
-) -> LatentConsistencyModel:
-    """A student from the names of its parts; with a teacher's checkpoint it equals the teacher.
-
-    Sigmas, guidance range and phases are those recorded in a checkpoint that this package published.
-
-    Args and errors are those of `create_latent_diffusion`.
-    """
-    del p_mean, p_std
-    sizes = NetworkConfig(
-        arch=dit_arch, latent_size=latent_res, in_channels=in_channels, pos_interp_scale=pos_interp_scale
-    )
-    parts = _parts(sizes, vae_name, text_encoder_name, dit_ckpt_path, "student")
-    return LatentConsistencyModel(*parts, _sampling(dit_ckpt_path, DiffusionConfig()))
-
-
-def open_model(where: str | Path, role: Role = "student") -> TextToImage:
-    """Open a model on the CPU, in float32.
-
-    Args:
-        where: a run folder, a student's `.safetensors` file, or `shapes` for the model that ships.
-
-    Raises:
-        UserError: there is no such model, or the file does not record all that is needed to open it.
-    """
-    if str(where) != SHIPPED and Path(where).is_file():
-        if role == "teacher":
-            raise UserError(f"{where} is a student's file and holds no teacher: give a run folder")
-        return open_student(Path(where))
-    config = open_config(where)
-    student = assets.STUDENT if str(where) == SHIPPED else RunFolder(Path(where)).student
-    checkpoint = student if role == "student" else teacher_path(config.model)
-    return assemble(config.model, config.encoders, config.diffusion, checkpoint, role)
-
-
-def open_student(path: Path) -> LatentConsistencyModel:
-    """Open a student from its file alone, which records its sizes, encoders and sampling.
-
-    Raises:
-        UserError: the file is missing or unreadable, or lacks some of that.
-    """
-    student = read_student(path)
-    if student is None:
-        raise UserError(f"{path} does not describe a student: give a run folder, or use create_latent_cm()")
-    if student.encoders is None:
-        raise UserError(
-            f"{path} is of an older version and does not name its VAE and text encoder: give its run folder, or use "
-            "create_latent_cm()"
-        )
-    encoders = student.encoders
-    parts = _parts(student.model, encoders.vae, encoders.text, path, "student", encoders.weights)
-    return LatentConsistencyModel(*parts, student)
-
-
-def open_config(where: str | Path) -> Config:
-    """The configuration of a run folder, or of the model that ships, for `shapes`.
-
-    Raises:
-        UserError: the folder is no run.
-    """
-    if str(where) == SHIPPED:
-        return load_preset(SHIPPED)
-    run = RunFolder(Path(where))
-    run.require(run.config, "give a run folder, a student's .safetensors file, or `shapes` for the model that ships")
-    return load_file(run.config)
-
-
-def assemble(
-    model: NetworkConfig, encoders: EncodersConfig, diffusion: DiffusionConfig, checkpoint: Path | None, role: Role
-) -> TextToImage:
-    """A teacher or student from sections of the configuration, on the CPU, in float32.
-
-    Args:
-        encoders: with `weights = "random"` the encoders are those the cache was made with, and images show nothing.
-        diffusion: for a student only if its checkpoint records none.
-        checkpoint: None for a freshly initialised transformer.
-
-    Raises:
-        UserError: weights cannot be read or fetched, or the checkpoint does not fit.
-    """
-    parts = _parts(model, encoders.vae, encoders.text, checkpoint, role, encoders.weights)
-    if role == "teacher":
-        return LatentDiffusion(*parts, diffusion)
-    return LatentConsistencyModel(*parts, _sampling(checkpoint, diffusion))
-
-
-def _parts(
-    sizes: NetworkConfig,
-    vae: str,
-    text: str,
-    checkpoint: str | Path | None,
-    role: Role,
-    weights: Weights = "pretrained",
-) -> Parts:
-    text_encoder = load_text_encoder(text, weights)
-    sizes = sizes.model_copy(update={"caption_channels": text_encoder.width})
-    network = build_network(sizes, guidance_embedding=role == "student", empty=checkpoint is not None)
-    if checkpoint is not None:
-        load_checkpoint(network, checkpoint)
-    return Parts(network, load_image_encoder(vae, weights), text_encoder)
-
-
-def _sampling(checkpoint: str | Path | None, diffusion: DiffusionConfig) -> StudentSampling:
-    return StudentSampling(diffusion=diffusion) if checkpoint is None else read_sampling(Path(checkpoint), diffusion)
 
 
 def check_settings(steps: int | None, guidance: float, seed: int | None) -> None:
