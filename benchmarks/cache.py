@@ -1,3 +1,5 @@
+# The peers are installed for this benchmark alone.
+# pyright: reportMissingImports=false
 """Latent cache against its peers: batches of 256 in global shuffle, and shards written and made safe with fsync.
 
 make bench-cache      # prints last: loader_vs_mds=... loader_vs_memmap=... writer_vs_zarr=... writer_vs_mds=...
@@ -77,13 +79,13 @@ def write_flat(folder: Path, shard: int, rows: list[np.ndarray]) -> None:
     """Rows one after the other, for the memory map."""
     for field, values in zip(FIELDS, rows, strict=True):
         with (folder / field.name).open("ab") as file:
-            file.write(values)
+            file.write(values.data)
 
 
 def write_bare(folder: Path, shard: int, rows: list[np.ndarray]) -> None:
     """Nothing but the bytes made safe: what no writer can be faster than."""
     for field, values in zip(FIELDS, rows, strict=True):
-        (folder / f"{field.name}.bin").write_bytes(values)
+        (folder / f"{field.name}.bin").write_bytes(values.data)
         sync(folder / f"{field.name}.bin")
 
 

@@ -88,7 +88,7 @@ def commit_all_but_last(config: Config, run: RunFolder) -> None:
 def status_query(manifest: Manifest, run: RunFolder) -> list[tuple[object, ...]]:
     """Rows by status and reason, as anyone may ask."""
     files = f"read_parquet('{run.cache}/manifest/*.parquet', union_by_name = true)"
-    return duckdb.sql(f"SELECT kind, status, error, count(*) FROM {files} GROUP BY ALL").fetchall()
+    return duckdb.execute(f"SELECT kind, status, error, count(*) FROM {files} GROUP BY ALL").fetchall()
 
 
 class WorkBegins(Exception):

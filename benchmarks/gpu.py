@@ -197,7 +197,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def longest_kernels(work: Callable[[], object], on_gpu: bool) -> list[str]:
     """A line for each of the kernels that take longest; for each operation, on a CPU."""
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:

@@ -1,3 +1,5 @@
+# The peers are installed for this benchmark alone.
+# pyright: reportMissingImports=false
 """Figures against the field's own code, the Fréchet distance against scipy's, and what reading images costs.
 
 make bench-metrics    # prints last: fid_parity=... frechet_speedup=... extract_overhead=...
@@ -14,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -68,6 +70,11 @@ def our_features(opened: OpenedProtocol, folder: Path) -> Tensor:
     return torch.cat(list(opened.features(prepared, BATCH)))
 
 
+def sides_of(features: Callable[[Path], Tensor], folders: tuple[Path, Path]) -> Sides:
+    """Features of both folders."""
+    return features(folders[0]), features(folders[1])
+
+
 def distance(a: Tensor, b: Tensor) -> float:
     """Ours, of the features compared."""
     return frechet_distance(Moments.of(a[:, :COMPARED]), Moments.of(b[:, :COMPARED]))
@@ -75,8 +82,8 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 def numpy_distance(function: Callable[..., float], a: Tensor, b: Tensor) -> float:
     """A peer's, of the same."""
-    a, b = (side[:, :COMPARED].double().numpy() for side in (a, b))
-    return float(function(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)))
+    x, y = (side[:, :COMPARED].double().numpy() for side in (a, b))
+    return float(function(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False)))
 
 
 def pytorch_network(weights: Path) -> torch.nn.Module:
@@ -96,7 +103,7 @@ def clean_fid_features(network: torch.nn.Module, folder: Path) -> Tensor:
 
     def model(batch: Tensor) -> Tensor:
         x = batch / 128 - 1
-        for block in network.blocks:
+        for block in cast(torch.nn.ModuleList, network.blocks):
             x = block(x)
         return x.flatten(1)
 
@@ -145,11 +152,12 @@ def parity(root: Path, weights: Path) -> float:
     }  # fmt: skip
     print(f"{'protocol':<15} {'ours':>14} {'theirs':>14} {'relative':>9} {'features':>9}")
     worst = show_parity("t2i-benchmark", recorded_images(weights), recorded_features(), recorded_distance)
+    compared: dict[str, tuple[Sides, Sides]] = {}
     for name, (extract, measure) in peers.items():
         opened = ours(name, weights)
-        us, them = (tuple(of(folder) for folder in folders) for of in (partial(our_features, opened), extract))
+        us, them = compared[name] = sides_of(partial(our_features, opened), folders), sides_of(extract, folders)
         worst = max(worst, show_parity(name, us, them, measure))
-    others(us, them)
+    others(*compared["torch-fidelity"])
     pixels(folders[0])
     return worst
 

@@ -31,15 +31,20 @@ RATIOS = (0.5, 0.75, 0.9, 0.95, 0.98)
 def all_bfloat16(network: MicroDiT) -> Network:
     """Weights, activations and inputs, the noise level among them."""
     low = copy.deepcopy(network).bfloat16()
-    return lambda *inputs: low(*(value.bfloat16() for value in inputs if value is not None)).float()
+
+    def call(latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+        inputs = (latents, c_noise, captions, guidance)
+        return low(*(value.bfloat16() for value in inputs if value is not None)).float()
+
+    return call
 
 
 def autocast(network: MicroDiT) -> Network:
     """What PyTorch casts by itself, and nothing else."""
 
-    def call(*inputs: Tensor | None) -> Tensor:
+    def call(latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return network(*inputs).float()
+            return network(latents, c_noise, captions, guidance).float()
 
     return call
 

@@ -110,7 +110,7 @@ def write_data_set(root: Path, images: int = COUNT) -> list[bytes]:
     return contents
 
 
-def decoded_per_second(contents: Sequence[bytes]) -> float:
+def decoded_per_second(contents: list[bytes]) -> float:
     """Images that all cores decode and resize when they do nothing else."""
     with ThreadPoolExecutor() as threads:
         began = time.perf_counter()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lcm_distill import assets
 from lcm_distill.api import LatentDiffusion, open_model
 from lcm_distill.config import load_preset
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.metrics.frechet import Moments, frechet_distance
@@ -100,13 +101,13 @@ def measure_teacher(measure: Measure, kind: str, captions: Sequence[str]) -> Non
     settings = load_preset("shapes").evaluate
     teacher, guidance = open_model("shapes", "teacher"), settings.guidance[0]
     assert isinstance(teacher, LatentDiffusion)
+    diffusion = teacher.diffusion
     for solver, steps in settings.teacher:
-        teacher.solver = solver
+        sampler = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
 
-        def generate(part: slice, steps: int = steps) -> Tensor:
-            return teacher.generate(
-                captions[part], steps, guidance, seed=0, image_ids=range(part.start, part.stop)
-            )  # fmt: skip
+        def generate(part: slice, sampler: Sampler = sampler) -> Tensor:
+            ids = range(part.start, part.stop)
+            return teacher.generate(captions[part], None, guidance, seed=0, image_ids=ids, sampler=sampler)
 
         images = in_batches(generate, len(captions))
         measure.report(f"{kind} captions, {steps} {solver} steps, guidance {guidance:g}", images, captions)

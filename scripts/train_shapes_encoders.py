@@ -1,9 +1,11 @@
-"""Train the stand-ins of the `shapes` default: VAE, text tower and metric network.
+# The types that diffusers declares do not describe its networks, and its classes are not declared as exported.
+# pyright: reportArgumentType=false, reportPrivateImportUsage=false
+"""Train the stand-ins of the `shapes` default: VAE, text tower and feature network.
 
     python scripts/train_shapes_encoders.py {vae,features,text} [--minutes 10] [--refine] [--seed 0]
 
-Images are drawn on the fly and never seen by `lcm evaluate`, which draws under another seed. `text` needs the
-metric network: its frozen features stand where CLIP has its image tower.
+Images are rendered on the fly under a seed that `lcm evaluate` does not use. `text` needs the feature network: its
+frozen features take the place of CLIP's image tower.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,13 +25,13 @@ from lcm_distill import assets
 from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, draw, scene_of
 
 WIDTH = 64
-DRAWING_SEED = 1_000_003  # apart from every seed the presets use
+RENDER_SEED = 1_000_003  # apart from every seed the presets use
 TOWER = {"context_length": 16, "width": 64, "heads": 2, "layers": 2, "output_dim": 128}
 
 
 def render_images(count: int) -> tuple[Tensor, list[str]]:
     """Images (count, 3, 64, 64) as uint8 and their captions."""
-    images, captions = zip(*(draw(DRAWING_SEED, index, WIDTH) for index in range(count)), strict=True)
+    images, captions = zip(*(draw(RENDER_SEED, index, WIDTH) for index in range(count)), strict=True)
     stacked = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(), list(captions)
 
@@ -43,7 +46,7 @@ def schedule(minutes: float, rate: float, optimiser: torch.optim.Optimizer) -> I
         step += 1
 
 
-def new_vae() -> nn.Module:
+def new_vae() -> Any:
     """The autoencoder, freshly initialised: 64 px to 8 x 8 latents of 8 channels."""
     from diffusers import AutoencoderKL
 
@@ -88,7 +91,7 @@ def train_vae(minutes: float, refine: bool) -> None:
         step_optimiser(loss, vae, optimiser)
         average.update_parameters(vae)
         report(step, loss=loss, rmse=error.square().mean().sqrt(), kl=kl)
-    vae = average.module
+    vae = cast(Any, average.module)
     with torch.no_grad():
         latents = torch.cat([vae.encode(b.float() / 127.5 - 1).latent_dist.sample() for b in images[:2048].split(64)])
     vae.register_to_config(scaling_factor=round(0.9 / float(latents.std()), 5))
@@ -103,7 +106,7 @@ def foreground(images: Tensor) -> Tensor:
 
 
 def train_features(minutes: float) -> None:
-    """Fit the metric network to name every attribute, also under blur and noise."""
+    """Fit the feature network to name every attribute, also under blur and noise."""
     from torchvision.transforms.functional import gaussian_blur
 
     from lcm_distill.shapes.network import ShapesNetwork
@@ -140,9 +143,9 @@ def train_text(minutes: float) -> None:
     from lcm_distill.shapes.network import load_shapes_network
 
     images, captions = render_images(20_000)
-    eye = load_shapes_network(assets.FEATURES)
+    network = load_shapes_network(assets.FEATURES)
     with torch.no_grad():
-        features = torch.cat([eye(batch.float() / 255)[0] for batch in images.split(256)])
+        features = torch.cat([network(batch.float() / 255)[0] for batch in images.split(256)])
     labels = torch.tensor([scene_of(caption).labels() for caption in captions])
     bpe = SimpleTokenizer(context_length=TOWER["context_length"])
     words = " ".join([*TEMPLATES, *(word for values in ATTRIBUTES.values() for word in values)])
@@ -163,7 +166,8 @@ def train_text(minutes: float) -> None:
         pooled = functional.normalize(tower(tokens[chosen]), dim=-1)
         seen = functional.normalize(project(features[chosen]), dim=-1)
         named = readout(hidden_states(tower, tokens[chosen]).mean(1)).split(counts, dim=1)
-        naming = sum(functional.cross_entropy(x, y) for x, y in zip(named, labels[chosen].T, strict=True))
+        losses = [functional.cross_entropy(x, y) for x, y in zip(named, labels[chosen].T, strict=True)]
+        naming = cast(Tensor, sum(losses))
         loss = contrast(seen, pooled, temperature.exp()) + naming
         step_optimiser(loss, trained, optimiser)
         report(step, loss=loss, naming=naming)

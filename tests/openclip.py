@@ -13,6 +13,7 @@ DFN5B = "ViT-H-14-378-quickgelu"
 def small_config() -> dict:
     """DFN5B's configuration, narrower and shallower."""
     config = open_clip.get_model_config(DFN5B)
+    assert config is not None
     config["embed_dim"] = 48
     config["text_cfg"] |= {"width": 64, "heads": 4, "layers": 3}
     config["vision_cfg"] |= {"image_size": 28, "width": 80, "layers": 1}

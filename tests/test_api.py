@@ -2,12 +2,13 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 from lcm_distill import assets
-from lcm_distill.api import LatentConsistencyModel, create_latent_cm, create_latent_diffusion, open_model
+from lcm_distill.api import LatentConsistencyModel, Role, create_latent_cm, create_latent_diffusion, open_model
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.samplers import Consistency, Euler, Heun
@@ -104,7 +105,12 @@ def test_guidance_outside_the_trained_range_warns(student):
 
 
 def test_shipped_and_trained_models_open(finished_run):
-    for where, role in (("shapes", "student"), ("shapes", "teacher"), (finished_run.root, "student")):
+    models: list[tuple[str | Path, Role]] = [
+        ("shapes", "student"),
+        ("shapes", "teacher"),
+        (finished_run.root, "student"),
+    ]
+    for where, role in models:
         assert open_model(where, role).generate(PROMPTS[0], 1, 2.0, seed=0).shape == (1, 3, 64, 64)
     with pytest.raises(UserError, match="give a run folder"):
         open_model(finished_run.root / "nowhere")

@@ -29,7 +29,9 @@ def in_run(finished_run, tmp_path, monkeypatch):
 def answer(beginning: str) -> list[dict]:
     """Rows of the query whose sentence begins so."""
     (query,) = [query for title, query in QUERIES.items() if title.startswith(beginning)]
-    return duckdb.sql(query).to_arrow_table().to_pylist()
+    found = duckdb.sql(query)
+    assert found is not None
+    return found.to_arrow_table().to_pylist()
 
 
 def test_every_query_has_a_sentence():

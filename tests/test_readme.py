@@ -40,7 +40,7 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("query", blocks("sql"))
 def test_queries(in_run, query):
-    assert duckdb.sql(query).fetchall()
+    assert duckdb.execute(query).fetchall()
 
 
 @pytest.mark.parametrize("code", blocks("python"))

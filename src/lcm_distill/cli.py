@@ -258,7 +258,11 @@ for panel, commands in {
         app.command(rich_help_panel=panel)(command)
 
 
+def _print_warning(message: Warning | str, *_: object) -> None:
+    print(f"lcm: {message}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of `lcm`."""
-    warnings.showwarning = lambda message, *_: print(f"lcm: {message}", file=sys.stderr)
+    warnings.showwarning = _print_warning
     app()

@@ -1,3 +1,5 @@
+# torch.distributed does not declare its stores as exported.
+# pyright: reportPrivateImportUsage=false
 """A double of `torch.cuda` and of process groups, with which code for GPUs is walked where there is none.
 
 It knows what devices there are and which is the current one, and refuses what torch refuses. It computes nothing: a

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcm_distill.api import DFN5B_CLIP, SDXL_VAE
+from lcm_distill.config import Dtype
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from tests.cuda.walk import walking
@@ -34,7 +35,7 @@ def waits(monkeypatch):
         yield waits
 
 
-def images_on_the_card(dtype: str) -> ImageEncoder:
+def images_on_the_card(dtype: Dtype) -> ImageEncoder:
     with torch.device("meta"):
         encoder = load_image_encoder(SDXL_VAE, "random", dtype)
     encoder.vae.to_empty(device="cpu")

@@ -4,6 +4,7 @@ A tensor's value that Python asks for (`bool(tensor)`, `.item()`) makes the CPU 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ def replace_tensors(module: nn.Module, change: Callable[[Tensor], Tensor], recur
     """`nn.Module._apply`, but for its swapping of tensors, which fake ones do not allow."""
     for child in module.children():
         child._apply(change)
+    tensors: dict[str, Any]
     for tensors in (module._parameters, module._buffers):
         for name, tensor in tensors.items():
             if tensor is not None:
@@ -67,7 +69,7 @@ def test_fake_tensors_have_no_values_and_stay_on_their_device(fake):
     with pytest.raises(DataDependentOutputException):
         bool(there.any())
     with pytest.raises(RuntimeError, match=r"at least two devices|two different devices"):
-        there + torch.ones(2)
+        _ = there + torch.ones(2)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+# torch.distributed does not declare its stores as exported.
+# pyright: reportPrivateImportUsage=false
 """A training's ranks, each with a GPU of its own, and what they note and save of it."""
 
 from concurrent.futures import ThreadPoolExecutor

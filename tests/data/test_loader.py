@@ -1,10 +1,13 @@
 """Batches are functions of their step."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 
 from lcm_distill.data.cache.loader import MixedBatches, ShuffledBatches
+from lcm_distill.data.cache.reader import FieldReader
 
 
 class Rows:
@@ -14,8 +17,12 @@ class Rows:
         return np.asarray(rows, np.float16)[:, None]
 
 
+def reader(rows: Rows | None = None) -> FieldReader:
+    return cast(FieldReader, rows or Rows())
+
+
 def batches(seed=0) -> ShuffledBatches:
-    return ShuffledBatches(Rows(), Rows(), np.arange(10) * 2, np.arange(10) + 50, batch_size=4, seed=seed)
+    return ShuffledBatches(reader(), reader(), np.arange(10) * 2, np.arange(10) + 50, batch_size=4, seed=seed)
 
 
 def test_an_epoch_shows_every_sample_once():
@@ -53,7 +60,7 @@ def test_error_of_the_batch_read_ahead_comes_when_that_batch_is_asked_for():
 
     drawn = np.concatenate([batches()[step].rows for step in range(5)])
     bad = int(np.flatnonzero(drawn == 0)[0]) // 4
-    broken = ShuffledBatches(Broken(), Rows(), np.arange(10) * 2, np.arange(10) + 50, batch_size=4, seed=0)
+    broken = ShuffledBatches(reader(Broken()), reader(), np.arange(10) * 2, np.arange(10) + 50, batch_size=4, seed=0)
     for step in range(bad):
         broken[step]
     with pytest.raises(ValueError, match="row 0"):
@@ -62,7 +69,9 @@ def test_error_of_the_batch_read_ahead_comes_when_that_batch_is_asked_for():
 
 def mixed(batch_size=4, rank=0, ranks=1) -> MixedBatches:
     """Ten samples with half of the share, and two caches of three with a third of the rest and what is left."""
-    small = [ShuffledBatches(Rows(), Rows(), np.arange(3), np.arange(3) + 9, batch_size=1, seed=0) for _ in range(2)]
+    small = [
+        ShuffledBatches(reader(), reader(), np.arange(3), np.arange(3) + 9, batch_size=1, seed=0) for _ in range(2)
+    ]
     return MixedBatches([batches(), *small], [1 / 2, 1 / 6, 1 / 3], batch_size, rank, ranks)
 
 

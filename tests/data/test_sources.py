@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ def jpeg(number: int) -> bytes:
 CONTENTS = [jpeg(number) for number in range(6)]
 
 
-def pack(path, members: dict[str, bytes], mode: str) -> None:
+def pack(path, members: dict[str, bytes], mode: Literal["w", "w:gz"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as archive:
         for name, content in members.items():
@@ -124,9 +125,13 @@ def source_of(name, root, *assignments):
     return open_source(config.data, root)
 
 
+def readable(source) -> list[Annotation]:
+    return [record for record in source.annotations() if isinstance(record, Annotation)]
+
+
 def pairs(source) -> dict[str, bytes]:
     """Caption -> image of everything that can be read."""
-    annotations = [record for record in source.annotations() if isinstance(record, Annotation)]
+    annotations = readable(source)
     contents = dict(source.read([annotation.path for annotation in annotations]))
     return {annotation.caption: contents[annotation.path] for annotation in annotations}
 
@@ -147,9 +152,9 @@ def pairs(source) -> dict[str, bytes]:
 def test_every_source_hands_over_the_same(tmp_path, name, make):
     source = source_of(name, make(tmp_path / "set"))
     assert pairs(source) == dict(zip(CAPTIONS, CONTENTS, strict=True))
-    identities = [record.sample_id for record in source.annotations()]
+    identities = [record.sample_id for record in readable(source)]
     assert len(set(identities)) == 6
-    paths = [record.path for record in source.annotations()]
+    paths = [record.path for record in readable(source)]
     assert all(source.file_of(path).is_file() for path in paths)
     some = paths[1:5:3]
     assert {path for path, _ in source.read(some)} == set(some)
@@ -186,7 +191,7 @@ def test_streamed_archive_keeps_what_lies_before_the_damage(tmp_path):
     archive.write_bytes(plain.read_bytes()[: 512 + len(CONTENTS[3]) + 900])
     (root / IMAGES / "002.tgz").unlink()
     source = source_of("journeydb", root)
-    contents = dict(source.read([record.path for record in source.annotations()]))
+    contents = dict(source.read([record.path for record in readable(source)]))
     assert contents[f"{IMAGES}/001/3.jpg"] == CONTENTS[3]
     reasons = {path[-9:]: str(content) for path, content in contents.items() if isinstance(content, UnusableImage)}
     assert reasons.pop("001/2.jpg").startswith("damaged archive 001.tgz")
@@ -210,11 +215,12 @@ def test_bad_records_are_handed_over_with_their_reason(tmp_path):
         "[]",
     ]
     records = list(source_of("journeydb", journeydb(tmp_path, lines)).annotations())
-    assert all(isinstance(record, BadAnnotation) for record in records)
-    reasons = [record.error.removeprefix("malformed annotation: ") for record in records]
+    bad = [record for record in records if isinstance(record, BadAnnotation)]
+    assert bad == records
+    reasons = [record.error.removeprefix("malformed annotation: ") for record in bad]
     assert reasons[0].startswith("not JSON") and reasons[1:3] == ["no img_path", "no prompt"]
     assert reasons[3].endswith("leaves the data set") and reasons[4] == "not a JSON object"
-    assert records[4].source == f"{ANNOTATIONS}:5"
+    assert bad[4].source == f"{ANNOTATIONS}:5"
 
 
 def test_a_image_without_words_is_left_out(tmp_path):
@@ -283,4 +289,4 @@ def test_every_kind_of_image_file_is_found_in_folders_and_archives(tmp_path, suf
                 (root / member).write_bytes(content)
         else:
             pack(root / "a.tar", members, "w")
-        assert [record.caption for record in source_of(name, root).annotations()] == ["caption"]
+        assert [record.caption for record in readable(source_of(name, root))] == ["caption"]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lcm_distill.core.randomness import normal, permutation, uniform
 from lcm_distill.diffusion.ema import power_decay, update_average
@@ -206,10 +206,10 @@ def test_scalings_keep_unit_variance():
     sigma = torch.tensor([0.01, 0.9, 30.0], dtype=torch.float64)
     x = SIGMA_DATA * noise(3, seed=1) + sigma.view(-1, 1, 1, 1) * noise(3, seed=2)
     seen = []
-    apply_scalings(
-        lambda latents, *rest: seen.append(latents) or latents,
-        consistency_scalings(sigma, SIGMA_DATA, SIGMA_MIN),
-        x,
-        CAPTIONS,
-    )
+
+    def network(latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None) -> Tensor:
+        seen.append(latents)
+        return latents
+
+    apply_scalings(network, consistency_scalings(sigma, SIGMA_DATA, SIGMA_MIN), x, CAPTIONS)
     assert seen[0].std(dim=(1, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=0.15)

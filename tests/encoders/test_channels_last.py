@@ -1,3 +1,6 @@
+# The types that diffusers declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportPrivateImportUsage=false
 """A VAE for GPUs computes what diffusers' does."""
 
 import copy

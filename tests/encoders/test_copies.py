@@ -1,6 +1,7 @@
 """A copy from a GPU is waited for where it is read, and nowhere else."""
 
 from types import SimpleNamespace
+from typing import cast
 
 import torch
 
@@ -30,6 +31,6 @@ def test_from_a_gpu_it_is_read_when_the_event_behind_it_has_passed(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
-    returning = HostCopy(SimpleNamespace(is_cuda=True, device="cuda:1", to=copy))
+    returning = HostCopy(cast(torch.Tensor, SimpleNamespace(is_cuda=True, device="cuda:1", to=copy)))
     assert done == [("cpu", True), ("recorded", "stream of cuda:1")]
     assert returning.numpy().tolist() == [0, 1, 2] and done[2:] == ["waited"]

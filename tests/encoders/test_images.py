@@ -1,3 +1,6 @@
+# The types that diffusers declares do not describe what it returns.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false, reportPrivateImportUsage=false
 """VAEs in every form they come in give what diffusers gives."""
 
 import json

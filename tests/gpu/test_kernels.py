@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def values_and_gradients(function: Callable, inputs: list[Tensor]) -> list[Tenso
     results = results if isinstance(results, tuple) else (results,)
     weights = [drawn(tuple(result.shape), 100 + n, result.dtype).detach() for n, result in enumerate(results)]
     loss = sum((result * weight).sum(dtype=torch.float64) for result, weight in zip(results, weights, strict=True))
-    return [result.detach() for result in results] + list(torch.autograd.grad(loss, inputs))
+    return [result.detach() for result in results] + list(torch.autograd.grad(cast(Tensor, loss), inputs))
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:
@@ -98,10 +99,10 @@ def test_a_kernel_gives_values_and_gradients_of_float64(function, shapes, dtype)
 def test_group_norm_gives_values_of_pytorchs(dtype):
     """At a size of the VAE's, in channels-last memory, far from zero."""
     x = (3 * drawn((2, 512, 64, 64), 0, dtype) + 20).contiguous(memory_format=torch.channels_last)
-    vectors = [drawn((512,), seed, torch.float32) for seed in (1, 2, 3)]
-    ours = group_norm.group_norm(x, *vectors[:2], 32, 1e-6, True, vectors[2])
+    weight, bias, shift = (drawn((512,), seed, torch.float32) for seed in (1, 2, 3))
+    ours = group_norm.group_norm(x, weight, bias, 32, 1e-6, True, shift)
     with plain_path():
-        theirs = group_norm.group_norm(x.float(), *vectors[:2], 32, 1e-6, True, vectors[2])
+        theirs = group_norm.group_norm(x.float(), weight, bias, 32, 1e-6, True, shift)
     assert apart(ours, theirs) < 10 * BOUNDS[dtype]  # the mean, which takes digits, is seven deviations
 
 

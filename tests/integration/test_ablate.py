@@ -61,7 +61,9 @@ def ablation(finished_run, tmp_path_factory):
 
 
 def rows_of(run: RunFolder) -> list[dict]:
-    return duckdb.sql(f"FROM '{run.ablation}.parquet'").to_arrow_table().to_pylist()
+    found = duckdb.sql(f"FROM '{run.ablation}.parquet'")
+    assert found is not None
+    return found.to_arrow_table().to_pylist()
 
 
 def test_rows(ablation):

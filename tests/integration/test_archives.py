@@ -41,7 +41,7 @@ def encode(root, run: RunFolder) -> np.ndarray:
     config = load_preset("shapes", [*SMALL, "data.source=journeydb", f"data.root='{root}'"])
     run.open(config)
     list(precompute(config, run))
-    return zarr.open_array(run.cache / "latents_64", mode="r")[:]
+    return np.asarray(zarr.open_array(run.cache / "latents_64", mode="r")[:])
 
 
 def shards(run: RunFolder) -> dict[str, bytes]:

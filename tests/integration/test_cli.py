@@ -96,7 +96,7 @@ def test_stages_one_by_one_then_status_and_inspect(tmp_path):
         lcm("inspect", "SELECT model, sampler, steps FROM metrics ORDER BY ALL", "--run", tmp_path, "--json").stdout
     )
     assert {"model": "student", "sampler": "consistency", "steps": 2} in rows
-    plain = duckdb.sql(
+    plain = duckdb.execute(
         f"SELECT DISTINCT model, sampler, steps FROM '{tmp_path}/metrics.parquet' WHERE model != 'real'"
     ).fetchall()
     assert sorted(plain) == [

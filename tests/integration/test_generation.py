@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from lcm_distill.api import TextToImage
 from lcm_distill.config import Config, load_preset
@@ -85,7 +86,9 @@ def test_files_are_named_by_image_id_and_stored_as_the_protocol_wants(new_run, c
     run = new_run("run")
     list(evaluate(settings(captions, "evaluate.protocols=['t2i-benchmark']"), run, images_only=True))
     assert set(images(run)) == {f"{number}.jpeg" for number in IDS}
-    rows = duckdb.sql(f"FROM '{run.evaluate}/*/manifest/*.parquet' ORDER BY task, image_id DESC").to_arrow_table()
+    found = duckdb.sql(f"FROM '{run.evaluate}/*/manifest/*.parquet' ORDER BY task, image_id DESC")
+    assert found is not None
+    rows = found.to_arrow_table()
     assert rows["image_id"].to_pylist() == list(reversed(IDS))  # in the order of the file
     (folder,) = run.evaluate.iterdir()
     for row in rows.to_pylist():
@@ -93,9 +96,10 @@ def test_files_are_named_by_image_id_and_stored_as_the_protocol_wants(new_run, c
         assert path.stem == str(row["image_id"]) and file_sha256(path) == row["file_sha256"]
     Image.new("RGB", (8, 8)).save(folder / "other.jpeg", quality=90)
     with Image.open(path) as image, Image.open(folder / "other.jpeg") as other:
+        assert isinstance(image, JpegImageFile) and isinstance(other, JpegImageFile)
         assert image.format == "JPEG" and image.size == (64, 64)
         assert image.quantization == other.quantization
-    assert duckdb.sql(f"SELECT count(*) FROM '{run.metrics}'").fetchall() == [(0,)] and run.grid.is_file()
+    assert duckdb.execute(f"SELECT count(*) FROM '{run.metrics}'").fetchall() == [(0,)] and run.grid.is_file()
 
 
 def test_images_depend_on_seed_and_image_id_alone(new_run, captions):
@@ -182,7 +186,7 @@ def test_ranks_share_generation_and_measuring(new_run, finished_run, captions):
     assert {report.label for report in reports} == {"generate", "measure"}
     list(evaluate(config, many, Ranks(0, 2, 0)))
     assert images(many) == images(one)
-    values = [duckdb.sql(f"SELECT value FROM '{run.metrics}' ORDER BY ALL").fetchall() for run in (one, many)]
+    values = [duckdb.execute(f"SELECT value FROM '{run.metrics}' ORDER BY ALL").fetchall() for run in (one, many)]
     assert values[0] == values[1] and len(values[0]) == 3
 
 

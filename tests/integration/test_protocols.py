@@ -31,7 +31,7 @@ def run(finished_run, tmp_path, monkeypatch) -> RunFolder:
     return own
 
 
-def lcm(run: RunFolder, *options: object, **settings: object):
+def lcm(run: RunFolder, *options: str, **settings: object):
     chosen = {"images": 3, "prompts": f"'{run.root.parent}/captions.csv'", "models": "['student']",
               "student_steps": "[1]", "protocols": f"['{PROTOCOL}']", **settings}  # fmt: skip
     assignments = [word for key, value in chosen.items() for word in ("--set", f"evaluate.{key}={value}")]
@@ -44,7 +44,7 @@ def statistics(run: RunFolder, width: int) -> str:
     return f"{{{PROTOCOL}='{path}'}}"
 
 
-def refused(run: RunFolder, *options: object, **settings: object) -> str:
+def refused(run: RunFolder, *options: str, **settings: object) -> str:
     """The one line that says why; nothing was generated."""
     result = lcm(run, *options, **settings)
     assert result.exit_code == 2 and not run.evaluate.exists(), result.output

@@ -36,7 +36,7 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
     run = RunFolder(tmp_path)
     reports = list(precompute(config, run))
     assert reports[-1].done == reports[-1].total and reports[-1].counts["quarantined"] == 6
-    rows = duckdb.sql(
+    rows = duckdb.execute(
         f"SELECT kind, source, error, row FROM read_parquet('{run.cache}/manifest/*.parquet', union_by_name=true)"
         " WHERE status = 'quarantined' ORDER BY error"
     ).fetchall()
@@ -45,7 +45,7 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
         "not an image", "too small", "unreadable image",
     ]  # fmt: skip
     assert rows[0][1] == f"{ANNOTATIONS}:7" or rows[0][1] == f"{ANNOTATIONS}:6"
-    latents = zarr.open_array(run.cache / "latents_64", mode="r")[:]
+    latents = np.asarray(zarr.open_array(run.cache / "latents_64", mode="r")[:])
     bad = [row for kind, _, _, row in rows if kind == "image"]
     assert np.isnan(latents[bad]).all()
     assert np.isfinite(np.delete(latents, bad, axis=0)).all()

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from lcm_distill.commands.show import show_figures
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.conftest import SMALL
@@ -142,3 +143,15 @@ def test_the_shell_completes_presets_and_keys():
 
     assert complete_preset("micro") == ["microdit_xl_512"]
     assert complete_key("distill.lora.") == ["distill.lora.rank=", "distill.lora.alpha="]
+
+
+def test_figures_are_shown_by_group_with_their_units(capsys):
+    show_figures({
+        "run": "r", "distill": {"gb_of_states": {"teacher": 2.3}, "micro_batch_80_gb_kept": 19, "gb_here": 25.3,
+                                "hours_here": 2.0, "done": True, "missing": [], "loss": None},
+    })  # fmt: skip
+    lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["run", "r"], ["memory of states: teacher", "2.3 GB"], ["micro batch 80 gb kept", "19"],
+        ["memory of this device", "25.3 GB"], ["time", "2 h 00 min"], ["done", "yes"],
+    ]  # fmt: skip

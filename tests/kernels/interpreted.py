@@ -1,6 +1,7 @@
 """Fused kernels against plain PyTorch, values and gradients; `test_transformer` runs it in Triton's interpreter."""
 
 import copy
+from typing import cast
 
 import pytest
 import torch
@@ -35,8 +36,10 @@ def compare(function, inputs: list[Tensor], dtype: torch.dtype) -> None:
     with assume_fused():
         ours = function(*inputs)
         weights = [torch.randn(out.shape, generator=torch.Generator().manual_seed(9)) for out in theirs]
-        grads = torch.autograd.grad(sum((out.float() * w).sum() for out, w in zip(ours, weights, strict=True)), inputs)
-    wanted = torch.autograd.grad(sum((out * w).sum() for out, w in zip(theirs, weights, strict=True)), exact)
+        loss = sum((out.float() * w).sum() for out, w in zip(ours, weights, strict=True))
+        grads = torch.autograd.grad(cast(Tensor, loss), inputs)
+    exact_loss = sum((out * w).sum() for out, w in zip(theirs, weights, strict=True))
+    wanted = torch.autograd.grad(cast(Tensor, exact_loss), exact)
     value_bound, gradient_bound = TOLERANCES[dtype]
     assert max(apart(a, b) for a, b in zip(ours, theirs, strict=True)) < value_bound
     assert [a.dtype for a in grads] == [value.dtype for value in inputs]
@@ -139,18 +142,14 @@ def test_inputs_may_lie_in_memory_as_they_like():
 
 
 def test_the_sum_alone_may_be_used():
-    inputs = [
-        drawn(BATCH, TOKENS, DIM),
-        drawn(BATCH, TOKENS, DIM, seed=2),
-        drawn(BATCH, DIM, seed=7),
-        drawn(DIM, seed=1),
-    ]
+    x, branch = drawn(BATCH, TOKENS, DIM), drawn(BATCH, TOKENS, DIM, seed=2)
+    gate, weight = drawn(BATCH, DIM, seed=7), drawn(DIM, seed=1)
     with assume_fused():
-        total, _ = residual.add_and_normalise(*inputs)
-        grads = torch.autograd.grad(total.sum(), inputs[:3])
-    assert torch.equal(grads[0], torch.ones_like(inputs[0]))
-    assert apart(grads[1], inputs[2].unsqueeze(1).expand(-1, TOKENS, -1)) < 1e-5
-    assert apart(grads[2], inputs[1].sum(dim=1)) < 1e-5
+        total, _ = residual.add_and_normalise(x, branch, gate, weight)
+        grads = torch.autograd.grad(total.sum(), [x, branch, gate])
+    assert torch.equal(grads[0], torch.ones_like(x))
+    assert apart(grads[1], gate.unsqueeze(1).expand(-1, TOKENS, -1)) < 1e-5
+    assert apart(grads[2], branch.sum(dim=1)) < 1e-5
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

@@ -23,6 +23,7 @@ def clip(tmp_path_factory):
     """ViT-B/32, narrower and shallower, and where its weights lie."""
     folder = tmp_path_factory.mktemp("clip")
     config = open_clip.get_model_config("ViT-B-32-quickgelu")
+    assert config is not None
     config["embed_dim"] = 40
     config["text_cfg"] |= {"width": 64, "heads": 4, "layers": 2}
     config["vision_cfg"] |= {"width": 64, "layers": 2}

@@ -1,3 +1,5 @@
+# The types of torchvision leave out that its functions also take PIL images.
+# pyright: reportArgumentType=false
 """Preprocessing against what each kind of interpolation must give."""
 
 import numpy as np

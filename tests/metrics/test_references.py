@@ -59,6 +59,7 @@ def test_statistics_come_back(tmp_path):
     read = read_statistics(tmp_path / "kept.npz", 4)
     assert torch.equal(read.moments.mean(), written.moments.mean())
     assert torch.equal(read.moments.covariance(), written.moments.covariance())
+    assert read.features is not None and written.features is not None
     assert torch.equal(read.features, written.features)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.registry import PROTOCOLS, figure_styles, find_protocol, open_protocol, register_protocol
+from lcm_distill.shapes.network import ShapesExtractor
 
 NAMES = [
     "shapes", "t2i-benchmark", "gigagan", "torch-fidelity", "pytorch-fid", "fd-dinov2", "cmmd", "clip-vit-b-32",
@@ -92,6 +93,7 @@ def test_shapes_protocol_opens_the_network_that_ships():
     opened = open_protocol("shapes")
     images = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = torch.cat(list(opened.features(images, batch_size=3)))
+    assert isinstance(opened.extractor, ShapesExtractor)
     expected, _ = opened.extractor.network(images.float() / 255)
     assert found.shape == (7, opened.extractor.width)
     assert torch.allclose(found, expected, atol=1e-5)

@@ -8,8 +8,10 @@ import torch
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.figures import CLIP_SCORE, FID, KID
-from lcm_distill.metrics.frechet import Gaussian
-from lcm_distill.metrics.protocol import MetricProtocol, measure
+from lcm_distill.metrics.frechet import Gaussian, Moments
+from lcm_distill.metrics.interface import Extractor
+from lcm_distill.metrics.preprocessing import unchanged
+from lcm_distill.metrics.protocol import MetricProtocol, Weights, measure
 from lcm_distill.metrics.sample import Sample
 from lcm_distill.metrics.statistics import MeanScore, Statistics
 
@@ -32,11 +34,14 @@ def of_parts(x, scores, order, limit, add):
 def test_seven_uneven_parts_equal_one_pass(order, add):
     x, scores = features(200), features(200, 1, seed=1)[:, 0].tolist()
     whole, merged = Statistics.of(x, range(200), 50, scores), of_parts(x, scores, order, 50, add)
-    assert merged.moments.count == 200
+    assert isinstance(merged.moments, Moments) and merged.moments.count == 200
     assert torch.allclose(merged.moments.mean(), whole.moments.mean(), rtol=1e-10)
     assert torch.allclose(merged.moments.covariance(), whole.moments.covariance(), rtol=1e-10)
+    assert merged.features is not None and whole.features is not None
     assert torch.equal(merged.features, whole.features)
+    assert merged.sample is not None and whole.sample is not None
     assert torch.equal(merged.sample.ids.sort().values, whole.sample.ids)
+    assert merged.caption_scores is not None and whole.caption_scores is not None
     assert merged.caption_scores.mean() == pytest.approx(whole.caption_scores.mean(), rel=1e-10)
 
 
@@ -55,11 +60,15 @@ def test_mean_of_scores():
 def test_mean_and_covariance_alone_cannot_be_added_to():
     alone = Statistics(Gaussian(torch.zeros(6), torch.eye(6)))
     with pytest.raises(TypeError, match="number of images"):
-        alone + Statistics.of(features(4), range(4), 9)
+        _ = alone + Statistics.of(features(4), range(4), 9)
+
+
+def load_nothing(weights: Weights, device: torch.device) -> Extractor:
+    raise NotImplementedError  # figures are computed from features
 
 
 def protocol(*figures, **traits):
-    return MetricProtocol("test", None, lambda image: image, lambda weights, device: None, figures, **traits)
+    return MetricProtocol("test", None, unchanged, load_nothing, figures, **traits)
 
 
 def test_figures_are_those_that_the_reference_suffices_for():

@@ -39,6 +39,7 @@ def test_guidance_embedders_alone_are_initialised():
     weights = networks.read_teacher(config.model)
     with RandomNumbers() as numbers:
         built = build_networks(config, build_objective(config.distill, config.diffusion), weights)
+    assert built.student.cfg_embedder is not None
     embedder = sum(parameter.numel() for parameter in built.student.cfg_embedder.parameters())
     assert 0 < numbers.drawn <= 2 * 3 * embedder  # student and critic, some of their values more than once
 
@@ -50,7 +51,8 @@ def test_networks_change_by_themselves(name):
         config, build_objective(config.distill, config.diffusion), networks.read_teacher(config.model)
     )
     changed = getattr(built, name)
-    others = [network for network in built if network is not changed]
+    others = [network for network in built if network is not None and network is not changed]
+    assert len(others) == 4
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in others]
     with torch.no_grad():
         for parameter in changed.parameters():

@@ -177,7 +177,7 @@ def test_a_part_being_written_is_no_part_to_duckdb(tmp_path):
     with pytest.raises(Crash):
         commit_file(tmp_path / part_name("u"), crash)
     assert len(list((tmp_path / "manifest").iterdir())) == 2
-    assert duckdb.sql(f"SELECT row FROM read_parquet('{tmp_path}/manifest/*.parquet')").fetchall() == [(1,)]
+    assert duckdb.execute(f"SELECT row FROM read_parquet('{tmp_path}/manifest/*.parquet')").fetchall() == [(1,)]
 
 
 def test_checkpoints_keep_the_newest(tmp_path):

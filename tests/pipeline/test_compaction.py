@@ -207,6 +207,7 @@ def test_a_reader_meanwhile_sees_everything_once_or_an_error(tmp_path):
         list(compact(manifest, tasks_per_file=2))
         loose = committed(tmp_path / "loose")
         atomic.exchange_folders(tmp_path / "loose" / "manifest", tmp_path / "manifest")  # and back to loose parts
+        assert isinstance(loose.storage, LocalStorage)
         shutil.rmtree(loose.storage.root)
     stop.set()
     reader.join()

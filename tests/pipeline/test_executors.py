@@ -65,7 +65,7 @@ def test_what_kills_again_and_again_is_given_up_and_the_rest_done(tmp_path):
         run(Processes(2), tmp_path)
     assert manifest_in(tmp_path).done(TASKS).keys() == {task.name for task in TASKS} - {"t05"}
     failed = [worker for worker in read_workers(LocalStorage(tmp_path)) if "t05" in worker.tasks]
-    assert failed and all("RuntimeError: out of luck" in worker.error for worker in failed)
+    assert failed and all("RuntimeError: out of luck" in (worker.error or "") for worker in failed)
     assert sum(not already for _, already, _ in run(Processes(2), tmp_path)) == 1
     assert_complete(tmp_path)
 
@@ -145,7 +145,8 @@ def test_heartbeats_list_running_tasks_and_errors(tmp_path):
     storage = LocalStorage(tmp_path)
     with heartbeat(storage) as own:
         tasks = own.track(TASKS)
-        next(tasks), next(tasks)
+        next(tasks)
+        next(tasks)
         own.finish(TASKS[0])
         own.write()
         (worker,) = read_workers(storage)
@@ -155,7 +156,7 @@ def test_heartbeats_list_running_tasks_and_errors(tmp_path):
         next(own.track(TASKS))
         raise RuntimeError("out of luck")
     (worker,) = read_workers(storage)
-    assert not worker.alive and worker.error.endswith("RuntimeError: out of luck\n")
+    assert not worker.alive and worker.error and worker.error.endswith("RuntimeError: out of luck\n")
     assert not WorkerStatus("elsewhere-1", [], time.time() - 100).alive
 
 
@@ -186,6 +187,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path):
         parent = context.Process(target=lead, args=(tmp_path, pids))
         parent.start()
         workers = [pids.get(timeout=300), pids.get(timeout=300)]
+        assert parent.pid is not None
         os.kill(parent.pid, signal.SIGKILL)
         parent.join()
         deadline = time.monotonic() + 20

@@ -74,7 +74,8 @@ def test_lines_go_where_the_console_writes(capsys, stderr):
 
 
 def test_a_terminal_shows_a_bar_for_each_label():
-    console = Console(file=StringIO(), force_terminal=True, width=100)
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=100)
     show_progress(iter([encode(0), encode(40), Progress("train", 1, 2, "steps")]), console)
-    text = console.file.getvalue()
+    text = file.getvalue()
     assert "encode" in text and "40/40 rows" in text and "1/2 steps" in text

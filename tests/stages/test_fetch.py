@@ -1,3 +1,5 @@
+# diffusers does not declare its classes as exported.
+# pyright: reportPrivateImportUsage=false
 """Fetched encoders equal those they were fetched from, and finished folders are left alone."""
 
 import json

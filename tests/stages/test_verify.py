@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -211,8 +212,8 @@ def test_what_was_not_begun_is_pending(small_config, run):
 def test_shards_whose_images_are_gone_are_left_alone(small_config, run):
     """Encoding them again would lose the rows that are still sound."""
     flip_a_byte_of_row_19(run, small_config)
-    source = open_manifest(run).read().filter(pa.compute.field("row") == 20).filter(
-        pa.compute.field("kind") == "image"
+    source = open_manifest(run).read().filter(pc.field("row") == 20).filter(
+        pc.field("kind") == "image"
     )["source"][0].as_py()  # fmt: skip
     (run.images / source).unlink()
     before, verification = contents(run), looked_at(small_config, run)

@@ -2,12 +2,14 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from lcm_distill.training import checkpoints as module
 from lcm_distill.training.checkpoints import Checkpoints
@@ -28,7 +30,7 @@ def tensors_of_every_kind() -> dict[str, Tensor]:
     }
 
 
-def held(tensor: Tensor) -> list[Tensor]:
+def held(tensor: Any) -> list[Tensor]:
     """The plain tensors of this rank that hold a tensor's values."""
     if hasattr(tensor, "codes"):
         return [tensor.codes, tensor.scale]

@@ -1,3 +1,5 @@
+# torch.distributed does not declare its stores as exported.
+# pyright: reportPrivateImportUsage=false
 """A resumed training ends with the same bits, and any number of ranks has the same losses."""
 
 import os

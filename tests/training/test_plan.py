@@ -82,7 +82,7 @@ def test_fake_passes_take_the_memory_of_real_ones():
         networks = build_networks(config, objective, meta_network(config.model, guidance_embedding=False).state_dict())
         with mode:
             step = FakeStep(config, objective, networks, 16, samples=4)
-            for network in networks:
+            for network in filter(None, networks):
                 for tensor in network.state_dict().values():
                     torch.nn.init.normal_(tensor, std=0.02)
             step.engine.refresh_copies()
@@ -96,6 +96,7 @@ def test_adapters_alone_have_gradients_moments_and_averages():
     whole, adapted = (load_preset("shapes", [f"distill.lora.rank={rank}"]) for rank in (0, 4))
     student = meta_network(whole.model, guidance_embedding=True)
     assert count_trained(whole.model, whole.distill.lora) == count_parameters(student)
+    assert student.cfg_embedder is not None
     embedder = sum(parameter.numel() for parameter in student.cfg_embedder.parameters())
     assert embedder < count_trained(adapted.model, adapted.distill.lora) < 0.5 * count_parameters(student)
     # The shared network is as it was.

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -65,39 +65,60 @@ def show_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> No
 
 
 def show_figures(figures: Mapping[str, Any]) -> None:
-    """Print named figures, nested ones under the name of their group; groups of nothing are left out."""
+    """Print named figures with their units; those of a group, such as a stage, in a table of their own."""
     from lcm_distill.report.tables import plain_table
 
-    rows = [{"what": name.replace("_", " "), "value": _cell(name, value)} for name, value in _flat(figures)]
-    Console().print(plain_table(rows))
+    single = {name: value for name, value in figures.items() if not isinstance(value, Mapping)}
+    groups: list[tuple[str, Mapping[str, Any]]] = [
+        ("", single),
+        *((name, value) for name, value in figures.items() if isinstance(value, Mapping)),
+    ]
+    for title, group in groups:
+        rows = [{"what": _label(name), "value": _cell(name, value)} for name, value in _flat(group)]
+        if rows:
+            wide().print(plain_table(rows, title or None))
 
 
 def _flat(figures: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Figures that have a value, after their names; those of nested groups after the group's as well."""
     for name, value in figures.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{group}{name} ")
+            yield from _flat(cast(Mapping[str, Any], value), f"{group}{name}: ")
         elif value is not None and value != []:
             yield f"{group}{name}", value
 
 
+LABELS = {
+    "gb_here": "memory of this device",
+    "gb_of_a_checkpoint": "checkpoint",
+    "gb_on_disk": "disk",
+    "hours_here": "time",
+}
+
+
+def _label(name: str) -> str:
+    """A figure's name in words, without its unit."""
+    memory = "memory " if name.startswith("gb_") else ""
+    return LABELS.get(name, memory + name.removeprefix("gb_").removesuffix("_about").replace("_", " "))
+
+
 def _cell(name: str, value: Any) -> str:
-    """A figure with its unit, which its name tells."""
+    """A figure with its unit, which its name ends or begins with."""
     from lcm_distill.report.units import format_bytes, format_duration
 
     if isinstance(value, list):
-        return "\n".join(map(str, value))
+        return "\n".join(map(str, cast(list[object], value)))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):
         return str(value)
-    words = name.replace("_", " ").split()
-    if "gb" in words:
+    if name.startswith("gb_"):
         return format_bytes(value * 1e9)
-    if "bytes" in words:
+    if "bytes" in name.split("_"):
         return format_bytes(value)
-    if "hours" in words:
+    if name.startswith("hours_"):
         return format_duration(value * 3600)
-    if "seconds" in words and "rows" not in words:
+    if name.startswith("seconds_"):
         return format_duration(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 

@@ -38,7 +38,7 @@ class How:
     workers: int | None = None
     ray_address: str | None = None
     sweep: "Callable[[Config], Sequence[str]]" = lambda config: ()
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:

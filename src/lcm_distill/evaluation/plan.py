@@ -17,14 +17,14 @@ def plan_evaluation(config: Config, run: RunFolder, images_only: bool = False) -
     Args:
         images_only: generate images and measure nothing.
     """
-    ways, images = samplings(config, run.student), config.evaluate.images
+    chosen, images = samplings(config, run.student), config.evaluate.images
     form = image_format(config)
-    pixels = len(ways) * images * config.resolution**2
+    pixels = len(chosen) * images * config.resolution**2
     return {
-        "samplings": [f"{sampling.title}, guidance {sampling.guidance:g}" for sampling in ways],
-        "images": images * len(ways),
-        "shards": -(-images // config.evaluate.shard_images) * len(ways),
-        "network_evaluations": images * sum(sampling.evaluations for sampling in ways),
+        "samplings": [f"{sampling.title}, guidance {sampling.guidance:g}" for sampling in chosen],
+        "images": images * len(chosen),
+        "shards": -(-images // config.evaluate.shard_images) * len(chosen),
+        "network_evaluations": images * sum(sampling.evaluations for sampling in chosen),
         "files": f"{form.format}, quality {form.quality}" if form.quality else form.format,
         "disk_bytes_about": int(pixels * BYTES_A_PIXEL[form.format]),
         "protocols": [] if images_only else list(config.evaluate.protocols),

@@ -84,7 +84,7 @@ def _checked(path: Path, rows: Iterable[Row]) -> Iterator[Prompt]:
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
     reader = csv.reader(StringIO(text, newline=""), strict=True)
     try:
-        columns = _columns(path, next(reader, []), ("image_id", "text"))
+        columns = _columns(path, next(reader, None) or [], ("image_id", "text"))
         for row in reader:
             where = f"line {reader.line_num}"
             if len(row) <= max(columns):
@@ -114,7 +114,7 @@ def _coco_rows(path: Path, text: str) -> Iterator[Row]:
     _refuse_twice(path, [number for _, number, _ in records])
     images = [list(captions) for _, captions in groupby(records, key=lambda record: record[0])]
     for place in permutation(COCO_SEED, "order of pictures", 0, len(images)):
-        captions = images[place]
+        captions = images[int(place)]
         draw = float(uniform(COCO_SEED, "caption of a picture", 0, [captions[0][0]]))
         image_id, number, caption = captions[int(draw * len(captions))]
         yield f"annotation {number}", image_id, caption

@@ -1,4 +1,4 @@
-"""Work that falls into shards of neighbouring images, each with a manifest part: drawing, and looking at drawings."""
+"""Work on shards of neighbouring images, each with a manifest part: generating images, and extracting features."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol

@@ -1,8 +1,9 @@
-# The types that open_clip declares do not describe what it returns.
+# open_clip ships no type stubs, and the types that it declares do not describe what it returns.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
-# pyright: reportOptionalSubscript=false
+# pyright: reportOptionalSubscript=false, reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """CLIP features of images and captions, for CLIP score and CMMD."""
 
 from collections.abc import Sequence

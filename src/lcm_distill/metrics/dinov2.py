@@ -3,6 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """DINOv2's view of images, for FD-DINOv2 (arXiv 2306.04675)."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# The functions of torch.linalg have no types.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # PyTorch declares some of its functions without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Fréchet distance between the Gaussians of two feature sets (arXiv 1706.08500, eq. 6)."""

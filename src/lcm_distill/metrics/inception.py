@@ -1,3 +1,5 @@
+# torchvision ships no types, and those of its constructor allow no subclasses with other signatures.
+# pyright: reportMissingTypeStubs=false, reportArgumentType=false
 """Inception v3 of 2015 as FID knows it: torchvision's modules, with pooling as TensorFlow's graph has it.
 
 The layout is that of `pt_inception-2015-12-05-6726825d.pth`, which pytorch-fid, torch-fidelity and
@@ -80,7 +82,7 @@ def build_inception() -> parts.Inception3:
     with torch.device("meta"):
         network = parts.Inception3(num_classes=1008, aux_logits=False, init_weights=False, inception_blocks=blocks)
     # The graph takes the maximum in its last block alone.
-    network.Mixed_7c.pool = _maximum  # pyright: ignore[reportArgumentType]
+    network.Mixed_7c.pool = _maximum
     return network
 
 

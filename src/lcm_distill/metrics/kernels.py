@@ -1,3 +1,5 @@
+# The types of Tensor.split are partial.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # PyTorch declares some of its functions without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Kernel distances between feature sets: KID (arXiv 1801.01401) and CMMD (arXiv 2401.09603)."""

@@ -1,3 +1,5 @@
+# The types of Tensor.split are partial.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # PyTorch declares some of its functions without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How two feature sets cover each other, by balls that reach to each vector's k-th neighbour.
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 ROWS = 2_000
-"""Distances are looked at in blocks of so many rows."""
+"""Distances are computed in blocks of this many rows."""
 
 
 def precision(generated: Tensor, real: Tensor, k: int = 3) -> float:

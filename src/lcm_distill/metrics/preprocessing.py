@@ -1,3 +1,5 @@
+# The types of torch.from_numpy are partial.
+# pyright: reportUnknownMemberType=false
 # PyTorch declares some of its functions without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Images to what extractors take, each exactly as the protocol's own code has it.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -103,7 +104,8 @@ class OpenedProtocol:
         if not self.protocol.scores_captions:
             return [None] * len(captions)
         assert isinstance(self.extractor, CaptionScorer)
-        return self.extractor.caption_scores(features, captions).tolist()
+        scores = self.extractor.caption_scores(features, captions)
+        return cast(list[float], scores.tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
 def measure(protocol: MetricProtocol, generated: Statistics, reference: Statistics | None) -> dict[str, float]:

@@ -1,3 +1,5 @@
+# The types of torch.from_numpy are partial.
+# pyright: reportUnknownMemberType=false
 # PyTorch declares some of its functions without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Statistics of reference images: from a published `.npz`, or of a folder of images and kept by its content."""

@@ -1,3 +1,5 @@
+# The types of torch.from_numpy and Tensor.tolist are partial.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # PyTorch declares some of its functions without types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A sample of features that does not depend on the order, nor on the parts, in which they came."""

@@ -52,4 +52,4 @@ class Gate(Linear):
     float32 = True
 
     def __init__(self, dim: int, experts: int) -> None:
-        super().__init__(dim, experts, bias=False)
+        super().__init__(dim, experts, bias=False)  # pyright: ignore[reportUnknownMemberType]

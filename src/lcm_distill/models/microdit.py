@@ -171,8 +171,8 @@ class MicroDiT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                if (bias := cast(Tensor | None, module.bias)) is not None:
+                    nn.init.zeros_(bias)
         parts = (
             self.x_embedder, self.t_embedder, self.y_embedder, self.pooled_y_emb_process, *self.patch_mixer,
             *self.blocks, self.y_emb_preprocess, self.final_layer,

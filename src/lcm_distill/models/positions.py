@@ -1,3 +1,5 @@
+# The types of torch.from_numpy are partial.
+# pyright: reportUnknownMemberType=false
 """Fixed sine-cosine position embedding of image tokens."""
 
 import numpy as np

@@ -34,12 +34,12 @@ class Matrices(nn.Module):
         return cast(Tensor, _UseCopy.apply(parameter, copy)) if torch.is_grad_enabled() else copy
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType]
         self._recreate_copies()
         return self
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*args, **options)
+        super()._load_from_state_dict(*args, **options)  # pyright: ignore[reportUnknownMemberType]
         self._recreate_copies()
 
     def _recreate_copies(self) -> None:
@@ -57,8 +57,8 @@ class Linear(Matrices, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.matrix("weight")
-        bias = None if self.bias is None else self.bias.to(weight.dtype)
-        return nn.functional.linear(input.to(weight.dtype), weight, bias)
+        bias = cast(Tensor | None, self.bias)
+        return nn.functional.linear(input.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype))
 
 
 class _UseCopy(Function):

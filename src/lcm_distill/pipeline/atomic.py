@@ -72,7 +72,7 @@ def _write_all(descriptor: int, parts: Sequence[bytes | bytearray | memoryview])
             waiting[0] = waiting[0][written:]
 
 
-def commit_file(path: Path, write: Callable[[Path], None]) -> None:
+def commit_file(path: Path, write: Callable[[Path], object]) -> None:
     """Put the file that `write` makes, at the temporary path it is given, at `path`, replacing an earlier file.
 
     Raises:
@@ -87,7 +87,7 @@ def commit_file(path: Path, write: Callable[[Path], None]) -> None:
         _fsync(path.parent)
 
 
-def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
+def commit_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Put the folder that `write` fills at `path`, replacing an earlier folder.
 
     Killed at any moment, one of the two folders is at `path`, at the latest after `remove_orphans`.

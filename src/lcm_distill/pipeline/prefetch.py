@@ -1,7 +1,7 @@
 """Work done in threads ahead of its use."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Queue
 from typing import TypeVar
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def prefetch_map(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
+def prefetch_map(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Generator[Result]:
     """`work(item)` of every item, in order, computed while earlier results are used.
 
     `items` is iterated in a thread of its own, so it may read files; `work` runs in `workers` threads.

@@ -1,3 +1,5 @@
+# The types of matplotlib are partial.
+# pyright: reportUnknownMemberType=false
 """Line charts as PNG files. Matplotlib is imported when a chart is drawn."""
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`shapes` on disk: the drawn images as JPEG files with annotations, in JourneyDB's own layout."""
+"""`shapes` on disk: the rendered images as JPEG files with annotations, in JourneyDB's own layout."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ def write_images(root: Path, seed: int, count: int, width: int) -> Iterator[tupl
     """Draw images 0 .. count-1 below `root`, on all cores.
 
     Yields:
-        how many are drawn, and the annotation line of the last one. The lines make up the annotation file,
+        how many are rendered, and the annotation line of the last one. The lines make up the annotation file,
         which is the caller's to write when all images are there.
     """
     for folder in range(-(-count // IMAGES_A_FOLDER)):

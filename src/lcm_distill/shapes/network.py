@@ -39,7 +39,7 @@ class ShapesNetwork(nn.Module):
 
 def load_shapes_network(path: Path) -> ShapesNetwork:
     """The network of a safetensors file, in float32 on the CPU; its classes follow from the shapes of the heads."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     heads = [name.split(".")[1] for name in tensors if name.startswith("heads.") and name.endswith(".weight")]

@@ -1,7 +1,7 @@
-"""`shapes`, the embedded default: captioned images of one coloured shape, drawn from a seed.
+"""`shapes`, the embedded default: captioned images of one coloured shape, rendered from a seed.
 
 A stand-in for a photographic data set, not a sample of one. Image `index` under `seed` is always the same
-image, so any slice of the set can be drawn on its own.
+image, so any slice of the set can be rendered on its own.
 """
 
 import math
@@ -95,7 +95,7 @@ def scene_of(caption: str) -> Scene:
 def brief_caption(scene: Scene, seed: int, index: int) -> str:
     """A caption of image `index` that names the shape, and each other attribute half of the time.
 
-    What it leaves open, an image of it may have any way: such captions have many different images.
+    Attributes that it leaves out may have any value: such captions have many different images.
     """
     rng = np.random.Generator(np.random.Philox(key=(seed, index), counter=(0, 0, 0, 1)))  # apart from the image's
     size, colour, position, background = rng.random(4) < 0.5

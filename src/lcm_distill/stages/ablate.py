@@ -35,7 +35,7 @@ from lcm_distill.stages.precompute import precompute
 from lcm_distill.training.checkpoints import Checkpoints
 
 WAIT_SECONDS = 1.0
-"""Between looks at the cache while another rank completes it."""
+"""Between checks of the cache while another rank completes it."""
 
 ABLATION = pa.schema(
     [

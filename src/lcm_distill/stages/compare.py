@@ -26,7 +26,7 @@ ORDER = ("teacher", "student", "real")
 def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     """Write `out` with the suffixes `.parquet`, `.md` and `.png`; returns its rows, teachers first.
 
-    A teacher that several runs measured in the same way stands there once.
+    A teacher that several runs measured under the same circumstances has its rows once.
 
     Raises:
         UserError: a run has no figures, or those of an older version; or a run is named twice.

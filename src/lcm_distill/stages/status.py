@@ -1,7 +1,10 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownLambdaType=false
 """The progress of a run, from what it has committed, and SQL over it."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow.parquet as pq
@@ -65,7 +68,7 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
         connection.sql("SET enable_external_access=false")
         connection.sql("SET lock_configuration=true")
         try:
-            relation = connection.sql(sql)
+            relation = cast(duckdb.DuckDBPyRelation | None, connection.sql(sql))
             if relation is None:
                 raise UserError("the query returns no rows: write a SELECT")
             return relation.to_arrow_table().to_pylist()

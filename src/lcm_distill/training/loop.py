@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -94,7 +94,7 @@ class Trainer:
         )
         self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike)
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Generator[Progress]:
         """Train from the newest checkpoint to the last step.
 
         A checkpoint that is being written when training stops or is interrupted is completed first.
