@@ -26,7 +26,10 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("distill.guidance_range=[3, 1]", "guidance_range [3.0, 1.0] must hold"),
         ("evaluate.student_sigmas={1=[80.0, 2.0], 2=[80.0, 2.0], 4=[80.0, 4.0, 1.5, 0.6]}", "must be 1 falling"),
         ("distill.objective=ect", "distill.objective = 'ect': choose from discrete, tuning, scm, phased"),
-        ("distill.objective=phased", "draws in 4 steps, one more than distill.phased.edges has: set evaluate.student_"),
+        (
+            "distill.objective=phased",
+            "samples in 4 steps, one more than distill.phased.edges has: set evaluate.student_",
+        ),
         ("distill.phased.edges=[1.0, 2.0]", "distill.phased.edges = [1.0, 2.0] must fall"),
         ("distill.phased.edges=[90.0]", "lie between diffusion.sigma_max 80.0 and diffusion.sigma_min 0.002"),
         ("distill.discrete.skip=40", "distill.discrete: skip = 40 leaves no pair on a grid of points = 40: lower skip"),

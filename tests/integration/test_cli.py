@@ -148,9 +148,7 @@ def test_sample_writes_a_grid(tmp_path):
     from PIL import Image
 
     out = tmp_path / "grid.png"
-    result = lcm(
-        "sample", "a large red circle in the centre on a navy background", "--steps", "1,2", "--out", out
-    )
+    result = lcm("sample", "a large red circle in the centre on a navy background", "--steps", "1,2", "--out", out)
     assert result.exit_code == 0, result.output
     with Image.open(out) as grid:
         assert grid.size[0] > 2 * 128

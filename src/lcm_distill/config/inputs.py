@@ -15,32 +15,32 @@ class DataConfig(Section):
     """Where images and captions come from."""
 
     source: str
-    """The data set's format. `journeydb`: a download of JourneyDB, extracted or not. `shapes`: the
-    embedded default, synthetic images in the same layout.
-    `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: images with `metadata.jsonl`, or each beside a `.txt`
-    or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a column of image bytes."""
+    """Format of the data set. `journeydb`: a download of JourneyDB, extracted or not. `shapes`: the embedded default,
+    synthetic images in the same layout. `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: images with
+    `metadata.jsonl`, or each with a `.txt` or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a
+    column of image bytes."""
     root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Folder of the data set; JourneyDB's holds `data/train/...`. Unset with `shapes`, images are drawn into the run
-    folder."""
+    """Folder of the data set; JourneyDB's contains `data/train/...`. Unset with `shapes`: images are generated in the
+    run folder."""
     archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
-    """Numbered archives of JourneyDB that are taken: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
+    """Numbered archives of JourneyDB to use: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
     captions: dict[str, PositiveFloat] | None = Field(default=None, min_length=1)
-    """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The draw depends on
-    the sample's name; where a record lacks the field, the next is taken. Unset: `prompt` (JourneyDB), `text`
-    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
-    `Task2.Caption` leaves much open); `coco` has its own."""
+    """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The choice is a
+    function of the sample's name; where a record lacks the field, the next is used. Unset: `prompt` (JourneyDB), `text`
+    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose `Task2.Caption` leaves much
+    open); `coco` has captions of its own."""
     images: PositiveInt = Field(default=8_000, json_schema_extra={OLD_NAME: "pictures"})
-    """How many images `shapes` draws. Other sources take all they find."""
+    """Number of images of `shapes`. Other sources use all they have."""
     resolutions: list[PositiveInt] = Field(min_length=1)
-    """Heights and widths, in pixels, that images are encoded at: short side resized, centre cropped. All are made in
-    one pass over the images; which one trains is told by `model.latent_size`."""
+    """Heights and widths in pixels that images are encoded at: short side resized, centre cropped. All are encoded in
+    one pass over the images; `model.latent_size` selects the one for training."""
     min_size: PositiveInt
     """Images whose shorter side is below this many pixels are quarantined."""
     valid_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of distinct captions whose images are held out of training."""
 
     def archive_numbers(self) -> frozenset[int] | None:
-        """What `archives` stands for; None for all."""
+        """The numbers in `archives`; None for all."""
         if self.archives is None:
             return None
         ranges = [part.split("-") for part in self.archives.split(",")]
@@ -58,29 +58,29 @@ class EncodersConfig(Section):
     """`shapes`, or `openclip:` and a model name: `openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378`, or
     `openclip:local-dir:FOLDER`."""
     downsampling: PositiveInt = 8
-    """Image pixels to a latent pixel, along each side; that of the VAE."""
+    """Image pixels per latent pixel along each side; a property of the VAE."""
     weights: Weights = "pretrained"
     """`random`: the same networks with random weights from a fixed seed, without any download, for measuring speed. A
-    hub's VAE then has SDXL's configuration, and `openclip:` takes any name that open_clip has built in."""
+    hub's VAE then has SDXL's configuration, and `openclip:` accepts any of open_clip's built-in names."""
     dtype: Dtype = "float32"
-    """What the VAE and the text tower's matrix products compute in; the posterior sample and the text tower's
-    embeddings, norms and residual stream stay float32. SDXL's own VAE
-    overflows in `float16` and is refused. A CPU without bfloat16 instructions is some 200 times slower in it."""
+    """Dtype of the VAE and of the text tower's matrix products; the posterior sample and the text tower's embeddings,
+    norms and residual stream stay float32. SDXL's own VAE overflows in `float16` and is refused. A CPU without
+    bfloat16 instructions is some 200 times slower in bfloat16."""
     tiling: bool = False
     """Encode an image tile by tile where it is larger than the VAE's `sample_size` (1024 px for SDXL) and does not fit
     the memory by itself; it changes latents near the seams."""
     batch_size: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
-    """Images or captions to one pass. A batch that does not fit the GPU's memory is halved until it does."""
+    """Images or captions per batch. A batch that does not fit the GPU's memory is halved until it does."""
 
 
 class CacheConfig(Section):
-    """How the encoded tensors lie on disk."""
+    """How the encoded tensors are stored."""
 
     shard_rows: PositiveInt = 1_024
-    """Rows to a shard file, which is also the unit of work that is committed."""
+    """Rows per shard file, which is also the unit of work that is committed."""
     location: str | None = Field(default=None, pattern=r"^(s3|gs)://[^/]+", json_schema_extra=NOT_IDENTITY)
-    """Object store that the cache is made in: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it
-    into the run folder, where training reads it. Unset: it is made in the run folder."""
+    """Object store of the cache: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it into the run
+    folder, where training reads it. Unset: the run folder."""
 
 
 class NetworkConfig(Section):
@@ -103,12 +103,11 @@ class ModelConfig(NetworkConfig):
 
     teacher: str = Field(json_schema_extra=NOT_IDENTITY)
     """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of one that ships: `shapes`, or
-    `shapes-brief` for captions that leave much open. What the file holds decides results, not where it lies:
-    fingerprints take its hash."""
+    `shapes-brief` for captions that leave much open. Fingerprints use the file's hash, not its path."""
 
 
 class DiffusionConfig(Section):
-    """The noise levels everything agrees on (EDM, arXiv 2206.00364)."""
+    """The noise levels of teacher and student (EDM, arXiv 2206.00364)."""
 
     sigma_min: PositiveFloat = 0.002
     """Lowest noise level."""

@@ -20,7 +20,7 @@ class Config(Section):
     preset: str
     """Name of the preset this came from."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of everything random. 0 is a seed like any other."""
+    """Seed of all random numbers."""
     device: str = Field(default="auto", json_schema_extra=NOT_IDENTITY)
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
     data: DataConfig
@@ -52,12 +52,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
-        edges, levels = self.distill.phased.edges, self.diffusion
-        cuts = [levels.sigma_max, *edges, levels.sigma_min]
+        edges, diffusion = self.distill.phased.edges, self.diffusion
+        cuts = [diffusion.sigma_max, *edges, diffusion.sigma_min]
         if any(upper <= lower for upper, lower in pairwise(cuts)):
             raise ValueError(
-                f"distill.phased.edges = {edges} must fall, and lie between diffusion.sigma_max {levels.sigma_max} "
-                f"and diffusion.sigma_min {levels.sigma_min}"
+                f"distill.phased.edges = {edges} must fall, and lie between diffusion.sigma_max {diffusion.sigma_max} "
+                f"and diffusion.sigma_min {diffusion.sigma_min}"
             )
         return self
 
@@ -68,7 +68,7 @@ class Config(Section):
             steps = len(edges) + 1
             if wanted != [steps]:
                 raise ValueError(
-                    f"evaluate.student_steps = {wanted}, but with distill.objective phased the student draws in "
+                    f"evaluate.student_steps = {wanted}, but with distill.objective phased the student samples in "
                     f"{steps} steps, one more than distill.phased.edges has: set evaluate.student_steps=[{steps}]"
                 )
         return self
@@ -83,12 +83,12 @@ class Config(Section):
 
     @property
     def resolution(self) -> int:
-        """Height and width of the images that train and are drawn, in pixels."""
+        """Height and width of training images and generated images, in pixels."""
         return self.model.latent_size * self.encoders.downsampling
 
     @property
     def phases(self) -> list[float] | None:
-        """Upper edges of the phases a student is trained within, falling; None where there is one phase alone."""
+        """Upper edges of the phases a student is trained within, falling; None without phases."""
         edges = self.distill.objective_settings.phase_edges
         return None if edges is None else [self.diffusion.sigma_max, *edges]
 
@@ -99,12 +99,12 @@ class Config(Section):
 
     @property
     def generation_seed(self) -> int:
-        """Seed of the noise that `lcm evaluate` draws from."""
+        """Seed of the noise that `lcm evaluate` generates images from."""
         return self.seed if self.evaluate.seed is None else self.evaluate.seed
 
     @property
     def stand_ins(self) -> list[str]:
-        """Parts that are those of the embedded default, and so worth nothing but to compare with each other."""
+        """Parts that are those of the embedded default, whose metrics compare with each other only."""
         parts = {
             "data": self.data.source,
             "VAE": self.encoders.vae,

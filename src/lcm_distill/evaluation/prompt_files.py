@@ -18,7 +18,7 @@ COCO_SEED = 2014
 
 @dataclass(frozen=True)
 class Prompt:
-    """A caption to draw.
+    """A caption to generate an image of.
 
     Attributes:
         image_id: unique in its set, 0 or more. Names the image and, with the seed, decides its noise.

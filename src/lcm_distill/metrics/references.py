@@ -62,7 +62,7 @@ def folder_identity(folder: Path, files: Sequence[Path], opened: OpenedProtocol)
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
-    """Write a file that `read_statistics` reads, and so does whoever takes `mu` and `sigma`."""
+    """Write a file that `read_statistics` reads, and any program that expects `mu` and `sigma`."""
     arrays = {"mu": statistics.moments.mean().numpy(), "sigma": statistics.moments.covariance().numpy()}
     if sample := statistics.sample:
         arrays |= {"features": sample.features.numpy(), "ids": sample.ids.numpy(), "draws": sample.draws.numpy()}

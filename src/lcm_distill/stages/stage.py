@@ -19,7 +19,7 @@ class Stage:
 
     Attributes:
         name: of its command and of its section in `lcm status`.
-        run: (config, run) -> progress, as it goes on. A stage that shares its work also takes an executor.
+        run: (config, run) -> progress reports. A stage that shares its work also takes an executor.
         plan: (config, run) -> figures of its work, without doing it.
         checks: (config, run, names of the stages that the same command runs before) -> what must be there.
         ranks: where several ranks are launched: `share` the tasks, train `together`, or the `first` one alone.
