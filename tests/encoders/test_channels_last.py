@@ -12,6 +12,7 @@ from torch import nn
 
 from lcm_distill import assets
 from lcm_distill.encoders.channels_last import FLASH_WIDTH, to_channels_last
+from tests.tensors import relative
 
 SDXL = AutoencoderKL.load_config(assets.SDXL_VAE_CONFIG)
 NARROW = {"block_out_channels": (16, 32, 64, 64), "norm_num_groups": 16}
@@ -37,10 +38,6 @@ def coded(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, torch
     images, latents = images.to(vae.dtype), latents.to(vae.dtype)
     with torch.inference_mode():
         return vae.encode(images).latent_dist.mean.float(), vae.decode(latents).sample.float()
-
-
-def relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).norm() / other.norm())
 
 
 @pytest.fixture

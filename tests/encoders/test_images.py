@@ -17,6 +17,7 @@ from lcm_distill import assets
 from lcm_distill.core.errors import UserError
 from lcm_distill.encoders import vae as forms
 from lcm_distill.encoders.images import load_image_encoder
+from tests.tensors import relative
 
 SDXL = {
     **AutoencoderKL.load_config(assets.SDXL_VAE_CONFIG),
@@ -77,10 +78,6 @@ def images():
 def mean_of(vae, images):
     with torch.inference_mode():
         return vae.encode(images).latent_dist.mean * 0.13025
-
-
-def relative(one, other):
-    return float((one - other).norm() / other.norm())
 
 
 @pytest.mark.parametrize("subfolder", ["", "vae"])

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm as run_command
 from tests.gpu.conftest import GPU, SETTINGS, borrow, on_the_gpu
 
 pytestmark = GPU
@@ -28,7 +27,7 @@ def finished(tmp_path_factory) -> RunFolder:
 
 
 def lcm(*arguments: object) -> None:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = run_command(*arguments)
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
 
 

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.config import Config, load_preset
 from lcm_distill.config.ablation import load_ablation
 from lcm_distill.core.errors import UserError
@@ -28,15 +26,12 @@ from lcm_distill.shapes.scenes import draw
 from lcm_distill.stages.ablate import ablate, trials
 from lcm_distill.stages.distill import distill
 from lcm_distill.training.loop import Trainer
+from tests.command_line import lcm
 from tests.conftest import SMALL
 
 ONE_TEACHER = "evaluate.teacher=[['heun', 3]]"
 OPTIONS = [option for assignment in (*SMALL, ONE_TEACHER) for option in ("--set", assignment)]
 TWO_BY_TWO = ["--only", "original,default", "--seeds", 2]
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def small_ablation() -> Config:

@@ -9,19 +9,14 @@ import time
 import duckdb
 import pytest
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from lcm_distill import assets
-from lcm_distill.cli import app
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm
 from tests.conftest import SMALL
 
 SMALL_OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_help_imports_nothing_heavy():

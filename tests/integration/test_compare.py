@@ -6,15 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.evaluation.metric_rows import METRICS, merged_metrics
 from lcm_distill.pipeline.run_folder import RunFolder
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from tests.command_line import lcm
 
 
 @pytest.fixture

@@ -3,19 +3,14 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm
 from tests.conftest import SMALL
 
 RANDOM = [option for assignment in [*SMALL, "encoders.weights=random"] for option in ("--set", assignment)]
 ANNOUNCEMENT = "RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only"
 STAND_INS = "shapes: stand-in data, VAE, text encoder, teacher; figures compare with each other only"
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def weights_of(run: RunFolder) -> set[str]:

@@ -3,21 +3,16 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pull import pull
+from tests.command_line import lcm
 from tests.conftest import SMALL, shard_files
 
 OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
 SHARD = "latents_64/c/1/0/0/0"
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

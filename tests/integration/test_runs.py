@@ -8,8 +8,9 @@ import pytest
 from lcm_distill.commands.show import show_figures
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm
 from tests.conftest import SMALL
-from tests.integration.test_cli import SMALL_OPTIONS, lcm
+from tests.integration.test_cli import SMALL_OPTIONS
 
 
 @pytest.fixture

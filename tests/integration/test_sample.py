@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from lcm_distill.api import open_model
-from lcm_distill.cli import app
 from lcm_distill.diffusion.samplers import Consistency, Heun
 from lcm_distill.stages import sample as stage
+from tests.command_line import lcm
 
 CAPTION = "a large red circle in the centre on a navy background"
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

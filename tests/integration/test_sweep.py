@@ -5,12 +5,11 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.evaluate import evaluate
+from tests.command_line import lcm
 
 
 @pytest.fixture
@@ -23,10 +22,6 @@ def run(finished_run, tmp_path) -> RunFolder:
         shutil.copy(path, tmp_path)
     shutil.copytree(finished_run.evaluate, own.evaluate)
     return own
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 WAYS = [("teacher", "heun", 3), ("teacher", "euler", 2), ("student", "consistency", 1), ("student", "consistency", 2)]

@@ -10,6 +10,7 @@ import torch
 
 from lcm_distill.kernels.group_norm import group_norm, sum_with_bias
 from lcm_distill.kernels.operators import assume_fused
+from tests.tensors import relative
 
 SHAPES = {"odd": (2, 64, 23, 23), "wide": (1, 192, 5, 3), "single pixel": (1, 64, 1, 1)}
 """B, C, H, W: more than a chunk of pixels and an odd number of them; channels beyond a tile; nothing to sum over."""
@@ -24,10 +25,6 @@ print(json.dumps(tests.differences()))
 
 def drawn(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.double() - other.double()).norm() / other.double().norm())
 
 
 def differences() -> dict[str, list[float]]:

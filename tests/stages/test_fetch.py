@@ -9,19 +9,14 @@ import socket
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from typer.testing import CliRunner
 
 from lcm_distill import assets
-from lcm_distill.cli import app
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
+from tests.command_line import lcm
 from tests.openclip import small_clip, write_hub_folder
 
 CAPTIONS = ["a red fox in the snow", ""]
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

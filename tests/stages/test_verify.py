@@ -8,9 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.format import CHECKSUM
@@ -22,6 +20,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.status import status
 from lcm_distill.stages.verify import Verification
+from tests.command_line import lcm
 from tests.conftest import shard_files
 
 SHARD = "latents_64/c/1/0/0/0"
@@ -40,10 +39,6 @@ def run(finished_run, tmp_path) -> RunFolder:
 
 def open_manifest(run):
     return Manifest(LocalStorage(run.cache), SAMPLE_COLUMNS)
-
-
-def lcm(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def looked_at(config, run) -> Verification:
