@@ -67,13 +67,12 @@ def test_a_metric_an_objective_and_a_source_that_are_added_run(tmp_path, data_se
         *SMALL, "data.source=tsv", f"data.root='{data_set}'", "distill.objective=halving", "evaluate.teacher=[]",
         "evaluate.student_steps=[1]", "evaluate.protocols=['shapes', 'mean-colour']",
     ]  # fmt: skip
-    options = [option for setting in settings for option in ("--set", setting)]
     command = [
         sys.executable,
         "-c",
         "from lcm_distill.cli import main; main()",
         "run",
-        *options,
+        *shapes(settings),
         "--run",
         "run",
         "--json",

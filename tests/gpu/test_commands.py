@@ -9,10 +9,11 @@ import pytest
 
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm as run_command
+from tests.command_line import shapes
 from tests.gpu.conftest import GPU, SETTINGS, borrow, on_the_gpu
 
 pytestmark = GPU
-OPTIONS = [option for assignment in SETTINGS for option in ("--set", assignment)]
+OPTIONS = shapes(SETTINGS)
 ABLATION = ["--only", "default", "--seeds", "1"]
 
 

@@ -26,11 +26,11 @@ from lcm_distill.shapes.scenes import draw
 from lcm_distill.stages.ablate import ablate, trials
 from lcm_distill.stages.distill import distill
 from lcm_distill.training.loop import Trainer
-from tests.command_line import lcm
+from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
 
 ONE_TEACHER = "evaluate.teacher=[['heun', 3]]"
-OPTIONS = [option for assignment in (*SMALL, ONE_TEACHER) for option in ("--set", assignment)]
+OPTIONS = shapes([*SMALL, ONE_TEACHER])
 TWO_BY_TWO = ["--only", "original,default", "--seeds", 2]
 
 
@@ -130,6 +130,7 @@ def test_finished_work_is_not_repeated(ablation, monkeypatch):
     run, before = ablation
     monkeypatch.setattr(Trainer, "_step", None)
     monkeypatch.setattr("lcm_distill.api.TextToImage.generate", None)
+    assert lcm("ablate", *OPTIONS, *TWO_BY_TWO, "--run", run.root, "--dry-run").exit_code == 0  # they repeat the run's
     again = lcm("ablate", *TWO_BY_TWO, "--run", run.root, "--json")  # settings come from the run folder
     assert again.exit_code == 0, again.output
     result = json.loads(again.stdout)
@@ -160,7 +161,7 @@ def test_dry_run_of_a_new_run_writes_nothing(tmp_path):
     [
         (["--only", "original,nothing"], "the ablation has no step 'nothing'"),
         (["--set", "distill.steps=7"], "original/seed-0/distill was made with distill.steps = 6, not 7"),
-        (["--preset", "microdit_xl_512"], "was made with preset = 'shapes', not 'microdit_xl_512'"),
+        (["--preset", "microdit_xl_512"], "no ablation ships for preset 'microdit_xl_512'"),
         (["--set", "encoders.weights=random"], "worth nothing"),
     ],
 )

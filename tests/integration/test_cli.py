@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from lcm_distill import assets
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
-from tests.command_line import lcm
+from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
 
-SMALL_OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
+SMALL_OPTIONS = shapes(SMALL)
 
 
 def test_help_imports_nothing_heavy():
@@ -34,7 +34,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["precompute", "--set", "data.imges=1"], "unknown key data.imges: did you mean images?"),
+        (["precompute", "--preset", "shapes", "--set", "data.imges=1"], "unknown key data.imges: did you mean images?"),
         (["run", "--preset", "shape"], "unknown preset 'shape'"),
         (["status"], "is not a run folder"),
         (["precompute", "--preset", "microdit_xl_512"], "data.root is missing"),

@@ -70,7 +70,7 @@ def test_figures_of_other_captions_stand_in_a_table_of_their_own(runs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "nowhere"], "nowhere/metrics.parquet is missing: run `lcm evaluate --run nowhere` first"),
+        (["a", "nowhere"], "nowhere is not a run folder"),
         (["a", "./a"], "a run is named twice"),
         (["a", "old"], "old/metrics.parquet is of an older version"),
         (["bare"], "bare holds no figure: set evaluate.protocols"),

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from lcm_distill.pipeline.run_folder import RunFolder
-from tests.command_line import lcm
+from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
 
-RANDOM = [option for assignment in [*SMALL, "encoders.weights=random"] for option in ("--set", assignment)]
+RANDOM = shapes([*SMALL, "encoders.weights=random"])
 ANNOUNCEMENT = "RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only"
 STAND_INS = "shapes: stand-in data, VAE, text encoder, teacher; figures compare with each other only"
 
@@ -40,6 +40,10 @@ def test_a_pretrained_cache_is_marked(finished_run):
 
 
 def test_only_what_is_a_stand_in_is_called_one(tmp_path):
-    result = lcm("precompute", "--set", "model.teacher=mine.pt", "--set", "encoders.vae=absent.safetensors",
-                 "--set", "data.images=8", "--run", tmp_path)  # fmt: skip
+    result = lcm(
+        "precompute",
+        *shapes(["model.teacher=mine.pt", "encoders.vae=absent.safetensors", "data.images=8"]),
+        "--run",
+        tmp_path,
+    )
     assert "shapes: stand-in data, text encoder; figures" in result.stderr and "RANDOM" not in result.stderr

@@ -8,10 +8,10 @@ from lcm_distill.config import load_file
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pull import pull
-from tests.command_line import lcm
+from tests.command_line import lcm, shapes
 from tests.conftest import SMALL, shard_files
 
-OPTIONS = [option for assignment in SMALL for option in ("--set", assignment)]
+OPTIONS = shapes(SMALL)
 SHARD = "latents_64/c/1/0/0/0"
 
 

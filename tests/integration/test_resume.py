@@ -16,6 +16,7 @@ from lcm_distill.pipeline import atomic
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
+from tests.command_line import shapes
 from tests.conftest import SMALL, run_all, shard_files
 
 MOVING = ("seconds_per_image", "time", "checkpoint", "commit")
@@ -72,7 +73,7 @@ def test_killed_again_and_again(tmp_path, moments):
 
 
 def start_run(root: Path) -> subprocess.Popen[bytes]:
-    options = [option for assignment in SMALL for option in ("--set", assignment)]
+    options = shapes(SMALL)
     command = [sys.executable, "-c", "from lcm_distill.cli import main; main()", "run", *options, "--run", str(root)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

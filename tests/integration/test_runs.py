@@ -1,6 +1,7 @@
 """A run keeps the configuration that made it: what may change it, what may not, and what failed commands leave."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -23,7 +24,8 @@ def run(finished_run, tmp_path) -> RunFolder:
 
 @pytest.mark.parametrize(
     "command",
-    [["distill"], ["evaluate"], ["evaluate", "--preset", "shapes"], ["schedule"], ["status"], ["verify"], ["export"],
+    [["distill"], ["evaluate"], ["evaluate", "--preset", "shapes"], ["precompute"],
+     ["run"], ["ablate", "--dry-run"], ["schedule"], ["status"], ["verify"], ["export"],
      ["inspect", "SELECT 1"], ["cache", "compact"], ["cache", "pull"], ["config", "show"]],
 )  # fmt: skip
 def test_a_run_folder_that_does_not_exist_is_an_error_and_is_not_made(tmp_path, command):
@@ -44,14 +46,14 @@ def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):
 def test_the_teacher_of_a_run_is_not_replaced_by_the_presets(run):
     kept = load_file(run.config).changed(["model.teacher='shapes-brief'"], "test")
     run.config.write_text(kept.to_toml())
-    result = lcm("evaluate", "--preset", "shapes", *SMALL_OPTIONS, "--run", run.root)
+    result = lcm("evaluate", *SMALL_OPTIONS, "--run", run.root)
     assert result.exit_code == 2 and "model.teacher = 'shapes-brief', not 'shapes'" in result.stderr
     assert load_file(run.config) == kept
 
 
 def test_options_that_repeat_the_run_are_accepted(run):
     before = run.config.read_text()
-    result = lcm("distill", "--preset", "shapes", *SMALL_OPTIONS, "--run", run.root)
+    result = lcm("distill", *SMALL_OPTIONS, "--run", run.root)
     assert result.exit_code == 0, result.output
     assert run.config.read_text() == before
 
@@ -70,6 +72,24 @@ def test_what_is_set_stays_once_the_command_has_succeeded(run):
     assert load_file(run.config).evaluate.batch_size == 3
 
 
+def test_a_command_that_is_killed_has_stored_what_a_training_resumes_from_and_nothing_else(run):
+    stored = load_file(run.config)
+    changed = stored.changed(["evaluate.images=21", "evaluate.seed=9"], "test")
+    with run.opened(changed):
+        assert load_file(run.config) == stored  # as SIGKILL would leave it
+    assert load_file(run.config) == changed
+    shutil.rmtree(run.distill)
+    with run.opened(other := changed.changed(["distill.steps=7"], "test")):
+        assert load_file(run.config) == other
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    result = lcm("sample", "a green ring", "--steps", "1", "--out", tmp_path / "pipe")
+    assert result.exit_code == 4 and "exists and is not a regular file" in result.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_command_that_fails_changes_nothing(run):
     before = run.config.read_text()
     run.student.write_bytes(b"no checkpoint")
@@ -80,7 +100,7 @@ def test_a_command_that_fails_changes_nothing(run):
 
 def test_a_run_that_fails_before_it_has_begun_leaves_no_folder(tmp_path):
     (tmp_path / "empty").mkdir()
-    settings = ["--set", "data.source=folder", "--set", f"data.root='{tmp_path / 'empty'}'"]
+    settings = ["--preset", "shapes", "--set", "data.source=folder", "--set", f"data.root='{tmp_path / 'empty'}'"]
     result = lcm("precompute", *settings, "--run", tmp_path / "run")
     assert result.exit_code == 2, result.output
     assert not (tmp_path / "run").exists()

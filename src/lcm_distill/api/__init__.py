@@ -151,7 +151,10 @@ def open_config(where: str | Path) -> Config:
     if str(where) == SHIPPED:
         return load_preset(SHIPPED)
     run = RunFolder(Path(where))
-    run.require(run.config, "give a run folder, a student's .safetensors file, or `shapes` for the model that ships")
+    if not run.exists:
+        raise UserError(
+            f"{where} is not a run folder: give one, a student's .safetensors file, or `shapes`, which ships"
+        )
     return load_file(run.config)
 
 

@@ -193,8 +193,8 @@ def check_settings(steps: int | None, guidance: float, seed: int | None) -> None
     Raises:
         UserError: one is out of range.
     """
-    if steps is not None and steps < 1:
-        raise UserError(f"num_inference_steps is {steps}: it must be 1 or more")
+    if steps is not None and (steps < 1 or steps != int(steps)):
+        raise UserError(f"num_inference_steps is {steps}: it must be a whole number, 1 or more")
     if not 1 <= guidance < math.inf:  # NaN included
         raise UserError(f"guidance_scale is {guidance}: it must be 1 or more, and finite")
     if seed is not None and not 0 <= seed < 2**63:

@@ -22,7 +22,8 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
         from lcm_distill.stages import distill
         from lcm_distill.stages.status import inspect
 
-        ablation = load_ablation(choice.load()[0].preset)
+        named = choice.preset or choice.file
+        ablation = load_ablation(choice.given().preset if named else choice.load()[0].preset)
         config, folder = choice.load(settings=ablation.settings)
         steps = ablation.select(only)
         if how.dry_run:

@@ -43,8 +43,8 @@ class Choice:
         if self.preset and self.file:
             raise UserError("--preset and --config exclude each other")
         named = self.preset or self.file
-        if self.run is not None and not begins and not RunFolder(self.run).exists:
-            raise UserError(f"{self.run} is not a run folder: it has no config.toml")
+        if self.run is not None and not RunFolder(self.run).exists:
+            self._refuse_to_begin(self.run, begins and named is not None)
         given = self.given(settings) if named or self.run is None or not RunFolder(self.run).exists else None
         folder = RunFolder(self.run or Path("runs") / (given.preset if given else DEFAULT))
         if not folder.exists:
@@ -54,6 +54,12 @@ class Choice:
         if named and given is not None:
             self._refuse_conflict(folder, stored, given)
         return stored, folder
+
+    def _refuse_to_begin(self, run: Path, may_begin: bool) -> None:
+        if run.exists() and not run.is_dir():
+            raise UserError(f"{run} is a file: give a run folder")
+        if not may_begin:
+            raise UserError(f"{run} is not a run folder: it has no config.toml; a new run needs --preset or --config")
 
     def given(self, settings: Sequence[str] = ()) -> "Config":
         """The configuration that `--preset` or `--config` and `--set` name, whatever the run."""

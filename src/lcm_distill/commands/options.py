@@ -25,7 +25,9 @@ def complete_key(incomplete: str) -> list[str]:
 
 Preset = Annotated[
     str | None,
-    typer.Option(help="Preset of a new run; see `lcm config presets`.", autocompletion=complete_preset),
+    typer.Option(
+        help="Preset; see `lcm config presets`. An existing run keeps its own.", autocompletion=complete_preset
+    ),
 ]
 File = Annotated[Path | None, typer.Option("--config", help="Configuration file of a new run, in the presets' form.")]
 Set = Annotated[
@@ -34,7 +36,7 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Set one key: section.key=value. Repeatable.", autocompletion=complete_key
     ),
 ]
-Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET by default. An existing run is resumed.")]
+Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET by default.")]
 ExistingRun = Annotated[Path, typer.Option("--run", help="Run folder.")]
 Model = Annotated[
     str, typer.Option("--run", help="Run folder, student file (.safetensors), or `shapes` for the model that ships.")

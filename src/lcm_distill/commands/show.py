@@ -120,7 +120,9 @@ def _cell(name: str, value: Any) -> str:
         return format_duration(value * 3600)
     if name.startswith("seconds_"):
         return format_duration(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    if isinstance(value, float) and abs(value) < 1_000:
+        return f"{value:.4g}"
+    return f"{value:,.0f}"
 
 
 def _render(stage: str, folder: "RunFolder", result: Any) -> None:

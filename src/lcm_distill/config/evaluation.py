@@ -30,7 +30,7 @@ class EvaluateConfig(Section):
     images: PositiveInt = 2_000
     """Images per figure, one per caption. Held-out captions repeat when there are fewer; a file must have as many."""
     models: list[Literal["teacher", "student"]] = Field(default=["teacher", "student"], min_length=1)
-    """Which generate images and are measured. Earlier figures of the other stay in the table."""
+    """Models that generate images and are measured. Earlier metrics of the other model stay in `metrics.parquet`."""
     guidance: Annotated[
         list[Annotated[float, Field(ge=1, allow_inf_nan=False)]], BeforeValidator(_one_is_a_list), Field(min_length=1)
     ]

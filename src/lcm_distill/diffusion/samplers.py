@@ -64,7 +64,7 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Sampler(Protocol):
-    """How samples are drawn. Samplers with equal name and sigmas draw equal samples."""
+    """How samples are generated. Samplers with equal name and sigmas generate equal samples."""
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ FACTORS = (2.0, 2.0**0.5)
 
 
 class Trial(NamedTuple):
-    """Sigmas that were tried, and the distance of samples drawn with them from the data."""
+    """Sigmas that were tried, and the distance of samples generated with them from the data."""
 
     sigmas: Sigmas
     distance: float
@@ -31,7 +31,7 @@ def search_sigmas(
     distance falls, by a factor of 2 and then of its square root.
 
     Args:
-        distance: of samples drawn with given sigmas from the data; called once for every tuple of sigmas.
+        distance: of samples generated with given sigmas from the data; called once for every tuple of sigmas.
         steps: 1 or more; with one step there is one trial, `sigma_max`.
 
     Yields:

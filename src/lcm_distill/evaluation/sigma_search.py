@@ -56,7 +56,7 @@ class StudentSamples:
         self.data = self._moments(self.clean)
 
     def distance(self, sigmas: Sigmas) -> float:
-        """Fréchet distance of samples drawn with these sigmas, the first of which is sigma_max."""
+        """Fréchet distance of samples generated with these sigmas, the first of which is sigma_max."""
         samples = [self._sample(part, sigmas) for part in range(len(self.clean))]
         return frechet_distance(self._moments(samples), self.data)
 

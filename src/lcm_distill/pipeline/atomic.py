@@ -76,9 +76,11 @@ def commit_file(path: Path, write: Callable[[Path], object]) -> None:
     """Put the file that `write` makes, at the temporary path it is given, at `path`, replacing an earlier file.
 
     Raises:
-        OSError: the file cannot be written; the earlier one is unchanged.
+        OSError: the file cannot be written, or something else than a file is there; it is unchanged.
     """
     with naming_file(path):
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
         write(temporary)

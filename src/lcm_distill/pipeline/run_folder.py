@@ -69,21 +69,33 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: Config) -> Generator[None]:
-        """The folder, open; work that fails leaves configuration and folder as they were before.
+        """The folder, open; a changed configuration is stored once the work has succeeded.
 
-        Where work was begun whose settings the configuration holds, it stays: a resumed training must find them.
+        It is stored at once where the work may begin something whose settings the configuration holds, such as a
+        training, which must find them when it resumes; work that fails before it begins restores the earlier one.
 
         Raises:
             UserError: as `open`.
         """
         before, works = self._recorded(), self._works()
-        self.open(config)
+        self.open(config if self._may_begin(config) else load_file(self.config))
         try:
             yield
         except BaseException:
-            if self._works() == works:  # nothing was begun that needs its configuration
+            if self._works() == works:
                 self._restore(before)
             raise
+        self.open(config)
+
+    def _may_begin(self, config: Config) -> bool:
+        """Whether there is no run yet, or settings change of work that is not here yet."""
+        if not self.exists:
+            return True
+        self.refuse_other_settings(config)
+        stored = load_file(self.config)
+        return any(
+            stored.differences(config, sections) for work, sections in self._settled_by.items() if not work.exists()
+        )
 
     def _recorded(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (self.config, self.environment) if path.is_file()}

@@ -32,6 +32,7 @@ from lcm_distill.report.ablation import ablation_chart, ablation_text
 from lcm_distill.report.write_up import write_up
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
+from lcm_distill.stages.stage import Check, failures
 from lcm_distill.training.checkpoints import Checkpoints
 
 WAIT_SECONDS = 1.0
@@ -238,6 +239,7 @@ def plan_ablation(config: Config, run: RunFolder, steps: Sequence[Step], seeds: 
     chosen = trials(config, run, steps, seeds)
     for trial in chosen:
         trial.run.refuse_other_settings(trial.config)
+    checks: list[Check] = [lambda: Cache.open(config, run).source_root, lambda: find_requirements(config, run, chosen)]
     return {
         "trainings": len(chosen),
         "done": sum(trial.run.student.is_file() for trial in chosen),
@@ -252,6 +254,7 @@ def plan_ablation(config: Config, run: RunFolder, steps: Sequence[Step], seeds: 
             }
             for step in steps
         ],
+        "missing": failures(checks),
     }
 
 

@@ -49,6 +49,8 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
 
 
 def _figures(run: RunFolder) -> list[dict[str, Any]]:
+    if not run.exists:
+        raise UserError(f"{run.root} is not a run folder: it has no config.toml")
     run.require(run.metrics, f"run `lcm evaluate --run {run.root}` first")
     rows = read_metrics(run.metrics)
     if rows is None:

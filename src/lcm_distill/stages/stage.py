@@ -43,8 +43,12 @@ def missing(stage: Stage, config: Config, run: RunFolder, before: Collection[str
         before: names of the stages that the same command runs before.
         options: of the stage's `checks`, by name, such as `images_only`.
     """
-    checks = stage.checks(config, run, before, **options)
-    return [line for check in checks if (line := _complaint(check)) is not None]
+    return failures(stage.checks(config, run, before, **options))
+
+
+def failures(checks: Sequence[Check]) -> list[str]:
+    """The messages of the checks that fail."""
+    return [line for check in checks if (line := _failure(check)) is not None]
 
 
 def needs_cache(run: RunFolder, remedy: str, before: Collection[str]) -> list[Check]:
@@ -52,7 +56,7 @@ def needs_cache(run: RunFolder, remedy: str, before: Collection[str]) -> list[Ch
     return [] if "precompute" in before else [lambda: run.require(run.cache / "catalog", remedy)]
 
 
-def _complaint(check: Check) -> str | None:
+def _failure(check: Check) -> str | None:
     try:
         check()
     except UserError as error:
