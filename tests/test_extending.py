@@ -13,6 +13,7 @@ import pytest
 
 from lcm_distill.config import Config
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import shapes
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]

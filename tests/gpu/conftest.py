@@ -62,4 +62,7 @@ def borrow(cached: RunFolder, root: Path, names: tuple[str, ...] = ("images", "c
     """A new run with a copy of what another one has."""
     for name in names:
         shutil.copytree(cached.root / name, root / name)
-    return RunFolder(root)
+    run = RunFolder(root)
+    if "cache" in names:
+        run.open(small())
+    return run
