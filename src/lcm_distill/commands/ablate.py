@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.show import announce, screen, show, show_figures, show_rows
-from lcm_distill.commands.work import How, refuse_random_weights, show_progress
+from lcm_distill.commands.work import How, leads, refuse_random_weights, show_progress
 
 if TYPE_CHECKING:
     from lcm_distill.pipeline.run_folder import RunFolder
@@ -32,9 +32,12 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
             return
         if not how.allow_random_weights:
             refuse_random_weights(config, [distill.STAGE])
-        announce(config)
+        if leads():
+            announce(config)
         executor = choose_executor(how.executor, how.workers, how.ray_address, device=config.device)
-        show_progress(stage.ablate(config, folder, steps, seeds, executor))
+        show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
+        if not leads():
+            return
         rows = inspect(config, folder, "FROM ablation")
         show({"figures": headline(rows), "rows": rows}, how.as_json, lambda: _show_result(folder, rows))
 
