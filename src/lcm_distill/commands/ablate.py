@@ -16,7 +16,6 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
     """Train and measure the named steps of a chain, or all; or print the plan."""
     with one_line_errors():
         from lcm_distill.config.ablation import load_ablation
-        from lcm_distill.pipeline.executors.choice import choose_executor
         from lcm_distill.report.ablation import headline
         from lcm_distill.stages import ablate as stage
         from lcm_distill.stages import distill
@@ -34,7 +33,7 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
             refuse_random_weights(config, [distill.STAGE])
         if leads():
             announce(config)
-        executor = choose_executor(how.executor, how.workers, how.ray_address, device=config.device)
+        executor = how.open_executor(config.device)
         show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
         if not leads():
             return

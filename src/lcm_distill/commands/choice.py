@@ -42,17 +42,15 @@ class Choice:
 
         if self.preset and self.file:
             raise UserError("--preset and --config exclude each other")
-        named = self.preset or self.file
-        if self.run is not None and not RunFolder(self.run).exists:
-            self._refuse_to_begin(self.run, begins and named is not None)
-        given = self.given(settings) if named or self.run is None or not RunFolder(self.run).exists else None
-        folder = RunFolder(self.run or Path("runs") / (given.preset if given else DEFAULT))
+        named = bool(self.preset or self.file)
+        folder = RunFolder(self.run or Path("runs") / self.given(settings).preset)
         if not folder.exists:
-            assert given is not None
-            return given, folder
+            if self.run is not None:
+                self._refuse_to_begin(self.run, begins and named)
+            return self.given(settings), folder
         stored = load_file(folder.config, self.assignments)
-        if named and given is not None:
-            self._refuse_conflict(folder, stored, given)
+        if named:
+            self._refuse_conflict(folder, stored, self.given(settings))
         return stored, folder
 
     def _refuse_to_begin(self, run: Path, may_begin: bool) -> None:

@@ -16,6 +16,7 @@ from lcm_distill.core.errors import UserError
 if TYPE_CHECKING:
     from lcm_distill.config import Config
     from lcm_distill.pipeline.executors.choice import Name
+    from lcm_distill.pipeline.executors.interface import Executor
     from lcm_distill.pipeline.run_folder import RunFolder
     from lcm_distill.pipeline.task import Progress
     from lcm_distill.stages.stage import Stage
@@ -39,6 +40,16 @@ class How:
     ray_address: str | None = None
     sweep: "Callable[[Config], Sequence[str]]" = lambda config: ()
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def open_executor(self, device: str) -> "Executor":
+        """The executor that runs tasks on the configured device.
+
+        Raises:
+            UserError: the options contradict each other.
+        """
+        from lcm_distill.pipeline.executors.choice import choose_executor
+
+        return choose_executor(self.executor, self.workers, self.ray_address, device=device)
 
 
 def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
@@ -138,9 +149,6 @@ def show_progress(reports: "Iterator[Progress]", silent: bool = False) -> None:
 
 def _run(stage: "Stage", config: "Config", folder: "RunFolder", how: How) -> None:
     if stage.ranks == "share":
-        from lcm_distill.pipeline.executors.choice import choose_executor
-
-        executor = choose_executor(how.executor, how.workers, how.ray_address, device=config.device)
-        show_progress(stage.run(config, folder, executor, **how.options))
+        show_progress(stage.run(config, folder, how.open_executor(config.device), **how.options))
     elif leads() or stage.ranks == "together":
         show_progress(stage.run(config, folder), silent=not leads())

@@ -1,7 +1,7 @@
 """Feature extractors of the configured protocols: found before work starts, opened where features are extracted."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -53,11 +53,13 @@ def find_extractor(settings: EvaluateConfig, protocol: str) -> ExtractorInfo:
     Raises:
         UserError: its weights are missing, or not what they should be.
     """
+    weights = settings.weights.get(protocol)
+    stat = weights.stat() if weights is not None and weights.is_file() else None
+    version = (stat.st_size, stat.st_mtime_ns) if stat else None
     try:
-        found = open_extractor(settings, protocol, "cpu").extractor
+        return _identify(find_protocol(protocol), weights, version)
     except UserError as error:
         raise UserError(f"{error}: set evaluate.weights.{protocol} to the file; {IMAGES_ONLY}") from error
-    return ExtractorInfo(protocol, found.name, found.sha256, found.width)
 
 
 def open_extractor(settings: EvaluateConfig, protocol: str, device: str) -> OpenedProtocol:
@@ -67,6 +69,14 @@ def open_extractor(settings: EvaluateConfig, protocol: str, device: str) -> Open
         UserError: there is no such protocol or device, or the weights are missing or not what they should be.
     """
     return _open(protocol, settings.weights.get(protocol), resolve_device(device))
+
+
+@cache
+def _identify(protocol: MetricProtocol, weights: Path | None, version: tuple[int, int] | None) -> ExtractorInfo:
+    """Loads once in a process what checks and work both need to know."""
+    del version  # tells a file that was replaced
+    found = _open(protocol.name, weights, resolve_device("cpu")).extractor
+    return ExtractorInfo(protocol.name, found.name, found.sha256, found.width)
 
 
 @lru_cache(maxsize=1)

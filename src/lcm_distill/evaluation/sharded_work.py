@@ -36,14 +36,10 @@ def work_through(
     """Do what is not done of each, one after the other; here, or where an executor has it done."""
     executor = executor or Serial()
     planned = [(work, work.tasks()) for work in works]
-    total, done, resumed = sum(_size(task) for _, tasks in planned for task in tasks), 0, 0
+    total, done, resumed = sum(task.size for _, tasks in planned for task in tasks), 0, 0
     yield Progress(label, 0, total, unit)
     for work, tasks in planned:
         for _, already_done, entry in executor.run(tasks, work.manifest, work.opened):
             done += entry.rows
             resumed += entry.rows if already_done else 0
             yield Progress(label, done, total, unit, {"of": work.title}, resumed)
-
-
-def _size(task: Task) -> int:
-    return task.inputs["stop"] - task.inputs["start"]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.config import ModelConfig, NetworkConfig
+from lcm_distill.core.errors import UserError
 from lcm_distill.models import MicroDiT, build, build_empty, fill, read_tensors
 from lcm_distill.models.checkpoint import CPU
 
@@ -34,6 +35,18 @@ def build_network(sizes: NetworkConfig, guidance_embedding: bool, empty: bool = 
 def teacher_path(model: ModelConfig) -> Path:
     """The teacher's checkpoint file, which may not exist."""
     return assets.teacher(model.teacher)
+
+
+def require_teacher(model: ModelConfig) -> None:
+    """Check that the teacher's checkpoint exists.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not teacher_path(model).exists():
+        raise UserError(
+            f"{teacher_path(model)} is missing: set model.teacher to a checkpoint, or make one with `lcm pretrain`"
+        )
 
 
 def read_teacher(model: ModelConfig, device: torch.device = CPU) -> dict[str, Tensor]:

@@ -20,6 +20,11 @@ class Task:
     fingerprint: str
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def size(self) -> int:
+        """Number of rows or images, of a task whose inputs are a range: from `start` to before `stop`."""
+        return self.inputs["stop"] - self.inputs["start"]
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -23,7 +23,7 @@ from lcm_distill.evaluation.references import Reference, find_references
 from lcm_distill.evaluation.requirements import find_extractors, require_captions
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.models.networks import teacher_path
+from lcm_distill.models.networks import require_teacher
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -140,7 +140,7 @@ def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -
     """
     extractors = find_extractors(config.evaluate)
     image_format(config)
-    run.require(teacher_path(config.model), "set model.teacher to a checkpoint, or make one with `lcm pretrain`")
+    require_teacher(config.model)
     if idle := [trial for trial in chosen if not student_samplings(trial.config)]:
         raise UserError(f"evaluate.student_steps of step {idle[0].step.name} is empty: name the numbers of steps")
     if config.evaluate.prompts != HELD_OUT:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.models.networks import teacher_path
+from lcm_distill.models.networks import require_teacher
 from lcm_distill.models.student import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -19,7 +19,7 @@ from lcm_distill.training.student import as_plain, prepare, published
 
 def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
     """Train the student and publish it as the run's `student.safetensors`."""
-    run.require(teacher_path(config.model), "set model.teacher to a checkpoint, or make one with `lcm pretrain`")
+    require_teacher(config.model)
     with init_world(config.device, config.engine) as world:
         trainer = prepare(config, run, world)
         yield from trainer.run()
@@ -33,9 +33,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
     """What a distillation needs: a cache and a teacher."""
     return [
         *needs_cache(run, Cache.open(config, run).remedy, before),
-        lambda: run.require(
-            teacher_path(config.model), "set model.teacher to a checkpoint, or make one with `lcm pretrain`"
-        ),
+        lambda: require_teacher(config.model),
     ]
 
 

@@ -13,7 +13,6 @@ from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoding import open_encoding
-from lcm_distill.data.cache.layout import task_rows
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.pipeline.atomic import commit_bytes
@@ -48,7 +47,7 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
     manifest, tasks = cache.manifest, cache.tasks(catalog)
     del catalog  # which may be large
     rows_done, rows_resumed, quarantined = 0, 0, manifest.entries([CATALOG_TASK])[CATALOG_TASK].quarantined
-    total = sum(map(task_rows, tasks))
+    total = sum(task.size for task in tasks)
     yield Progress("encode", 0, total, "rows", {"quarantined": quarantined})
     for _, resumed, entry in executor.run(tasks, manifest, partial(open_encoding, config, run)):
         rows_done += entry.rows

@@ -79,8 +79,3 @@ class CacheLayout:
                 )
             )  # fmt: skip
         return tasks
-
-
-def task_rows(task: Task) -> int:
-    """How many rows of its field a task fills."""
-    return task.inputs["stop"] - task.inputs["start"]

@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from statistics import median
 
-from lcm_distill.data.cache.layout import task_rows
 from lcm_distill.pipeline.manifest import FOLDER, Manifest, part_name
 from lcm_distill.pipeline.task import Task
 
@@ -29,7 +28,7 @@ def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]
     if rate is None:
         return {"rows_per_second": None, "seconds_left": None if pending else 0}
     same_kind = all(task.inputs["kind"] == newest[-1][1].inputs["kind"] for task in pending)
-    left = sum(task_rows(task) for task in pending) / rate
+    left = sum(task.size for task in pending) / rate
     return {"rows_per_second": round(rate, 1), "seconds_left": round(left) if same_kind else None}
 
 
@@ -42,7 +41,7 @@ def _newest_of_one_kind(manifest: Manifest, tasks: Sequence[Task]) -> list[tuple
 
 
 def _rate(parts: Sequence[tuple[float, Task]]) -> float | None:
-    spent = [(later - earlier, task_rows(task)) for (earlier, _), (later, task) in pairwise(parts)]
+    spent = [(later - earlier, task.size) for (earlier, _), (later, task) in pairwise(parts)]
     if not spent:
         return None
     longest = PAUSE * median(seconds for seconds, _ in spent)

@@ -12,7 +12,6 @@ import pyarrow as pa
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding import open_encoding
-from lcm_distill.data.cache.layout import task_rows
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Damage, manifest_files, readable_entries
 from lcm_distill.pipeline.executors.serial import Serial
@@ -60,7 +59,7 @@ def revoke_damaged(cache: Cache, damage: Sequence[Damage]) -> list[Task]:
 
 def encode_again(cache: Cache, tasks: Sequence[Task]) -> Iterator[Progress]:
     """Execute tasks whose commits were revoked."""
-    rows, done = sum(map(task_rows, tasks)), 0
+    rows, done = sum(task.size for task in tasks), 0
     for _, _, entry in Serial().run(tasks, cache.manifest, partial(open_encoding, cache.config, cache.run)):
         done += entry.rows
         yield Progress("encode again", done, rows, "rows")
