@@ -12,6 +12,9 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.protocol import MetricProtocol, OpenedProtocol
 from lcm_distill.metrics.registry import find_protocol, open_protocol
 
+Version = tuple[int, int]
+"""Size of a file in bytes and time of its last change in nanoseconds, which tell one that was replaced."""
+
 IMAGES_ONLY = "`lcm evaluate --images-only` generates images without measuring them"
 """The end of errors about what only measuring needs."""
 
@@ -54,10 +57,8 @@ def find_extractor(settings: EvaluateConfig, protocol: str) -> ExtractorInfo:
         UserError: its weights are missing, or not what they should be.
     """
     weights = settings.weights.get(protocol)
-    stat = weights.stat() if weights is not None and weights.is_file() else None
-    version = (stat.st_size, stat.st_mtime_ns) if stat else None
     try:
-        return _identify(find_protocol(protocol), weights, version)
+        return _identify(find_protocol(protocol), weights, _version(weights))
     except UserError as error:
         raise UserError(f"{error}: set evaluate.weights.{protocol} to the file; {IMAGES_ONLY}") from error
 
@@ -68,18 +69,26 @@ def open_extractor(settings: EvaluateConfig, protocol: str, device: str) -> Open
     Raises:
         UserError: there is no such protocol or device, or the weights are missing or not what they should be.
     """
-    return _open(protocol, settings.weights.get(protocol), resolve_device(device))
+    weights = settings.weights.get(protocol)
+    return _open(protocol, weights, _version(weights), resolve_device(device))
+
+
+def _version(weights: Path | None) -> Version | None:
+    if weights is None or not weights.is_file():
+        return None
+    stat = weights.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 @cache
-def _identify(protocol: MetricProtocol, weights: Path | None, version: tuple[int, int] | None) -> ExtractorInfo:
+def _identify(protocol: MetricProtocol, weights: Path | None, version: Version | None) -> ExtractorInfo:
     """Loads once in a process what checks and work both need to know."""
-    del version  # tells a file that was replaced
-    found = _open(protocol.name, weights, resolve_device("cpu")).extractor
+    found = _open(protocol.name, weights, version, resolve_device("cpu")).extractor
     return ExtractorInfo(protocol.name, found.name, found.sha256, found.width)
 
 
 @lru_cache(maxsize=1)
-def _open(protocol: str, weights: Path | None, device: torch.device) -> OpenedProtocol:
-    """The last one is kept: several image sets are measured with it."""
+def _open(protocol: str, weights: Path | None, version: Version | None, device: torch.device) -> OpenedProtocol:
+    """The last one is kept, until its file is replaced: several image sets are measured with it."""
+    del version
     return open_protocol(protocol, weights, device)
