@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 # A file of tests to a process, and a thread to a test.
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: install demo ablation test test-all test-floor test-gpu lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
+.PHONY: install demo ablation test test-all test-faults test-floor test-gpu lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ test: install
 
 test-all: install
 	$(BIN)/pytest -m '' $(SPREAD)
+
+# The reliability table of docs/reliability.md; `make test` makes a few trials of each row.
+test-faults: install
+	$(BIN)/pytest $(SPREAD) --dist load --all-trials tests/faults
 
 test-floor: .venv-floor/.installed
 	.venv-floor/bin/pytest $(SPREAD)

@@ -27,6 +27,10 @@ SMALL = [
 ]
 
 
+TRIED = "What was tried"
+"""Heading of the reliability table, and the key that its rows have among a test's properties."""
+
+
 def shard_files(cache: Path) -> dict[str, bytes]:
     """The content of every shard of a cache, by name; there are some."""
     paths = [path for path in cache.rglob("*") if path.is_file() and path.relative_to(cache).parts[1] == "c"]
@@ -61,3 +65,17 @@ def finished_run(small_config, tmp_path_factory) -> RunFolder:
     root = tmp_path_factory.mktemp("finished")
     run_all(small_config, root)
     return RunFolder(root)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-trials", action="store_true", help="make all trials of tests/faults, not a few of each row")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the rows of the reliability table, also of tests that ran in other processes."""
+    reports = [report for outcome in terminalreporter.stats.values() for report in outcome]
+    rows = sorted(
+        {row for report in reports for heading, row in getattr(report, "user_properties", ()) if heading == TRIED}
+    )
+    if rows:
+        terminalreporter.write_line(f"\n| {TRIED} | trials | outcomes |\n|---|---|---|\n" + "\n".join(rows))

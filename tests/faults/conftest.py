@@ -1,0 +1,20 @@
+"""Rows of the reliability table: `make test-faults` makes all trials, `make test` a few of each row."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import TRIED
+from tests.faults.trials import Trials
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
+    """The trials of a test marked `trials(full=..., sample=...)`, whose docstring's first line is the row's title."""
+    marker = request.node.get_closest_marker("trials")
+    number = marker.kwargs["full" if request.config.getoption("all_trials") else "sample"]
+    made = Trials(request.node.nodeid.partition("::")[2], number)
+    yield made
+    assert made.made >= number > 0, f"{made.made} of {number} trials were counted"
+    title = (request.node.obj.__doc__ or made.row).splitlines()[0].rstrip(".")
+    request.node.user_properties.append((TRIED, f"| {title} | {made.made} | {made.summary()} |"))

@@ -1,0 +1,10 @@
+"""What commands import, for the process that they are forked from."""
+
+import torch
+
+import lcm_distill.stages.distill
+import lcm_distill.stages.evaluate
+import lcm_distill.stages.precompute
+import lcm_distill.training.loop  # noqa: F401
+
+torch.set_num_threads(1)  # a process with OpenMP threads cannot be forked
