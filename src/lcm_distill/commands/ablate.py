@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.show import announce, screen, show, show_figures, show_rows
-from lcm_distill.commands.work import How, leads, refuse_random_weights, show_progress
+from lcm_distill.commands.work import How, leads, logged, refuse_random_weights, show_progress
 
 if TYPE_CHECKING:
     from lcm_distill.pipeline.run_folder import RunFolder
@@ -34,7 +34,9 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
         if leads():
             announce(config)
         executor = how.open_executor(config.device)
-        show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
+        stage.find_requirements(config, folder, stage.trials(config, folder, steps, seeds))
+        with logged(folder):
+            show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
         if not leads():
             return
         rows = inspect(config, folder, "FROM ablation")

@@ -23,3 +23,8 @@ class WorkError(UserError):
     """Part of the work failed although it was retried; everything else is committed."""
 
     exit_code = 5
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an error of another library says, in one line of at most `limit` characters; its type if it says nothing."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

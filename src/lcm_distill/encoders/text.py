@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from lcm_distill import assets
 from lcm_distill.config import Dtype, Weights
 from lcm_distill.core.device import to_device
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
+from lcm_distill.core.libraries import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.openclip import BUILT_IN, cast_tower, load_text_tower, random_text_tower, save_text_tower
 
@@ -84,7 +85,8 @@ def save_text_encoder(name: str, folder: Path) -> None:
     """
     name = _open_clip_name(name)
     try:
-        save_text_tower(name, folder)
+        with quiet_libraries():
+            save_text_tower(name, folder)
     except CANNOT_LOAD as error:
         raise _cannot_load(name, error) from error
 
@@ -99,9 +101,10 @@ def _open_clip_encoder(name: str, weights: Weights) -> TextEncoder:
     import open_clip
 
     try:
-        if weights == "random":
-            return TextEncoder(random_text_tower(name), open_clip.get_tokenizer(BUILT_IN.get(name, name)))
-        return TextEncoder(load_text_tower(name), open_clip.get_tokenizer(name))
+        with quiet_libraries():
+            if weights == "random":
+                return TextEncoder(random_text_tower(name), open_clip.get_tokenizer(BUILT_IN.get(name, name)))
+            return TextEncoder(load_text_tower(name), open_clip.get_tokenizer(name))
     except CANNOT_LOAD as error:
         raise _cannot_load(name, error) from error
 
@@ -110,7 +113,7 @@ def _cannot_load(name: str, error: Exception) -> UserError:
     repository = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else DFN5B
     folder = repository.split("/")[-1]
     return UserError(
-        f"encoders.text = 'openclip:{name}' cannot be loaded ({' '.join(str(error).split())[:300]}): run `hf download "
+        f"encoders.text = 'openclip:{name}' cannot be loaded ({one_line(error)}): run `hf download "
         f"{repository} --include 'open_clip*' --include '*token*' --local-dir {folder}` on a machine with network, "
         f"bring the folder here and set encoders.text=openclip:local-dir:{folder}"
     )

@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lcm_distill import assets
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
+from lcm_distill.core.libraries import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
 
 if TYPE_CHECKING:
@@ -40,13 +41,20 @@ def load_vae(name: str) -> "AutoencoderKL":
     Raises:
         UserError: it is missing, cannot be fetched, or its weights do not fit its configuration.
     """
+    import diffusers  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
     try:
-        path = _local(name)
-        if path is None:
-            return _open(name, subfolder=_hub_subfolder(name))
-        return _open_folder(path) if path.is_dir() else _open_file(path)
+        with quiet_libraries():
+            return _load(name)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(name, error) from error
+
+
+def _load(name: str) -> "AutoencoderKL":
+    path = _local(name)
+    if path is None:
+        return _open(name, subfolder=_hub_subfolder(name))
+    return _open_folder(path) if path.is_dir() else _open_file(path)
 
 
 def random_vae(name: str) -> "AutoencoderKL":
@@ -191,7 +199,7 @@ def _cannot_load(name: str, error: Exception) -> UserError:
     repository = name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else SDXL
     folder = repository.split("/")[-1]
     return UserError(
-        f"encoders.vae = {name!r} cannot be loaded ({' '.join(str(error).split())[:300]}): run `hf download "
+        f"encoders.vae = {name!r} cannot be loaded ({one_line(error)}): run `hf download "
         f"{repository} --include 'vae/*' --local-dir {folder}` (without --include where the repository is "
         f"a VAE alone) on a machine with network, bring the folder here and set encoders.vae={folder}"
     )

@@ -13,12 +13,13 @@ import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.metrics.weights import first_line
+from lcm_distill.core.libraries import quiet_libraries
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names the hub's open_clip repositories give their weights."""
@@ -37,9 +38,11 @@ class ClipExtractor:
 
     def __init__(self, architecture: str, path: Path, device: torch.device) -> None:
         try:
-            model = open_clip.create_model(architecture, pretrained=str(path))
+            _require_readable(path)
+            with quiet_libraries():
+                model = open_clip.create_model(architecture, pretrained=str(path))
         except Exception as error:  # open_clip raises nearly anything on what is not its own
-            raise UserError(f"{path} holds no {architecture} in open_clip's layout: {first_line(error)}") from error
+            raise UserError(f"{path} holds no {architecture} in open_clip's layout: {one_line(error)}") from error
         self.model, self.device = model.eval().requires_grad_(False).to(device), device
         self.tokenizer = open_clip.get_tokenizer(architecture)
         self.name, self.sha256 = f"clip:{architecture}", file_sha256(path)
@@ -65,6 +68,17 @@ class ClipExtractor:
         return functional.cosine_similarity(features.double(), self.caption_features(captions).double(), dim=1)
 
 
+def _require_readable(path: Path) -> None:
+    """Read what tells a damaged file from a whole one, before a network of up to billions of weights is built.
+
+    Raises:
+        SafetensorError: the file is damaged.
+    """
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt"):
+            pass
+
+
 def find_clip(architecture: str, tag: str, where: str | Path | None) -> Path:
     """Weights at `where`, or in that folder; unset, open_clip's own called `tag`, fetched if need be.
 
@@ -73,10 +87,11 @@ def find_clip(architecture: str, tag: str, where: str | Path | None) -> Path:
     """
     if where is None:
         try:
-            return Path(download_pretrained(get_pretrained_cfg(architecture, tag)))
+            with quiet_libraries():
+                return Path(download_pretrained(get_pretrained_cfg(architecture, tag)))
         except Exception as error:  # of the hub's client or the network
             raise UserError(
-                f"{architecture} ({tag}) is neither in the hub's cache nor can it be fetched ({first_line(error)}): "
+                f"{architecture} ({tag}) is neither in the hub's cache nor can it be fetched ({one_line(error)}): "
                 f"fetch {WEIGHTS[0]} elsewhere and say where it lies"
             ) from error
     folder = Path(where)

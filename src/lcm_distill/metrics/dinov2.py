@@ -14,12 +14,13 @@ from torch.nn import Parameter, functional
 from transformers import Dinov2Model
 from transformers.utils import cached_file
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.metrics.weights import first_line
+from lcm_distill.core.libraries import quiet_libraries
 
 DINOV2_LARGE = "facebook/dinov2-large"
 WEIGHTS = "model.safetensors"
+REMEDY = f"put config.json and {WEIGHTS} of {DINOV2_LARGE} into a folder and say where it lies"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
 OFFSET = 0.1
@@ -64,14 +65,22 @@ def resized_positions(table: Tensor, side: int) -> Tensor:
 
 
 def _load(where: str) -> tuple[Path, Dinov2Model]:
+    path = _find(where)
     try:
-        path = cached_file(where, WEIGHTS)
-        model, info = Dinov2Model.from_pretrained(where, output_loading_info=True)
-    except Exception as error:  # of the hub's client, the network or a wrong file
-        raise UserError(
-            f"DINOv2 {where!r} is neither here nor can it be fetched ({first_line(error)}): put config.json and "
-            f"{WEIGHTS} of {DINOV2_LARGE} into a folder and say where it lies"
-        ) from error
+        with quiet_libraries():
+            model, info = Dinov2Model.from_pretrained(where, output_loading_info=True)
+    except Exception as error:  # transformers and safetensors raise nearly anything on what is not theirs
+        raise UserError(f"{path} holds no DINOv2 ({one_line(error)}): {REMEDY}") from error
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"{path} is no whole DINOv2: it lacks {missing[0]} and {len(missing) - 1} more tensors")
-    return Path(str(path)), model
+    return path, model
+
+
+def _find(where: str) -> Path:
+    try:
+        with quiet_libraries():
+            return Path(str(cached_file(where, WEIGHTS)))
+    except Exception as error:  # of the hub's client or the network
+        raise UserError(
+            f"DINOv2 {where!r} is neither here nor can it be fetched ({one_line(error)}): {REMEDY}"
+        ) from error

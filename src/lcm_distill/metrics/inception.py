@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import inception as parts
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.metrics.weights import PublishedWeights, first_line
+from lcm_distill.metrics.weights import PublishedWeights
 
 INCEPTION_2015 = PublishedWeights(
     ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth"),
@@ -96,7 +96,7 @@ def load_inception(path: Path) -> nn.Module:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
     except Exception as error:  # PyTorch raises nearly anything on what is not its own
-        raise UserError(f"{path} holds no Inception in pytorch-fid's layout: {first_line(error)}") from error
+        raise UserError(f"{path} holds no Inception in pytorch-fid's layout: {one_line(error)}") from error
     network.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     return network.eval().requires_grad_(False)
 

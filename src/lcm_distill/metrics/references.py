@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.core.images import IMAGE_SUFFIXES
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.sample import Sample
 from lcm_distill.metrics.statistics import Statistics
-from lcm_distill.metrics.weights import first_line
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -45,7 +44,7 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image ({first_line(error)}): replace it or remove it") from error
+        raise DataError(f"{path} cannot be read as an image ({one_line(error)}): replace it or remove it") from error
 
 
 def folder_identity(folder: Path, files: Sequence[Path], opened: OpenedProtocol) -> str:

@@ -42,8 +42,3 @@ class PublishedWeights:
                 f"it again from {self.source}"
             )
         return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.shapes.captions import caption_hits, labels_of
 
@@ -38,14 +39,28 @@ class ShapesNetwork(nn.Module):
 
 
 def load_shapes_network(path: Path) -> ShapesNetwork:
-    """The network of a safetensors file, in float32 on the CPU; its classes follow from the shapes of the heads."""
+    """The network of a safetensors file, in float32 on the CPU; its classes follow from the shapes of the heads.
+
+    Raises:
+        UserError: the file is missing or holds no such network.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: put weights of the feature network of `shapes` there")
+    try:
+        network = _network_of(path)
+    except Exception as error:  # safetensors and PyTorch raise nearly anything on what is not theirs
+        raise UserError(f"{path} holds no feature network of `shapes`: {one_line(error)}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _network_of(path: Path) -> ShapesNetwork:
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     heads = [name.split(".")[1] for name in tensors if name.startswith("heads.") and name.endswith(".weight")]
     network = ShapesNetwork({name: len(tensors[f"heads.{name}.bias"]) for name in heads})
     network.load_state_dict(tensors)
-    return network.eval().requires_grad_(False)
+    return network
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -116,8 +116,6 @@ def ablate(
     """
     executor = executor or Serial()
     chosen = trials(config, run, steps, seeds)
-    for trial in chosen:
-        trial.run.refuse_other_settings(trial.config)
     extractors = find_requirements(config, run, chosen)
     run.open(config)
     yield from precompute(config, run, executor)
@@ -135,9 +133,12 @@ def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -
     """The feature extractors, once all that can be checked before the first training is known to be there.
 
     Raises:
-        UserError: a protocol, its weights or its reference are missing or do not fit together; the teacher's checkpoint
-            or the file of captions is missing; or a step generates no images.
+        UserError: a training that is already here has other settings; a protocol, its weights or its reference are
+            missing or do not fit together; the teacher's checkpoint or the file of captions is missing; or a step
+            generates no images.
     """
+    for trial in chosen:
+        trial.run.refuse_other_settings(trial.config)
     extractors = find_extractors(config.evaluate)
     image_format(config)
     require_teacher(config.model)
