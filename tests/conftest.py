@@ -31,13 +31,6 @@ TRIED = "What was tried"
 """Heading of the reliability table, and the key that its rows have among a test's properties."""
 
 
-def shard_files(cache: Path) -> dict[str, bytes]:
-    """The content of every shard of a cache, by name; there are some."""
-    paths = [path for path in cache.rglob("*") if path.is_file() and path.relative_to(cache).parts[1] == "c"]
-    assert paths
-    return {str(path.relative_to(cache)): path.read_bytes() for path in paths}
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     # Small tensors gain nothing from threads.

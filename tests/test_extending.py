@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -13,7 +12,7 @@ import pytest
 
 from lcm_distill.config import Config
 from lcm_distill.pipeline.run_folder import RunFolder
-from tests.command_line import shapes
+from tests.command_line import PROCESS, shapes
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
@@ -69,9 +68,7 @@ def test_a_metric_an_objective_and_a_source_that_are_added_run(tmp_path, data_se
         "evaluate.student_steps=[1]", "evaluate.protocols=['shapes', 'mean-colour']",
     ]  # fmt: skip
     command = [
-        sys.executable,
-        "-c",
-        "from lcm_distill.cli import main; main()",
+        *PROCESS,
         "run",
         *shapes(settings),
         "--run",

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.config import load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -54,7 +53,7 @@ def test_python(in_run, code):
 def test_commands(in_run, bucket, line):
     command, *arguments = shlex.split(line, comments=True)[1:]
     expensive = command in ("run", "precompute", "distill", "evaluate", "pretrain", "fetch", "ablate", "schedule")
-    result = CliRunner().invoke(app, [command, *arguments, *(["--dry-run"] if expensive else [])])
+    result = lcm(command, *arguments, *(["--dry-run"] if expensive else []))
     assert result.exit_code == 0, result.output
 
 

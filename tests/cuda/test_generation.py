@@ -3,17 +3,12 @@
 A tensor's value that Python asks for (`bool(tensor)`, `.item()`) makes the CPU wait until the GPU's queue is empty.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from typer.testing import CliRunner
 
 from lcm_distill.api import DFN5B_CLIP, SDXL_VAE, LatentConsistencyModel, LatentDiffusion, TextToImage
-from lcm_distill.cli import app
 from lcm_distill.config import DiffusionConfig
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
@@ -23,23 +18,12 @@ from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.models import MicroDiT, build
 from lcm_distill.models.student import StudentSampling
+from tests.command_line import lcm
+from tests.cuda.walk import replace_tensors
 
 PROMPTS = ["a large red heart in the centre on a cream background", "a small blue star"]
 SHAPES, XL = ("shapes", "shapes", "MicroDiT_Nano_2", 8, 8), (SDXL_VAE, DFN5B_CLIP, "MicroDiT_XL_2", 64, 4)
 SIGMAS = (80.0, 4.0, 1.5, 0.6)
-
-
-def replace_tensors(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """`nn.Module._apply`, but for its swapping of tensors, which fake ones do not allow."""
-    for child in module.children():
-        child._apply(change)
-    tensors: dict[str, Any]
-    for tensors in (module._parameters, module._buffers):
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                changed = change(tensor)
-                tensors[name] = nn.Parameter(changed, False) if isinstance(tensor, nn.Parameter) else changed
-    return module
 
 
 @pytest.fixture
@@ -148,7 +132,6 @@ def test_the_command_generates_on_the_gpu(gpus, tmp_path, monkeypatch, command, 
     gpus(count)
     seen = []
     monkeypatch.setattr(TextToImage, "to", lambda model, *place: seen.append(place) or model)
-    options = [PROMPTS[0], "--steps", "1", "--out", str(tmp_path / "grid.png")]
-    result = CliRunner().invoke(app, [command, *options])
+    result = lcm(command, PROMPTS[0], "--steps", 1, "--out", tmp_path / "grid.png")
     assert result.exit_code == 0, result.output
     assert set(seen) == {(torch.device(placed[0]), placed[1])}

@@ -13,6 +13,7 @@ from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
 
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.9, 0.002, 80.0
 CAPTIONS = torch.zeros(1, 1, 1)
+SIGMA = torch.tensor([0.3, 1.0, 5.0, 80.0], dtype=torch.float64)
 
 
 def zero_network(latents, c_noise, captions, guidance=None):
@@ -41,6 +42,11 @@ def column(values: Tensor, like: Tensor) -> Tensor:
 
 def noise(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def losses(objective: Objective, networks: Networks, progress: float = 0.0) -> Tensor:
+    """Losses (4,) of samples of the data at `SIGMA`."""
+    return objective(networks, SIGMA_DATA * noise(4, seed=5), noise(4), SIGMA, progress)
 
 
 class Linear(nn.Module):

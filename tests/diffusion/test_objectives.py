@@ -7,9 +7,8 @@ from lcm_distill.config import load_preset
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
 from lcm_distill.training.objectives import build_objective
-from tests.diffusion.gaussian import SIGMA_DATA, SIGMA_MIN, Linear, noise
+from tests.diffusion.gaussian import SIGMA_DATA, SIGMA_MIN, Linear, losses
 
-SIGMA = torch.tensor([0.3, 1.0, 5.0, 80.0], dtype=torch.float64)
 CHOICES = ["tuning", "discrete", "scm", "phased"]
 
 
@@ -19,7 +18,7 @@ def chosen(objective: str, *assignments: str):
     return build_objective(config.distill, config.diffusion)
 
 
-def losses(objective, networks: tuple[Linear, Linear, Linear], progress: float = 0.5) -> torch.Tensor:
+def losses_of(objective, networks: tuple[Linear, Linear, Linear], progress: float = 0.5) -> torch.Tensor:
     student, target, teacher = networks
     captions = torch.ones(4, 3, 4, dtype=torch.float64)
     functions = Networks(
@@ -27,13 +26,13 @@ def losses(objective, networks: tuple[Linear, Linear, Linear], progress: float =
         consistency_function(target, SIGMA_DATA, SIGMA_MIN, captions, None),
         edm_denoiser(teacher, SIGMA_DATA, captions),
     )
-    return objective(functions, SIGMA_DATA * noise(4, seed=5), noise(4), SIGMA, progress)
+    return losses(objective, functions, progress)
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_gradient_reaches_the_student_only(name):
     student, target, teacher = networks = Linear(0.3), Linear(0.1), Linear(0.2)
-    loss = losses(chosen(name), networks)
+    loss = losses_of(chosen(name), networks)
     assert loss.shape == (4,) and loss.dtype == torch.float64
     loss.sum().backward()
     assert student.gain.grad is not None and student.gain.grad.abs() > 1e-3
@@ -43,14 +42,14 @@ def test_gradient_reaches_the_student_only(name):
 @pytest.mark.parametrize("name", CHOICES)
 def test_target_is_called_by_objectives_that_use_it(name):
     objective = chosen(name)
-    near, far = (losses(objective, (Linear(0.3), Linear(gain), Linear(0.2))) for gain in (0.1, 0.5))
+    near, far = (losses_of(objective, (Linear(0.3), Linear(gain), Linear(0.2))) for gain in (0.1, 0.5))
     assert torch.equal(near, far) != objective.uses_target
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_student_can_be_its_own_target(name):
     student = Linear(0.3)
-    itself, copy = (losses(chosen(name), (student, target, Linear(0.2))) for target in (student, Linear(0.3)))
+    itself, copy = (losses_of(chosen(name), (student, target, Linear(0.2))) for target in (student, Linear(0.3)))
     assert torch.equal(itself, copy)
 
 
@@ -75,7 +74,7 @@ def test_student_can_be_its_own_target(name):
 )  # fmt: skip
 def test_options_have_effect(name, assignment):
     networks = Linear(0.3), Linear(0.1), Linear(0.2)
-    default, changed = (losses(chosen(name, *chosen_too), networks) for chosen_too in ((), (assignment,)))
+    default, changed = (losses_of(chosen(name, *chosen_too), networks) for chosen_too in ((), (assignment,)))
     assert not torch.allclose(default, changed, rtol=1e-6)
 
 

@@ -11,6 +11,7 @@ from lcm_distill.diffusion.objectives.pairs import PairLoss, l2, pseudo_huber
 from lcm_distill.diffusion.objectives.tuning import Tuning
 from lcm_distill.diffusion.samplers import euler_step, heun_step
 from tests.diffusion.gaussian import (
+    SIGMA,
     SIGMA_DATA,
     SIGMA_MAX,
     SIGMA_MIN,
@@ -21,20 +22,16 @@ from tests.diffusion.gaussian import (
     exact_denoiser,
     exact_jump,
     gradient_at,
+    losses,
     noise,
     trained,
 )
 
 DEFAULT = Tuning(PairLoss(heun_step, pseudo_huber(0.03)), 0.75, 0, 0.0, False, SIGMA_MIN, 0.02)
-SIGMA = torch.tensor([0.3, 1.0, 5.0, 80.0], dtype=torch.float64)
 
 
 def with_exact_target(student) -> Networks:
     return Networks(student, exact_jump, exact_denoiser)
-
-
-def losses(objective: Tuning, networks: Networks, progress: float = 0.0) -> torch.Tensor:
-    return objective(networks, SIGMA_DATA * noise(4, seed=5), noise(4), SIGMA, progress)
 
 
 def test_default_is_three_quarters_snapping_to_sigma_min():

@@ -5,7 +5,6 @@ On a machine that has PyTorch, pytest and the source alone, with PYTHONPATH=src:
     python3 -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/gpu
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from lcm_distill.config import Config, load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.conftest import SMALL
+from tests.runs import borrow
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device")]
 """The marks of every file here."""
@@ -58,11 +58,8 @@ def cached(tmp_path_factory) -> RunFolder:
     return run
 
 
-def borrow(cached: RunFolder, root: Path, names: tuple[str, ...] = ("images", "cache")) -> RunFolder:
-    """A new run with a copy of what another one has."""
-    for name in names:
-        shutil.copytree(cached.root / name, root / name)
-    run = RunFolder(root)
-    if "cache" in names:
-        run.open(small())
+def borrow_cache(cached: RunFolder, root: Path) -> RunFolder:
+    """A new run with a copy of another one's cache, open."""
+    run = borrow(cached, root, "images", "cache")
+    run.open(small())
     return run

@@ -1,16 +1,15 @@
 """Every command that computes, end to end, with `device = "auto"`."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from lcm_distill.pipeline.run_folder import RunFolder
-from tests.command_line import lcm as run_command
-from tests.command_line import shapes
-from tests.gpu.conftest import GPU, SETTINGS, borrow, on_the_gpu
+from tests.command_line import PROCESS, lcm, shapes
+from tests.gpu.conftest import GPU, SETTINGS, borrow_cache, on_the_gpu
+from tests.runs import borrow
 
 pytestmark = GPU
 OPTIONS = shapes(SETTINGS)
@@ -21,14 +20,14 @@ ABLATION = ["--only", "default", "--seeds", "1"]
 def finished(tmp_path_factory) -> RunFolder:
     """What `lcm run` leaves, in a process of its own."""
     root = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-c", "from lcm_distill.cli import main; main()", "run", *OPTIONS, "--run", str(root)]
+    command = [*PROCESS, "run", *OPTIONS, "--run", str(root)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert ended.returncode == 0, ended.stderr[-4000:]
     return RunFolder(root)
 
 
-def lcm(*arguments: object) -> None:
-    result = run_command(*arguments)
+def succeed(*arguments: object) -> None:
+    result = lcm(*arguments)
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
 
 
@@ -46,14 +45,14 @@ def test_stages_that_start_from_nothing(command, tmp_path):
 
 
 def test_distill(cached, tmp_path):
-    run = borrow(cached, tmp_path)
+    run = borrow_cache(cached, tmp_path)
     with on_the_gpu():
         lcm("distill", *OPTIONS, "--run", run.root)
     assert run.student.is_file()
 
 
 def test_ablate(cached, tmp_path):
-    run = borrow(cached, tmp_path, ("images",))  # its settings are those of another cache
+    run = borrow(cached, tmp_path, "images")  # its settings are those of another cache
     with on_the_gpu():
         lcm("ablate", *OPTIONS, *ABLATION, "--run", run.root)
     assert run.ablation.with_suffix(".parquet").is_file()
@@ -65,7 +64,7 @@ def test_ablate(cached, tmp_path):
     ids=" ".join,
 )
 def test_commands_on_a_finished_run(finished, arguments):
-    lcm(*arguments, "--run", finished.root)
+    succeed(*arguments, "--run", finished.root)
 
 
 @pytest.mark.parametrize("command", ["sample", "compare-samplers"])
@@ -76,5 +75,5 @@ def test_images_of_a_caption(finished, tmp_path, command):
 
 
 def test_export(finished, tmp_path):
-    lcm("export", "--run", finished.root, "--out", tmp_path / "student.safetensors")
+    succeed("export", "--run", finished.root, "--out", tmp_path / "student.safetensors")
     assert Path(tmp_path / "student.safetensors").is_file()

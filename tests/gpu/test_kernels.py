@@ -13,6 +13,7 @@ from lcm_distill.config import load_preset
 from lcm_distill.kernels import activations, experts, group_norm, heads, residual
 from lcm_distill.models.networks import build_network
 from tests.gpu.conftest import GPU
+from tests.tensors import random_tensor, randomise, relative
 
 pytestmark = GPU
 
@@ -68,42 +69,40 @@ def plain_path() -> Iterator[None]:
         yield
 
 
-def drawn(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to("cuda", dtype).requires_grad_()
+def leaf(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
+    return random_tensor(shape, seed, dtype).to("cuda").requires_grad_()
 
 
 def values_and_gradients(function: Callable, inputs: list[Tensor]) -> list[Tensor]:
     results = function(*inputs)
     results = results if isinstance(results, tuple) else (results,)
-    weights = [drawn(tuple(result.shape), 100 + n, result.dtype).detach() for n, result in enumerate(results)]
+    weights = [leaf(tuple(result.shape), 100 + n, result.dtype).detach() for n, result in enumerate(results)]
     loss = sum((result * weight).sum(dtype=torch.float64) for result, weight in zip(results, weights, strict=True))
     return [result.detach() for result in results] + list(torch.autograd.grad(cast(Tensor, loss), inputs))
-
-
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize(("function", "shapes"), FUNCTIONS, ids=[function.__name__ for function, _ in FUNCTIONS])
 def test_a_kernel_gives_values_and_gradients_of_float64(function, shapes, dtype):
-    inputs = [drawn(shape, seed, exact or dtype) for seed, (shape, exact) in enumerate(shapes)]
+    inputs = [leaf(shape, seed, exact or dtype) for seed, (shape, exact) in enumerate(shapes)]
     ours = values_and_gradients(function, inputs)
     with plain_path():
         theirs = values_and_gradients(function, [value.detach().double().requires_grad_() for value in inputs])
-    assert [apart(a, b) for a, b in zip(ours, theirs, strict=True)] == pytest.approx([0] * len(ours), abs=BOUNDS[dtype])
+    assert [relative(a, b) for a, b in zip(ours, theirs, strict=True)] == pytest.approx(
+        [0] * len(ours), abs=BOUNDS[dtype]
+    )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 def test_group_norm_gives_values_of_pytorchs(dtype):
     """At a size of the VAE's, in channels-last memory, far from zero."""
-    x = (3 * drawn((2, 512, 64, 64), 0, dtype) + 20).contiguous(memory_format=torch.channels_last)
-    weight, bias, shift = (drawn((512,), seed, torch.float32) for seed in (1, 2, 3))
+    x = (3 * leaf((2, 512, 64, 64), 0, dtype) + 20).contiguous(memory_format=torch.channels_last)
+    weight, bias, shift = (leaf((512,), seed, torch.float32) for seed in (1, 2, 3))
     ours = group_norm.group_norm(x, weight, bias, 32, 1e-6, True, shift)
     with plain_path():
         theirs = group_norm.group_norm(x.float(), weight, bias, 32, 1e-6, True, shift)
-    assert apart(ours, theirs) < 10 * BOUNDS[dtype]  # the mean, which takes digits, is seven deviations
+    assert relative(ours, theirs) < 10 * BOUNDS[dtype]  # the mean, which takes digits, is seven deviations
 
 
 def test_a_network_of_xl_is_that_of_float64():
@@ -112,17 +111,16 @@ def test_a_network_of_xl_is_that_of_float64():
     with torch.device("cuda"):
         network = build_network(config.model, guidance_embedding=True)
         torch.manual_seed(0)
-        for tensor in network.parameters():
-            torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)
+        randomise(network)
     shapes = [(2, 4, 16, 16), (2,), (2, 77, 1024), (2,)]
-    inputs = [drawn(shape, seed, torch.float32).detach() for seed, shape in enumerate(shapes)]
+    inputs = [leaf(shape, seed, torch.float32).detach() for seed, shape in enumerate(shapes)]
     exact = copy.deepcopy(network).double()
     ours = network(*inputs)
     ours.square().mean().backward()
     with plain_path():
         theirs = exact(*(value.double() for value in inputs))
         theirs.square().mean().backward()
-    assert apart(ours, theirs) < 1e-3
+    assert relative(ours, theirs) < 1e-3
     for (name, parameter), other in zip(network.named_parameters(), exact.parameters(), strict=True):
         assert parameter.grad is not None and other.grad is not None
         assert (parameter.grad - other.grad).norm() <= 1e-2 * other.grad.norm() + 1e-8, name

@@ -23,7 +23,9 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training import student as stage
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.engine.world import init_world
-from tests.gpu.conftest import GPU, SETTINGS, borrow, on_the_gpu, small
+from tests.command_line import settings
+from tests.gpu.conftest import GPU, SETTINGS, borrow_cache, on_the_gpu, small
+from tests.tensors import randomise
 
 pytestmark = GPU
 
@@ -38,10 +40,9 @@ DETERMINISTIC = (
 """Attention's backward pass and sums at repeated indices add in any order unless this is asked for."""
 
 
-def start(root: Path, settings: list[str], **environment: str) -> subprocess.Popen[bytes]:
+def start(root: Path, assignments: list[str], **environment: str) -> subprocess.Popen[bytes]:
     """A training in a process of its own."""
-    options = [option for assignment in (*SETTINGS, *settings) for option in ("--set", assignment)]
-    command = [sys.executable, "-c", DETERMINISTIC, "distill", *options, "--run", str(root)]
+    command = [sys.executable, "-c", DETERMINISTIC, "distill", *settings([*SETTINGS, *assignments]), "--run", str(root)]
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", **environment}
     with (root / "stderr.txt").open("ab") as stderr:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
@@ -54,7 +55,7 @@ def finish(run: RunFolder, settings: list[str], **environment: str) -> str:
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(cached, tmp_path):
-    unbroken, broken, again = (borrow(cached, tmp_path / name) for name in ("unbroken", "broken", "again"))
+    unbroken, broken, again = (borrow_cache(cached, tmp_path / name) for name in ("unbroken", "broken", "again"))
     expected = finish(unbroken, LONG)
     life, deadline = start(broken.root, LONG), time.monotonic() + 120
     while not any(broken.distill.glob("checkpoints/step-*8/SHA256SUMS")):
@@ -95,7 +96,7 @@ def test_losses_are_those_of_a_cpu(cached, tmp_path):
     """In float32, products included."""
     losses = []
     for device in ("cpu", "auto"):
-        run = borrow(cached, tmp_path / device)
+        run = borrow_cache(cached, tmp_path / device)
         finish(run, ["distill.steps=20", f"device={device}"], NVIDIA_TF32_OVERRIDE="0")
         losses.append(pq.read_table(run.distill / "events")["loss"].to_numpy())
     assert len(losses[1]) == 20
@@ -124,8 +125,7 @@ def test_a_step_of_xl(tmp_path, monkeypatch):
     config = load_preset("microdit_xl_512", settings)
     with torch.device("cuda"):
         network = build_network(config.model, guidance_embedding=False)
-        for parameter in network.parameters():
-            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.2)
+        randomise(network)
     torch.save(network.state_dict(), teacher)
     name = "blocks.0.attn.qkv.weight"
     before = read_tensors(teacher)[name].clone()

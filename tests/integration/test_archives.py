@@ -12,7 +12,8 @@ from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.precompute import precompute
-from tests.conftest import SMALL, shard_files
+from tests.conftest import SMALL
+from tests.files import shard_files
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from lcm_distill import assets
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
-from tests.command_line import lcm, shapes
+from tests.command_line import PROCESS, lcm, shapes
 from tests.conftest import SMALL
 
 SMALL_OPTIONS = shapes(SMALL)
@@ -152,9 +152,7 @@ def test_sample_writes_a_grid(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_ends_in_one_line(tmp_path):
     command = [
-        sys.executable,
-        "-c",
-        "from lcm_distill.cli import main; main()",
+        *PROCESS,
         "run",
         *SMALL_OPTIONS,
         "--run",

@@ -1,20 +1,19 @@
 """What the published protocols need is checked before anything is generated."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
-from lcm_distill.cli import app
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.metrics.preprocessing import square_bicubic
 from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm, settings
 from tests.metrics.recorded import inception_weights
+from tests.runs import borrow
 
 PROTOCOL = "t2i-benchmark"
 
@@ -23,19 +22,15 @@ PROTOCOL = "t2i-benchmark"
 def run(finished_run, tmp_path, monkeypatch) -> RunFolder:
     """A run with the finished run's student and no cache, a file of 3 captions, and a PyTorch hub without weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    own = RunFolder(tmp_path / "run")
-    own.root.mkdir()
-    shutil.copy(finished_run.student, own.root)
-    shutil.copy(finished_run.config, own.root)
     (tmp_path / "captions.csv").write_text("image_id,text\n7,a red ring\n8,a blue ring\n9,a green ring\n")
-    return own
+    return borrow(finished_run, tmp_path / "run", "config.toml", "student.safetensors")
 
 
-def lcm(run: RunFolder, *options: str, **settings: object):
+def evaluate(run: RunFolder, *options: str, **keys: object):
     chosen = {"images": 3, "prompts": f"'{run.root.parent}/captions.csv'", "models": "['student']",
-              "student_steps": "[1]", "protocols": f"['{PROTOCOL}']", **settings}  # fmt: skip
-    assignments = [word for key, value in chosen.items() for word in ("--set", f"evaluate.{key}={value}")]
-    return CliRunner().invoke(app, ["evaluate", "--run", str(run.root), *options, *assignments])
+              "student_steps": "[1]", "protocols": f"['{PROTOCOL}']", **keys}  # fmt: skip
+    assignments = [f"evaluate.{key}={value}" for key, value in chosen.items()]
+    return lcm("evaluate", "--run", run.root, *options, *settings(assignments))
 
 
 def statistics(run: RunFolder, width: int) -> str:
@@ -44,9 +39,9 @@ def statistics(run: RunFolder, width: int) -> str:
     return f"{{{PROTOCOL}='{path}'}}"
 
 
-def refused(run: RunFolder, *options: str, **settings: object) -> str:
+def refused(run: RunFolder, *options: str, **keys: object) -> str:
     """The one line that says why; nothing was generated."""
-    result = lcm(run, *options, **settings)
+    result = evaluate(run, *options, **keys)
     assert result.exit_code == 2 and not run.evaluate.exists(), result.output
     return result.stderr.strip().splitlines()[-1]
 
@@ -106,19 +101,19 @@ def test_protocols_that_store_images_differently(run):
 
 
 def test_a_dry_run_names_all_that_is_missing_and_writes_nothing(run):
-    result = lcm(run, "--dry-run", "--json", prompts="gone.csv", models="['teacher', 'student']")
+    result = evaluate(run, "--dry-run", "--json", prompts="gone.csv", models="['teacher', 'student']")
     plan = json.loads(result.stdout)["evaluate"]
     missing = " ".join(plan["missing"])
     assert len(plan["missing"]) == 3 and "gone.csv is missing" in missing
     assert "evaluate.reference.t2i-benchmark is missing" in missing and "pt_inception" in missing
     assert plan["files"] == "JPEG, quality 90" and plan["images"] == 3 * 3
     assert plan["disk_bytes_about"] == 3 * 3 * 64 * 64 // 2 and not run.evaluate.exists()
-    assert "gone.csv is missing" in lcm(run, "--dry-run", prompts="gone.csv").stdout
-    assert json.loads(lcm(run, "--dry-run", "--json", "--images-only").stdout)["evaluate"]["missing"] == []
+    assert "gone.csv is missing" in evaluate(run, "--dry-run", prompts="gone.csv").stdout
+    assert json.loads(evaluate(run, "--dry-run", "--json", "--images-only").stdout)["evaluate"]["missing"] == []
 
 
 def test_images_alone_need_neither(run):
-    assert lcm(run, "--images-only").exit_code == 0
+    assert evaluate(run, "--images-only").exit_code == 0
     assert len(list(run.evaluate.rglob("*.jpeg"))) == 3 and not list(run.evaluate.glob("*/t2i*"))
 
 
@@ -135,19 +130,19 @@ def test_features_of_a_folder_of_real_images_are_extracted_once(run, monkeypatch
                   enumerate(("ring", "heart", "star")))
     )  # fmt: skip
     settings = {"protocols": "['shapes']", "reference": f"{{shapes='{folder}'}}"}
-    first = json.loads(lcm(run, "--json", **settings).stdout)
+    first = json.loads(evaluate(run, "--json", **settings).stdout)
     kept = list((run.evaluate / "reference").iterdir())
     stamp = kept[0].stat().st_mtime_ns
-    again = json.loads(lcm(run, "--json", **settings).stdout)
+    again = json.loads(evaluate(run, "--json", **settings).stdout)
     assert len(kept) == 1 and kept[0].stat().st_mtime_ns == stamp
     assert [row["value"] for row in again] == [row["value"] for row in first] and len(first) == 2
     assert first[0]["reference"].startswith("real:")
     Image.new("RGB", (64, 64)).save(folder / "more.png")
-    more = json.loads(lcm(run, "--json", **settings).stdout)
+    more = json.loads(evaluate(run, "--json", **settings).stdout)
     assert len(list((run.evaluate / "reference").iterdir())) == 2
     assert {row["reference"] for row in more} > {first[0]["reference"]}
     (folder / "bad.png").write_bytes(b"no image")
-    result = lcm(run, **settings)
+    result = evaluate(run, **settings)
     assert result.exit_code == 3 and "bad.png cannot be read as an image" in result.stderr.strip().splitlines()[-1]
 
 
@@ -188,7 +183,7 @@ def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     monkeypatch.setattr(inception, "INCEPTION_2015", published)
     monkeypatch.setitem(PROTOCOLS, PROTOCOL, replace(PROTOCOLS[PROTOCOL], allows_few=True))
     reference = statistics(run, 2048)
-    result = lcm(run, "--json", reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}")
+    result = evaluate(run, "--json", reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)
     files = sorted(run.evaluate.rglob("*.jpeg"))
@@ -201,5 +196,5 @@ def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     assert (row["protocol"], row["extractor"], row["images"]) == (PROTOCOL, "inception-2015-12-05", 3)
     assert row["extractor_sha256"] == file_sha256(weights) and row["prompts"].startswith("captions.csv:")
     assert row["reference"] == f"of-2048.npz:{file_sha256(path)[:12]}"
-    table = lcm(run, reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}").stdout
+    table = evaluate(run, reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}").stdout
     assert "FID" in table and "(t2i-benchmark)" in table

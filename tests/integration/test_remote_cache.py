@@ -9,7 +9,8 @@ from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pull import pull
 from tests.command_line import lcm, shapes
-from tests.conftest import SMALL, shard_files
+from tests.conftest import SMALL
+from tests.files import cache_files, shard_files
 
 OPTIONS = shapes(SMALL)
 SHARD = "latents_64/c/1/0/0/0"
@@ -25,16 +26,10 @@ def made(bucket, tmp_path_factory):
     return run, RemoteStorage(location)
 
 
-def files(run: RunFolder) -> dict[str, bytes]:
-    """Everything in a cache but its manifest."""
-    paths = [path for path in run.cache.rglob("*") if path.is_file() and "manifest" not in path.parts]
-    return {str(path.relative_to(run.cache)): path.read_bytes() for path in paths}
-
-
 def test_what_is_stored_is_what_would_lie_here(made, finished_run):
     run, remote = made
     assert not run.cache.exists()
-    for name, content in files(finished_run).items():
+    for name, content in cache_files(finished_run.cache).items():
         assert remote.read(name) == content, name
 
 
@@ -67,7 +62,7 @@ def test_training_asks_for_a_pull_and_goes_on_after_it(made, finished_run):
     assert lcm("verify", "--run", run.root, "--repair").exit_code == 0
     assert remote.read(SHARD) == sound
     assert lcm("cache", "pull", "--run", run.root).exit_code == 0
-    assert files(run) == files(finished_run)
+    assert cache_files(run.cache) == cache_files(finished_run.cache)
     before = {run.cache / name: (run.cache / name).stat().st_mtime_ns for name in shard_files(run.cache)}
     assert lcm("cache", "compact", "--run", run.root).exit_code == 0
     assert lcm("cache", "pull", "--run", run.root).exit_code == 0

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from lcm_distill.pipeline import atomic
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
-from tests.command_line import shapes
-from tests.conftest import SMALL, run_all, shard_files
+from tests.command_line import PROCESS, shapes
+from tests.conftest import SMALL, run_all
+from tests.files import Crash, shard_files
 
 MOVING = ("seconds_per_image", "time", "checkpoint", "commit")
 
@@ -74,12 +74,8 @@ def test_killed_again_and_again(tmp_path, moments):
 
 def start_run(root: Path) -> subprocess.Popen[bytes]:
     options = shapes(SMALL)
-    command = [sys.executable, "-c", "from lcm_distill.cli import main; main()", "run", *options, "--run", str(root)]
+    command = [*PROCESS, "run", *options, "--run", str(root)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-class Crash(BaseException):
-    """Like a kill: nothing catches it."""
 
 
 @pytest.mark.parametrize("stage", [precompute, distill])

@@ -1,15 +1,12 @@
 """The search for a student's sigmas: what it stores, where, and that it resumes."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from lcm_distill.api import LatentConsistencyModel, open_model
-from lcm_distill.cli import app
 from lcm_distill.config import load_file, parse
 from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models import read_tensors
@@ -21,6 +18,8 @@ from lcm_distill.stages.evaluate import evaluate
 from lcm_distill.stages.export import export
 from lcm_distill.stages.schedule import schedule
 from lcm_distill.stages.status import inspect
+from tests.command_line import lcm, settings
+from tests.runs import borrow
 
 SEARCH = ["schedule.steps=[1, 2, 3]", "schedule.samples=12"]
 
@@ -28,11 +27,7 @@ SEARCH = ["schedule.steps=[1, 2, 3]", "schedule.samples=12"]
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
     """The finished small run, with a student of its own."""
-    for name in ("images", "cache", "distill"):
-        (tmp_path / name).symlink_to(finished_run.root / name)
-    for path in (finished_run.config, finished_run.student):
-        shutil.copy(path, tmp_path)
-    return RunFolder(tmp_path)
+    return borrow(finished_run, tmp_path, "config.toml", "student.safetensors", linked=("images", "cache", "distill"))
 
 
 def sigmas_of(run: RunFolder) -> dict[int, tuple[float, ...]]:
@@ -45,8 +40,7 @@ def sigmas_of(run: RunFolder) -> dict[int, tuple[float, ...]]:
 def test_sigmas_are_stored_in_the_student_alone_and_used(run):
     before, configured = read_tensors(run.student), run.config.read_text()
     identity = checkpoint_sha256(run.student)
-    options = [option for assignment in SEARCH for option in ("--set", assignment)]
-    result = CliRunner().invoke(app, ["schedule", "--run", str(run.root), *options, "--json"])
+    result = lcm("schedule", "--run", run.root, *settings(SEARCH), "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [row["steps"] for row in rows] == [1, 2, 3] and rows[0] == {
@@ -101,7 +95,7 @@ def test_search_in_bfloat16_finds_nearly_the_same_distance_and_is_a_search_of_it
 
 def test_without_a_student_the_remedy_is_named(run):
     run.student.unlink()
-    result = CliRunner().invoke(app, ["schedule", "--run", str(run.root)])
+    result = lcm("schedule", "--run", run.root)
     assert result.exit_code == 2 and "run `lcm distill` into" in result.output
 
 

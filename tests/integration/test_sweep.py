@@ -1,7 +1,6 @@
 """Sweeps over steps, guidance scales and models: one table, and figures against the guidance scale."""
 
 import json
-import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,18 +9,14 @@ from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.evaluate import evaluate
 from tests.command_line import lcm
+from tests.runs import borrow
 
 
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
     """The finished small run, with a place of its own for what is drawn."""
-    own = RunFolder(tmp_path)
-    for folder in (finished_run.images, finished_run.cache):
-        (tmp_path / folder.name).symlink_to(folder)
-    for path in (finished_run.config, finished_run.student, finished_run.metrics):
-        shutil.copy(path, tmp_path)
-    shutil.copytree(finished_run.evaluate, own.evaluate)
-    return own
+    own = ("config.toml", "student.safetensors", "metrics.parquet", "evaluate")
+    return borrow(finished_run, tmp_path, *own, linked=("images", "cache"))
 
 
 WAYS = [("teacher", "heun", 3), ("teacher", "euler", 2), ("student", "consistency", 1), ("student", "consistency", 2)]

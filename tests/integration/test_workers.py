@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +17,8 @@ from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.status import status
-from tests.command_line import shapes
-from tests.conftest import shard_files
+from tests.command_line import PROCESS, shapes
+from tests.files import shard_files
 
 SETTINGS = ["data.source=journeydb", "data.resolutions=[64, 32]", "cache.shard_rows=16", "encoders.batch_size=8"]
 
@@ -35,7 +34,7 @@ def images(tmp_path_factory):
 
 def start(images: Path, run: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
     settings = shapes([*SETTINGS, f"data.root='{images}'"])
-    command = [sys.executable, "-c", "from lcm_distill.cli import main; main()", "precompute", "--run", str(run)]
+    command = [*PROCESS, "precompute", "--run", str(run)]
     return subprocess.Popen([*command, *settings, *options], env={**os.environ, **environment})
 
 

@@ -11,6 +11,7 @@ from lcm_distill.kernels import activations, experts, heads, residual
 from lcm_distill.kernels.operators import assume_fused
 from lcm_distill.models import build
 from lcm_distill.training.engine.blocks import checkpoint_activations, transformer_blocks
+from tests.tensors import random_tensor, randomise, relative
 
 # Triton 3.6 turns arrays of one number into numbers, of which a newer NumPy warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
@@ -20,13 +21,8 @@ TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (1e-2, 2e-2)}
 """Relative norms of differences that values and gradients may have."""
 
 
-def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).requires_grad_()
-
-
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    ours, theirs = ours.detach().double(), theirs.detach().double()
-    return float((ours - theirs).norm() / theirs.norm())
+def leaf(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return random_tensor(shape, seed, dtype).requires_grad_()
 
 
 def compare(function, inputs: list[Tensor], dtype: torch.dtype) -> None:
@@ -41,14 +37,14 @@ def compare(function, inputs: list[Tensor], dtype: torch.dtype) -> None:
     exact_loss = sum((out * w).sum() for out, w in zip(theirs, weights, strict=True))
     wanted = torch.autograd.grad(cast(Tensor, exact_loss), exact)
     value_bound, gradient_bound = TOLERANCES[dtype]
-    assert max(apart(a, b) for a, b in zip(ours, theirs, strict=True)) < value_bound
+    assert max(relative(a, b) for a, b in zip(ours, theirs, strict=True)) < value_bound
     assert [a.dtype for a in grads] == [value.dtype for value in inputs]
-    assert max(apart(a, b) for a, b in zip(grads, wanted, strict=True)) < gradient_bound
+    assert max(relative(a, b) for a, b in zip(grads, wanted, strict=True)) < gradient_bound
 
 
 def modulation(dtype: torch.dtype) -> list[Tensor]:
     """Shift, scale and gate as chunks of one tensor, as a block has them."""
-    packed = drawn(BATCH, 3 * DIM, seed=7, dtype=dtype)
+    packed = leaf(BATCH, 3 * DIM, seed=7, dtype=dtype)
     return [part.detach().requires_grad_() for part in packed.chunk(3, dim=1)]
 
 
@@ -58,7 +54,7 @@ class TestResidual:
         def function(x, weight):
             return residual.add_and_normalise(x, None, None, weight)
 
-        compare(function, [drawn(BATCH, TOKENS, DIM), drawn(DIM, seed=1)], dtype)
+        compare(function, [leaf(BATCH, TOKENS, DIM), leaf(DIM, seed=1)], dtype)
 
     def test_modulated_norm(self, dtype):
         shift, scale, _ = modulation(dtype)
@@ -66,52 +62,52 @@ class TestResidual:
         def function(x, weight, shift, scale):
             return residual.add_and_normalise(x, None, None, weight, shift, scale, dtype=shift.dtype)
 
-        compare(function, [drawn(BATCH, TOKENS, DIM), drawn(DIM, seed=1), shift, scale], dtype)
+        compare(function, [leaf(BATCH, TOKENS, DIM), leaf(DIM, seed=1), shift, scale], dtype)
 
     def test_gated_branch_and_norm(self, dtype):
         _, _, gate = modulation(dtype)
-        branch = drawn(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
-        inputs = [drawn(BATCH, TOKENS, DIM), branch, gate, drawn(DIM, seed=1)]
+        branch = leaf(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
+        inputs = [leaf(BATCH, TOKENS, DIM), branch, gate, leaf(DIM, seed=1)]
         compare(residual.add_and_normalise, inputs, dtype)
 
     def test_branch_and_modulated_norm(self, dtype):
         shift, scale, _ = modulation(dtype)
-        branch = drawn(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
+        branch = leaf(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
 
         def function(x, branch, weight, shift, scale):
             return residual.add_and_normalise(x, branch, None, weight, shift, scale)
 
-        compare(function, [drawn(BATCH, TOKENS, DIM), branch, drawn(DIM, seed=1), shift, scale], dtype)
+        compare(function, [leaf(BATCH, TOKENS, DIM), branch, leaf(DIM, seed=1), shift, scale], dtype)
 
     def test_add(self, dtype):
         _, _, gate = modulation(dtype)
-        branch = drawn(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
-        compare(lambda *inputs: (residual.add(*inputs),), [drawn(BATCH, TOKENS, DIM), branch, gate], dtype)
+        branch = leaf(BATCH, TOKENS, DIM, seed=2, dtype=dtype)
+        compare(lambda *inputs: (residual.add(*inputs),), [leaf(BATCH, TOKENS, DIM), branch, gate], dtype)
 
     @torch.no_grad()
     def test_rest_is_the_branch_of_the_last_samples(self, dtype):
-        x, weight = drawn(BATCH, TOKENS, DIM), drawn(DIM, seed=1)
-        branch, rest = drawn(2, TOKENS, DIM, seed=2, dtype=dtype), drawn(1, 1, DIM, seed=3, dtype=dtype)
+        x, weight = leaf(BATCH, TOKENS, DIM), leaf(DIM, seed=1)
+        branch, rest = leaf(2, TOKENS, DIM, seed=2, dtype=dtype), leaf(1, 1, DIM, seed=3, dtype=dtype)
         theirs = residual.add_and_normalise(x, branch.float(), None, weight, rest=rest.float())
         with assume_fused():
             ours = residual.add_and_normalise(x, branch, None, weight, rest=rest)
-        assert max(apart(a, b) for a, b in zip(ours, theirs, strict=True)) < TOLERANCES[dtype][0]
+        assert max(relative(a, b) for a, b in zip(ours, theirs, strict=True)) < TOLERANCES[dtype][0]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_heads(dtype):
-    compare(heads.normalise_heads, [drawn(BATCH, TOKENS, 3 * DIM, dtype=dtype)], dtype)
+    compare(heads.normalise_heads, [leaf(BATCH, TOKENS, 3 * DIM, dtype=dtype)], dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_swiglu(dtype):
-    inputs = [drawn(BATCH, TOKENS, DIM, seed=seed, dtype=dtype) for seed in (0, 1)]
+    inputs = [leaf(BATCH, TOKENS, DIM, seed=seed, dtype=dtype) for seed in (0, 1)]
     compare(lambda *values: (activations.swiglu(*values),), inputs, dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_gelu_product(dtype):
-    inputs = [drawn(BATCH, TOKENS, DIM, dtype=dtype), drawn(BATCH, DIM, 16, seed=1, dtype=dtype)]
+    inputs = [leaf(BATCH, TOKENS, DIM, dtype=dtype), leaf(BATCH, DIM, 16, seed=1, dtype=dtype)]
     compare(lambda *values: (activations.gelu_product(*values),), inputs, dtype)
 
 
@@ -126,30 +122,28 @@ def test_experts(dtype):
         inputs = experts.gather(tokens, routes)
         return inputs, experts.combine(torch.tanh(inputs), gates, routes, like=tokens)
 
-    compare(moved, [drawn(BATCH, TOKENS, DIM, dtype=dtype), drawn(4 * BATCH * 8, seed=1)], dtype)
+    compare(moved, [leaf(BATCH, TOKENS, DIM, dtype=dtype), leaf(4 * BATCH * 8, seed=1)], dtype)
 
 
 def test_inputs_may_lie_in_memory_as_they_like():
-    gate = drawn(DIM, BATCH, seed=7).detach().t().requires_grad_()
-    branch = drawn(TOKENS, BATCH, DIM, seed=2).detach().transpose(0, 1).requires_grad_()
-    inputs = [drawn(BATCH, TOKENS, DIM), branch, gate]
+    gate = leaf(DIM, BATCH, seed=7).detach().t().requires_grad_()
+    branch = leaf(TOKENS, BATCH, DIM, seed=2).detach().transpose(0, 1).requires_grad_()
+    inputs = [leaf(BATCH, TOKENS, DIM), branch, gate]
     compare(lambda *values: (residual.add(*values),), inputs, torch.float32)
-    compare(residual.add_and_normalise, [*inputs, drawn(DIM, seed=1)], torch.float32)
-    hidden = drawn(BATCH, DIM, TOKENS).detach().transpose(1, 2).requires_grad_()
-    compare(
-        lambda *values: (activations.gelu_product(*values),), [hidden, drawn(BATCH, DIM, 16, seed=1)], torch.float32
-    )
+    compare(residual.add_and_normalise, [*inputs, leaf(DIM, seed=1)], torch.float32)
+    hidden = leaf(BATCH, DIM, TOKENS).detach().transpose(1, 2).requires_grad_()
+    compare(lambda *values: (activations.gelu_product(*values),), [hidden, leaf(BATCH, DIM, 16, seed=1)], torch.float32)
 
 
 def test_the_sum_alone_may_be_used():
-    x, branch = drawn(BATCH, TOKENS, DIM), drawn(BATCH, TOKENS, DIM, seed=2)
-    gate, weight = drawn(BATCH, DIM, seed=7), drawn(DIM, seed=1)
+    x, branch = leaf(BATCH, TOKENS, DIM), leaf(BATCH, TOKENS, DIM, seed=2)
+    gate, weight = leaf(BATCH, DIM, seed=7), leaf(DIM, seed=1)
     with assume_fused():
         total, _ = residual.add_and_normalise(x, branch, gate, weight)
         grads = torch.autograd.grad(total.sum(), [x, branch, gate])
     assert torch.equal(grads[0], torch.ones_like(x))
-    assert apart(grads[1], gate.unsqueeze(1).expand(-1, TOKENS, -1)) < 1e-5
-    assert apart(grads[2], branch.sum(dim=1)) < 1e-5
+    assert relative(grads[1], gate.unsqueeze(1).expand(-1, TOKENS, -1)) < 1e-5
+    assert relative(grads[2], branch.sum(dim=1)) < 1e-5
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
@@ -157,8 +151,7 @@ def test_a_network_computes_the_same_by_either_path(recomputed):
     """All of it together, with and without the null branch: 1e-5 in float32."""
     torch.manual_seed(0)
     plain = build("MicroDiT_Nano_2", 8, 64, in_channels=8, guidance_embedding=True)
-    for tensor in plain.parameters():
-        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)
+    randomise(plain)
     fused = copy.deepcopy(plain)
     if recomputed:
         checkpoint_activations(transformer_blocks(fused))
@@ -170,9 +163,9 @@ def test_a_network_computes_the_same_by_either_path(recomputed):
         ours.square().mean().backward()
         with torch.no_grad():
             both = fused(inputs[0], inputs[1], inputs[2][:1], inputs[3])
-    assert apart(ours, theirs) < 1e-5
+    assert relative(ours, theirs) < 1e-5
     with torch.no_grad():
-        assert apart(both, plain(inputs[0], inputs[1], inputs[2][:1], inputs[3])) < 1e-5
+        assert relative(both, plain(inputs[0], inputs[1], inputs[2][:1], inputs[3])) < 1e-5
     for (name, one), other in zip(fused.named_parameters(), plain.parameters(), strict=True):
         assert one.grad is not None and other.grad is not None
         assert (one.grad - other.grad).norm() <= 1e-4 * other.grad.norm() + 1e-8, name

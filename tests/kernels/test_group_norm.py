@@ -10,7 +10,7 @@ import torch
 
 from lcm_distill.kernels.group_norm import group_norm, sum_with_bias
 from lcm_distill.kernels.operators import assume_fused
-from tests.tensors import relative
+from tests.tensors import random_tensor, relative
 
 SHAPES = {"odd": (2, 64, 23, 23), "wide": (1, 192, 5, 3), "single pixel": (1, 64, 1, 1)}
 """B, C, H, W: more than a chunk of pixels and an odd number of them; channels beyond a tile; nothing to sum over."""
@@ -23,18 +23,14 @@ print(json.dumps(tests.differences()))
 """
 
 
-def drawn(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
 def differences() -> dict[str, list[float]]:
     """Relative differences of the fused kernels from the plain path, by name and dtype."""
     found: dict[str, list[float]] = {}
     for name, shape in SHAPES.items():
-        weight, bias, input_bias = drawn((3, shape[1]), 1)
+        weight, bias, input_bias = random_tensor((3, shape[1]), 1)
         for dtype in BOUNDS:
             # Far from zero, where a variance from the mean of squares would cancel; and not channels-last.
-            x, other = 3 * drawn(shape, 2, dtype) + 20, drawn(shape, 3, dtype)
+            x, other = 3 * random_tensor(shape, 2, dtype) + 20, random_tensor(shape, 3, dtype)
             found[f"{name} {dtype}"] = [
                 compare(group_norm, x, weight, bias, GROUPS, EPS, True, input_bias),
                 compare(sum_with_bias, x, other, bias),
@@ -66,7 +62,7 @@ def test_the_fused_kernels_give_what_the_plain_path_gives():
 
 @pytest.mark.parametrize("silu", [True, False])
 def test_the_plain_path_is_pytorchs_own(silu):
-    x, (weight, bias, input_bias) = drawn(SHAPES["odd"], 0), drawn((3, 64), 1)
+    x, (weight, bias, input_bias) = random_tensor(SHAPES["odd"], 0), random_tensor((3, 64), 1)
     norm = torch.nn.GroupNorm(GROUPS, 64, EPS)
     norm.load_state_dict({"weight": weight, "bias": bias})
     expected = norm(x + input_bias[:, None, None])

@@ -19,12 +19,9 @@ from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpoints import Checkpoints
+from tests.files import Crash, flip
 
 COLUMNS = pa.schema([("row", pa.int64()), ("status", pa.string())])
-
-
-class Crash(Exception):
-    pass
 
 
 def test_interrupted_write_keeps_the_old_file(tmp_path):
@@ -192,12 +189,6 @@ def test_checkpoints_keep_the_newest(tmp_path):
     assert value == 20
     with pytest.raises(UserError, match="other settings"):
         Checkpoints(tmp_path, "another print").load_latest(dict)
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,12 @@ from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Task
+from tests.files import Crash
 
 COLUMNS = pa.schema([("row", pa.int64()), ("status", pa.string())])
 TASKS = [Task(f"t{number}", f"print{number}") for number in range(7)]
 EMPTY = TASKS[3]
 ROWS = [(task.name, row) for number, task in enumerate(TASKS) if task is not EMPTY for row in (number, 100 + number)]
-
-
-class Crash(BaseException):
-    """Like a kill: nothing catches it."""
 
 
 def committed(root, tasks=TASKS) -> Manifest:

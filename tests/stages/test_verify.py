@@ -21,7 +21,8 @@ from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.status import status
 from lcm_distill.stages.verify import Verification
 from tests.command_line import lcm
-from tests.conftest import shard_files
+from tests.files import cache_files, flip, shard_files
+from tests.runs import borrow
 
 SHARD = "latents_64/c/1/0/0/0"
 PART = "manifest/latents_64-00001.parquet"
@@ -30,11 +31,7 @@ PART = "manifest/latents_64-00001.parquet"
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
     """A copy of the finished run that may be broken."""
-    for name in ("config.toml", "cache", "images"):
-        (shutil.copytree if (finished_run.root / name).is_dir() else shutil.copy)(
-            finished_run.root / name, tmp_path / name
-        )
-    return RunFolder(tmp_path)
+    return borrow(finished_run, tmp_path, "config.toml", "cache", "images")
 
 
 def open_manifest(run):
@@ -50,17 +47,6 @@ def looked_at(config, run) -> Verification:
 
 def found(verification) -> list[tuple[str | None, str, int | None, str]]:
     return [(damage.task, damage.path, damage.row, damage.reason) for damage in verification.damage]
-
-
-def flip(path, place):
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
-
-
-def contents(run) -> dict[str, bytes]:
-    files = [path for path in run.cache.rglob("*") if path.is_file() and "manifest" not in path.parts]
-    return {str(path.relative_to(run.cache)): path.read_bytes() for path in files}
 
 
 def manifest_rows(config, run) -> list[dict]:
@@ -167,7 +153,7 @@ def test_damage_is_named_and_mended(small_config, finished_run, run, damage):
     assert found(verification) == [] and len(verification.repaired) == 1
     sound = looked_at(small_config, run)
     assert found(sound) == [] and verification.rows == sound.rows
-    assert contents(run) == contents(finished_run)
+    assert cache_files(run.cache) == cache_files(finished_run.cache)
     assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
     again = [path for path, written in untouched.items() if path.stat().st_mtime_ns != written]
     assert len(again) <= 1
@@ -180,7 +166,7 @@ def test_a_compacted_cache_is_mended_as_well(small_config, finished_run, run, da
     verification = looked_at(small_config, run)
     assert found(verification) == expected
     list(verification.repair())
-    assert found(verification) == [] and contents(run) == contents(finished_run)
+    assert found(verification) == [] and cache_files(run.cache) == cache_files(finished_run.cache)
     assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
 
 
@@ -193,7 +179,7 @@ def test_a_broken_merged_file_has_all_its_tasks_done_again(small_config, finishe
     verification = looked_at(small_config, run)
     assert verification.damage[0].task == "catalog"
     list(verification.repair())
-    assert found(verification) == [] and contents(run) == contents(finished_run)
+    assert found(verification) == [] and cache_files(run.cache) == cache_files(finished_run.cache)
     assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
 
 
@@ -211,20 +197,20 @@ def test_shards_whose_images_are_gone_are_left_alone(small_config, run):
         pc.field("kind") == "image"
     )["source"][0].as_py()  # fmt: skip
     (run.images / source).unlink()
-    before, verification = contents(run), looked_at(small_config, run)
+    before, verification = cache_files(run.cache), looked_at(small_config, run)
     with pytest.raises(DataError, match=r"lacks 1 images of broken shards, such as .*: put them back"):
         list(verification.repair())
-    assert contents(run) == before and len(manifest_rows(small_config, run)) > 72
+    assert cache_files(run.cache) == before and len(manifest_rows(small_config, run)) > 72
 
 
 def test_another_source_is_not_numbered_over_the_cache(small_config, run):
     flip_a_byte_of_the_catalog(run, small_config)
     annotations = next(path for path in run.images.rglob("*") if path.suffix == ".jsonl")
     annotations.write_text("\n".join(annotations.read_text().splitlines()[1:]) + "\n")
-    before, verification = contents(run), looked_at(small_config, run)
+    before, verification = cache_files(run.cache), looked_at(small_config, run)
     with pytest.raises(DataError, match=r"is not what .* was made from"):
         list(verification.repair())
-    assert contents(run) == before
+    assert cache_files(run.cache) == before
 
 
 def test_command_line(small_config, run):

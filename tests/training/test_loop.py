@@ -25,6 +25,7 @@ from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import prepare
 from tests.conftest import SMALL
 from tests.ranks import assert_same_weights, finish, start
+from tests.tensors import randomise
 
 VARIANTS["MicroDiT_Test"] = Variant(
     dim=64, depth=2, head_dim=32, mixer_dim=64, mixer_depth=1, experts_every=1, multiple_of=32, mixer_mlp_ratio=1.0,
@@ -42,8 +43,7 @@ def place(finished_run, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("trainings")
     torch.manual_seed(0)
     network = build("MicroDiT_Test", 8, 64, in_channels=8)
-    for tensor in network.parameters():
-        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.02)
+    randomise(network, vectors=0.02)
     save_file(network.state_dict(), root / "teacher.safetensors")
     (root / "cache").symlink_to(finished_run.cache)
     return root

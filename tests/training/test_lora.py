@@ -1,6 +1,5 @@
 """Adapters change nothing at first, are all that is trained, and come out merged as well as by themselves."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,13 @@ from lcm_distill.models import MicroDiT, build, load_checkpoint
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.models.networks import build_network, load_teacher
 from lcm_distill.models.precision import compute_in_bfloat16
-from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.export import export
 from lcm_distill.training.lora import adapt, copy_sharing_frozen, merge
 from lcm_distill.training.student_networks import student_from_teacher
 from tests.conftest import SMALL
 from tests.diffusion.test_forward_mode import draw
+from tests.runs import borrow
 
 LORA = ["distill.lora.rank=4", "distill.lora.alpha=8", "distill.learning_rate=1e-3", "distill.warmup_steps=0"]
 
@@ -64,8 +63,7 @@ def test_student_is_published_merged_and_as_an_adapter(finished_run, tmp_path, i
     from peft import PeftModel
 
     config = load_preset("shapes", [*SMALL, *LORA, "distill.steps=3"])
-    run = RunFolder(tmp_path)
-    shutil.copytree(finished_run.cache, run.cache)
+    run = borrow(finished_run, tmp_path, "cache")
     list(distill(config, run))
     before = read_tensors(run.student)
     run.student.unlink()

@@ -1,13 +1,12 @@
 """The recipe that ships, distribution matching included, trained for a few steps."""
 
-import shutil
-
 import torch
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.student import prepare
 from tests.conftest import SMALL
+from tests.runs import borrow
 
 SIZES = [setting for setting in SMALL if not setting.startswith("distill.matching")]
 RECIPE = [*SIZES, "distill.steps=4", "distill.batch_size=4", "distill.checkpoint_every=1", "engine.tensorboard=false"]
@@ -28,9 +27,7 @@ def test_the_recipe_resumes_to_the_same_bits(finished_run, tmp_path):
     config = load_preset("shapes", RECIPE)
     matching = config.distill.matching
     assert matching.weight > 0 and matching.start * config.distill.steps < 2  # both terms are trained
-    runs = [RunFolder(tmp_path / name) for name in ("unbroken", "resumed")]
-    for run in runs:
-        shutil.copytree(finished_run.cache, run.cache)
+    runs = [borrow(finished_run, tmp_path / name, "cache") for name in ("unbroken", "resumed")]
     initial = {name: tensor.clone() for name, tensor in prepare(config, runs[0]).modules["critic"].state_dict().items()}
     unbroken, resumed = tensors_after(config, runs[0]), tensors_after(config, runs[1], 1, 3)
     assert unbroken.keys() == resumed.keys()
@@ -42,8 +39,8 @@ def test_the_recipe_resumes_to_the_same_bits(finished_run, tmp_path):
 def test_the_matching_term_changes_the_student(finished_run, tmp_path):
     students = []
     for weight in ("", "distill.matching.weight=0"):
-        config, run = load_preset("shapes", [*RECIPE, *filter(None, [weight])]), RunFolder(tmp_path / f"run{weight}")
-        shutil.copytree(finished_run.cache, run.cache)
+        config = load_preset("shapes", [*RECIPE, *filter(None, [weight])])
+        run = borrow(finished_run, tmp_path / f"run{weight}", "cache")
         tensors = tensors_after(config, run)
         students.append({name: tensor for name, tensor in tensors.items() if name.startswith("model.")})
     assert any(not torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())

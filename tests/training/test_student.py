@@ -1,7 +1,6 @@
 """What configuration chooses about a training, seen in the student it publishes."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,12 +14,12 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.models.checkpoint import read_description, read_tensors
-from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import samplings
 from lcm_distill.stages.export import export
 from lcm_distill.training.student import StepDraws, prepare
 from tests.conftest import SMALL
+from tests.runs import borrow
 
 PHASED = ["distill.objective=phased", "evaluate.student_steps=[4]"]
 
@@ -31,8 +30,7 @@ def start(finished_run, tmp_path):
 
     def make(*assignments: str):
         config = load_preset("shapes", [*SMALL, "distill.steps=3", *assignments])
-        run = RunFolder(tmp_path / str(len(list(tmp_path.iterdir()))))
-        shutil.copytree(finished_run.cache, run.cache)
+        run = borrow(finished_run, tmp_path / str(len(list(tmp_path.iterdir()))), "cache")
         run.open(config)
         return config, run
 

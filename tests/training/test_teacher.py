@@ -19,6 +19,7 @@ from lcm_distill.training.optimiser import learning_rate
 from lcm_distill.training.teacher import fingerprint, initial_model, prepare
 from tests.conftest import SMALL
 from tests.ranks import assert_same_weights, finish, start
+from tests.runs import borrow
 
 SHORT = [*SMALL, "pretrain.steps=4", "pretrain.batch_size=8", "pretrain.checkpoint_every=2", "pretrain.mask_ratio=0.75"]
 
@@ -33,8 +34,7 @@ def test_masked_training_resumes_to_the_same_bits(finished_run, tmp_path):
     published = []
     for stops in ([], [1, 3]):
         config, settings = configure()
-        run = RunFolder(tmp_path / str(len(stops)))
-        shutil.copytree(finished_run.cache, run.cache)
+        run = borrow(finished_run, tmp_path / str(len(stops)), "cache")
         for stop in stops:
             for report in prepare(config, settings, run).run():
                 if report.done == stop:
@@ -92,8 +92,7 @@ def test_identity_knows_the_start_by_its_content_and_the_mixture_by_its_shares(t
 
 
 def test_caches_are_mixed_by_share(finished_run, tmp_path):
-    own = RunFolder(tmp_path / "own")
-    shutil.copytree(finished_run.cache, own.cache)
+    own = borrow(finished_run, tmp_path / "own", "cache")
     config, settings = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}')
     batch = open_mixture(config, settings, own, single_process(config.device))[0]
     assert len(batch.rows) == len(batch.latents) == len(batch.captions) == 8
@@ -112,8 +111,7 @@ def test_validation_measures_the_average_and_changes_no_weight(finished_run, tmp
     published = []
     for settings in ([], VALIDATED):
         config, _ = configure(*settings)
-        run = RunFolder(tmp_path / str(len(settings)))
-        shutil.copytree(finished_run.cache, run.cache)
+        run = borrow(finished_run, tmp_path / str(len(settings)), "cache")
         run.images = finished_run.images
         list(pretrain(config, run))
         published.append(read_tensors(run.teacher))
@@ -151,8 +149,7 @@ def test_ranks_train_on_a_mixture_as_one_does(finished_run, tmp_path):
     losses, published = [], []
     for ranks in (1, 2):
         config, _ = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}', "engine.tensorboard=false")
-        run = RunFolder(tmp_path / str(ranks))
-        shutil.copytree(finished_run.cache, run.cache)
+        run = borrow(finished_run, tmp_path / str(ranks), "cache")
         assert finish(start(ranks, train, config, run)) == [0] * ranks
         events = sorted((run.pretrain / "events").iterdir())
         losses.append([loss for path in events for loss in pq.read_table(path)["loss"].to_pylist()])
@@ -162,8 +159,7 @@ def test_ranks_train_on_a_mixture_as_one_does(finished_run, tmp_path):
 
 
 def test_a_sample_of_a_mixture_is_named_with_its_run(finished_run, tmp_path):
-    own = RunFolder(tmp_path / "own")
-    shutil.copytree(finished_run.cache, own.cache)
+    own = borrow(finished_run, tmp_path / "own", "cache")
     config, settings = configure(f'pretrain.caches={{"{finished_run.root}"=0.25}}')
     training = prepare(config, settings, own)
     rows = training.batches.samples(0).tolist()

@@ -26,7 +26,7 @@ from lcm_distill.evaluation.samplings import Sampling
 from lcm_distill.evaluation.sharded_work import shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.registry import find_protocol
-from lcm_distill.models.checkpoint import checkpoint_sha256
+from lcm_distill.models.checkpoint import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic import commit_folder
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
@@ -62,15 +62,29 @@ class ImageSet:
         self.checkpoint = run.student if sampling.model == "student" else teacher_path(config.model)
         self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
         self.file_format, self.dtype = image_format(config), generation_dtype(config.evaluate.dtype, config.device)
-        self.fingerprint = digest([
-            config.fingerprint("encoders", "model", "diffusion"), self.checkpoint_sha256,
+        self.fingerprint, self.folder = self._find_place(run.evaluate)
+        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
+
+    def _find_place(self, parent: Path) -> tuple[str, Path]:
+        """Fingerprint and folder: those of an earlier version where it generated these images, so that they are kept."""
+        fingerprint, folder = self._place(parent, self.checkpoint_sha256)
+        if not folder.is_dir() and any(parent.glob(f"{self.sampling.name}-*")):
+            earlier = self._place(parent, earlier_sha256(self.checkpoint))
+            if earlier[1].is_dir():
+                return earlier
+        return fingerprint, folder
+
+    def _place(self, parent: Path, checkpoint_sha256: str) -> tuple[str, Path]:
+        """Fingerprint and folder of these images, of a checkpoint with this identity."""
+        config, sampling = self.config, self.sampling
+        fingerprint = digest([
+            config.fingerprint("encoders", "model", "diffusion"), checkpoint_sha256,
             [sampling.sampler.name, sampling.sigmas, sampling.guidance],
             [config.generation_seed, config.evaluate.same_noise],
-            [self.file_format.format, self.file_format.quality], prompts_sha256(prompts),
+            [self.file_format.format, self.file_format.quality], prompts_sha256(self.prompts),
             *([] if self.dtype == "float32" else [self.dtype]),
         ])  # fmt: skip
-        self.folder = run.evaluate / f"{sampling.name}-{self.fingerprint[:8]}"
-        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
+        return fingerprint, parent / f"{sampling.name}-{fingerprint[:8]}"
 
     @property
     def title(self) -> str:

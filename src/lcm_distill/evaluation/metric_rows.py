@@ -16,6 +16,7 @@ from lcm_distill.evaluation.features import FeatureSet
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.references import Reference
 from lcm_distill.metrics.protocol import measure
+from lcm_distill.models.checkpoint import earlier_sha256
 from lcm_distill.pipeline.run_folder import source_commit
 
 Rows = Sequence[Mapping[str, Any]]
@@ -58,9 +59,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]] | None:
 
 def merged_metrics(path: Path, rows: Rows) -> pa.Table:
     """The rows, after those at `path` that they do not replace; rows of another version's schema are dropped."""
-    kept = (read_metrics(path) if path.is_file() else None) or []
+    kept = _identified((read_metrics(path) if path.is_file() else None) or [], rows)
     merged = {tuple(str(row.get(name)) for name in IDENTITY): row for row in [*kept, *rows]}
     return pa.Table.from_pylist(list(merged.values()), schema=METRICS)
+
+
+def _identified(kept: Rows, rows: Rows) -> Rows:
+    """Kept rows, with the present identity of checkpoints of new rows where an earlier version measured the same file."""
+    present = {row["checkpoint"]: row["checkpoint_sha256"] for row in rows if row.get("checkpoint")}
+
+    def is_earlier(row: Mapping[str, Any]) -> bool:
+        path = row["checkpoint"]
+        other = path in present and row["checkpoint_sha256"] != present[path]
+        return other and row["checkpoint_sha256"] == earlier_sha256(Path(path))
+
+    return [{**row, "checkpoint_sha256": present[row["checkpoint"]]} if is_earlier(row) else row for row in kept]
 
 
 def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Captions to draw from, out of a file: a benchmark's, or one's own."""
+"""Captions to generate images from, out of a file: a benchmark's, or one's own."""
 
 import csv
 import json

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.hashing import bytes_sha256, file_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 
@@ -147,6 +147,18 @@ def checkpoint_sha256(path: Path) -> str:
         raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
     stat = path.stat()
     return _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+def earlier_sha256(path: Path) -> str:
+    """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file; read again only once it has changed."""
+    stat = path.stat()
+    return _file_sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _file_sha256_as_of(path: Path, size: int, modified: int) -> str:
+    del size, modified  # they distinguish a file that was replaced
+    return file_sha256(path)
 
 
 @cache

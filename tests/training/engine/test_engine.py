@@ -11,6 +11,7 @@ from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.precision import compute_in_bfloat16, low_precision_modules, weight_matrices
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.world import World
+from tests.tensors import randomise
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -19,8 +20,7 @@ WORLD = World(0, 1, torch.device("cpu"))
 def network():
     torch.manual_seed(0)
     network = build("MicroDiT_Nano_2", 8, 64, in_channels=8, guidance_embedding=True)
-    for tensor in network.parameters():
-        torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else 0.2)
+    randomise(network)
     return network
 
 
