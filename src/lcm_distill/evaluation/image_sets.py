@@ -66,7 +66,7 @@ class ImageSet:
         self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
 
     def _find_place(self, parent: Path) -> tuple[str, Path]:
-        """Fingerprint and folder: those of an earlier version where it generated these images, so that they are kept."""
+        """Fingerprint and folder; those of an earlier version where it generated these images."""
         fingerprint, folder = self._place(parent, self.checkpoint_sha256)
         if not folder.is_dir() and any(parent.glob(f"{self.sampling.name}-*")):
             earlier = self._place(parent, earlier_sha256(self.checkpoint))

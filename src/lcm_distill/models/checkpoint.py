@@ -150,7 +150,7 @@ def checkpoint_sha256(path: Path) -> str:
 
 
 def earlier_sha256(path: Path) -> str:
-    """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file; read again only once it has changed."""
+    """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file, which is read once while it stays."""
     stat = path.stat()
     return _file_sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
 
