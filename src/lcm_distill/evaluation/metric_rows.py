@@ -65,7 +65,7 @@ def merged_metrics(path: Path, rows: Rows) -> pa.Table:
 
 
 def _identified(kept: Rows, rows: Rows) -> Rows:
-    """Kept rows; those in which an earlier version identified a checkpoint of the new rows have its present identity."""
+    """Kept rows; where an earlier version identified a checkpoint of the new rows, with its present identity."""
     present = {row["checkpoint"]: row["checkpoint_sha256"] for row in rows if row.get("checkpoint")}
 
     def is_earlier(row: Mapping[str, Any]) -> bool:
