@@ -39,10 +39,10 @@ def annotation_lines(images: int) -> Iterator[str]:
     """Lines in the order of JourneyDB: by archive, the images of a prompt scattered over all."""
     prompts = max(1, round(images * PROMPTS / IMAGES))
     for number in range(images):
-        drawn = random.Random(number)
-        prompt = drawn.randrange(prompts) if number >= prompts else number
+        numbers = random.Random(number)
+        prompt = numbers.randrange(prompts) if number >= prompts else number
         text = " ".join(random.Random(-prompt - 1).choices(WORDS, k=25))
-        name = uuid.UUID(int=drawn.getrandbits(128))
+        name = uuid.UUID(int=numbers.getrandbits(128))
         archive = number * ARCHIVES // images
         yield json.dumps(
             {
@@ -86,7 +86,7 @@ def commit_all_but_last(config: Config, run: RunFolder) -> None:
 
 
 def status_query(manifest: Manifest, run: RunFolder) -> list[tuple[object, ...]]:
-    """Rows by status and reason, as anyone may ask."""
+    """Rows by status and reason, as anyone may query them."""
     files = f"read_parquet('{run.cache}/manifest/*.parquet', union_by_name = true)"
     return duckdb.execute(f"SELECT kind, status, error, count(*) FROM {files} GROUP BY ALL").fetchall()
 

@@ -4,8 +4,8 @@
 
 make bench-metrics    # prints last: fid_parity=... frechet_speedup=... extract_overhead=...
 
-All share one Inception whose weights are drawn from its tensors' names. Peers read the same image files by their own
-code; distances are of the first 8 features, which 16 images a side determine.
+All share one Inception whose weights are random, seeded by its tensors' names. Peers read the same image files by their
+own code; distances are of the first 8 features, which 16 images a side determine.
 """
 
 import tempfile

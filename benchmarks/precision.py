@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py
 
-A student learns from the difference of two answers, at a pair's noisier and at its nearer point. What rounding adds to
+A student learns from the difference of two outputs, at a pair's noisier and at its nearer point. What rounding adds to
 that difference is noise in its gradient. All figures are root mean squares over latents in units of sigma_data, the
 median over 64 samples; the teacher is guided by 2.
 """
@@ -83,18 +83,20 @@ def main() -> None:
     low = {name: guided_denoiser(form(network), SIGMA_DATA, captions, guidance) for name, form in forms.items()}
     # Clean latents are what the teacher makes of pure noise, in twelve steps.
     noise, start = (normal(seed, "precision", 0, range(SAMPLES), (8, 8, 8)) for seed in (0, 1))
-    levels = torch.tensor([80.0, 30, 15, 8, 4, 2.5, 1.5, 1, 0.6, 0.3, 0.1, 0.02])
+    sigmas = torch.tensor([80.0, 30, 15, 8, 4, 2.5, 1.5, 1, 0.6, 0.3, 0.1, 0.02])
     x = start * 80
-    for sigma, nearer in pairwise(levels):
+    for sigma, nearer in pairwise(sigmas):
         x = heun_step(exact, x, sigma[None], nearer[None])
-    clean = exact(x, levels[-1:])
+    clean = exact(x, sigmas[-1:])
     print(f"{'sigma':>6} |" + "".join(f"{name:>10}" for name in forms) + " |" + "".join(f"{r:>9g} t" for r in RATIOS))
     for value in SIGMAS:
         sigma = torch.full((SAMPLES,), value)
         noisy = clean + value * noise
-        answer = exact(noisy, sigma)
-        errors = [size(denoise(noisy, sigma) - answer) for denoise in low.values()]
-        pairs = [size(exact(heun_step(exact, noisy, sigma, ratio * sigma), ratio * sigma) - answer) for ratio in RATIOS]
+        expected = exact(noisy, sigma)
+        errors = [size(denoise(noisy, sigma) - expected) for denoise in low.values()]
+        pairs = [
+            size(exact(heun_step(exact, noisy, sigma, ratio * sigma), ratio * sigma) - expected) for ratio in RATIOS
+        ]
         print(f"{value:>6g} |" + "".join(f"{e:>10.4f}" for e in errors) + " |" + "".join(f"{p:>11.4f}" for p in pairs))
 
 

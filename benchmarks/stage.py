@@ -93,7 +93,7 @@ def photograph(generator: np.random.Generator) -> bytes:
 
 
 def write_data_set(root: Path, images: int = COUNT) -> list[bytes]:
-    """Archives and annotations below `root`; some of the images are drawn once and stored often."""
+    """Archives and annotations below `root`; some of the images are rendered once and stored often."""
     generator = np.random.default_rng(0)
     contents, lines = [photograph(generator) for _ in range(32)], []
     (root / IMAGES).mkdir(parents=True)

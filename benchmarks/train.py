@@ -101,7 +101,7 @@ class OriginalStep(Step):
             by_one_hot(network)
 
     def loss(self) -> Tensor:
-        """Mean square between the student's answer and its average's, one guided Heun step of the teacher later."""
+        """Mean square between the student's output and its average's, one guided Heun step of the teacher later."""
         grid = karras_sigmas(40, SIGMA_MIN, SIGMA_MAX, RHO)[:-1].flip(0).float()
         start = torch.searchsorted(grid, self.sigma).clamp(1, 39)
         sigma, nearer = grid[start], grid[start - 1]

@@ -47,10 +47,10 @@ def test_student_sees_its_caption(student):
 
 
 def test_seed_zero_is_a_seed_and_none_differs(student):
-    draw = lambda seed: student.generate(PROMPTS[:1], 1, 2.0, seed=seed)  # noqa: E731
-    assert torch.equal(draw(0), draw(0))
-    assert not torch.equal(draw(0), draw(1))
-    assert not torch.equal(draw(None), draw(None))
+    generate = lambda seed: student.generate(PROMPTS[:1], 1, 2.0, seed=seed)  # noqa: E731
+    assert torch.equal(generate(0), generate(0))
+    assert not torch.equal(generate(0), generate(1))
+    assert not torch.equal(generate(None), generate(None))
 
 
 def test_an_image_does_not_depend_on_its_batch(student):

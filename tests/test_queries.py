@@ -26,7 +26,7 @@ def in_run(finished_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def answer(beginning: str) -> list[dict]:
+def rows(beginning: str) -> list[dict]:
     """Rows of the query whose sentence begins so."""
     (query,) = [query for title, query in QUERIES.items() if title.startswith(beginning)]
     found = duckdb.sql(query)
@@ -60,37 +60,37 @@ def test_quarantined_records_have_their_reason(tmp_path, monkeypatch):
         " ('image', 'quarantined', 'missing file', 'b')) AS t(kind, status, error, source))"
         f" TO '{folder}/part.parquet'"
     )
-    assert answer("What was left out") == [{"kind": "image", "error": "missing file", "records": 2, "for_example": "b"}]
+    assert rows("What was left out") == [{"kind": "image", "error": "missing file", "records": 2, "for_example": "b"}]
 
 
 def test_data(in_run, finished_run):
-    (counts,) = answer("How many distinct captions")
+    (counts,) = rows("How many distinct captions")
     assert counts["images"] == 72 and 1 <= counts["images_per_caption"] <= counts["most"]
-    assert sum(row["images"] for row in answer("How large training")) == 72
-    assert answer("Sizes of the images in") == [{"width": 64, "height": 64, "images": 72, "aspect": 1.0}]
-    for row in answer("What each field takes"):
+    assert sum(row["images"] for row in rows("How large training")) == 72
+    assert rows("Sizes of the images in") == [{"width": 64, "height": 64, "images": 72, "aspect": 1.0}]
+    for row in rows("What each field takes"):
         files = [path for path in (finished_run.cache / row["field"] / "c").rglob("*") if path.is_file()]
         assert (row["shards"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
 
 
 def test_training(in_run):
-    assert [row["from_step"] for row in answer("Loss by hundred")] == [0]
-    outliers = answer("Steps whose gradient")
+    assert [row["from_step"] for row in rows("Loss by hundred")] == [0]
+    outliers = rows("Steps whose gradient")
     assert len(outliers) == 6 and outliers[0]["gradient_norm"] == max(row["gradient_norm"] for row in outliers)
 
 
 def test_figures(in_run, finished_run):
-    samplings = {(row["model"], row["steps"]): row for row in answer("Teacher beside student")}
+    samplings = {(row["model"], row["steps"]): row for row in rows("Teacher beside student")}
     assert set(samplings) == {("teacher", 3), ("teacher", 2), ("student", 1), ("student", 2)}
-    missed = {row["folder"]: row for row in answer("How often each sampling")}
+    missed = {row["folder"]: row for row in rows("How often each sampling")}
     for (model, steps), row in samplings.items():
         (counts,) = [count for folder, count in missed.items() if re.match(rf"{model}-\w+-{steps}-", folder)]
         assert counts["images"] == 14
         assert row["caption_accuracy"] == pytest.approx(1 - counts["missed"] / counts["images"], abs=6e-4)
-    first = answer("Images that do not show")[0]
+    first = rows("Images that do not show")[0]
     with Image.open(finished_run.evaluate / first["picture"]) as image:
         assert image.size == (64, 64)
-    for row in answer("Disk space and time"):
+    for row in rows("Disk space and time"):
         files = list((finished_run.evaluate / row["folder"]).rglob("*.png"))
         assert (row["images"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
-    assert {row["commit"] for row in answer("Where a figure")} and len(answer("Where a figure")) == 9
+    assert {row["commit"] for row in rows("Where a figure")} and len(rows("Where a figure")) == 9

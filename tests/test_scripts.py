@@ -14,7 +14,7 @@ def test_measuring_the_shapes_assets(capsys):
         "real against real", "real",
         *(f"text tower, {name} by linear probe" for name in ("shape", "colour", "size", "position", "background")),
         "VAE",
-        *(f"{kind} captions, {way}, guidance 2" for kind in ("full", "brief")
-          for way in ("18 heun steps", "4 heun steps", "4 euler steps")),
+        *(f"{kind} captions, {sampling}, guidance 2" for kind in ("full", "brief")
+          for sampling in ("18 heun steps", "4 heun steps", "4 euler steps")),
     ]  # fmt: skip
     assert "shape and colour 1.0000" in lines[1]

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-DRAWING = (
+WRITING = (
     "import sys; from pathlib import Path; from lcm_distill.shapes.dataset import write_images\n"
     "if __name__ == '__main__': list(write_images(Path(sys.argv[1]), seed=0, count=1_000_000, width=16))"
 )
@@ -24,9 +24,9 @@ def runs(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def test_drawing_processes_end_when_the_command_is_killed(tmp_path):
-    script = tmp_path / "drawing.py"
-    script.write_text(DRAWING)
+def test_rendering_processes_end_when_the_command_is_killed(tmp_path):
+    script = tmp_path / "writing.py"
+    script.write_text(WRITING)
     command = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
     while not any(Path(tmp_path).rglob("*.jpg")):
         assert command.poll() is None

@@ -22,7 +22,7 @@ H100 = "NVIDIA H100 80GB HBM3"
 
 @dataclass
 class Gpus:
-    """So many GPUs, as `torch.cuda` tells of them.
+    """So many GPUs, as `torch.cuda` reports them.
 
     Attributes:
         memory: bytes of each. held: bytes that were held at most, by index.

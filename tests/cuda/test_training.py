@@ -33,7 +33,7 @@ ARCHITECTURES = pytest.mark.parametrize(
 
 @pytest.fixture
 def no_driver(gpus, groups):
-    """What a training asks of its GPU is answered, though there is none."""
+    """What a training needs of its GPU works, though there is none."""
     gpus(0, name="NVIDIA of tomorrow")
     dist.init_process_group("cpu:gloo,cuda:nccl")
     yield

@@ -9,7 +9,7 @@ from lcm_distill.diffusion.objectives.scm import value_and_derivative
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.models import build
 from lcm_distill.models.experts import ExpertChoice
-from tests.models.test_parity import name_seeded
+from tests.tensors import name_seeded, random_doubles
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,6 @@ def student():
     with torch.no_grad():
         network = name_seeded(build("MicroDiT_Nano_2", 8, 64, in_channels=8, guidance_embedding=True))
     return network.double()
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def routing(network, work) -> list[torch.Tensor]:
@@ -41,11 +37,11 @@ def routing(network, work) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("first", [0.01, 0.5, 5.0, 80.0])
 def test_derivative_is_that_of_central_differences_where_routing_stays(student, first):
-    captions, guidance = draw(1, 2, 5, 64), torch.tensor([1.0, 3.0], dtype=torch.float64)
+    captions, guidance = random_doubles(1, 2, 5, 64), torch.tensor([1.0, 3.0], dtype=torch.float64)
     jump = consistency_function(student, 0.9, 0.002, captions, guidance)
     sigma = torch.tensor([first, 1.5 * first], dtype=torch.float64)
-    x = 0.9 * draw(2, 2, 8, 8, 8) + sigma.view(-1, 1, 1, 1) * draw(3, 2, 8, 8, 8)
-    rate = sigma.view(-1, 1, 1, 1) * draw(4, 2, 8, 8, 8)
+    x = 0.9 * random_doubles(2, 2, 8, 8, 8) + sigma.view(-1, 1, 1, 1) * random_doubles(3, 2, 8, 8, 8)
+    rate = sigma.view(-1, 1, 1, 1) * random_doubles(4, 2, 8, 8, 8)
     value, derivative = value_and_derivative(jump, x, sigma, rate, sigma)
     step, predictions, routings = 1e-5, [], []
     for sign in (1, 0, -1):

@@ -24,9 +24,9 @@ def test_masked_patches_do_not_count():
     clean, sigma = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.tensor([0.5, 2.0], dtype=torch.float64)
     seen = patch_mask(torch.tensor([[0], [3]]), side=2, patch_size=2).double()
     off = torch.where(seen.bool(), 2.0, 100.0)
-    loss = denoising_loss(lambda x, level: clean + off, clean, torch.randn_like(clean), sigma, 0.9, seen)
+    loss = denoising_loss(lambda x, sigma: clean + off, clean, torch.randn_like(clean), sigma, 0.9, seen)
     weight = (sigma**2 + 0.81) / (sigma * 0.9) ** 2
     assert torch.allclose(loss, 4 * weight)
     everything = torch.ones_like(seen)
-    arguments = (lambda x, level: 0.3 * x, clean, clean.flip(0), sigma, 0.9)
+    arguments = (lambda x, sigma: 0.3 * x, clean, clean.flip(0), sigma, 0.9)
     assert torch.allclose(denoising_loss(*arguments, everything), denoising_loss(*arguments))

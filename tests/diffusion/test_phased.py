@@ -46,9 +46,9 @@ def test_an_edge_belongs_to_the_phase_below():
 
 def test_jump_is_the_identity_at_its_edge_and_the_function_at_sigma_min():
     function, x = consistency(Linear()), noise(3)
-    level = torch.tensor([SIGMA_MIN, 0.6, 4.0], dtype=torch.float64)
-    assert torch.allclose(jump_to(function, x, level, level, SIGMA_MIN), x, rtol=1e-12)
-    assert torch.equal(jump_to(function, x, level, torch.full_like(level, SIGMA_MIN), SIGMA_MIN), function(x, level))
+    sigma = torch.tensor([SIGMA_MIN, 0.6, 4.0], dtype=torch.float64)
+    assert torch.allclose(jump_to(function, x, sigma, sigma, SIGMA_MIN), x, rtol=1e-12)
+    assert torch.equal(jump_to(function, x, sigma, torch.full_like(sigma, SIGMA_MIN), SIGMA_MIN), function(x, sigma))
 
 
 def test_pairs_do_not_cross_edges():

@@ -28,7 +28,7 @@ NOISY = SIGMA_DATA * noise(5, seed=5) + column(SIGMA, noise(1)) * noise(5)
 
 
 def wavy(latents, c_noise, captions, guidance=None):
-    """A network without symmetries, which mixes places and levels."""
+    """A network without symmetries, which mixes places and sigmas."""
     return torch.sin(2 * latents.roll(1, -1) + latents * c_noise.view(-1, 1, 1, 1)) + latents.square() / 4
 
 
@@ -42,7 +42,7 @@ def trigflow_tangent(x: torch.Tensor, sigma: torch.Tensor, share: float) -> torc
         return -wavy(x_t / SIGMA_DATA, (SIGMA_DATA * t.tan()).log() / 4, CAPTIONS)
 
     velocity = (cos * x_t - exact_denoiser(x, sigma)) / sin  # from x_0 = cos(t) x_t - sin(t) dx_t/dt
-    # Levels are crowded at both ends of t, so the step is small there.
+    # Sigmas are crowded at both ends of t, so the step is small there.
     step = 1e-5 * t.sin() * t.cos()
     ahead, behind = (network(x_t + column(h, x) * velocity, t + h) for h in (step, -step))
     slope = (ahead - behind) / column(2 * step, x)
@@ -81,7 +81,7 @@ def test_gradient_is_that_of_the_papers_loss():
 def test_gradient_at_the_exact_map_is_zero():
     gradient = gradient_at(OBJECTIVE, exact_jump, SIGMA, progress=0.9)
     wrong = gradient_at(OBJECTIVE, lambda x, sigma: exact_jump(x, 1.01 * sigma), SIGMA, progress=0.9)
-    # Rounding grows with 1 / sin(t)^2, 9e4 at the lowest of these levels.
+    # Rounding grows with 1 / sin(t)^2, 9e4 at the lowest of these sigmas.
     assert (gradient / wrong).abs().max() < 1e-9 and gradient[1:].abs().max() < 1e-13
 
 

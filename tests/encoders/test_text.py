@@ -83,14 +83,14 @@ def test_random_weights_need_no_download_and_are_the_same_every_time():
 
 def test_random_weights_of_local_models_take_their_configuration(clip, hub_folder):
     name = f"openclip:local-dir:{hub_folder}"
-    drawn = load_text_encoder(name, weights="random").encode(CAPTIONS)
-    assert drawn.shape == (3, 77, 64)
-    assert not torch.allclose(drawn, load_text_encoder(name).encode(CAPTIONS), atol=0.1)
+    untrained = load_text_encoder(name, weights="random").encode(CAPTIONS)
+    assert untrained.shape == (3, 77, 64)
+    assert not torch.allclose(untrained, load_text_encoder(name).encode(CAPTIONS), atol=0.1)
 
 
 def test_random_shapes_are_not_the_trained_ones():
-    trained, drawn = (load_text_encoder("shapes", weights).encode(CAPTIONS) for weights in ("pretrained", "random"))
-    assert trained.shape == drawn.shape and not torch.allclose(trained, drawn, atol=0.1)
+    trained, untrained = (load_text_encoder("shapes", weights).encode(CAPTIONS) for weights in ("pretrained", "random"))
+    assert trained.shape == untrained.shape and not torch.allclose(trained, untrained, atol=0.1)
 
 
 def test_the_tower_alone_equals_that_of_the_whole_model(clip, hub_folder, tmp_path):

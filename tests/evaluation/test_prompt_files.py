@@ -19,7 +19,7 @@ def coco(images: int, captions: int = 5) -> str:
     return json.dumps({
         "images": [{"id": 3 * image, "file_name": f"{image}.jpg"} for image in range(images)],
         "annotations": [
-            {"id": 10 * image + number, "image_id": 3 * image, "caption": f"image {image}, way {number}\n"}
+            {"id": 10 * image + number, "image_id": 3 * image, "caption": f"image {image}, wording {number}\n"}
             for number in range(captions) for image in range(images)
         ],
     })  # fmt: skip
@@ -50,9 +50,9 @@ def test_coco_gives_every_image_one_caption_in_a_fixed_order(tmp_path):
     prompts = read_prompts(write(tmp_path, "captions_val2014.json", coco(500)))
     assert sorted(prompt.image_id for prompt in prompts) == list(range(0, 1500, 3))
     assert [prompt.image_id for prompt in prompts[:4]] == [1422, 525, 123, 297]
-    assert all(prompt.caption.startswith(f"image {prompt.image_id // 3}, way ") for prompt in prompts)
-    ways = Counter(prompt.caption[-1] for prompt in prompts)
-    assert set(ways) == set("01234") and min(ways.values()) > 70  # 100 expected, standard deviation 9
+    assert all(prompt.caption.startswith(f"image {prompt.image_id // 3}, wording ") for prompt in prompts)
+    wordings = Counter(prompt.caption[-1] for prompt in prompts)
+    assert set(wordings) == set("01234") and min(wordings.values()) > 70  # 100 expected, standard deviation 9
 
 
 def test_which_caption_does_not_depend_on_the_order_of_the_file(tmp_path):

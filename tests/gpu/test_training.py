@@ -30,7 +30,7 @@ from tests.tensors import randomise
 pytestmark = GPU
 
 TOLERANCE = 3e-4
-"""Ten times what losses of 20 steps change by when every answer of every network is off by 1e-5 of itself, some eighty
+"""Ten times what losses of 20 steps change by when every output of every network is off by 1e-5 of itself, some eighty
 roundings of float32. The order of sums alone changes them by 6e-6; a product in TF32 is off by up to 1e-3."""
 
 LONG = ["distill.steps=40", "distill.checkpoint_every=4"]

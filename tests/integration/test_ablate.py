@@ -28,6 +28,8 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.training.loop import Trainer
 from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
+from tests.files import Crash
+from tests.runs import borrow
 
 ONE_TEACHER = "evaluate.teacher=[['heun', 3]]"
 OPTIONS = shapes([*SMALL, ONE_TEACHER])
@@ -37,13 +39,6 @@ TWO_BY_TWO = ["--only", "original,default", "--seeds", 2]
 def small_ablation() -> Config:
     """The configuration that `OPTIONS` stand for."""
     return load_preset("shapes", [*load_ablation("shapes").settings, *SMALL, ONE_TEACHER])
-
-
-def borrow(finished: RunFolder, root: Path, *names: str) -> RunFolder:
-    """A new run with copies of what another one has made."""
-    for name in names:
-        shutil.copytree(finished.root / name, root / name)
-    return RunFolder(root)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +147,8 @@ def test_dry_run_tells_steps_and_what_is_done(ablation):
 
 def test_dry_run_of_a_new_run_writes_nothing(tmp_path):
     plan = json.loads(lcm("ablate", "--preset", "shapes", "--run", tmp_path / "new", "--dry-run", "--json").stdout)
-    drawn = sum(1 if step["step"] == "phased" else 4 for step in plan["steps"])
-    assert plan["images"] == 3 * 5_000 * drawn and not (tmp_path / "new").exists()
+    samplings = sum(1 if step["step"] == "phased" else 4 for step in plan["steps"])
+    assert plan["images"] == 3 * 5_000 * samplings and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -173,10 +168,6 @@ def test_wrong_input_is_one_line(ablation, options, message):
     assert result.exit_code == 2 and message in result.stderr.strip().splitlines()[-1]
 
 
-class Kill(BaseException):
-    """Like a kill: nothing catches it."""
-
-
 def test_an_interrupted_ablation_goes_on_where_it_stopped(ablation, tmp_path, monkeypatch):
     """Killed in the second training's fifth step: what is repeated is the one step since its last checkpoint."""
     finished, _ = ablation
@@ -188,12 +179,12 @@ def test_an_interrupted_ablation_goes_on_where_it_stopped(ablation, tmp_path, mo
     def step(training, number):
         if len(taken) == 6 + 4:
             taken.append("killed")
-            raise Kill
+            raise Crash
         taken.append((training.folder.relative_to(run.ablation).parts[0], number))
         return real_step(training, number)
 
     monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(Kill):
+    with pytest.raises(Crash):
         list(ablate(config, run, steps, 2))
     assert taken[-2:] == [("default", 3), "killed"]
     taken.append("again")

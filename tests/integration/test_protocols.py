@@ -171,7 +171,7 @@ def test_one_image_is_too_few_for_a_covariance(run):
 
 @pytest.mark.slow
 def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
-    """Inception with weights drawn from their names, in a file that is taken for the published one."""
+    """Inception with random weights, seeded by their names, in a file that is taken for the published one."""
     from lcm_distill.metrics import inception
     from lcm_distill.metrics.frechet import Moments, frechet_distance
     from lcm_distill.metrics.references import read_statistics

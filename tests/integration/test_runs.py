@@ -9,9 +9,8 @@ import pytest
 from lcm_distill.commands.show import show_figures
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
-from tests.command_line import lcm
+from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
-from tests.integration.test_cli import SMALL_OPTIONS
 
 
 @pytest.fixture
@@ -46,14 +45,14 @@ def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):
 def test_the_teacher_of_a_run_is_not_replaced_by_the_presets(run):
     kept = load_file(run.config).changed(["model.teacher='shapes-brief'"], "test")
     run.config.write_text(kept.to_toml())
-    result = lcm("evaluate", *SMALL_OPTIONS, "--run", run.root)
+    result = lcm("evaluate", *shapes(SMALL), "--run", run.root)
     assert result.exit_code == 2 and "model.teacher = 'shapes-brief', not 'shapes'" in result.stderr
     assert load_file(run.config) == kept
 
 
 def test_options_that_repeat_the_run_are_accepted(run):
     before = run.config.read_text()
-    result = lcm("distill", *SMALL_OPTIONS, "--run", run.root)
+    result = lcm("distill", *shapes(SMALL), "--run", run.root)
     assert result.exit_code == 0, result.output
     assert run.config.read_text() == before
 
@@ -117,7 +116,7 @@ def test_a_plan_lists_what_the_command_would_refuse(tmp_path):
     result = lcm("distill", "--preset", "microdit_xl_512", "--run", tmp_path / "run", "--dry-run", "--json")
     missing = json.loads(result.stdout)["distill"]["missing"]
     assert len(missing) == 2 and "`lcm precompute`" in missing[0] and "model.teacher" in missing[1]
-    assert lcm("run", *SMALL_OPTIONS, "--run", tmp_path / "run", "--dry-run", "--json").exit_code == 0
+    assert lcm("run", *shapes(SMALL), "--run", tmp_path / "run", "--dry-run", "--json").exit_code == 0
 
 
 @pytest.mark.parametrize("options", [["--set", "distill.huber=0.5"], ["--set", "encoders.weights=random"]])
@@ -135,12 +134,12 @@ def test_a_plan_is_in_units_that_people_read(tmp_path):
 
 
 def test_every_key_is_shown_with_value_type_and_meaning():
-    rows = {row["name"]: row for row in json.loads(lcm("config", "show", *SMALL_OPTIONS, "--json").stdout)}
+    rows = {row["name"]: row for row in json.loads(lcm("config", "show", *shapes(SMALL), "--json").stdout)}
     assert rows["distill.steps"] == {"name": "distill.steps", "value": 6, "type": "int", "help": "Optimiser steps."}
     assert rows["data.root"]["type"] == "path | None"
     assert rows["engine.sharding"]["type"] == '"none" | "fsdp"'
     assert all(row["help"] for row in rows.values())
-    assert "distill.steps = 6  (int)\n    Optimiser steps." in lcm("config", "show", *SMALL_OPTIONS).stdout
+    assert "distill.steps = 6  (int)\n    Optimiser steps." in lcm("config", "show", *shapes(SMALL)).stdout
 
 
 def test_presets_are_listed_with_what_they_are_for():

@@ -14,22 +14,27 @@ from tests.runs import borrow
 
 @pytest.fixture
 def run(finished_run, tmp_path) -> RunFolder:
-    """The finished small run, with a place of its own for what is drawn."""
+    """The finished small run, with a folder of its own for images."""
     own = ("config.toml", "student.safetensors", "metrics.parquet", "evaluate")
     return borrow(finished_run, tmp_path, *own, linked=("images", "cache"))
 
 
-WAYS = [("teacher", "heun", 3), ("teacher", "euler", 2), ("student", "consistency", 1), ("student", "consistency", 2)]
+SAMPLINGS = [
+    ("teacher", "heun", 3),
+    ("teacher", "euler", 2),
+    ("student", "consistency", 1),
+    ("student", "consistency", 2),
+]
 
 
-def test_every_way_at_every_scale(run):
+def test_every_sampling_at_every_scale(run):
     config = load_file(run.config, ["evaluate.guidance=[2, 1]"])
     reports = list(evaluate(config, run))
-    drawn = [report for report in reports if report.label == "generate"]
-    assert drawn[-1].done == 14 * 4 * 2 and drawn[-1].resumed == 14 * 4  # guidance 2 is what the fixture drew
+    generated = [report for report in reports if report.label == "generate"]
+    assert generated[-1].done == 14 * 4 * 2 and generated[-1].resumed == 14 * 4  # guidance 2 is what the fixture has
     rows = pq.read_table(f"{run.guidance}.parquet").to_pylist()
     assert [(row["model"], row["sampler"], row["steps"], row["guidance"]) for row in rows[::2]] == [
-        (*sampling, scale) for scale in (2.0, 1.0) for sampling in WAYS
+        (*sampling, scale) for scale in (2.0, 1.0) for sampling in SAMPLINGS
     ]
     plain = {row["steps"]: row["network_evaluations"] for row in rows if row["guidance"] == 1}
     assert plain[3] == 5  # two Heun steps and an Euler step at the end, without a second pass for guidance
@@ -61,8 +66,8 @@ def test_options_vary_steps_guidance_and_models(run):
     result = lcm("evaluate", "--run", run.root, "--steps", "1,4", "--guidance", "1,2", "--models", "student", "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
-    drawn = {(row["model"], row["steps"], row["guidance"]) for row in rows if row["model"] != "real"}
-    assert drawn == {
+    generated = {(row["model"], row["steps"], row["guidance"]) for row in rows if row["model"] != "real"}
+    assert generated == {
         *(("teacher", steps, 2.0) for steps in (3, 2)), ("student", 2, 2.0),
         *(("student", steps, scale) for steps in (1, 4) for scale in (1.0, 2.0)),
     }  # fmt: skip

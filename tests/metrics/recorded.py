@@ -30,11 +30,11 @@ def recorded_image(i: int) -> Image.Image:
 
 
 def inception_weights() -> dict[str, torch.Tensor]:
-    """A state dict whose every tensor is drawn from its name."""
-    return {name: _drawn(name, tensor) for name, tensor in build_inception().state_dict().items()}
+    """A state dict whose every tensor is random, seeded by its name."""
+    return {name: _seeded(name, tensor) for name, tensor in build_inception().state_dict().items()}
 
 
-def _drawn(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def _seeded(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if name.endswith("num_batches_tracked"):
         return torch.zeros((), dtype=torch.int64)
     r = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("inception") / "drawn.pth"
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
     torch.save(inception_weights(), path)
     return path
 
@@ -59,10 +59,10 @@ def test_distance_is_the_recorded_one(features):
 
 
 def test_protocol_holds_its_weights_to_the_published_hash(weights, monkeypatch):
-    with pytest.raises(UserError, match=r"drawn.pth is not pt_inception-2015-12-05-6726825d.pth as published"):
+    with pytest.raises(UserError, match=r"random.pth is not pt_inception-2015-12-05-6726825d.pth as published"):
         open_protocol("t2i-benchmark", weights)
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception, "INCEPTION_2015", PublishedWeights(("drawn.pth",), sha256, "here"))
+    monkeypatch.setattr(inception, "INCEPTION_2015", PublishedWeights(("random.pth",), sha256, "here"))
     assert open_protocol("gigagan", weights.parent).extractor.sha256 == sha256
 
 

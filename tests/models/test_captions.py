@@ -7,8 +7,7 @@ from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import edm_denoiser
 from lcm_distill.kernels.residual import add
 from lcm_distill.models import build
-from tests.diffusion.test_forward_mode import draw
-from tests.models.test_parity import name_seeded
+from tests.tensors import name_seeded, random_doubles
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +17,7 @@ def teacher():
 
 
 def test_one_null_token_stands_for_a_whole_null_caption(teacher):
-    captions, x = draw(1, 3, 5, 64), draw(2, 3, 8, 8, 8)
+    captions, x = random_doubles(1, 3, 5, 64), random_doubles(2, 3, 8, 8, 8)
     sigma, strength = torch.tensor([0.1, 1.0, 40.0]).double(), torch.tensor([1.0, 3.0, 7.5]).double()
     with torch.no_grad():
         guided = guided_denoiser(teacher, 0.9, captions, strength)
@@ -30,7 +29,11 @@ def test_one_null_token_stands_for_a_whole_null_caption(teacher):
 
 
 def test_masking_drops_patches_after_the_mixer(teacher):
-    captions, x, c_noise = draw(1, 3, 5, 64), draw(2, 3, 8, 8, 8), draw(3, 3)
+    captions, x, c_noise = (
+        random_doubles(1, 3, 5, 64),
+        random_doubles(2, 3, 8, 8, 8),
+        random_doubles(3, 3),
+    )
     kept, seen = torch.tensor([[0, 5, 9, 15], [1, 2, 3, 4], [3, 7, 11, 15]]), {}
     hooks = [
         teacher.patch_mixer[-1].register_forward_hook(lambda m, inputs, out: seen.update(mixed=add(*out))),

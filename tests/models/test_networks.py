@@ -9,21 +9,21 @@ from lcm_distill.models import networks
 from lcm_distill.training.objectives import build_objective
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import build_networks
-from tests.training.test_student import start
+from tests.trainings import start
 
 __all__ = ["start"]  # a fixture
 
 
 class RandomNumbers(TorchDispatchMode):
-    """How many are drawn, those that have no memory left out."""
+    """How many random numbers are made, but for tensors without memory."""
 
     def __init__(self):
         super().__init__()
-        self.drawn = 0
+        self.made = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func._schema.name.removeprefix("aten::") in ("normal_", "uniform_", "trunc_normal_") and not args[0].is_meta:
-            self.drawn += args[0].numel()
+            self.made += args[0].numel()
         return func(*args, **(kwargs or {}))
 
 
@@ -41,7 +41,7 @@ def test_guidance_embedders_alone_are_initialised():
         built = build_networks(config, build_objective(config.distill, config.diffusion), weights)
     assert built.student.cfg_embedder is not None
     embedder = sum(parameter.numel() for parameter in built.student.cfg_embedder.parameters())
-    assert 0 < numbers.drawn <= 2 * 3 * embedder  # student and critic, some of their values more than once
+    assert 0 < numbers.made <= 2 * 3 * embedder  # student and critic, some of their values more than once
 
 
 @pytest.mark.parametrize("name", ["student", "target", "average", "critic"])

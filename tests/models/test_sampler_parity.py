@@ -7,7 +7,8 @@ import torch
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.samplers import Heun
 from lcm_distill.models import build
-from tests.models.test_parity import REFERENCE, name_seeded, relative_error
+from tests.models.test_parity import REFERENCE
+from tests.tensors import name_seeded, relative
 
 
 @pytest.fixture(scope="module")
@@ -24,4 +25,4 @@ def test_heun_sampler(model, steps, guidance):
     with torch.no_grad():
         denoise = guided_denoiser(model, 0.9, captions, torch.full((2,), float(guidance)))
         samples = Heun(steps)(denoise, lambda step: noise)
-    assert relative_error(samples, reference) < 1e-6
+    assert relative(samples, torch.from_numpy(reference)) < 1e-6

@@ -38,7 +38,7 @@ def open_manifest(run):
     return Manifest(LocalStorage(run.cache), SAMPLE_COLUMNS)
 
 
-def looked_at(config, run) -> Verification:
+def verified(config, run) -> Verification:
     verification = Verification(config, run)
     reports = list(verification.check())
     assert [report.done == report.total for report in reports].index(True) == len(reports) - 1
@@ -56,7 +56,7 @@ def manifest_rows(config, run) -> list[dict]:
 
 
 def test_a_sound_cache_is_sound(small_config, run):
-    verification = looked_at(small_config, run)
+    verification = verified(small_config, run)
     catalog = Cache.open(small_config, run).read_catalog()
     assert found(verification) == [] and verification.pending == 0
     assert verification.rows == len(catalog.samples) + len(catalog.captions) > 72
@@ -144,14 +144,14 @@ BREAKS = [
 @pytest.mark.parametrize("damage", BREAKS)
 def test_damage_is_named_and_mended(small_config, finished_run, run, damage):
     expected = damage(run, small_config)
-    verification = looked_at(small_config, run)
+    verification = verified(small_config, run)
     assert found(verification) == expected
     with pytest.raises(DataError, match="lcm verify --repair"):
         verification.raise_if_broken()
     untouched = {run.cache / name: (run.cache / name).stat().st_mtime_ns for name in shard_files(run.cache)}
     list(verification.repair())
     assert found(verification) == [] and len(verification.repaired) == 1
-    sound = looked_at(small_config, run)
+    sound = verified(small_config, run)
     assert found(sound) == [] and verification.rows == sound.rows
     assert cache_files(run.cache) == cache_files(finished_run.cache)
     assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
@@ -163,7 +163,7 @@ def test_damage_is_named_and_mended(small_config, finished_run, run, damage):
 def test_a_compacted_cache_is_mended_as_well(small_config, finished_run, run, damage):
     list(compact(open_manifest(run), tasks_per_file=4))
     expected = damage(run, small_config)
-    verification = looked_at(small_config, run)
+    verification = verified(small_config, run)
     assert found(verification) == expected
     list(verification.repair())
     assert found(verification) == [] and cache_files(run.cache) == cache_files(finished_run.cache)
@@ -176,7 +176,7 @@ def test_a_broken_merged_file_has_all_its_tasks_done_again(small_config, finishe
     list(compact(manifest, tasks_per_file=4))
     for path in (run.cache / file for file in manifest.merged_files()):
         flip(path, path.read_bytes().index(b"parquet")) if how == "flip" else path.unlink()
-    verification = looked_at(small_config, run)
+    verification = verified(small_config, run)
     assert verification.damage[0].task == "catalog"
     list(verification.repair())
     assert found(verification) == [] and cache_files(run.cache) == cache_files(finished_run.cache)
@@ -186,7 +186,7 @@ def test_a_broken_merged_file_has_all_its_tasks_done_again(small_config, finishe
 def test_what_was_not_begun_is_pending(small_config, run):
     (run.cache / SHARD).unlink()
     (run.cache / PART).unlink()
-    verification = looked_at(small_config, run)
+    verification = verified(small_config, run)
     assert found(verification) == [] and verification.pending == 1
 
 
@@ -197,7 +197,7 @@ def test_shards_whose_images_are_gone_are_left_alone(small_config, run):
         pc.field("kind") == "image"
     )["source"][0].as_py()  # fmt: skip
     (run.images / source).unlink()
-    before, verification = cache_files(run.cache), looked_at(small_config, run)
+    before, verification = cache_files(run.cache), verified(small_config, run)
     with pytest.raises(DataError, match=r"lacks 1 images of broken shards, such as .*: put them back"):
         list(verification.repair())
     assert cache_files(run.cache) == before and len(manifest_rows(small_config, run)) > 72
@@ -207,7 +207,7 @@ def test_another_source_is_not_numbered_over_the_cache(small_config, run):
     flip_a_byte_of_the_catalog(run, small_config)
     annotations = next(path for path in run.images.rglob("*") if path.suffix == ".jsonl")
     annotations.write_text("\n".join(annotations.read_text().splitlines()[1:]) + "\n")
-    before, verification = cache_files(run.cache), looked_at(small_config, run)
+    before, verification = cache_files(run.cache), verified(small_config, run)
     with pytest.raises(DataError, match=r"is not what .* was made from"):
         list(verification.repair())
     assert cache_files(run.cache) == before
@@ -268,10 +268,10 @@ def test_status_tells_rate_time_left_and_damage(small_config, run):
 
 
 def test_rows_of_a_cache_whose_every_shard_is_encoded_again_count_once(small_config, run):
-    sound = looked_at(small_config, run).rows
+    sound = verified(small_config, run).rows
     for name in shard_files(run.cache):
         flip(run.cache / name, 5)
-    verification = looked_at(small_config, run)
+    verification = verified(small_config, run)
     assert verification.rows == sound
     reports = list(verification.repair())
     assert verification.rows == sound and len(verification.repaired) == len(shard_files(run.cache))

@@ -10,7 +10,7 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.training.critic import DistributionMatching
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import guided_from_teacher, student_from_teacher
-from tests.training.test_student import differ, start
+from tests.trainings import differ, start
 
 __all__ = ["start"]  # a fixture
 

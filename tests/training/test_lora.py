@@ -16,8 +16,8 @@ from lcm_distill.stages.export import export
 from lcm_distill.training.lora import adapt, copy_sharing_frozen, merge
 from lcm_distill.training.student_networks import student_from_teacher
 from tests.conftest import SMALL
-from tests.diffusion.test_forward_mode import draw
 from tests.runs import borrow
+from tests.tensors import random_doubles
 
 LORA = ["distill.lora.rank=4", "distill.lora.alpha=8", "distill.learning_rate=1e-3", "distill.warmup_steps=0"]
 
@@ -28,7 +28,11 @@ def new_student(config: Config) -> MicroDiT:
 
 @pytest.fixture(scope="module")
 def inputs():
-    return draw(1, 2, 8, 8, 8).float(), draw(2, 2).float(), draw(3, 2, 16, 64).float()
+    return (
+        random_doubles(1, 2, 8, 8, 8).float(),
+        random_doubles(2, 2).float(),
+        random_doubles(3, 2, 16, 64).float(),
+    )
 
 
 def test_an_adapted_student_starts_as_its_teacher_and_trains_adapters_alone(inputs):
@@ -81,9 +85,9 @@ def test_student_is_published_merged_and_as_an_adapter(finished_run, tmp_path, i
     adapted = PeftModel.from_pretrained(student, str(run.adapter))
     guidance = torch.tensor([1.0, 3.0])
     with torch.no_grad():
-        drawn, expected = adapted(*inputs, guidance), merged(*inputs, guidance)
+        ours, expected = adapted(*inputs, guidance), merged(*inputs, guidance)
         plain = new_student(load_preset("shapes"))(*inputs, guidance)
-    assert torch.allclose(drawn, expected, atol=1e-5)
+    assert torch.allclose(ours, expected, atol=1e-5)
     assert (plain - expected).norm() > 1e-3 * expected.norm()
 
 

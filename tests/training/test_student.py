@@ -18,23 +18,9 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import samplings
 from lcm_distill.stages.export import export
 from lcm_distill.training.student import StepDraws, prepare
-from tests.conftest import SMALL
-from tests.runs import borrow
+from tests.trainings import differ
 
 PHASED = ["distill.objective=phased", "evaluate.student_steps=[4]"]
-
-
-@pytest.fixture
-def start(finished_run, tmp_path):
-    """A configuration, and a run folder whose cache is made."""
-
-    def make(*assignments: str):
-        config = load_preset("shapes", [*SMALL, "distill.steps=3", *assignments])
-        run = borrow(finished_run, tmp_path / str(len(list(tmp_path.iterdir()))), "cache")
-        run.open(config)
-        return config, run
-
-    return make
 
 
 @pytest.fixture
@@ -47,10 +33,6 @@ def student(start):
         return read_tensors(run.student)
 
     return train
-
-
-def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_every_choice_changes_the_student(student):
@@ -74,7 +56,7 @@ def test_phased_student_draws_along_its_edges_and_no_other_way(start):
     config, run = start(*PHASED, "distill.phased.edges=[8.0, 2.0, 0.5]")
     list(distill(config, run))
     assert read_description(run.student)["phases"] == [80.0, 8.0, 2.0, 0.5]
-    assert [way.name for way in samplings(config) if way.model == "student"] == ["student-phased-4"]
+    assert [sampling.name for sampling in samplings(config) if sampling.model == "student"] == ["student-phased-4"]
     model = open_model(run.root)
     images = model.generate("a green ring", None, 2.0, seed=0)
     assert images.shape == (1, 3, 64, 64)
