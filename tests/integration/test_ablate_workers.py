@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import duckdb
 import pytest
 
+from lcm_distill.pipeline.run_folder import RunFolder
+from tests.ablations import rows_of
 from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
 from tests.ranks import finish, start
@@ -19,8 +20,7 @@ COMMAND = ["ablate", *shapes(SETTINGS), "--only", "original,default", "--seeds",
 
 def figures(run: Path) -> dict[tuple, float]:
     """Values by model, step of the chain and metric."""
-    rows = duckdb.sql(f"SELECT model, step, metric, value FROM '{run}/ablation.parquet'").fetchall()
-    return {row[:3]: row[3] for row in rows}
+    return {(row["model"], row["step"], row["metric"]): row["value"] for row in rows_of(RunFolder(run))}
 
 
 def logs_of(run: Path) -> set[str]:
@@ -40,6 +40,7 @@ def ablate_in_a_rank(run: Path) -> None:
     raise SystemExit(lcm(*COMMAND, "--run", run).exit_code)
 
 
+@pytest.mark.slow
 def test_launched_ranks(by_one, tmp_path):
     """They train together, so sums have another order, and share encoding, generating and extracting."""
     assert finish(start(2, ablate_in_a_rank, tmp_path)) == [0, 0]

@@ -73,6 +73,7 @@ class NormedSilu(nn.Module):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         return normed(x, self.norm)
 
 
@@ -85,6 +86,7 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = block.conv_shortcut
 
     def forward(self, x: Tensor, temb: None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W); the VAE has no time embedding."""
         hidden = without_bias(self.conv1, normed(x, self.norm1))
         hidden = without_bias(self.conv2, normed(hidden, self.norm2, input_bias=self.conv1.bias))
         if self.conv_shortcut is None:
@@ -101,6 +103,7 @@ class Downsample(nn.Module):
         self.conv = cast(nn.Conv2d, block.conv)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
         # Padding by two on every side shifts outputs by one, so the first row and column are dropped: no padded copy.
         x = F.conv2d(x, self.conv.weight, None, stride=2, padding=2)[:, :, 1:, 1:]
         return x + self.conv.bias[:, None, None]
@@ -114,6 +117,7 @@ class Upsample(nn.Module):
         self.conv = cast(nn.Conv2d, block.conv)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
         batch, channels, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(batch, height, 2, width, 2, channels)
         return self.conv(pixels.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2))

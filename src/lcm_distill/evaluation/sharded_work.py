@@ -16,9 +16,17 @@ class ShardedWork(Protocol):
     manifest: Manifest
 
     @property
-    def title(self) -> str: ...
-    def tasks(self) -> list[Task]: ...
-    def opened(self, device: str | None = None) -> Execute: ...
+    def title(self) -> str:
+        """Name in progress reports."""
+        ...
+
+    def tasks(self) -> list[Task]:
+        """One task a shard."""
+        ...
+
+    def opened(self, device: str | None = None) -> Execute:
+        """Load what the work needs, on the configured device or another, and return what executes tasks."""
+        ...
 
 
 def shards(name: str, fingerprint: str, count: int, size: int) -> list[Task]:

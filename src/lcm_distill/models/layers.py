@@ -51,6 +51,7 @@ class SelfAttention(nn.Module):
         self.proj = Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, dim) -> (B, T, dim)."""
         return self.proj(attend(*normalise_heads(self.qkv(x)), self.heads))
 
     def initialise(self, out_std: float) -> None:
@@ -70,6 +71,7 @@ class CrossAttention(nn.Module):
         self.proj = Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, captions: Tensor) -> Tensor:
+        """Tokens (B, T, dim) and captions (B, L, dim) -> (B, T, dim)."""
         key, value = self.kv_linear(captions).chunk(2, dim=-1)
         return self.proj(attend(normalise_head(self.q_linear(x)), normalise_head(key), value, self.heads))
 
@@ -104,6 +106,7 @@ class FeedForward(nn.Module):
         self.w3 = Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, dim) -> (B, T, dim)."""
         return self.w3(swiglu(self.w1(x), self.w2(x)))
 
     def initialise(self, out_std: float) -> None:
@@ -123,6 +126,7 @@ class Mlp(nn.Module):
         self.fc2 = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., in_dim) -> (..., dim)."""
         return self.fc2(normalise(functional.gelu(self.fc1(x), approximate="tanh"), self.norm.weight))
 
     def initialise(self) -> None:
@@ -201,6 +205,7 @@ class PatchEmbedder(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) -> tokens (B, patches, dim), row by row."""
         return self.proj(latents).flatten(2).transpose(1, 2)
 
     def initialise(self) -> None:
@@ -216,6 +221,7 @@ class CaptionEmbedder(nn.Module):
         self.y_proj = Mlp(in_dim, dim)
 
     def forward(self, captions: Tensor) -> Tensor:
+        """(B, L, channels) -> (B, L, dim)."""
         return self.y_proj(captions)
 
     def initialise(self) -> None:
@@ -230,6 +236,7 @@ class NormLinear(nn.Sequential):
         super().__init__(layer_norm(in_dim), Linear(in_dim, out_dim, bias=False))
 
     def forward(self, input: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
         norm, linear = cast(tuple[nn.LayerNorm, Linear], tuple(self))
         return linear(normalise(input, norm.weight, dtype=linear.dtype))
 

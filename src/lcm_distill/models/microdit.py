@@ -265,6 +265,7 @@ class CaptionBlock(nn.Module):
         self.mlp = FeedForward(dim, 4 * dim, variant.multiple_of)
 
     def forward(self, captions: Tensor) -> Tensor:
+        """(B, L, dim) -> (B, L, dim)."""
         captions, normed = add_and_normalise(captions, None, None, self.norm1.weight)
         captions, normed = add_and_normalise(captions, self.attn(normed), None, self.norm2.weight)
         return add(captions, self.mlp(normed), None)
@@ -289,6 +290,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = Modulation(dim, 2 * dim)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, T, dim) and condition (B, dim) -> (B, T, outputs)."""
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
         return self.linear(normalise(x, self.norm_final.weight, shift, scale, shift.dtype))
 

@@ -56,6 +56,7 @@ class Linear(Matrices, nn.Linear):
         return self.compute_dtype or self.weight.dtype
 
     def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features), in the dtype that the matrix is computed in."""
         weight = self.matrix("weight")
         bias = cast(Tensor | None, self.bias)
         return nn.functional.linear(input.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype))

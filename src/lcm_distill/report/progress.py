@@ -16,17 +16,34 @@ class Report(Protocol):
     """How far work has come; `lcm_distill.pipeline.task.Progress` is one."""
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """What is being done."""
+        ...
+
     @property
-    def done(self) -> int: ...
+    def done(self) -> int:
+        """Units that are done."""
+        ...
+
     @property
-    def total(self) -> int: ...
+    def total(self) -> int:
+        """Units there are."""
+        ...
+
     @property
-    def unit(self) -> str: ...
+    def unit(self) -> str:
+        """Name of the units."""
+        ...
+
     @property
-    def counts(self) -> Mapping[str, float | int | str]: ...
+    def counts(self) -> Mapping[str, float | int | str]:
+        """Other figures, by name."""
+        ...
+
     @property
-    def resumed(self) -> int: ...
+    def resumed(self) -> int:
+        """Units that an earlier run had done."""
+        ...
 
 
 PLAIN_LINE_SECONDS = 10.0

@@ -28,10 +28,21 @@ recomputation, over the devices' peak, null where that is not known; `memory_gib
 class Logger(Protocol):
     """A logger of scalars and images by step."""
 
-    def scalars(self, step: int, values: Mapping[str, float | None]) -> None: ...
-    def image(self, step: int, name: str, pixels: np.ndarray) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Log values of a step by name; None is left out."""
+        ...
+
+    def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Log an image uint8 (H, W, 3)."""
+        ...
+
+    def flush(self) -> None:
+        """Write out what was logged."""
+        ...
+
+    def close(self) -> None:
+        """Write out what was logged, and end."""
+        ...
 
 
 class Events:
@@ -117,17 +128,21 @@ class TensorBoard:
         self._writer = SummaryWriter(folder, purge_step=start or None)
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Log values of a step by name; None is left out."""
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Log an image uint8 (H, W, 3)."""
         self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:
+        """Write out what was logged."""
         self._writer.flush()
 
     def close(self) -> None:
+        """Write out what was logged, and end."""
         self._writer.close()
 
 
@@ -144,13 +159,17 @@ class Wandb:
         self._run = wandb.init(project=project, name=run, id=f"{run}-{folder.name}", resume="allow", dir=folder)
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Log values of a step by name; None is left out."""
         self._run.log({name: value for name, value in values.items() if value is not None}, step=step)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Log an image uint8 (H, W, 3)."""
         self._run.log({name: self._wandb.Image(pixels)}, step=step)
 
     def flush(self) -> None:
+        """Do nothing: wandb sends by itself."""
         pass  # wandb uploads in the background
 
     def close(self) -> None:
+        """Send what was logged, and end."""
         self._run.finish()

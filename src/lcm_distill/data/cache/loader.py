@@ -103,6 +103,7 @@ class ShuffledBatches(Batches):
         self._order = lru_cache(maxsize=2)(self._permutation)  # a batch takes from at most two epochs
 
     def samples(self, step: int) -> np.ndarray:
+        """Rows of a step's samples, of all ranks together, int64 (batch_size,)."""
         return self.rows_at(self._positions(step))
 
     def rows_at(self, positions: np.ndarray) -> np.ndarray:
@@ -155,6 +156,7 @@ class MixedBatches(Batches):
         self._first_rows = [0, *ends[:-1]]
 
     def samples(self, step: int) -> np.ndarray:
+        """Rows of a step's samples, of all ranks together, counted through all caches, int64 (batch_size,)."""
         parts = zip(self.parts, self._first_rows, self._positions(step), strict=True)
         return np.concatenate([part.rows_at(positions) + first for part, first, positions in parts if len(positions)])
 

@@ -40,7 +40,9 @@ class Executor(Protocol):
     """
 
     @property
-    def leads(self) -> bool: ...
+    def leads(self) -> bool:
+        """Whether this process prepares what other ranks wait for, and reports."""
+        ...
 
     def run(self, tasks: Sequence[Task], manifest: Manifest, open_work: Open) -> Iterator[Commit]:
         """Execute and commit every task that has no valid commit yet.
