@@ -8,7 +8,6 @@ Images are rendered under a seed that nothing was trained on. Takes minutes on t
 import argparse
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,16 +20,15 @@ from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.shapes.captions import caption_hits, labels_of
 from lcm_distill.shapes.network import load_shapes_network
-from lcm_distill.shapes.scenes import ATTRIBUTES, brief_caption, draw, scene_of
+from lcm_distill.shapes.scenes import ATTRIBUTES, brief_caption, draw_images, scene_of
 
 REFERENCE_SEED, OTHER_SEED, BATCH = 2_000_003, 3_000_003, 50
 
 
-def render_images(seed: int, count: int) -> tuple[Tensor, list[str]]:
+def real_images(seed: int, count: int) -> tuple[Tensor, list[str]]:
     """Images (count, 3, 64, 64), float32 in [0, 1], and their captions."""
-    images, captions = zip(*(draw(seed, index, 64) for index in range(count)), strict=True)
-    stacked = np.stack([np.asarray(image) for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255, list(captions)
+    images, captions = draw_images(seed, count, 64)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, captions
 
 
 class Measure:
@@ -115,8 +113,8 @@ def measure_teacher(measure: Measure, kind: str, captions: Sequence[str]) -> Non
 
 def main(count: int) -> None:
     """Measure everything, cheapest first."""
-    real, captions = render_images(REFERENCE_SEED, count)
-    other, _ = render_images(OTHER_SEED, count)
+    real, captions = real_images(REFERENCE_SEED, count)
+    other, _ = real_images(OTHER_SEED, count)
     brief = [brief_caption(scene_of(caption), REFERENCE_SEED, index) for index, caption in enumerate(captions)]
     measure = Measure(real)
     print(f"real against real: Fréchet distance {measure.distance(other):.2f}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcm_distill import assets
-from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, draw, scene_of
+from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, draw_images, scene_of
 
 WIDTH = 64
 RENDER_SEED = 1_000_003  # apart from every seed the presets use
@@ -31,9 +31,8 @@ TOWER = {"context_length": 16, "width": 64, "heads": 2, "layers": 2, "output_dim
 
 def render_images(count: int) -> tuple[Tensor, list[str]]:
     """Images (count, 3, 64, 64) as uint8 and their captions."""
-    images, captions = zip(*(draw(RENDER_SEED, index, WIDTH) for index in range(count)), strict=True)
-    stacked = np.stack([np.asarray(image) for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(), list(captions)
+    images, captions = draw_images(RENDER_SEED, count, WIDTH)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), captions
 
 
 def schedule(minutes: float, rate: float, optimiser: torch.optim.Optimizer) -> Iterator[int]:

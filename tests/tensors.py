@@ -26,10 +26,21 @@ def random_doubles(seed: int, *shape: int) -> Tensor:
     return random_tensor(shape, seed, torch.float64)
 
 
+def random_images(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Images in [-1, 1] of uniform noise."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
 def randomise(network: nn.Module, vectors: float = 0.2) -> None:
     """Normal weights: matrices that keep the scale of what they multiply, and vectors with this standard deviation."""
     for tensor in network.parameters():
         nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.dim() > 1 else vectors)
+
+
+def perturb(network: nn.Module) -> None:
+    """Add small noise to all weights: biases and norms that are not zeros and ones, so that each must find its place."""
+    for parameter in network.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
 
 
 def name_seeded(model: MicroDiT) -> MicroDiT:

@@ -12,7 +12,7 @@ from torch import nn
 
 from lcm_distill import assets
 from lcm_distill.encoders.channels_last import FLASH_WIDTH, to_channels_last
-from tests.tensors import relative
+from tests.tensors import perturb, random_images, relative
 
 SDXL = AutoencoderKL.load_config(assets.SDXL_VAE_CONFIG)
 NARROW = {"block_out_channels": (16, 32, 64, 64), "norm_num_groups": 16}
@@ -27,8 +27,7 @@ WIDE_HEAD = {
 def build(**changes) -> AutoencoderKL:
     torch.manual_seed(0)
     vae = AutoencoderKL.from_config({**SDXL, **changes}).eval().requires_grad_(False)
-    for parameter in vae.parameters():  # biases and norms that are not zeros and ones: each must find its place
-        parameter += 0.02 * torch.randn_like(parameter)
+    perturb(vae)
     return vae
 
 
@@ -42,7 +41,7 @@ def coded(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, torch
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.rand(2, 3, 56, 72, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    return random_images((2, 3, 56, 72), seed=2)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from lcm_distill import assets
 from lcm_distill.core.errors import UserError
 from lcm_distill.encoders import vae as forms
 from lcm_distill.encoders.images import load_image_encoder
-from tests.tensors import relative
+from tests.tensors import perturb, random_images, relative
 
 SDXL = {
     **AutoencoderKL.load_config(assets.SDXL_VAE_CONFIG),
@@ -65,14 +65,13 @@ def whole_checkpoint(tensors):
 def vae():
     torch.manual_seed(0)
     vae = AutoencoderKL(**SDXL).eval()
-    for parameter in vae.parameters():  # biases and norms that are not zeros and ones: each must find its place
-        parameter.data += 0.02 * torch.randn_like(parameter)
+    perturb(vae)
     return vae
 
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return random_images((2, 3, 64, 64), seed=1)
 
 
 def mean_of(vae, images):
@@ -199,7 +198,7 @@ def test_tiling_encodes_large_images_tile_by_tile(vae, tmp_path, monkeypatch):
     tiled, whole = (load_image_encoder(str(tmp_path), tiling=tiling) for tiling in (True, False))
     sizes = []
     tiled.vae.encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].shape[-2:]))
-    large = torch.rand(1, 3, 256, 192, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    large = random_images((1, 3, 256, 192), seed=2)
     encoded = tiled.encode(large, torch.zeros(()))
     assert len(sizes) > 1 and max(max(size) for size in sizes) == 128
     assert encoded.shape == (1, 4, 32, 24) and encoded.isfinite().all()

@@ -1,17 +1,9 @@
 """Gather and scatter-add compute what the one-hot products of the reference compute."""
 
 import torch
-from torch.nn import functional
+from benchmarks.one_hot import one_hot_experts
 
 from lcm_distill.models.experts import ExpertChoice
-
-
-def one_hot_form(layer: ExpertChoice, x: torch.Tensor) -> torch.Tensor:
-    taken = int(layer.capacity * x.shape[1] / layer.experts)
-    gates, chosen = layer.gate(x).softmax(-1).transpose(1, 2).topk(taken, dim=-1)
-    route = functional.one_hot(chosen, x.shape[1]).to(x.dtype)
-    hidden = functional.gelu(torch.einsum("nekt,ntd,edf->nekf", route, x, layer.w1))
-    return torch.einsum("nekt,nek,nekf,efd->ntd", route, gates, hidden, layer.w2)
 
 
 def test_equals_one_hot_form_with_gradients():
@@ -20,7 +12,7 @@ def test_equals_one_hot_form_with_gradients():
     layer.initialise(0.5)
     x = torch.randn(3, 16, 12, dtype=torch.float64, requires_grad=True)
     results = []
-    for form in (layer, lambda tokens: one_hot_form(layer, tokens)):
+    for form in (layer, lambda tokens: one_hot_experts(layer, tokens)):
         layer.zero_grad()
         x.grad = None
         out = form(x)

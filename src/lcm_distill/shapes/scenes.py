@@ -118,6 +118,12 @@ def draw(seed: int, index: int, width: int) -> tuple[Image.Image, str]:
     return render(scene, width, rng), caption
 
 
+def draw_images(seed: int, count: int, width: int) -> tuple[np.ndarray, list[str]]:
+    """The first `count` images of the set under `seed`, uint8 (count, width, width, 3), and their captions."""
+    images, captions = zip(*(draw(seed, index, width) for index in range(count)), strict=True)
+    return np.stack([np.asarray(image) for image in images]), list(captions)
+
+
 def render(scene: Scene, width: int, rng: np.random.Generator) -> Image.Image:
     """Draw a scene; what its caption leaves open (exact place, size, tilt, light) comes from `rng`."""
     right, down = POSITIONS[scene.position]
