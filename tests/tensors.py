@@ -38,7 +38,7 @@ def randomise(network: nn.Module, vectors: float = 0.2) -> None:
 
 
 def perturb(network: nn.Module) -> None:
-    """Add small noise to all weights: biases and norms that are not zeros and ones, so that each must find its place."""
+    """Add small noise to all weights: biases and norms that are not zeros and ones must find their places."""
     for parameter in network.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
 

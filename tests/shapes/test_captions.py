@@ -1,12 +1,11 @@
 """Caption accuracy of `shapes`: which attributes count, and which captions can be scored."""
 
-import numpy as np
 import torch
 
 from lcm_distill import assets
 from lcm_distill.shapes.captions import caption_hits, labels_of, refuse_caption
 from lcm_distill.shapes.network import ShapesExtractor
-from lcm_distill.shapes.scenes import draw
+from lcm_distill.shapes.scenes import draw_images
 
 
 def test_caption_hits_need_shape_and_colour():
@@ -37,8 +36,8 @@ def test_captions_without_a_shape_are_refused():
 
 def test_the_extractor_scores_images_against_captions():
     extractor = ShapesExtractor(assets.FEATURES, torch.device("cpu"))
-    images, captions = zip(*(draw(11, index, 64) for index in range(6)), strict=True)
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    images, captions = draw_images(11, 6, 64)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     features = extractor(pixels)
     assert extractor.caption_scores(features, captions).tolist() == [1.0] * 6
     others = ["a green ring" if "ring" not in caption else "a green star" for caption in captions]
