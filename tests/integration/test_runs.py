@@ -135,7 +135,9 @@ def test_a_plan_is_in_units_that_people_read(tmp_path):
 
 def test_every_key_is_shown_with_value_type_and_meaning():
     rows = {row["name"]: row for row in json.loads(lcm("config", "show", *shapes(SMALL), "--json").stdout)}
-    assert rows["distill.steps"] == {"name": "distill.steps", "value": 6, "type": "int", "help": "Optimiser steps."}
+    steps = rows["distill.steps"]
+    assert steps.pop("on_resume") == "is refused"
+    assert steps == {"name": "distill.steps", "value": 6, "type": "int", "help": "Optimiser steps."}
     assert rows["data.root"]["type"] == "path | None"
     assert rows["engine.sharding"]["type"] == '"none" | "fsdp"'
     assert all(row["help"] for row in rows.values())

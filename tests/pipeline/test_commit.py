@@ -196,7 +196,7 @@ def test_checkpoints_keep_the_newest(tmp_path):
     [
         ("__0_0.distcp", flip, "is not what was written"),
         ("__0_0.distcp", lambda path: os.truncate(path, path.stat().st_size - 1), "is not what was written"),
-        (".metadata", flip, "is not what was written"),
+        ("index.json", flip, "is not what was written"),
         ("about.json", Path.unlink, "is missing"),
         ("SHA256SUMS", Path.unlink, "is missing"),
     ],

@@ -1,5 +1,6 @@
 """A checkpoint written in the background holds what there was when `save` was called, and a failed write is told."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from lcm_distill.core.errors import DataError
 from lcm_distill.training import checkpoints as module
+from lcm_distill.training.checkpointing import storage
+from lcm_distill.training.checkpointing.index import read_index
 from lcm_distill.training.checkpoints import Checkpoints
 from tests.ranks import finish, start
 
@@ -74,6 +79,49 @@ def save_thrice(folder: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_each_checkpoint_in_the_background_holds_the_bits_of_its_step(tmp_path, ranks):
     assert finish(start(ranks, save_thrice, tmp_path)) == [0] * ranks
+
+
+def save_as_before_and_load(folder: Path) -> None:
+    """A checkpoint whose index is PyTorch's pickle, as earlier versions wrote it."""
+    dist.init_process_group("gloo")
+    storage._Writer = FileSystemWriter  # in this process, which ends with the test
+    checkpoints, tensors = Checkpoints(folder, "print"), tensors_of_every_kind()
+    fill(tensors, 1)
+    checkpoints.save(1, tensors)
+    dist.barrier()
+    assert (folder / "step-0000001/.metadata").is_file() and not (folder / "step-0000001/index.json").exists()
+    fill(tensors, 100)
+    assert checkpoints.load_latest(lambda: tensors) == 1
+    for name, tensor in tensors.items():
+        assert all(torch.equal(part, values(part, 1)) for part in held(tensor)), name
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_checkpoints_of_earlier_versions_are_read(tmp_path, ranks):
+    assert finish(start(ranks, save_as_before_and_load, tmp_path)) == [0] * ranks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index["value"]["chunks"][0].update(file="../other"),
+        lambda index: index["value"]["chunks"][0].update(file=".."),
+        lambda index: index["value"]["chunks"][0].update(length=10**6),
+        lambda index: index["value"]["chunks"][0].update(start=-1),
+        lambda index: index["value"].update(dtype="load"),
+        lambda index: index["value"].update(shape=None),
+        lambda index: index.clear() or index.update({"value": []}),
+    ],
+)
+def test_an_index_that_does_not_describe_its_files_is_refused(tmp_path, change):
+    Checkpoints(tmp_path, "print").save(1, {"value": torch.zeros(2)})
+    path = tmp_path / "step-0000001/index.json"
+    index = json.loads(path.read_bytes())
+    change(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"is not an index|does not hold all") as refused:
+        read_index(path.parent)
+    assert "\n" not in str(refused.value)
 
 
 def save_where_a_file_is(folder: Path) -> None:

@@ -65,4 +65,5 @@ def diff(
 
 
 def _paragraph(row: dict[str, object]) -> str:
-    return f"{row['name']} = {row['value']}  ({row['type']})\n    {row['help']}"
+    about = f"{row['help']} Once work has begun, another value {row['on_resume']}."
+    return f"{row['name']} = {row['value']}  ({row['type']})\n    {about}"

@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lcm_distill.config.run import Config
-from lcm_distill.config.section import Section, flatten
+from lcm_distill.config.section import OnResume, Section, flatten, resumption
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,14 @@ class Key:
 
     Attributes:
         name: dotted, as `--set` takes it. value: as the configuration has it. type: of the value, as Python writes it.
-        help: what it does.
+        help: what it does. on_resume: what another value does once work has begun.
     """
 
     name: str
     value: Any
     type: str
     help: str
+    on_resume: OnResume
 
 
 def describe(config: Config) -> list[Key]:
@@ -48,6 +49,7 @@ def _keys(section: Section, prefix: str) -> Iterator[Key]:
                 section.model_dump(mode="json", include={name})[name],
                 _type(field.annotation),
                 sentence,
+                resumption(section, name),
             )
 
 

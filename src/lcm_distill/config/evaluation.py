@@ -1,15 +1,17 @@
 """Sampling sigmas, generated images and how they are measured."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from lcm_distill.config.section import NOT_IDENTITY, Section
+from lcm_distill.config.section import BY_CONTENT, ROUNDS, OnResume, Section
 
 
 class ScheduleConfig(Section):
     """The search for the sigmas of a student's sampler, by `lcm schedule`."""
+
+    on_resume: ClassVar[OnResume] = OnResume.NEW_WORK
 
     steps: list[PositiveInt] = [1, 2, 3, 4, 5, 8]
     """Numbers of steps whose sigmas are searched."""
@@ -23,6 +25,8 @@ def _one_is_a_list(value: Any) -> Any:
 
 class EvaluateConfig(Section):
     """Which images are generated and measured."""
+
+    on_resume: ClassVar[OnResume] = OnResume.NEW_WORK
 
     prompts: str = "held-out"
     """`held-out`: captions of the data set that training never sees. Or a file of captions: text2image-benchmark's
@@ -50,18 +54,20 @@ class EvaluateConfig(Section):
     """Generate every image from the same noise, as text2image-benchmark's figures were."""
     protocols: list[str] = []
     """Metric protocols: how images are stored, preprocessed and measured. None: images only."""
-    reference: dict[str, Path] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    reference: dict[str, Path] = Field(default={}, json_schema_extra=BY_CONTENT)
     """What images are compared with, by protocol: an `.npz` of mean and covariance (`mu`, `sigma`), or a folder of
     real images. Protocols that are not named here take the real images of held-out captions."""
-    weights: dict[str, Path] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    weights: dict[str, Path] = Field(default={}, json_schema_extra=BY_CONTENT)
     """File of the network's weights, by protocol. Unset: where its library keeps them."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What transformer and VAE compute in while images are generated; noise and sampler steps stay float32. `auto`:
     bfloat16 on CUDA devices, float32 on CPUs. The resulting dtype is part of the images' identity."""
-    batch_size: PositiveInt = Field(default=250, json_schema_extra=NOT_IDENTITY)
-    """Images per batch. A batch that does not fit the GPU's memory is halved until it does."""
-    shard_images: PositiveInt = Field(default=500, json_schema_extra=NOT_IDENTITY)
-    """Images that are generated and committed together, and later measured together."""
+    batch_size: PositiveInt = Field(default=250, json_schema_extra=ROUNDS)
+    """Images per batch. A batch that does not fit the GPU's memory is halved until it does. Images of other batches and
+    their features agree up to rounding."""
+    shard_images: PositiveInt = Field(default=500, json_schema_extra=ROUNDS)
+    """Images that are generated and committed together, and later measured together. A set of images that is begun
+    keeps its own number. Figures are sums over shards, so those of other shards agree up to rounding."""
 
     @model_validator(mode="after")
     def _sigmas_fit(self) -> Self:

@@ -5,7 +5,15 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from lcm_distill.config.section import NOT_IDENTITY, OLD_NAME, Section
+from lcm_distill.config.section import (
+    BY_CONTENT,
+    IDENTITY,
+    NOT_IDENTITY,
+    OLD_NAME,
+    ON_RESUME,
+    OnResume,
+    Section,
+)
 
 Weights = Literal["pretrained", "random"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -19,9 +27,10 @@ class DataConfig(Section):
     synthetic images in the same layout. `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: images with
     `metadata.jsonl`, or each with a `.txt` or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a
     column of image bytes."""
-    root: Path | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    root: Path | None = Field(default=None, json_schema_extra=BY_CONTENT)
     """Folder of the data set; JourneyDB's contains `data/train/...`. Unset with `shapes`: images are generated in the
-    run folder."""
+    run folder. A data set that has moved may be named where it is now; another folder while the first one is still
+    there is refused, as images of both would be mixed."""
     archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
     """Numbered archives of JourneyDB to use: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
     captions: dict[str, PositiveFloat] | None = Field(default=None, min_length=1)
@@ -78,7 +87,11 @@ class CacheConfig(Section):
 
     shard_rows: PositiveInt = 1_024
     """Rows per shard file, which is also the unit of work that is committed."""
-    location: str | None = Field(default=None, pattern=r"^(s3|gs)://[^/]+", json_schema_extra=NOT_IDENTITY)
+    location: str | None = Field(
+        default=None,
+        pattern=r"^(s3|gs)://[^/]+",
+        json_schema_extra={IDENTITY: False, ON_RESUME: OnResume.NEW_WORK},
+    )
     """Object store of the cache: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it into the run
     folder, where training reads it. Unset: the run folder."""
 
@@ -101,7 +114,7 @@ class NetworkConfig(Section):
 class ModelConfig(NetworkConfig):
     """The transformer, teacher and student alike."""
 
-    teacher: str = Field(json_schema_extra=NOT_IDENTITY)
+    teacher: str = Field(json_schema_extra=BY_CONTENT)
     """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of one that ships: `shapes`, or
     `shapes-brief` for captions that leave much open. Fingerprints use the file's hash, not its path."""
 

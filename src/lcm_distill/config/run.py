@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from lcm_distill.config.evaluation import EvaluateConfig, ScheduleConfig
 from lcm_distill.config.inputs import CacheConfig, DataConfig, DiffusionConfig, EncodersConfig, ModelConfig
 from lcm_distill.config.parsing import parse_section
-from lcm_distill.config.section import NOT_IDENTITY, SCHEMA_VERSION, Section, flatten, identity_of
+from lcm_distill.config.section import NOT_IDENTITY, ROUNDS, SCHEMA_VERSION, Section, flatten, identity_of
 from lcm_distill.config.training import DistillConfig, EngineConfig, PretrainConfig
 from lcm_distill.core.hashing import digest
 
@@ -17,12 +18,12 @@ from lcm_distill.core.hashing import digest
 class Config(Section):
     """A whole run."""
 
-    preset: str
+    preset: str = Field(json_schema_extra=NOT_IDENTITY)
     """Name of the preset this came from."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of all random numbers."""
-    device: str = Field(default="auto", json_schema_extra=NOT_IDENTITY)
-    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    device: str = Field(default="auto", json_schema_extra=ROUNDS)
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ... Another kind of device rounds differently."""
     data: DataConfig
     encoders: EncodersConfig
     cache: CacheConfig = CacheConfig()
@@ -136,6 +137,15 @@ class Config(Section):
         deviations = self.deviations(other, sections)
         return [f"{key} = {own!r}, not {others!r}" for key, (own, others) in deviations.items()]
 
+    def other_data(self, other: "Config") -> list[str]:
+        """In the words of `differences`: another folder of images, while this configuration's is still there."""
+        root, others = self.data.root, other.data.root
+        if root == others or (root is not None and not root.exists()):
+            return []
+        if root is not None and others is not None and root.resolve() == others.resolve():
+            return []
+        return [f"data.root = {_shown(root)}, not {_shown(others)}"]
+
     def changed(self, assignments: Sequence[str], origin: str) -> "Config":
         """This configuration, changed by `section.key=value` assignments.
 
@@ -150,3 +160,7 @@ class Config(Section):
 
         values = self.model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(values)
+
+
+def _shown(path: Path | None) -> str:
+    return "unset" if path is None else repr(str(path))

@@ -1,7 +1,8 @@
 """What every table of the configuration has: strict keys, an identity, and names it once had."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, cast
+from enum import StrEnum
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
@@ -9,16 +10,40 @@ from pydantic.fields import FieldInfo
 SCHEMA_VERSION = 3
 """Part of every fingerprint; raised when code starts to give other bytes for the same configuration."""
 
-NOT_IDENTITY: dict[str, Any] = {"identity": False}
-"""Marks a key that changes how work is done and never what comes out."""
 
+class OnResume(StrEnum):
+    """What a change of a key does where work with another value has begun."""
+
+    SAME = "changes no bit of the result"
+    ROUNDING = "changes the result in rounding alone"
+    """Sums are taken in another order."""
+    REFUSED = "is refused"
+    """Nothing changes on disk, and the plain command goes on with the value that the work began with."""
+    NEW_WORK = "makes new work"
+    """What the new value asks for is made; nothing that was made for the other value counts for it."""
+
+
+IDENTITY, ON_RESUME = "identity", "on_resume"
+
+NOT_IDENTITY: dict[str, Any] = {IDENTITY: False, ON_RESUME: OnResume.SAME}
+"""Marks a key that changes how work is done and never what comes out."""
+ROUNDS: dict[str, Any] = {IDENTITY: False, ON_RESUME: OnResume.ROUNDING}
+"""Marks a key that changes how work is done, and what comes out in rounding alone; fingerprints leave it out too."""
+BY_CONTENT: dict[str, Any] = {IDENTITY: False}
+"""Marks a path: what lies there is part of an identity, and not where it lies."""
 
 OLD_NAME = "old_name"
 """Marks a key that had another name: that is read as well, and stays the key's name in fingerprints."""
 
 
 class Section(BaseModel):
-    """A table of the configuration; unknown keys are refused and values do not change once loaded."""
+    """A table of the configuration; unknown keys are refused and values do not change once loaded.
+
+    Attributes:
+        on_resume: of keys that are not marked otherwise.
+    """
+
+    on_resume: ClassVar[OnResume] = OnResume.REFUSED
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -49,13 +74,21 @@ def identity_of(value: Any, old_names: bool = False) -> Any:
     return {
         _old_name(field, name) if old_names else name: identity_of(getattr(value, name), old_names)
         for name, field in type(value).model_fields.items()
-        if field.json_schema_extra != NOT_IDENTITY
+        if _extra(field).get(IDENTITY, True)
     }
 
 
 def _old_name(field: FieldInfo, name: str) -> str:
-    extra = cast(dict[str, Any], field.json_schema_extra or {})
-    return extra.get(OLD_NAME, name)
+    return _extra(field).get(OLD_NAME, name)
+
+
+def resumption(section: Section, name: str) -> OnResume:
+    """What a key of a section that is changed between two lives of a run does."""
+    return _extra(type(section).model_fields[name]).get(ON_RESUME, section.on_resume)
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return cast(dict[str, Any], field.json_schema_extra or {})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from lcm_distill.config.objectives import (
     ScmConfig,
     TuningConfig,
 )
-from lcm_distill.config.section import NOT_IDENTITY, OLD_NAME, Section
+from lcm_distill.config.section import BY_CONTENT, NOT_IDENTITY, OLD_NAME, ROUNDS, Section
 
 
 class OptimiserConfig(Section):
@@ -57,12 +57,13 @@ class EngineConfig(Section):
     the residual stream, embeddings of noise levels and the last layer stay float32. For pairs of noise levels closer
     than 2 % (at sigma 1) to 6 % (at 0.1 and 80), rounding exceeds the difference of the two outputs
     (`benchmarks/precision.py`)."""
-    sharding: Literal["none", "fsdp"] = Field(default="none", json_schema_extra=NOT_IDENTITY)
+    sharding: Literal["none", "fsdp"] = Field(default="none", json_schema_extra=ROUNDS)
     """`none`: every rank holds whole networks, and gradients are averaged (DistributedDataParallel). `fsdp`: weights,
-    averages and optimiser states are sharded over the ranks (FSDP2)."""
-    micro_batch: PositiveInt | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
-    """Samples in one pass of a rank; gradients are accumulated over a step. Unset: the rank's whole share of the
-    batch."""
+    averages and optimiser states are sharded over the ranks (FSDP2). Weights agree up to rounding; so they do for
+    another number of ranks."""
+    micro_batch: PositiveInt | None = Field(default=None, json_schema_extra=ROUNDS)
+    """Samples in one pass of a rank; gradients are accumulated over a step, so that another value adds them up in
+    another order: weights then agree up to rounding, not to the bit. Unset: the rank's whole share of the batch."""
     activation_checkpointing: bool = Field(default=False, json_schema_extra=NOT_IDENTITY)
     """Recompute a block's activations in the backward pass: far less memory for about a third more computation."""
     keep_checkpoints: PositiveInt = Field(default=2, json_schema_extra=NOT_IDENTITY)
@@ -94,10 +95,10 @@ class EngineConfig(Section):
 class PretrainConfig(OptimiserConfig):
     """Training of a teacher by denoising."""
 
-    start: str | None = Field(default=None, json_schema_extra=NOT_IDENTITY)
+    start: str | None = Field(default=None, json_schema_extra=BY_CONTENT)
     """Checkpoint of an earlier training to start from, of any resolution; its hash is part of the training's identity.
     Unset: randomly initialised weights."""
-    caches: dict[str, PositiveFloat] = Field(default={}, json_schema_extra=NOT_IDENTITY)
+    caches: dict[str, PositiveFloat] = Field(default={}, json_schema_extra=BY_CONTENT)
     """Folders of other runs whose caches are mixed in, each with its share of the samples. This run's own cache
     provides the rest; if nothing is left, it is not needed. The shares and the caches' contents are part of the
     training's identity."""

@@ -55,8 +55,7 @@ class FeatureSet:
 
     def tasks(self) -> list[Task]:
         """One task a shard of the image set."""
-        count, size = len(self.image_set.prompts), self.image_set.config.evaluate.shard_images
-        return shards("features", self.fingerprint, count, size)
+        return shards("features", self.fingerprint, len(self.image_set.prompts), self.image_set.shard_images)
 
     def opened(self, device: str | None = None) -> Execute:
         """Load the extractor, on the configured device or another, and return what executes tasks."""

@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from lcm_distill.encoders.batches import FittingBatches
 from lcm_distill.evaluation.generation import batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.samplings import Sampling
-from lcm_distill.evaluation.sharded_work import shards, work_through
+from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.models.checkpoint import checkpoint_sha256, earlier_sha256
@@ -93,7 +93,13 @@ class ImageSet:
 
     def tasks(self) -> list[Task]:
         """One task per shard of images."""
-        return shards("images", self.fingerprint, len(self.prompts), self.config.evaluate.shard_images)
+        return shards("images", self.fingerprint, len(self.prompts), self.shard_images)
+
+    @cached_property
+    def shard_images(self) -> int:
+        """Images of a shard, for as long as this object is used."""
+        entries = self.manifest.entries().values()
+        return shard_size(entries, len(self.prompts), self.config.evaluate.shard_images)
 
     def opened(self, device: str | None = None) -> Execute:
         """Load the model and return the function that generates shards.

@@ -1,12 +1,13 @@
 """Work on shards of neighbouring images, each with a manifest part: generating images, and extracting features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from lcm_distill.core.hashing import digest
 from lcm_distill.pipeline.executors.interface import Execute, Executor
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
 
 
@@ -36,6 +37,19 @@ def shards(name: str, fingerprint: str, count: int, size: int) -> list[Task]:
         for start in range(0, count, size)
         for stop in [min(start + size, count)]
     ]
+
+
+def shard_size(entries: Iterable[Entry], count: int, configured: int) -> int:
+    """Images of a shard: as many as in the shards that are committed, so that none is made twice in another division.
+
+    Args:
+        entries: of the committed shards. count: of all images. configured: for work that has not begun.
+    """
+    first = min(((int(entry.task.rpartition("-")[2]), entry.rows) for entry in entries), default=None)
+    if first is None:
+        return configured
+    start, rows = first
+    return start if start and start + rows == count else rows  # of the last shard, only the start tells
 
 
 def work_through(

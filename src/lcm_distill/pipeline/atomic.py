@@ -113,6 +113,19 @@ def commit_folder(path: Path, write: Callable[[Path], object]) -> None:
         _fsync(path.parent)
 
 
+def discard_folder(path: Path) -> None:
+    """Delete a folder: killed at any moment, it is whole, or `remove_orphans` deletes the rest.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    with naming_file(path):
+        discarded = _temporary(path)
+        shutil.rmtree(discarded, ignore_errors=True)
+        os.replace(path, discarded)
+        shutil.rmtree(discarded)
+
+
 def _replace_folder(new: Path, path: Path) -> None:
     """Put `new` at `path`: in one step where the system can, else by two renames that `remove_orphans` completes."""
     if _exchange(new, path):

@@ -121,7 +121,10 @@ class RunFolder:
             return
         stored = load_file(self.config)
         for work in self._works():
-            if differences := stored.differences(config, self._settled_by[work]):
+            differences = stored.differences(config, self._settled_by[work])
+            if "data" in self._settled_by[work]:
+                differences += stored.other_data(config)
+            if differences:
                 raise UserError(
                     f"{work} was made with {'; '.join(differences)}: choose another --run, or delete {work}"
                 )

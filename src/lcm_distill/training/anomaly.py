@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.pipeline.atomic import commit_bytes
@@ -14,6 +14,12 @@ from lcm_distill.pipeline.atomic import commit_bytes
 HISTORY = 100
 """Number of recent losses whose median is the usual loss; with fewer, no loss counts as a spike."""
 REPORT = "stopped.json"
+LOWER_RATE = "lower the learning rate and start another --run, or raise engine.spike if such a loss is expected"
+"""What helps against most anomalies."""
+RESUME = "the same command resumes from the last; should it stop here again, lower the learning rate in another --run"
+"""What helps where weights were spoilt and losses were not."""
+ENCODE_AGAIN = "make the cache again in another --run, with encoders.dtype=float32"
+"""What helps where samples are not finite."""
 
 
 class AnomalyDetector:
@@ -42,13 +48,16 @@ class AnomalyDetector:
         self.losses.append(loss)
         return None
 
-    def stop(self, step: int, anomaly: str, samples: Sequence[dict[str, Any]], report: bool) -> None:
+    def stop(
+        self, step: int, anomaly: str, samples: Sequence[dict[str, Any]], report: bool, remedy: str = LOWER_RATE
+    ) -> NoReturn:
         """End the training with an error.
 
         Args:
             anomaly: as `check` describes it.
             samples: `row` and `source` of each sample of the step.
             report: write `stopped.json` with the step's samples; one rank should.
+            remedy: what can be done about it.
 
         Raises:
             DataError: always; the message names the step, its samples and a remedy.
@@ -60,6 +69,5 @@ class AnomalyDetector:
         rows = ", ".join(str(sample["row"]) for sample in samples[:4])
         raise DataError(
             f"{self.label}: in step {step} {anomaly}; its samples are rows {rows} ..., all in {path}; "
-            f"checkpoints in {self.folder} are intact: lower the learning rate and start another --run, or raise "
-            "engine.spike if such a loss is expected"
+            f"checkpoints in {self.folder} are intact: {remedy}"
         )

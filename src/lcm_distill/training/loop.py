@@ -5,20 +5,22 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 
 from lcm_distill.config import OptimiserConfig
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.loader import Batch, Batches
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.models.checkpoint import has_weights, serialise
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.training.anomaly import HISTORY, AnomalyDetector
+from lcm_distill.training.anomaly import ENCODE_AGAIN, HISTORY, LOWER_RATE, REPORT, RESUME, AnomalyDetector
+from lcm_distill.training.checkpointing.tensors import not_finite
 from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.engine.agreement import all_found, decide_on_main
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_tensor
 from lcm_distill.training.engine.world import World
@@ -100,8 +102,8 @@ class Trainer:
         A checkpoint that is being written when training stops or is interrupted is completed first.
 
         Raises:
-            DataError: a loss or gradient is not finite or spikes (checkpoints stay intact), or every checkpoint is
-                damaged.
+            DataError: a loss, gradient or weight is not finite, or a loss spikes (checkpoints stay intact), or every
+                checkpoint is damaged.
             UserError: the checkpoints belong to a training with other settings.
         """
         start = self._resume()
@@ -110,6 +112,8 @@ class Trainer:
         events = Events(self.folder, self.engine.settings, start) if self.engine.world.is_main else None
         try:
             yield from self._steps(start, events)
+            if events:
+                (self.folder / REPORT).unlink(missing_ok=True)  # of a stop that is overcome
         finally:
             if events:
                 events.close()
@@ -191,21 +195,46 @@ class Trainer:
             "memory_gib": peak_memory(world.device),
         }
 
-    def _stop(self, step: int, anomaly: str) -> None:
+    def _stop(self, step: int, anomaly: str) -> NoReturn:
+        """End the training because of a step's loss or gradient, naming its cause if that is the samples."""
+        remedy = LOWER_RATE
+        if rows := all_found(rows_not_finite(self.batches[step])):
+            anomaly, remedy = f"{anomaly}, as in the cache row {rows[0]} is not finite", ENCODE_AGAIN
+        elif self._weights_not_finite():
+            remedy = RESUME
+        self._end(step, anomaly, remedy)
+
+    def _end(self, step: int, anomaly: str, remedy: str) -> NoReturn:
         rows = self.batches.samples(step).tolist()
         samples = [{"row": row, "source": source} for row, source in zip(rows, self.sources(rows), strict=True)]
-        self.anomalies.stop(step, anomaly, samples, self.engine.world.is_main)
+        self.anomalies.stop(step, anomaly, samples, self.engine.world.is_main, remedy)
+
+    def _weights_not_finite(self) -> list[str]:
+        """Names of weights, on any rank, that are not finite."""
+        names = {
+            f"{name}.{key}": value
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+        }
+        return all_found(not_finite(names))
 
     def _resume(self) -> int:
         step = self.checkpoints.load_latest(self.tensors) or 0
+        if step == 0 and (bad := self._weights_not_finite()):
+            raise DataError(
+                f"{self.label}: {bad[0]} is not finite before the first step: start from another checkpoint"
+            )
         self.engine.refresh_copies()
         return step
 
     def _save(self, step: int, events: Events | None) -> None:
+        tensors = self.tensors()
+        if bad := all_found(not_finite(tensors)):
+            self._end(step - 1, f"{bad[0]} got values that are not finite", RESUME)
         # Events first: after a crash in between, the repeated steps write the same file again.
         if events:
             events.flush()
-        self.checkpoints.save(step, self.tensors())
+        self.checkpoints.save(step, tensors)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds; see `training_tensors`."""
@@ -220,10 +249,25 @@ def publish(path: Path, weights: Mapping[str, Tensor], description: Mapping[str,
     Args:
         weights: whole, on rank 0; ignored on others.
         description: stored in the file; see `serialise`.
+
+    Raises:
+        DataError: a weight is not finite; nothing was written.
     """
-    if world.is_main and not has_weights(path, weights):
-        commit_bytes(path, serialise(weights, description))
+
+    def write() -> None:
+        if bad := not_finite(weights):
+            raise DataError(f"{path} is not written: {bad[0]} is not finite; the same command resumes the training")
+        if not has_weights(path, weights):
+            commit_bytes(path, serialise(weights, description))
+
+    decide_on_main(write)
     world.barrier()
+
+
+def rows_not_finite(batch: Batch) -> list[str]:
+    """Rows of a batch whose latents or captions are not finite."""
+    finite = [values.flatten(1).isfinite().all(1).cpu() for values in (batch.latents, batch.captions)]
+    return [str(row) for row, sound in zip(batch.rows, finite[0] & finite[1], strict=True) if not sound]
 
 
 def accumulation_steps(batch_size: int, ranks: int, micro_batch: int | None) -> int:

@@ -1,0 +1,38 @@
+"""The list of a checkpoint's files with their hashes, by which damage is noticed."""
+
+import re
+from pathlib import Path
+
+from lcm_distill.core.hashing import file_sha256
+from lcm_distill.pipeline.atomic import commit_bytes
+
+HASHES = "SHA256SUMS"
+"""Hex SHA-256 of every file, in the format of `sha256sum`."""
+_LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)\n")
+
+
+def write_hashes(folder: Path) -> None:
+    """List all files of a folder."""
+    lines = (f"{file_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+    commit_bytes(folder / HASHES, "".join(lines).encode())
+
+
+def damage(folder: Path) -> str | None:
+    """A short description of damage to a folder's files; None if they are exactly those that were listed."""
+    path = folder / HASHES
+    if not path.is_file():
+        return f"{path} is missing"
+    listed = dict[str, str]()
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), 1):
+        if (entry := _LINE.fullmatch(line)) is None:
+            return f"line {number} of {path} is not what was written"
+        listed[entry[2]] = entry[1]
+    here = {file.name for file in folder.iterdir()} - {HASHES}
+    if unlisted := sorted(here - listed.keys()):
+        return f"{path} does not list {unlisted[0]}"
+    for name, sha256 in listed.items():
+        if name not in here:
+            return f"{folder / name} is missing"
+        if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
+            return f"{folder / name} is not what was written"
+    return None

@@ -1,0 +1,87 @@
+"""The index of a checkpoint: shape and dtype of each tensor, and where its parts lie, as JSON."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError, field_validator
+
+from lcm_distill.core.errors import DataError
+from lcm_distill.training.checkpointing.pickled_index import PICKLED, read_pickled
+
+INDEX = "index.json"
+
+Sizes = tuple[NonNegativeInt, ...]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Chunk(_Record):
+    """A part of a tensor.
+
+    Attributes:
+        offsets, sizes: of the part in the tensor, by dimension.
+        file: name in the checkpoint's folder. start, length: the part's place in the file, in bytes.
+    """
+
+    offsets: Sizes
+    sizes: Sizes
+    file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # never a path to another folder
+    start: NonNegativeInt
+    length: NonNegativeInt
+
+
+class StoredTensor(_Record):
+    """A tensor of a checkpoint: dtype by PyTorch's name, shape, and its parts."""
+
+    dtype: str
+    shape: Sizes
+    chunks: tuple[Chunk, ...]
+
+    @field_validator("dtype")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if not isinstance(getattr(torch, name, None), torch.dtype):
+            raise ValueError("is not a dtype")
+        return name
+
+
+Index = dict[str, StoredTensor]
+_ADAPTER = TypeAdapter(Index)
+
+
+def encode_index(index: Index) -> bytes:
+    """The content of the file `INDEX`."""
+    return _ADAPTER.dump_json(index)
+
+
+def read_index(folder: Path) -> Index:
+    """The index of a checkpoint by name of tensor, also of one that an earlier version wrote.
+
+    Raises:
+        DataError: it is missing or damaged, or a part lies outside its file.
+    """
+    path = next((path for name in (INDEX, PICKLED) if (path := folder / name).is_file()), None)
+    if path is None:
+        raise DataError(f"{folder / INDEX} is missing")
+    try:
+        content = path.read_bytes()
+        values = read_pickled(content) if path.name == PICKLED else None
+        index = _ADAPTER.validate_json(content) if values is None else _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path} is not an index: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not an index: {error}") from error
+    _require_parts(folder, index)
+    return index
+
+
+def _require_parts(folder: Path, index: Index) -> None:
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    for name, tensor in index.items():
+        for chunk in tensor.chunks:
+            if chunk.start + chunk.length > sizes.get(chunk.file, 0):
+                raise DataError(f"{folder / chunk.file} does not hold all of {name}")

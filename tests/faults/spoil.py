@@ -1,0 +1,126 @@
+"""Faults of processes that work: values that are not finite at one step of a training, and sudden ends."""
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import torch
+
+SAMPLES, FIGURES = ("latents", "captions"), ("teacher", "loss", "gradient")
+STATES = ("model", "target", "average", "moments")
+
+
+def spoil(place: str, step: int) -> None:
+    """From now on, this process's training finds NaN there in this step."""
+    if place in SAMPLES:
+        _spoil_samples(place, step)
+    elif place in STATES:
+        _spoil_state(place, step)
+    else:
+        _spoil_figure(place, step)
+
+
+def _spoil_samples(place: str, step: int) -> None:
+    from lcm_distill.data.cache.loader import ShuffledBatches
+
+    read = ShuffledBatches._read
+
+    def spoilt(self: ShuffledBatches, number: int) -> Any:
+        batch = read(self, number)
+        if number == step:
+            getattr(batch, place)[-1].flatten()[0] = math.nan
+        return batch
+
+    _put(ShuffledBatches, "_read", spoilt)
+
+
+def _spoil_state(place: str, step: int) -> None:
+    from lcm_distill.training.loop import Trainer
+
+    take = Trainer._step
+
+    def spoilt(self: Trainer, number: int) -> Any:
+        figures = take(self, number)
+        if number == step:
+            moments = (state["exp_avg"] for state in self.optimiser.state.values())
+            tensor = next(moments if place == "moments" else self.modules[place].parameters())
+            with torch.no_grad():
+                tensor.view(-1)[0] = math.nan
+        return figures
+
+    _put(Trainer, "_step", spoilt)
+
+
+def _spoil_figure(place: str, step: int) -> None:
+    from lcm_distill.training import student
+    from lcm_distill.training.loop import Trainer
+
+    accumulate, guided, now = Trainer._accumulate, student.guided_denoiser, [-1]
+
+    def spoilt(self: Trainer, number: int) -> Any:
+        now[0] = number
+        total = accumulate(self, number)
+        if number == step and place == "gradient":
+            next(grad for parameter in self.model.parameters() if (grad := parameter.grad) is not None).fill_(math.nan)
+        return total * math.nan if number == step and place == "loss" else total
+
+    def spoilt_teacher(*arguments: Any) -> Any:
+        denoise = guided(*arguments)
+        return lambda *inputs: denoise(*inputs) * (math.nan if now[0] == step else 1)
+
+    _put(Trainer, "_accumulate", spoilt)
+    if place == "teacher":
+        _put(student, "guided_denoiser", spoilt_teacher)
+
+
+def die_after_commits(number: int) -> None:
+    """From now on, this process is killed once it has committed so many tasks."""
+    from lcm_distill.pipeline.manifest import Manifest
+
+    commit, made = Manifest.commit, [0]
+
+    def dying(self: Manifest, *arguments: Any) -> Any:
+        entry = commit(self, *arguments)
+        made[0] += 1
+        if made[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return entry
+
+    _put(Manifest, "commit", dying)
+
+
+def die_after_step(steps: int) -> None:
+    """From now on, this process is killed once a training has kept its checkpoint of so many steps."""
+    from lcm_distill.training.loop import Trainer
+
+    save = Trainer._save
+
+    def dying(self: Trainer, done: int, events: Any) -> None:
+        save(self, done, events)
+        if done == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _put(Trainer, "_save", dying)
+
+
+def surround(variables: Mapping[str, str]) -> None:
+    """Give this process an environment, and a package `wandb` that takes everything."""
+
+    class Anything(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return lambda *_, **__: Anything(name)
+
+    os.environ |= variables
+    sys.modules["wandb"] = Anything("wandb")
+    sys.modules["wandb"].__spec__ = ModuleSpec("wandb", None)
+
+
+def _put(owner: Any, name: str, function: Any) -> None:
+    setattr(owner, name, function)
