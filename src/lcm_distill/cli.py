@@ -25,6 +25,7 @@ from lcm_distill.commands.options import (
     Set,
     Workers,
 )
+from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.show import screen, show, show_figures, show_rows
 from lcm_distill.commands.work import How, show_progress, work
 
@@ -127,7 +128,7 @@ def run_all(
     from lcm_distill.stages import distill, evaluate, precompute
 
     stages = [precompute.STAGE, distill.STAGE, evaluate.STAGE]
-    work(stages, Choice(preset, config, set or [], run), How(json, dry_run, allow_random_weights))
+    work(stages, Choice(preset, config, set or [], run), How(json, dry_run, allow_random_weights, command="run"))
 
 
 @app.command(rich_help_panel="Stages")
@@ -237,12 +238,20 @@ def verify(
 ) -> None:
     """Check every row of a run's cache against its recorded checksums."""
     with one_line_errors():
+        from lcm_distill.pipeline.atomic import remove_orphans
         from lcm_distill.stages.verify import Verification
 
-        verification = Verification(*Choice(run=run).load(begins=False))
-        show_progress(verification.check())
-        if repair and verification.damage:
-            show_progress(verification.repair())
+        choice = Choice(run=run)
+        if not repair:
+            verification = Verification(*choice.load(begins=False))
+            show_progress(verification.check())
+        else:
+            with owning(choice, "verify --repair", ["precompute"], begins=False) as (config, folder):
+                remove_orphans(folder.root)
+                verification = Verification(config, folder)
+                show_progress(verification.check())
+                if verification.damage:
+                    show_progress(verification.repair())
         result = verification.result()
         if not json and result["damage"]:
             show_rows(result["damage"], "damaged")

@@ -10,6 +10,7 @@ import pytest
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.pipeline import atomic, compaction
 from lcm_distill.pipeline.compaction import compact
+from lcm_distill.pipeline.lock import owned
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Task
@@ -214,7 +215,8 @@ def test_a_reader_meanwhile_sees_everything_once_or_an_error(tmp_path):
 def test_what_cannot_be_compacted_stays_as_it_is(tmp_path, monkeypatch):
     manifest = committed(tmp_path)
     before = names(manifest)
-    with compaction._locked(tmp_path), pytest.raises(UserError, match="already"):
+    other = owned(tmp_path, ["compact"], "cache compact", "")
+    with other, pytest.raises(UserError, match="compact belongs to `lcm cache compact`"):
         list(compact(manifest))
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "_RENAME_EXCHANGE", 1 << 20)  # a flag that no file system knows

@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.show import announce, screen, show, show_figures, show_rows
 from lcm_distill.commands.work import How, leads, logged, refuse_random_weights, show_progress
 
 if TYPE_CHECKING:
     from lcm_distill.pipeline.run_folder import RunFolder
+
+OWNED = ("precompute", "evaluate", "ablate")
+"""What it owns of the run: the trainings have run folders of their own, below it."""
 
 
 def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
@@ -23,20 +27,21 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
 
         named = choice.preset or choice.file
         ablation = load_ablation(choice.given().preset if named else choice.load()[0].preset)
-        config, folder = choice.load(settings=ablation.settings)
         steps = ablation.select(only)
         if how.dry_run:
+            config, folder = choice.load(settings=ablation.settings)
             plan = stage.plan_ablation(config, folder, steps, seeds)
             show(plan, how.as_json, lambda: _show_plan(plan))
             return
-        if not how.allow_random_weights:
-            refuse_random_weights(config, [distill.STAGE])
-        if leads():
-            announce(config)
-        executor = how.open_executor(config.device)
-        stage.find_requirements(config, folder, stage.trials(config, folder, steps, seeds))
-        with logged(folder):
-            show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
+        with owning(choice, "ablate", OWNED, settings=ablation.settings) as (config, folder):
+            if not how.allow_random_weights:
+                refuse_random_weights(config, [distill.STAGE])
+            if leads():
+                announce(config)
+            executor = how.open_executor(config.device)
+            stage.find_requirements(config, folder, stage.trials(config, folder, steps, seeds))
+            with logged(folder):
+                show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
         if not leads():
             return
         rows = inspect(config, folder, "FROM ablation")

@@ -5,6 +5,7 @@ import typer
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import ExistingRun, Json
+from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.show import show, show_figures
 from lcm_distill.commands.work import show_progress
 
@@ -32,9 +33,11 @@ def pull(run: ExistingRun, json: Json = False) -> None:
     """Copy a cache from its object store into the run folder, where training reads it."""
     with one_line_errors():
         from lcm_distill.data.cache.cache import Cache
+        from lcm_distill.pipeline.atomic import remove_orphans
         from lcm_distill.stages.pull import pull as copy
 
-        config, folder = Choice(run=run).load(begins=False)
-        show_progress(copy(config, folder))
+        with owning(Choice(run=run), "cache pull", ["precompute"], begins=False) as (config, folder):
+            remove_orphans(folder.root)
+            show_progress(copy(config, folder))
         result = {"tasks": len(Cache.local(config, folder).manifest.task_names()), "cache": str(folder.cache)}
         show(result, json, lambda: show_figures({"cache": result}))

@@ -4,12 +4,13 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.show import announce, screen, show_plan, show_result
 from lcm_distill.core.errors import UserError
 
@@ -30,6 +31,7 @@ class How:
         executor, workers, ray_address: where tasks run, as `choose_executor` takes them.
         sweep: configuration -> assignments of this command alone, which the run's configuration does not keep.
         options: of the stages themselves, such as `images_only`.
+        command: its name where it is not that of the last stage.
     """
 
     as_json: bool = False
@@ -40,6 +42,7 @@ class How:
     ray_address: str | None = None
     sweep: "Callable[[Config], Sequence[str]]" = lambda config: ()
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    command: str | None = None
 
     def open_executor(self, device: str) -> "Executor":
         """The executor that runs tasks on the configured device.
@@ -55,23 +58,31 @@ class How:
 def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
     """Run stages one after the other, or print what they would do; then print the last one's result."""
     with one_line_errors():
-        planned = how.dry_run and bool(choice.preset or choice.file)
-        config, folder = choice.load(begins=stages[0].begins or planned)
-        swept = config.changed(how.sweep(config), "command line")
-        folder.refuse_other_settings(swept)
-        if not how.allow_random_weights:
-            refuse_random_weights(config, stages)
         if how.dry_run:
+            config, folder = choice.load(begins=stages[0].begins or bool(choice.preset or choice.file))
+            swept = _checked(stages, config, folder, how)
             show_plan(plan(stages, swept, folder, how), how.as_json)
             return
-        require(stages, swept, folder, how)
-        if leads():
-            announce(config)
-        with folder.opened(config) if leads() else nullcontext(folder.open(config)), logged(folder):
-            for stage in stages:
-                _run(stage, swept, folder, how)
+        owned = [name for stage in stages for name in stage.owns]
+        with owning(choice, how.command or stages[-1].name, owned, stages[0].begins) as (config, folder):
+            swept = _checked(stages, config, folder, how)
+            require(stages, swept, folder, how)
+            if leads():
+                announce(config)
+            with folder.opened(config) if leads() else folder.joined(), logged(folder):
+                for stage in stages:
+                    _run(stage, swept, folder, how)
         if leads():
             show_result(stages[-1], config, folder, how.as_json)
+
+
+def _checked(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder", how: How) -> "Config":
+    """The configuration of this command, sweep included, which the run accepts."""
+    swept = config.changed(how.sweep(config), "command line")
+    folder.refuse_other_settings(swept)
+    if not how.allow_random_weights:
+        refuse_random_weights(config, stages)
+    return swept
 
 
 @contextmanager

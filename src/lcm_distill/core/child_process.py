@@ -1,9 +1,20 @@
-"""Behaviour of spawned processes towards their parent."""
+"""Other processes of this machine: whether one runs, and how a spawned one behaves towards its parent."""
 
 import multiprocessing
 import os
 import signal
 import threading
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process with this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def follow_parent() -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from lcm_distill.core.child_process import is_running
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.core.io_errors import naming_file
@@ -210,23 +211,12 @@ def _temporary(path: Path) -> Path:
 def _is_orphan(path: Path) -> bool:
     process, _, rest = path.name.removeprefix(TEMPORARY).partition("@")
     if process.isdecimal() and rest.startswith(f"{socket.gethostname()}-"):
-        return not _is_running(int(process))
+        # Where the id is our own it was used by an earlier process: this one has not written yet.
+        return int(process) == os.getpid() or not is_running(int(process))
     try:
         return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
     except FileNotFoundError:
         return False  # its writer has just finished
-
-
-def _is_running(process: int) -> bool:
-    if process == os.getpid():
-        return False  # the id was used by an earlier process: this one has not written yet
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _fsync(path: Path) -> None:

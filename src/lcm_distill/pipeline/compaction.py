@@ -18,17 +18,16 @@ A killed compaction leaves the hidden folder, which the next compaction deletes.
 folders (such as NFS) and object stores keep their loose parts, which everything can read as well.
 """
 
-import fcntl
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.atomic import exchange_folders
+from lcm_distill.pipeline.lock import owned
 from lcm_distill.pipeline.manifest import FOLDER, MERGED, Manifest
 from lcm_distill.pipeline.parts import Entry, encode_part
 from lcm_distill.pipeline.storage import LocalStorage
@@ -53,7 +52,7 @@ def compact(manifest: Manifest, tasks_per_file: int = TASKS_PER_FILE) -> Iterato
     if not isinstance(storage, LocalStorage):
         raise UserError(f"{storage.locate(FOLDER)} cannot be compacted where it is: compact a copy on a local disk")
     folder = storage.root / FOLDER
-    with _locked(storage.root):
+    with owned(storage.root, ["compact"], "cache compact", "and compact it then"):
         building = folder.with_name(BUILDING + FOLDER)
         shutil.rmtree(building, ignore_errors=True)
         merged = {
@@ -91,16 +90,3 @@ def _identity(path: Path) -> tuple[int, int]:
     """What differs between a file and another one that has replaced it, even one with the same inode."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Hold the folder's lock, which the system releases when the process is killed."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"{folder} is being compacted already: wait until that has finished") from None
-    finally:
-        os.close(descriptor)

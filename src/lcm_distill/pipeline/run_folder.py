@@ -14,6 +14,7 @@ from pathlib import Path
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans
+from lcm_distill.pipeline.lock import FOLDER as LOCKS
 
 PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pyarrow", "duckdb", "numpy", "pillow")
 
@@ -55,6 +56,10 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config.is_file()
 
+    def is_changed_by(self, config: Config) -> bool:
+        """Whether opening it with `config` begins a run, or changes the configuration of one."""
+        return not self.exists or load_file(self.config) != config
+
     def open(self, config: Config) -> None:
         """Create the folder, remove what interrupted writers left, and record configuration and environment.
 
@@ -87,6 +92,13 @@ class RunFolder:
             raise
         self.open(config)
 
+    @contextmanager
+    def joined(self) -> Generator[None]:
+        """The folder, in a rank whose first one has opened it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        remove_orphans(self.root)
+        yield
+
     def _may_begin(self, config: Config) -> bool:
         """Whether there is no run yet, or settings change of work that is not here yet."""
         if not self.exists:
@@ -107,7 +119,7 @@ class RunFolder:
     def _restore(self, before: dict[Path, bytes]) -> None:
         for path, content in before.items():
             commit_bytes(path, content)
-        own = {self.config, self.environment, self.logs}
+        own = {self.config, self.environment, self.logs, self.root / LOCKS}
         if not before and own.issuperset(self.root.iterdir()):
             shutil.rmtree(self.root)
 

@@ -117,4 +117,5 @@ STAGE = Stage(
     "schedule", schedule, plan_schedule, checks, "first",
     result="SELECT steps, arg_min(sigmas, distance) AS sigmas, min(distance) AS distance, count(*) AS trials "
     "FROM schedule GROUP BY steps ORDER BY steps",
+    writes_of=["distill"],
 )  # fmt: skip

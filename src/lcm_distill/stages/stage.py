@@ -25,6 +25,7 @@ class Stage:
         ranks: where several ranks are launched: `share` the tasks, train `together`, or the `first` one alone.
         result: query over the run's views; None for the stage's part of `lcm status`.
         begins: whether it can begin a run; others need a run folder.
+        writes_of: names of further stages whose results it writes.
     """
 
     name: str
@@ -34,6 +35,12 @@ class Stage:
     ranks: Literal["share", "together", "first"]
     result: str | None = None
     begins: bool = False
+    writes_of: Sequence[str] = ()
+
+    @property
+    def owns(self) -> list[str]:
+        """Names of the stages that have no other owner while it runs."""
+        return [self.name, *self.writes_of]
 
 
 def missing(stage: Stage, config: Config, run: RunFolder, before: Collection[str], **options: Any) -> list[str]:

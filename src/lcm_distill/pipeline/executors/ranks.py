@@ -1,6 +1,7 @@
 """The ranks that `torchrun` or `srun` started: each runs its share of the tasks, and the first one reports."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ PATIENCE_SECONDS = 180.0
 
 LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
 """Environment variables of torchrun and srun: rank, number of ranks, and rank on this machine."""
+LAUNCH = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+"""Environment variables that the ranks of one launch share, and two launches do not."""
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Ranks:
 
     Attributes:
         rank, world: this rank's number, and the number of ranks. local_rank: its number on this machine.
+        launch: what tells their launch from another one.
         patience: seconds that the first rank waits without a heartbeat.
         device: the configured device; with `auto` and `cuda` ranks share the GPUs of their machine.
     """
@@ -38,6 +42,7 @@ class Ranks:
     local_rank: int
     patience: float = field(default=PATIENCE_SECONDS)
     device: str = "auto"
+    launch: str = "ranks"
 
     @property
     def leads(self) -> bool:
@@ -95,8 +100,18 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> Ranks | None:
     """The ranks this process belongs to, if a launcher started more than one."""
     for rank, world, local_rank in LAUNCHERS:
         if int(environment.get(world, "1")) > 1:
-            return Ranks(int(environment[rank]), int(environment[world]), int(environment[local_rank]))
+            launch = " ".join([*(environment[name] for name in LAUNCH if name in environment), environment[world]])
+            return Ranks(
+                int(environment[rank]), int(environment[world]), int(environment[local_rank]),
+                launch=_on_one_machine(environment, world) + launch,
+            )  # fmt: skip
     return None
+
+
+def _on_one_machine(environment: Mapping[str, str], world: str) -> str:
+    """The machine, where torchrun says that all ranks are on it: their rendezvous is then at `localhost`."""
+    alone = environment.get("LOCAL_WORLD_SIZE") == environment[world]
+    return f"{socket.gethostname()} " if alone else ""
 
 
 def _newly_committed(others: dict[str, Task], manifest: Manifest) -> Iterator[Commit]:
