@@ -2,9 +2,18 @@
 
 import torch
 
+import lcm_distill.commands.work
+import lcm_distill.report.progress
+import lcm_distill.stages.compare
 import lcm_distill.stages.distill
 import lcm_distill.stages.evaluate
+import lcm_distill.stages.export
 import lcm_distill.stages.precompute
+import lcm_distill.stages.pretrain
+import lcm_distill.stages.pull
+import lcm_distill.stages.schedule
+import lcm_distill.stages.status
+import lcm_distill.stages.verify
 import lcm_distill.training.loop  # noqa: F401
 
 torch.set_num_threads(1)  # a process with OpenMP threads cannot be forked

@@ -188,6 +188,15 @@ def remove_orphans(folder: Path) -> int:
     return len(orphans)
 
 
+def remove_orphans_of(*paths: Path) -> None:
+    """Delete what interrupted writers of these files left beside them, in folders that may be anyone's."""
+    for path in paths:
+        beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        for other in beside:
+            if other.name.startswith(TEMPORARY) and other.name.endswith(f"-{path.name}~") and _is_orphan(other):
+                other.unlink(missing_ok=True)
+
+
 def _restore(replaced: Path) -> None:
     """Move a replaced folder back if nothing has taken its place."""
     for folder in replaced.iterdir():

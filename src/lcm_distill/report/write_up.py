@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file
 
+SUFFIXES = (".png", ".md", ".parquet")
+
 
 def write_up(stem: Path, table: pa.Table, text: str, draw_chart: Callable[[Path], None]) -> None:
     """Commit `stem` with the suffixes `.png`, `.md` and `.parquet`, in this order.

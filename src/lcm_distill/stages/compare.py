@@ -13,9 +13,10 @@ from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.metric_rows import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.pipeline.atomic import remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.comparison import comparison_chart, comparison_text
-from lcm_distill.report.write_up import write_up
+from lcm_distill.report.write_up import SUFFIXES, write_up
 
 COMPARISON = pa.schema([("run", pa.string()), *METRICS])
 """`metrics.parquet`'s columns, after the run whose student a figure is of; teachers and real images have none."""
@@ -44,6 +45,7 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
     styles = figure_styles()
+    remove_orphans_of(*(out.with_suffix(suffix) for suffix in SUFFIXES))
     write_up(out, table, comparison_text(rows, notice, styles), comparison_chart(rows, notice, styles))
     return rows
 

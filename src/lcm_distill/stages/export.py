@@ -1,5 +1,6 @@
 """`lcm export`: a student as one file, safetensors or the original's `.pt`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from lcm_distill.config import Config
 from lcm_distill.models.checkpoint import read_tensors, serialise
 from lcm_distill.models.student import StudentDescription, recorded_description
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file
+from lcm_distill.pipeline.atomic import commit_bytes, commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
@@ -36,11 +37,18 @@ def export(config: Config, run: RunFolder, form: Form, out: Path | None = None) 
     """
     step, weights = _weights(config, run)
     out = out or run.root / f"student-export.{form}"
+    remove_orphans_of(out)
     if form == "pt":
-        commit_file(out, lambda path: torch.save(weights, path))
+        commit_file(out, partial(_save, weights))
     else:
         commit_bytes(out, serialise(weights, _description(config, run).to_json()))
     return {"file": str(out), "trained_steps": step, "of_steps": config.distill.steps, "tensors": len(weights)}
+
+
+def _save(weights: dict[str, Tensor], path: Path) -> None:
+    # Given a path, torch.save would write the temporary name into the file.
+    with path.open("wb") as file:
+        torch.save(weights, file)
 
 
 def _description(config: Config, run: RunFolder) -> StudentDescription:

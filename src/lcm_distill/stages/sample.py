@@ -17,7 +17,7 @@ from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, 
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
 from lcm_distill.models.student import read_student
-from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.atomic import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.grid import gallery, labelled_grid
 from lcm_distill.report.tables import sampling_title
@@ -166,6 +166,7 @@ def _write(
     title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
     cell = max(MINIMUM_CELL, columns[0][1].shape[1])
     image = _grid(columns, captions, title, cell)
+    remove_orphans_of(out)
     commit_file(out, lambda path: image.save(path, format="PNG"))
     return {"image": str(out), "prompts": captions, "guidance": guidance, "seed": seed}
 

@@ -129,10 +129,12 @@ class Checkpoints:
             hashes.write_hashes(folder)
 
         commit_folder(self._path(step), fill)
+        self._keep_newest(step)
+
+    def _keep_newest(self, step: int) -> None:
+        """Delete checkpoints older than the newest up to `step`, and later ones: damaged, since training repeats them."""
         steps = self.steps()
-        kept = [other for other in steps if other <= step][
-            -self.keep :
-        ]  # later ones are damaged: this step was repeated
+        kept = [other for other in steps if other <= step][-self.keep :]
         for other in set(steps) - set(kept):
             discard_folder(self._path(other))
 
@@ -155,6 +157,8 @@ class Checkpoints:
             damage = self.damage(step)
             if damage is None:
                 self._require_own(step)
+                if step == self.steps()[-1]:  # else those before a damaged one are needed
+                    self._keep_newest(step)
                 return step
             self._warn(damage, step != steps[0])
         if self.steps():

@@ -69,9 +69,9 @@ def dispatch(
     """
     done, pending = split(tasks, manifest)
     yield from done
+    remove_dead_workers(manifest.storage)
     if not pending:
         return
-    remove_dead_workers(manifest.storage)
     manifest.drop(task.name for task in pending)
     dispatcher = _Dispatcher(pending, manifest, start_worker, workers)
     try:
@@ -84,6 +84,7 @@ def dispatch(
             f"{len(dispatcher.given_up)} of {len(tasks)} tasks failed {ATTEMPTS} times, such as {name} ({reason}); the "
             "others are done: the same command tries these again"
         )
+    remove_dead_workers(manifest.storage)  # others have done the work of those that died
 
 
 class _Dispatcher:

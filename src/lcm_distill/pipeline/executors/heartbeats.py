@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
+from lcm_distill.core.child_process import is_running
 from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Task
 
@@ -42,8 +43,12 @@ class WorkerStatus:
 
     @property
     def alive(self) -> bool:
-        """Whether the heartbeat is recent."""
-        return self.error is None and time.time() - self.beat < STALE_SECONDS
+        """Whether the heartbeat is recent, and its process has not ended, where that can be known."""
+        return self.error is None and time.time() - self.beat < STALE_SECONDS and not self._has_ended()
+
+    def _has_ended(self) -> bool:
+        host, _, process = self.name.rpartition("-")
+        return host == socket.gethostname() and process.isdecimal() and not is_running(int(process))
 
 
 def read_workers(storage: Storage) -> list[WorkerStatus]:

@@ -57,8 +57,9 @@ class Ranks:
         merged = manifest.merged_entries().keys() - {task.name for task, _, _ in done}
         names = {task.name for task in share(tasks, self.rank, self.world)}
         mine = [task for task in pending if (self.leads if task.name in merged else task.name in names)]
-        if self.leads and pending:
+        if self.leads:
             remove_dead_workers(manifest.storage)
+        if self.leads and pending:
             manifest.drop(merged & {task.name for task in pending})
         others = {task.name: task for task in pending if task not in mine} if self.leads else {}
         checked = time.monotonic()

@@ -18,8 +18,8 @@ class Serial:
         """Execute and commit what is not committed yet."""
         done, pending = split(tasks, manifest)
         yield from done
+        remove_dead_workers(manifest.storage)
         if not pending:
             return
-        remove_dead_workers(manifest.storage)
         manifest.drop(task.name for task in pending)
         yield from commit_each(open_work(None), pending, manifest)
