@@ -1,6 +1,10 @@
 """What commands import, for the process that they are forked from."""
+# ruff: noqa: F401
 
+import diffusers.models.autoencoders.autoencoder_kl
+import open_clip.tokenizer
 import torch
+import torch.utils.tensorboard
 
 import lcm_distill.commands.work
 import lcm_distill.report.progress
@@ -14,6 +18,6 @@ import lcm_distill.stages.pull
 import lcm_distill.stages.schedule
 import lcm_distill.stages.status
 import lcm_distill.stages.verify
-import lcm_distill.training.loop  # noqa: F401
+import lcm_distill.training.loop
 
 torch.set_num_threads(1)  # a process with OpenMP threads cannot be forked

@@ -12,7 +12,7 @@ from tests.faults.commands import Ended, lcm
 TINY = [
     "data.source=journeydb", "data.valid_fraction=0.3", "cache.shard_rows=8", "encoders.batch_size=8",
     "pretrain.steps=2", "pretrain.batch_size=4", "pretrain.checkpoint_every=1", "distill.steps=4",
-    "distill.batch_size=4", "distill.checkpoint_every=1", "distill.matching.weight=0", "evaluate.images=4",
+    "distill.batch_size=4", "distill.checkpoint_every=2", "distill.matching.weight=0", "evaluate.images=4",
     "evaluate.shard_images=2", "evaluate.batch_size=2", "evaluate.teacher=[['euler', 2]]", "evaluate.student_steps=[1]",
     "schedule.samples=4", "schedule.steps=[2]",
 ]  # fmt: skip
@@ -49,16 +49,21 @@ class SmallRuns:
         """Options that begin the run."""
         return shapes([*TINY, f"data.root='{self.images}'"])
 
+    def restore(self, state: str | None) -> None:
+        """Bring the run to a state: `cached`, `trained`, or one that was kept; None begins with nothing."""
+        if state is not None and state not in self.states:
+            before, words = {"cached": (None, ["precompute", *self.new]), "trained": ("cached", ["distill"])}[state]
+            self.restore(before)
+            self.make(*words)
+            self.keep(state)
+        shutil.rmtree(self.root, ignore_errors=True)
+        if state is not None:
+            shutil.copytree(self.states[state], self.root)
+
     def keep(self, state: str) -> None:
         """Keep the run as it is now."""
         self.states[state] = self.place / state
         shutil.copytree(self.root, self.states[state])
-
-    def restore(self, state: str | None) -> None:
-        """Bring the run back as it was kept; None begins with nothing."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        if state is not None:
-            shutil.copytree(self.states[state], self.root)
 
     def do(self, *words: object, fault: Callable[[], object] | None = None) -> Ended:
         """How a command on the run ends; `fault` as `commands.lcm` takes it."""

@@ -24,11 +24,13 @@ class Case:
 
     Attributes:
         words: the command line.
-        state: name of a kept run; None is none.
+        state: as `SmallRuns.restore` takes it.
+        then: commands that complete the work, broken or not.
     """
 
     words: Sequence[str]
     state: str | None
+    then: Sequence[Sequence[str]] = ()
 
 
 class Killing:
@@ -52,8 +54,15 @@ class Killing:
             began = time.perf_counter()
             ended = self.do(case, partial(count_calls, counts))
             assert ended.is_clean(0), ended
-            self._unbroken[key] = tree(self.runs.root), counted(counts), time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.complete(case)
+            self._unbroken[key] = tree(self.runs.root), counted(counts), seconds
         return self._unbroken[key]
+
+    def complete(self, case: Case) -> None:
+        """Do what completes the work."""
+        for words in case.then:
+            self.runs.make(*words)
 
     def fault(self, case: Case, random: np.random.Generator, with_signal: int = signal.SIGKILL) -> Fault:
         """A signal at a random moment, or at a random one of the command's calls."""
@@ -75,6 +84,7 @@ class Killing:
             assert ended.code < 0 or ended.is_clean(0, 130), (case, fault, ended)
         resumed = self.do(case)
         assert resumed.is_clean(0), (case, faults, resumed)
+        self.complete(case)
         left = tree(self.runs.root)
         assert left.keys() == whole.keys(), (case, faults, left.keys() ^ whole.keys())
         assert [name for name in whole if left[name] != whole[name]] == [], (case, faults)
@@ -82,22 +92,34 @@ class Killing:
 
 
 @pytest.fixture(scope="module")
-def killing(tmp_path_factory, bucket) -> Killing:
-    runs = SmallRuns(tmp_path_factory.mktemp("kills"))
-    runs.make("precompute", *runs.new)
-    runs.keep("cached")
-    damage(runs.root)
-    runs.keep("damaged")
-    runs.restore("cached")
-    runs.make("distill")
-    runs.keep("trained")
-    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    killing = Killing(runs, environment)
-    runs.restore(None)
-    stored = Case(["precompute", *runs.new, "--set", f"cache.location={bucket}/kills"], None)
-    assert killing.do(stored).code == 0
-    runs.keep("in a store")
-    return killing
+def killing(tmp_path_factory) -> Killing:
+    return Killing(SmallRuns(tmp_path_factory.mktemp("kills")), {})
+
+
+@pytest.fixture(scope="module")
+def repair(killing) -> Case:
+    """A repair. What it has revoked when it is killed is pending, and `precompute` makes it."""
+    killing.runs.restore("cached")
+    damage(killing.runs.root)
+    killing.runs.keep("damaged")
+    return Case(["verify", "--repair"], "damaged", [["precompute"]])
+
+
+@pytest.fixture
+def pull(killing, request) -> Callable[[], Case]:
+    """A copy from an object store, which is started when it is called."""
+
+    def start() -> Case:
+        bucket = request.getfixturevalue("bucket")
+        killing.environment |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        if "in a store" not in killing.runs.states:
+            stored = Case(["precompute", *killing.runs.new, "--set", f"cache.location={bucket}/kills"], None)
+            killing.runs.restore(None)
+            assert killing.do(stored).code == 0
+            killing.runs.keep("in a store")
+        return Case(["cache", "pull"], "in a store")
+
+    return start
 
 
 def damage(run: Path) -> None:
@@ -111,14 +133,12 @@ def damage(run: Path) -> None:
 
 
 @pytest.mark.trials(full=75, sample=2)
-def test_caches(killing, trials):
+def test_caches(killing, repair, pull, trials):
     """Killed while a cache is made, repaired, compacted or pulled."""
-    cases = [
-        Case(["precompute", *killing.runs.new], None), Case(["verify", "--repair"], "damaged"),
-        Case(["cache", "compact"], "cached"), Case(["cache", "pull"], "in a store"),
-    ]  # fmt: skip
+    precompute, compact = Case(["precompute", *killing.runs.new], None), Case(["cache", "compact"], "cached")
+    cases = [lambda: precompute, lambda: repair, lambda: compact, pull]
     for trial in trials:
-        killing.try_once(cases[trial % len(cases)], trials)
+        killing.try_once(cases[trial % len(cases)](), trials)
 
 
 @pytest.mark.trials(full=65, sample=1)

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +33,8 @@ BATCH = 50_000
 
 NUMBERED = """
 CREATE TEMP TABLE records AS
-    SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY position) AS appearance FROM read_parquet($records);
+    SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY position) AS appearance
+    FROM read_parquet($records, hive_partitioning = false);
 CREATE TEMP TABLE samples AS
     SELECT row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption
     FROM records WHERE appearance = 1;
@@ -76,7 +78,7 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
             writer.write_table(table)
     with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": "2GB"}) as database:
         for statement in NUMBERED.split(";")[:-1]:
-            database.execute(statement, {"records": str(records)} if "$records" in statement else None)
+            database.execute(statement, {"records": escape(str(records))} if "$records" in statement else None)
         repeated = database.sql("SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position").fetchall()
         samples = database.sql(ADDRESSED).to_arrow_table()
         captions = database.sql("FROM captions ORDER BY row").to_arrow_table()

@@ -1,0 +1,93 @@
+"""Commands that start together: one owns the run, the others are refused in a line, and nothing is mixed."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tests.faults.commands import Command, Ended
+from tests.faults.killing import tree
+from tests.faults.small_runs import SmallRuns
+
+OWNED = re.compile(r"lcm: .*: its stage \w+ belongs to `lcm [\w -]+` \(process \d+ on .*, since .*\): wait until .*")
+BESIDE = "model.teacher='shapes-brief'"
+"""A setting that makes another student of the same cache."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """Commands that start together.
+
+    Attributes:
+        state: the run that they start with.
+        commands: their words; each is one that works alone.
+    """
+
+    state: str | None
+    commands: Sequence[Sequence[str]]
+
+
+class Races:
+    """Starts commands together, and knows what each of them makes alone."""
+
+    def __init__(self, runs: SmallRuns) -> None:
+        self.runs = runs
+        self._alone: dict[tuple[str, ...], dict[str, object]] = {}
+
+    def alone(self, state: str | None, words: Sequence[str]) -> dict[str, object]:
+        """What a command leaves where no other one runs."""
+        key = (str(state), *words)
+        if key not in self._alone:
+            self.runs.restore(state)
+            self.runs.make(*words)
+            self._alone[key] = tree(self.runs.root)
+        return self._alone[key]
+
+    def start(self, race: Race, random: np.random.Generator) -> list[Ended]:
+        """How the commands end."""
+        self.runs.restore(race.state)
+        started: list[Command] = []
+        for words in race.commands:
+            started.append(Command(*words, "--run", self.runs.root))
+            time.sleep(random.choice([0.0, random.uniform(0, 0.3)]))
+        return [command.wait() for command in started]
+
+
+@pytest.fixture(scope="module")
+def races(tmp_path_factory) -> Races:
+    return Races(SmallRuns(tmp_path_factory.mktemp("races")))
+
+
+@pytest.mark.trials(full=50, sample=2)
+def test_started_together(races, trials):
+    """Commands started together on one run, with equal and with other settings."""
+    new = races.runs.new
+    kinds = [
+        Race("cached", [["distill"], ["distill"]]),
+        Race(None, [["precompute", *new], ["precompute", *new], ["precompute", *new]]),
+        Race("cached", [["distill", "--set", BESIDE], ["distill"]]),
+        Race("cached", [["distill"], ["distill", "--set", BESIDE], ["distill", "--set", "distill.seed=9"]]),
+        Race(None, [["precompute", *new], ["precompute", *new, "--set", "seed=3"]]),
+        Race(None, [["run", *new], ["precompute", *new]]),
+    ]
+    for trial in trials:
+        race = kinds[trial % len(kinds)]
+        ends = races.start(race, trials.random)
+        left = tree(races.runs.root)
+        won = [words for words, ended in zip(race.commands, ends, strict=True) if ended.code == 0]
+        assert won, (race, ends)
+        for ended in ends:
+            assert ended.code == 0 or (ended.is_clean(2) and is_refused(ended)), (race, ended)
+        # Whoever starts after the first has ended finds its work done, or is refused for its settings.
+        assert left in [races.alone(race.state, words) for words in won], race
+        refused = len(race.commands) - len(won)
+        trials.count(f"{len(won)} worked, {refused} refused")
+
+
+def is_refused(ended: Ended) -> bool:
+    """Whether it names the owner, or, where that has ended, the settings that its work was made with."""
+    line = ended.errors.strip().rpartition("\n")[2]
+    return bool(OWNED.fullmatch(line)) or " was made with " in line
