@@ -90,6 +90,11 @@ def tree(root: Path) -> dict[str, object]:
     }
 
 
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """Names of the files that differ between two trees."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
 def _content(path: Path) -> object:
     if path.suffix == ".parquet":
         table = pq.read_table(path)

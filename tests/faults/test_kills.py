@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.killing import count_calls, counted, in_environment, kill_after, kill_at, tree
+from tests.faults.killing import count_calls, counted, differing, in_environment, kill_after, kill_at, tree
 from tests.faults.small_runs import SmallRuns
 from tests.faults.trials import Trials
 
@@ -85,9 +85,7 @@ class Killing:
         resumed = self.do(case)
         assert resumed.is_clean(0), (case, faults, resumed)
         self.complete(case)
-        left = tree(self.runs.root)
-        assert left.keys() == whole.keys(), (case, faults, left.keys() ^ whole.keys())
-        assert [name for name in whole if left[name] != whole[name]] == [], (case, faults)
+        assert differing(tree(self.runs.root), whole) == [], (case, faults)
         trials.count("stopped and resumed" if any(end.code for end in ends) else "had finished")
 
 
