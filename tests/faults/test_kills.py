@@ -64,7 +64,7 @@ class Killing:
         for words in case.then:
             self.runs.make(*words)
 
-    def fault(self, case: Case, random: np.random.Generator, with_signal: int = signal.SIGKILL) -> Fault:
+    def fault(self, case: Case, random: np.random.Generator, with_signal: signal.Signals = signal.SIGKILL) -> Fault:
         """A signal at a random moment, or at a random one of the command's calls."""
         _, calls, seconds = self.unbroken(case)
         kind = random.choice([*(kind for kind, number in calls.items() if number), "moment"])
@@ -72,7 +72,7 @@ class Killing:
             return partial(kill_after, random.uniform(0.02, seconds), with_signal)
         return partial(kill_at, str(kind), int(random.integers(calls[kind])) + 1, bool(random.integers(2)), with_signal)
 
-    def try_once(self, case: Case, trials: Trials, with_signal: int = signal.SIGKILL) -> None:
+    def try_once(self, case: Case, trials: Trials, with_signal: signal.Signals = signal.SIGKILL) -> None:
         """One kill, perhaps another one of the command that resumes, and the comparison."""
         whole, _, _ = self.unbroken(case)
         self.runs.restore(case.state)

@@ -10,7 +10,7 @@ import pytest
 
 from lcm_distill.data.cache.catalog import SAMPLES
 from tests.command_line import lcm
-from tests.conftest import shard_files
+from tests.files import shard_files
 
 NAMES = ["exp[1]", "run with spaces", "ünï", "50%20", "it's", 'say "hi"', "caption=x", "a*b?", "{a,b}", "[bold]"]
 
