@@ -94,6 +94,16 @@ def test_a_killed_owner_has_ended(tmp_path):
     assert not (tmp_path / "locks").exists()
 
 
+def test_what_killed_owners_of_other_stages_left_is_removed(tmp_path):
+    """The one that began the run owned all stages; the one that resumes owns its own."""
+    child = in_a_child(owned(tmp_path, ["precompute", "distill", "evaluate"], "precompute", REMEDY).__enter__)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with owned(tmp_path, ["precompute"], "precompute", REMEDY):
+        assert [path.name for path in (tmp_path / "locks").iterdir()] == ["precompute"]
+    assert not (tmp_path / "locks").exists()
+
+
 def test_one_of_many_threads_owns(tmp_path):
     """Each takes the lock, removes its file again, and none is ever inside beside another."""
     inside, most, refused = [], [], []

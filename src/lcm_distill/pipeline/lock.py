@@ -61,6 +61,7 @@ def owned(folder: Path, stages: Sequence[str], command: str, remedy: str, launch
             lock.take()
             held.callback(lock.release)
             locks.append(lock)
+        _remove_dead(folder / FOLDER)
         with _beating(locks):
             yield
 
@@ -158,16 +159,28 @@ class _Lock:
             os.close(descriptor)
 
     def _lock(self, descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise refusal(self.path, holder(self.path), self.remedy) from None
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
-            log.warning("%s: %s: owners are told by their counters", self.path, error.strerror)
-            return False
-        return True
+        for _ in range(2):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if found := holder(self.path):
+                    raise refusal(self.path, found, self.remedy) from None
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                log.warning("%s: %s: owners are told by their counters", self.path, error.strerror)
+                return False
+            else:
+                return True
+        raise refusal(self.path, None, self.remedy)
+
+    def remove(self) -> None:
+        """Remove the file of an owner that is gone, unless another process has the lock."""
+        with suppress(UserError, OSError):
+            descriptor, supported = self._locked()
+            if supported:
+                self.path.unlink(missing_ok=True)
+            os.close(descriptor)
 
     def _may_live(self, found: Owner) -> bool:
         """Whether the last owner may be alive although the lock is free."""
@@ -216,6 +229,14 @@ def _is_alive(path: Path, found: Owner) -> bool:
         if now is not None and (now.token, now.beat) != (found.token, found.beat):
             return not now.ended
     return False
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove what killed owners of other stages left."""
+    for path in sorted(folder.iterdir()):
+        found = read_owner(path)
+        if found is not None and found.is_gone:
+            _Lock(path, found, "").remove()
 
 
 def _make(folder: Path) -> list[Path]:
