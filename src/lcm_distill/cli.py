@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ import typer
 from lcm_distill.commands import cache, images, weights
 from lcm_distill.commands import config as configuration
 from lcm_distill.commands.choice import Choice
-from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.errors import one_line_errors, say
 from lcm_distill.commands.options import (
     AllowRandom,
     DryRun,
@@ -26,7 +27,7 @@ from lcm_distill.commands.options import (
     Workers,
 )
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import screen, show, show_figures, show_rows
+from lcm_distill.commands.show import show, show_figures, show_rows, show_written, write
 from lcm_distill.commands.work import How, show_progress, work
 
 app = typer.Typer(
@@ -209,7 +210,7 @@ def inspect(
 ) -> None:
     """Run SQL over a run, with DuckDB."""
     with one_line_errors():
-        from lcm_distill.stages.status import inspect as stage
+        from lcm_distill.stages.queries import inspect as stage
 
         rows = stage(*Choice(run=run).load(begins=False), sql)
         show(rows, json, lambda: show_rows(rows))
@@ -226,8 +227,8 @@ def compare(
         from lcm_distill.stages.compare import compare as stage
 
         rows = stage(runs, out)
-        show(rows, json, lambda: print(out.with_suffix(".md").read_text()))
-        screen.print(f"chart and rows: [bold]{out}.png[/], [bold]{out}.parquet[/]")
+        show(rows, json, lambda: write(out.with_suffix(".md").read_text()))
+        show_written(out)
 
 
 @app.command(rich_help_panel="Runs")
@@ -268,10 +269,13 @@ for panel, commands in {
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
-    print(f"lcm: {message}", file=sys.stderr)
+    say(str(message))
 
 
 def main() -> None:
     """Entry point of `lcm`."""
     warnings.showwarning = _print_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
     app()

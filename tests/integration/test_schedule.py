@@ -16,8 +16,8 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import evaluate
 from lcm_distill.stages.export import export
+from lcm_distill.stages.queries import inspect
 from lcm_distill.stages.schedule import schedule
-from lcm_distill.stages.status import inspect
 from tests.command_line import lcm, settings
 from tests.runs import borrow
 

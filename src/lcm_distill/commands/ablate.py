@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import announce, screen, show, show_figures, show_rows
+from lcm_distill.commands.show import announce, show, show_figures, show_rows, show_written, write
 from lcm_distill.commands.work import How, leads, logged, refuse_random_weights, show_progress
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
         from lcm_distill.report.ablation import headline
         from lcm_distill.stages import ablate as stage
         from lcm_distill.stages import distill
-        from lcm_distill.stages.status import inspect
+        from lcm_distill.stages.queries import inspect
 
         named = choice.preset or choice.file
         ablation = load_ablation(choice.given().preset if named else choice.load()[0].preset)
@@ -65,6 +65,6 @@ def _show_plan(plan: dict[str, Any]) -> None:
 def _show_result(folder: "RunFolder", rows: Any) -> None:
     from lcm_distill.report.ablation import headline_text
 
-    print(folder.ablation.with_suffix(".md").read_text())
-    screen.print(f"chart and rows: [bold]{folder.ablation}.png[/], [bold]{folder.ablation}.parquet[/]")
-    print(headline_text(rows))
+    write(folder.ablation.with_suffix(".md").read_text())
+    show_written(folder.ablation)
+    write(headline_text(rows))

@@ -9,7 +9,7 @@ import typer
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import File, Json, Preset, Set
-from lcm_distill.commands.show import show, show_rows
+from lcm_distill.commands.show import show, show_rows, write
 from lcm_distill.core.errors import UserError
 
 app = typer.Typer(help="Configurations: presets, keys, differences.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def show_config(
         choice = Choice(preset, config, set or [], run)
         loaded = choice.load(begins=False)[0] if run else choice.given()
         rows = [asdict(key) for key in describe(loaded)]
-        show(rows, json, lambda: print("\n".join(map(_paragraph, rows))))
+        show(rows, json, lambda: write("\n".join(map(_paragraph, rows))))
 
 
 @app.command()
@@ -61,7 +61,7 @@ def diff(
         theirs = Choice(run=other).load(begins=False)[0] if other else load_preset(preset or own.preset)
         name = str(other) if other else f"preset {preset or own.preset}"
         rows = [{"key": key, str(run): a, name: b} for key, (a, b) in differing(own, theirs).items()]
-        show(rows, json, lambda: show_rows(rows) if rows else print("no difference"))
+        show(rows, json, lambda: show_rows(rows) if rows else write("no difference"))
 
 
 def _paragraph(row: dict[str, object]) -> str:

@@ -5,6 +5,11 @@ import sys
 from types import TracebackType
 
 from lcm_distill.core.errors import StorageError, UserError
+from lcm_distill.core.io_errors import describe
+from lcm_distill.core.text import one_line
+
+SIGPIPE_EXIT_CODE = 141
+"""Of a command whose output nobody reads any more, as shells have it."""
 
 
 class one_line_errors:
@@ -16,14 +21,41 @@ class one_line_errors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            error = _flush()
         if isinstance(error, UserError):
-            print(f"lcm: {error}", file=sys.stderr)
-            raise SystemExit(error.exit_code) from None
+            _end(str(error), error.exit_code)
         if isinstance(error, KeyboardInterrupt):
-            print("lcm: interrupted; the same command resumes from here", file=sys.stderr)
+            say("interrupted; the same command resumes from here")
             sys.stderr.flush()
             os._exit(130)  # threads of native libraries would delay an ordinary exit
+        if isinstance(error, BrokenPipeError):
+            _discard_output()
+            raise SystemExit(SIGPIPE_EXIT_CODE) from None
         if isinstance(error, OSError):
-            where = f"{error.filename}: " if error.filename is not None else ""
-            print(f"lcm: {where}{error.strerror or error}", file=sys.stderr)
-            raise SystemExit(StorageError.exit_code) from None
+            _end(describe(error), StorageError.exit_code)
+
+
+def say(message: str) -> None:
+    """Print one line on standard error."""
+    print(f"lcm: {one_line(message)}", file=sys.stderr)
+
+
+def _end(message: str, code: int) -> None:
+    say(message)
+    raise SystemExit(code) from None
+
+
+def _flush() -> OSError | None:
+    """Write what was printed; the error if it cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _discard_output()
+        return error if isinstance(error, BrokenPipeError) else OSError(error.errno, error.strerror, "standard output")
+    return None
+
+
+def _discard_output() -> None:
+    """Let the interpreter write what is left of the output to nowhere when it ends, rather than fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -7,7 +7,7 @@ import typer
 
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import Captions, Count, Guidance, Json, Model, Prompts, Seed, integers
-from lcm_distill.commands.show import screen, show
+from lcm_distill.commands.show import say, show, working
 
 
 def sample(
@@ -26,10 +26,10 @@ def sample(
         from lcm_distill.stages import sample as stage
 
         counts = integers("--steps", steps)
-        with screen.status("generating"):
+        with working("generating"):
             chosen = stage.choose_prompts(run, captions or [], prompts, count)
             result = stage.sample(run, chosen, counts, guidance, seed, out)
-        show(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))
+        show(result, json, lambda: say("wrote ", out))
 
 
 def compare_samplers(
@@ -48,7 +48,7 @@ def compare_samplers(
     with one_line_errors():
         from lcm_distill.stages import sample as stage
 
-        with screen.status("generating"):
+        with working("generating"):
             chosen = stage.choose_prompts(run, captions or [], prompts, count)
             result = stage.compare_samplers(run, chosen, steps, solver, guidance, seed, out)
-        show(result, json, lambda: screen.print(f"wrote [bold]{out}[/]"))
+        show(result, json, lambda: say("wrote ", out))

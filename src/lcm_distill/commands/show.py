@@ -1,45 +1,58 @@
 """What commands print: results on standard output, everything else on standard error."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rich.console import Console
+from lcm_distill.core.text import printable
+from lcm_distill.report.terminal import naming, screen, wide
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config
     from lcm_distill.pipeline.run_folder import RunFolder
     from lcm_distill.stages.stage import Stage
 
-PIPED_WIDTH = 140
-"""Columns of a table that is written to a file or a pipe."""
-
-screen = Console(stderr=True)
-
-
-def wide() -> Console:
-    """Standard output, for tables of many columns."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
 
 def show(result: Any, as_json: bool, render: Callable[[], None]) -> None:
     """Print a result as JSON, or as `render` does."""
     if as_json:
-        print(json.dumps(result, default=str))
+        print(json.dumps(result, default=str).replace("\x7f", "\\u007f"))
     else:
         render()
+
+
+def write(text: str) -> None:
+    """Print text as a result, with what a terminal would obey as escapes."""
+    print(printable(text))
+
+
+def say(*parts: str | Path) -> None:
+    """Print a sentence on standard error, its paths bold."""
+    screen.print(naming(*parts))
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Say on standard error that something is under way, while the block runs."""
+    return screen.status(what)
+
+
+def show_written(stem: Path) -> None:
+    """Say where the chart and the rows of a result are."""
+    say("chart and rows: ", Path(f"{stem}.png"), ", ", Path(f"{stem}.parquet"))
 
 
 def announce(config: "Config") -> None:
     """Say on standard error which parts of a run are stand-ins or random."""
     from lcm_distill.report.tables import stand_in_notice
 
-    for notice in stand_in_notice(config.stand_ins, "[dim]{}[/]"):
-        screen.print(notice, soft_wrap=True)
+    for notice in stand_in_notice(config.stand_ins, "{}"):
+        screen.print(notice, style="dim", soft_wrap=True)
     if config.encoders.weights == "random":
         screen.print(
-            "[bold red]RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only[/]",
+            "RANDOM WEIGHTS: encoders.weights = random; the cache serves to measure speed only",
+            style="bold red",
             soft_wrap=True,
         )
 
@@ -51,7 +64,8 @@ def show_plan(plans: Mapping[str, Any], as_json: bool) -> None:
 
 def show_result(stage: "Stage", config: "Config", folder: "RunFolder", as_json: bool) -> None:
     """Print what a stage has come to."""
-    from lcm_distill.stages.status import inspect, status
+    from lcm_distill.stages.queries import inspect
+    from lcm_distill.stages.status import status
 
     result = inspect(config, folder, stage.result) if stage.result else status(config, folder)[stage.name]
     show(result, as_json, lambda: _render(stage.name, folder, result))
@@ -140,6 +154,6 @@ def _show_metrics(folder: "RunFolder", rows: Sequence[Mapping[str, Any]]) -> Non
 
     if rows:
         wide().print(metrics_table(rows, str(folder.metrics), figure_styles()))
-    screen.print(f"images: [bold]{folder.evaluate}[/], side by side: [bold]{folder.grid}[/]")
+    say("images: ", folder.evaluate, ", side by side: ", folder.grid)
     if folder.guidance.with_suffix(".md").is_file():
-        screen.print(f"against the guidance scale: [bold]{folder.guidance}.md[/], [bold]{folder.guidance}.png[/]")
+        say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}.png"))

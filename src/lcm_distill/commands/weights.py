@@ -8,7 +8,7 @@ import typer
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import DryRun, ExistingRun, File, Json, Preset, Set
-from lcm_distill.commands.show import screen, show, show_figures
+from lcm_distill.commands.show import show, show_figures, working, write
 
 
 def export(
@@ -47,7 +47,7 @@ def fetch(
             plan = stage.plan_fetch(encoders, to, text_only)
             show(plan, json, lambda: show_figures(plan))
             return
-        with screen.status("downloading"):
+        with working("downloading"):
             settings = stage.fetch(encoders, to, text_only)
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        show(settings, json, lambda: print(shlex.join(words)))
+        show(settings, json, lambda: write(shlex.join(words)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import announce, screen, show_plan, show_result
+from lcm_distill.commands.show import announce, show_plan, show_result
 from lcm_distill.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def leads() -> bool:
 def show_progress(reports: "Iterator[Progress]", silent: bool = False) -> None:
     """Exhaust the reports of a work in progress, showing each on standard error."""
     from lcm_distill.report.progress import show_progress as report
+    from lcm_distill.report.terminal import screen
 
     if silent:
         deque(reports, maxlen=0)

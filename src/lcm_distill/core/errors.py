@@ -14,7 +14,7 @@ class DataError(UserError):
 
 
 class StorageError(UserError):
-    """An object store refused a request or cannot be reached. What is stored is intact; the same command resumes."""
+    """A store or a file system refuses or cannot be reached. What is stored is intact; the same command resumes."""
 
     exit_code = 4
 

@@ -5,6 +5,7 @@ never written to.
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def start_logging(folder: Path, worker: str = "main", level: int | str = logging
     level = _number(level)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{worker}.log"
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     stop_logging()
     logger = logging.getLogger(PACKAGE)
@@ -61,6 +62,17 @@ def start_logging(folder: Path, worker: str = "main", level: int | str = logging
     logger.propagate = False  # other libraries may have given the root logger a handler that writes to the terminal
     _settings, _handler = LogSettings(folder.absolute(), level), handler
     return path
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose device may be full: a message that cannot be written is lost, and nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        del record
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def _number(level: int | str) -> int:

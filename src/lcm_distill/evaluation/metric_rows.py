@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
 from lcm_distill.evaluation.features import FeatureSet
@@ -18,6 +17,7 @@ from lcm_distill.evaluation.references import Reference
 from lcm_distill.metrics.protocol import measure
 from lcm_distill.models.checkpoint import earlier_sha256
 from lcm_distill.pipeline.run_folder import source_commit
+from lcm_distill.pipeline.tables import read_table
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -50,8 +50,12 @@ FINGERPRINTED = ("data", "encoders", "cache", "model", "diffusion", "engine", "d
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]] | None:
-    """Rows of a `metrics.parquet`; None for one with the schema of another version."""
-    table = pq.read_table(path)
+    """Rows of a `metrics.parquet`; None for one with the schema of another version.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    table = read_table(path, "delete it, and `lcm evaluate` makes it again")
     if table.schema.equals(WITHOUT_DTYPE):
         return [{**row, "dtype": None if row["model"] == "real" else "float32"} for row in table.to_pylist()]
     return table.to_pylist() if table.schema.equals(METRICS) else None

@@ -6,7 +6,6 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
 from lcm_distill.evaluation.grid import GRID_ROWS, side_by_side
@@ -19,6 +18,7 @@ from lcm_distill.models.checkpoint import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.tables import write_table
 from lcm_distill.report.guidance import guidance_chart, guidance_text
 from lcm_distill.report.write_up import write_up
 
@@ -41,7 +41,7 @@ def write_results(
         *real_image_rows(config, references),
     ]
     table = merged_metrics(run.metrics, rows)
-    commit_file(run.metrics, lambda path: pq.write_table(table, path))
+    commit_file(run.metrics, lambda path: write_table(table, path))
     first = [image_set for image_set in image_sets if image_set.sampling.guidance == config.evaluate.guidance[0]]
     grid = side_by_side(first, prompts[:GRID_ROWS])
     commit_file(run.grid, lambda path: grid.save(path, format="PNG"))

@@ -8,8 +8,9 @@ import shutil
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -79,11 +80,9 @@ def commit_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the file cannot be written, or something else than a file is there; it is unchanged.
     """
-    with naming_file(path):
-        if path.exists() and not path.is_file():
-            raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
+    with _written_to(path) as temporary:
         write(temporary)
         _fsync(temporary)
         os.replace(temporary, path)
@@ -98,9 +97,7 @@ def commit_folder(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the folder cannot be written; the earlier one is unchanged.
     """
-    with naming_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+    with _written_to(path) as temporary:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
@@ -125,6 +122,30 @@ def discard_folder(path: Path) -> None:
         shutil.rmtree(discarded, ignore_errors=True)
         os.replace(path, discarded)
         shutil.rmtree(discarded)
+
+
+@contextmanager
+def _written_to(path: Path) -> Generator[Path]:
+    """A temporary path beside `path`; where the block fails it is removed, and the error names `path`."""
+    temporary = _temporary(path)
+    with naming_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+        except Exception as error:
+            if isinstance(error, OSError) and str(error.filename).startswith(str(temporary)):
+                error.filename = str(path)
+            _remove(temporary)
+            raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, or leave what the file system does not let go to `remove_orphans`."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

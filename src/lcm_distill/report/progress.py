@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from lcm_distill.core.text import printable
 from lcm_distill.report.units import format_duration
 
 
@@ -57,7 +58,7 @@ def show_progress(reports: Iterable[Report], console: Console) -> None:
         _show_bars(reports, console)
     else:
         for line in plain_lines(reports):
-            print(line, file=sys.stderr if console.stderr else sys.stdout, flush=True)
+            print(printable(line), file=sys.stderr if console.stderr else sys.stdout, flush=True)
 
 
 def plain_lines(reports: Iterable[Report], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
@@ -81,9 +82,9 @@ def plain_lines(reports: Iterable[Report], clock: Callable[[], float] = time.mon
 
 def _show_bars(reports: Iterable[Report], console: Console) -> None:
     columns = (
-        TextColumn("{task.description:>12}"),
+        TextColumn("{task.description:>12}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=console) as bars:
@@ -92,10 +93,10 @@ def _show_bars(reports: Iterable[Report], console: Console) -> None:
         for report in reports:
             if bar is None or report.label != label:
                 label, began = report.label, time.monotonic()
-                bar = bars.add_task(label, total=report.total, detail="")
+                bar = bars.add_task(printable(label), total=report.total, detail="")
                 if len(bars.task_ids) > BARS:
                     bars.remove_task(bars.task_ids[0])
-            detail = _figures(report, time.monotonic() - began)
+            detail = printable(_figures(report, time.monotonic() - began))
             bars.update(bar, completed=report.done, total=report.total, detail=detail)
 
 

@@ -1,37 +1,18 @@
-# pyarrow ships no types.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownLambdaType=false
-"""The progress of a run, from what it has committed, and SQL over it."""
+"""The progress of a run, from what it has committed."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, cast
-
-import duckdb
-import pyarrow.parquet as pq
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
 
 from lcm_distill.config import Config
-from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.rate import encode_rate
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.queries import inspect
 from lcm_distill.training.checkpoints import Checkpoints
-
-VIEWS = {
-    "samples": "cache/catalog/samples.parquet",
-    "captions": "cache/catalog/captions.parquet",
-    "manifest": "cache/manifest/*.parquet",
-    "events": "distill/events/*.parquet",
-    "pretrain_events": "pretrain/events/*.parquet",
-    "images": "evaluate/*/manifest/*.parquet",
-    "scores": "evaluate/*/*/manifest/*.parquet",
-    "metrics": "metrics.parquet",
-    "guidance": "guidance.parquet",
-    "schedule": "schedule/manifest/*.parquet",
-    "ablation": "ablation.parquet",
-}
-"""Views that `inspect` offers, and the files below the run folder that they read."""
+from lcm_distill.training.events import last_loss
 
 
 def status(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -45,47 +26,6 @@ def status(config: Config, run: RunFolder) -> dict[str, Any]:
         sets = len(list(run.evaluate.glob("*/manifest")))
         figures["evaluate"] = {"image_sets": sets, "metrics": run.metrics.is_file()}
     return figures | {"student": run.student.is_file()}
-
-
-def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
-    """Rows of a query over `VIEWS`; those without a file yet are absent. The query can read nothing else.
-
-    Of a cache that is made in an object store, what the query names is fetched.
-
-    Raises:
-        UserError: DuckDB refuses the query.
-    """
-    with duckdb.connect() as connection:
-        if config.cache.location:
-            for view, table in _remote_tables(config, run, sql).items():
-                connection.register(view, table)
-        for view, pattern in VIEWS.items():
-            if any(run.root.glob(pattern)) and not (config.cache.location and pattern.startswith("cache/")):
-                path = str((run.root / pattern).resolve()).replace("'", "''")
-                connection.sql(f"CREATE VIEW {view} AS FROM read_parquet('{path}', union_by_name=true)")
-        folder = str(run.root.resolve()).replace("'", "''")
-        connection.sql(f"SET allowed_directories=['{folder}/']")
-        connection.sql("SET enable_external_access=false")
-        connection.sql("SET lock_configuration=true")
-        try:
-            relation = cast(duckdb.DuckDBPyRelation | None, connection.sql(sql))
-            if relation is None:
-                raise UserError("the query returns no rows: write a SELECT")
-            return relation.to_arrow_table().to_pylist()
-        except duckdb.Error as error:
-            raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
-
-
-def _remote_tables(config: Config, run: RunFolder, sql: str) -> dict[str, Any]:
-    cache = Cache.open(config, run)
-    if not cache.storage.listing("catalog"):
-        return {}
-    tables: dict[str, Callable[[], Any]] = {
-        "samples": lambda: cache.read_catalog().samples,
-        "captions": lambda: cache.read_catalog().captions,
-        "manifest": lambda: cache.manifest.read(),
-    }
-    return {view: read() for view, read in tables.items() if view in sql}
 
 
 def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -131,8 +71,6 @@ def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[
     return running, failed
 
 
-def _training_status(folder: Any, steps: int) -> dict[str, Any]:
+def _training_status(folder: Path, steps: int) -> dict[str, Any]:
     saved = Checkpoints(folder / "checkpoints", "").steps()
-    events = sorted((folder / "events").glob("*.parquet"))
-    last = pq.read_table(events[-1]).to_pylist()[-1] if events else {}
-    return {"steps": steps, "done": saved[-1] if saved else 0, "loss": last.get("loss")}
+    return {"steps": steps, "done": saved[-1] if saved else 0, "loss": last_loss(folder)}

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lcm_distill.config import EngineConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.tables import read_table, write_table
 
 EVENTS = pa.schema(
     [("step", pa.int64()), ("loss", pa.float64()), ("gradient_norm", pa.float64()),
@@ -23,6 +23,9 @@ EVENTS = pa.schema(
 )  # fmt: skip
 """One row a step; `seconds` is its wall time. `flop_utilisation` is the rate of the networks' operations, without
 recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far."""
+
+
+REMEDY = "delete it; only this record of the training is lost"
 
 
 class Logger(Protocol):
@@ -105,7 +108,7 @@ class ParquetEvents:
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=EVENTS)
             path = self.folder / f"from-{self._rows[0]['step']:07d}.parquet"
-            commit_file(path, lambda temporary: pq.write_table(table, temporary))
+            commit_file(path, lambda temporary: write_table(table, temporary))
             self._rows.clear()
 
 
@@ -114,9 +117,20 @@ def recorded_losses(folder: Path, before: int, count: int) -> list[float]:
     losses: list[float] = []
     for path in sorted((folder / "events").glob("from-*.parquet"), reverse=True):
         if int(path.stem.removeprefix("from-")) < before and len(losses) < count:
-            rows = pq.read_table(path, columns=["step", "loss"]).to_pylist()
+            rows = read_table(path, REMEDY, columns=["step", "loss"]).to_pylist()
             losses = [row["loss"] for row in rows if row["step"] < before] + losses
     return losses[-count:]
+
+
+def last_loss(folder: Path) -> float | None:
+    """The last recorded loss of a training; None without a record.
+
+    Raises:
+        DataError: the record is damaged.
+    """
+    events = sorted((folder / "events").glob("*.parquet"))
+    rows = read_table(events[-1], REMEDY, columns=["loss"]).to_pylist() if events else []
+    return rows[-1]["loss"] if rows else None
 
 
 class TensorBoard:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
@@ -26,6 +25,7 @@ from lcm_distill.evaluation.requirements import find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.tables import write_table
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events
@@ -87,7 +87,7 @@ class Validation:
         rows = [row for image_set in image_sets for row in metric_rows(image_set, references)]
         grid = side_by_side(image_sets, self.prompts[:GRID_ROWS])
         commit_file(place.grid, lambda path: grid.save(path, format="PNG"))
-        commit_file(place.metrics, lambda path: pq.write_table(pa.Table.from_pylist(rows, schema=METRICS), path))
+        commit_file(place.metrics, lambda path: write_table(pa.Table.from_pylist(rows, schema=METRICS), path))
         self.checkpoint(place).unlink()
         shutil.rmtree(place.evaluate)
         values = {

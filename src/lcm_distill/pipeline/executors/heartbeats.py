@@ -5,6 +5,7 @@ waits for others whether they are alive.
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -16,8 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from lcm_distill.core.child_process import is_running
+from lcm_distill.core.errors import StorageError
 from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Task
+
+log = logging.getLogger(__name__)
 
 FOLDER = "workers"
 BEAT_SECONDS = 10.0
@@ -111,7 +115,7 @@ def heartbeat(storage: Storage) -> Generator[Heartbeat]:
 
     def beat() -> None:
         while not stop.wait(BEAT_SECONDS):
-            own.write()
+            _try_to_write(own)
 
     own.write()
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -120,7 +124,7 @@ def heartbeat(storage: Storage) -> Generator[Heartbeat]:
         yield own
     except Exception:
         _stop(stop, thread)
-        own.write(traceback.format_exc())
+        _try_to_write(own, traceback.format_exc())
         raise
     except BaseException:  # interrupted, or the generator that runs tasks was closed
         _stop(stop, thread)
@@ -128,6 +132,14 @@ def heartbeat(storage: Storage) -> Generator[Heartbeat]:
         raise
     _stop(stop, thread)
     own.remove()
+
+
+def _try_to_write(own: Heartbeat, error: str | None = None) -> None:
+    """Write a heartbeat, which nothing depends on: where storage refuses it, the work meets the same error."""
+    try:
+        own.write(error)
+    except (OSError, StorageError) as refused:
+        log.warning("no heartbeat: %s", refused)
 
 
 def _stop(stop: threading.Event, thread: threading.Thread) -> None:

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Iterator, Sequence
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import StorageError, UserError
+from lcm_distill.core.io_errors import UNREACHABLE, describe
 from lcm_distill.core.logs import LogSettings
 from lcm_distill.pipeline.executors.heartbeats import heartbeat, worker_name
 from lcm_distill.pipeline.executors.interface import Commit, Execute, Open
@@ -62,6 +63,11 @@ class TaskRunner:
         except UserError as error:
             log.exception("the work cannot be done")
             return error
+        except OSError as error:
+            log.exception("failure in one of %d tasks from %s on", len(tasks), tasks[0].name)
+            if error.errno not in UNREACHABLE:
+                raise
+            return StorageError(describe(error))
         except Exception:
             log.exception("worker failure in one of %d tasks from %s on", len(tasks), tasks[0].name)
             raise

@@ -1,0 +1,99 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+"""SQL over what a run has committed, which reads the run's tables and nothing else, and writes nothing."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import duckdb
+import pyarrow as pa
+
+from lcm_distill.config import Config
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.tables import damaged_file, open_tables
+
+VIEWS = {
+    "samples": "cache/catalog/samples.parquet",
+    "captions": "cache/catalog/captions.parquet",
+    "manifest": "cache/manifest/*.parquet",
+    "events": "distill/events/*.parquet",
+    "pretrain_events": "pretrain/events/*.parquet",
+    "images": "evaluate/*/manifest/*.parquet",
+    "scores": "evaluate/*/*/manifest/*.parquet",
+    "metrics": "metrics.parquet",
+    "guidance": "guidance.parquet",
+    "schedule": "schedule/manifest/*.parquet",
+    "ablation": "ablation.parquet",
+}
+"""Views that `inspect` offers, and the files below the run folder that they read."""
+
+
+READ_ONLY: dict[str, Any] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+"""DuckDB opens no file and no extension and sees no variable of this process: views are read by pyarrow."""
+
+
+def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
+    """Rows of a query over `VIEWS`; those without a file yet are absent.
+
+    Views that the query does not name are not opened. Of a cache that is made in an object store, they are fetched.
+
+    Raises:
+        UserError: DuckDB refuses the query.
+        DataError: a file that it reads is damaged.
+    """
+    named = [view for view in VIEWS if view in sql.lower()] or list(VIEWS)
+    tables = {view: table for view in named if (table := _open(config, run, view)) is not None}
+    with duckdb.connect(config=READ_ONLY) as connection:
+        for view, table in tables.items():
+            connection.register(view, table)
+        connection.execute("SET lock_configuration=true")
+        try:
+            relation = cast(duckdb.DuckDBPyRelation | None, connection.sql(sql))
+            if relation is None:
+                raise UserError("the query returns no rows: write a SELECT")
+            return relation.to_arrow_table().to_pylist()
+        except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
+            for view in named:
+                if damaged := damaged_file(sorted(run.root.glob(VIEWS[view]))):
+                    raise DataError(f"{damaged} is damaged: {remedy(view)}") from error
+            raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
+
+
+def remedy(view: str) -> str:
+    """What brings the files of a view back."""
+    if VIEWS[view].startswith("cache/"):
+        return "`lcm verify --repair` makes it again"
+    if VIEWS[view].startswith(("evaluate/", "schedule/")) or view in ("metrics", "guidance", "ablation"):
+        return "delete it, and the command that made it makes it again"
+    return "delete it; only this record of the training is lost"
+
+
+def _open(config: Config, run: RunFolder, view: str) -> Any:
+    """What DuckDB reads a view from; None without a file."""
+    pattern = VIEWS[view]
+    if config.cache.location and pattern.startswith("cache/"):
+        return _remote_table(config, run, view)
+    try:
+        return open_tables(sorted(run.root.glob(pattern)))
+    except DataError as error:
+        raise DataError(f"{error}: {remedy(view)}") from error
+
+
+def _remote_table(config: Config, run: RunFolder, view: str) -> Any:
+    cache = Cache.open(config, run)
+    if not cache.storage.listing("catalog"):
+        return None
+    tables: dict[str, Callable[[], Any]] = {
+        "samples": lambda: cache.read_catalog().samples,
+        "captions": lambda: cache.read_catalog().captions,
+        "manifest": lambda: cache.manifest.read(),
+    }
+    return tables[view]()
