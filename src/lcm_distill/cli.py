@@ -5,7 +5,7 @@ import sys
 import warnings
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of every option or argument that is wrong; typer has no name for it."""
+
 app.add_typer(configuration.app, name="config")
 app.add_typer(cache.app, name="cache")
 
@@ -278,4 +281,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
-    app()
+    try:
+        sys.exit(app(standalone_mode=False))
+    except USAGE_ERROR as error:
+        if message := error.format_message():  # help, where no command is given, is printed already
+            say(f"{message.rstrip('.')}: see `{error.ctx.command_path if error.ctx else 'lcm'} --help`")
+        sys.exit(error.exit_code)

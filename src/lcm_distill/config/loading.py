@@ -9,6 +9,9 @@ from lcm_distill.config.parsing import parse_section
 from lcm_distill.config.run import Config
 from lcm_distill.core.errors import UserError
 
+LARGEST_FILE = 1_000_000
+"""Bytes of a configuration, which is a hundred times smaller."""
+
 
 def presets() -> list[str]:
     """Names of the presets that ship."""
@@ -41,11 +44,17 @@ def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
     """A configuration file in the presets' form, changed by `section.key=value` assignments.
 
     Raises:
-        UserError: the file is missing, or a key or value is wrong.
+        UserError: the file is missing or is no text of a configuration, or a key or value is wrong.
     """
     if not path.is_file():
-        raise UserError(f"configuration {path} is missing")
-    return parse(path.read_text(), str(path), assignments)
+        raise UserError(f"configuration {path} is missing: give the path of a file in the presets' form")
+    if path.stat().st_size > LARGEST_FILE:
+        raise UserError(f"{path} is no configuration: it is larger than {LARGEST_FILE:,} bytes: give another file")
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it, or give another file") from error
+    return parse(text, str(path), assignments)
 
 
 def parse(text: str, origin: str, assignments: Sequence[str] = ()) -> Config:

@@ -10,6 +10,10 @@ from pydantic import ValidationError
 from lcm_distill.config.section import AnySection, Section
 from lcm_distill.core.errors import UserError
 
+TOO_DEEP = "it is nested too deeply: correct it"
+LONGEST_VALUE = 200
+"""Characters of a wrong value that a message shows."""
+
 
 def parse_section(kind: type[AnySection], text: str, origin: str, assignments: Sequence[str] = ()) -> AnySection:
     """A section from TOML text, changed by assignments; `origin` names it in errors.
@@ -18,21 +22,26 @@ def parse_section(kind: type[AnySection], text: str, origin: str, assignments: S
         UserError: it is not TOML, or keys or values are wrong.
     """
     values = read_toml(text, origin)
-    for assignment in assignments:
-        _assign(values, assignment)
-    return validate(kind, values, origin)
+    try:
+        for assignment in assignments:
+            _assign(values, assignment)
+        return validate(kind, values, origin)
+    except RecursionError as error:
+        raise UserError(f"{origin}: {TOO_DEEP}") from error
 
 
 def read_toml(text: str, origin: str) -> dict[str, Any]:
     """Tables of TOML text, not validated.
 
     Raises:
-        UserError: it is not TOML.
+        UserError: it is not TOML, or nested too deeply.
     """
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{origin} is not TOML: {error}") from error
+    except ValueError as error:  # also of a number with thousands of digits
+        raise UserError(f"{origin} is not TOML: {error}: correct it") from error
+    except RecursionError as error:
+        raise UserError(f"{origin} is not TOML of a configuration: {TOO_DEEP}") from error
 
 
 def validate(kind: type[AnySection], values: Mapping[str, Any], origin: str) -> AnySection:
@@ -63,7 +72,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text  # a bare word is a string, as it is in a shell
 
 
@@ -73,9 +82,19 @@ def _explain(kind: type[Section], detail: Any) -> str:
         return f"unknown key {key}{_suggestion(kind, detail['loc'])}"
     if detail["type"] == "missing":
         return f"{key} is missing"
-    value = "" if detail["type"] == "value_error" and isinstance(detail["input"], dict) else f" = {detail['input']!r}"
+    value = (
+        ""
+        if detail["type"] == "value_error" and isinstance(detail["input"], dict)
+        else f" = {_shortened(detail['input'])}"
+    )
     named = f"{key}{value}: " if key else ""  # what spans several tables names its keys itself
     return named + detail["msg"].removeprefix("Value error, ")
+
+
+def _shortened(value: Any) -> str:
+    """A value as Python writes it; of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _suggestion(kind: type[Section], location: Iterable[str | int]) -> str:

@@ -45,7 +45,7 @@ class Section(BaseModel):
 
     on_resume: ClassVar[OnResume] = OnResume.REFUSED
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -73,7 +73,7 @@ class ReferenceStatistics:
         if not kept.is_file():
             statistics = yield from _accumulate(opened, prepared(), count, self.config.evaluate.batch_size)
             commit_file(kept, lambda path: write_statistics(path, statistics))
-        return read_statistics(kept, self.extractor.width)
+        return read_statistics(kept, self.extractor.width, "delete it, and the same command makes it again")
 
 
 def _accumulate(opened: OpenedProtocol, prepared: Iterable[Tensor], count: int, batch_size: int) -> Computation:

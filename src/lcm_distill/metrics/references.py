@@ -5,9 +5,9 @@
 """Statistics of reference images: from a published `.npz`, or of a folder of images and kept by its content."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.sample import Sample
 from lcm_distill.metrics.statistics import Statistics
+
+ARRAYS = ("mu", "sigma", "features", "ids", "draws")
+"""Names in a file of statistics; others are left alone."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -69,26 +72,47 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
-def read_statistics(path: Path, width: int) -> Statistics:
+def read_statistics(path: Path, width: int, remedy: str = "take a file of reference statistics") -> Statistics:
     """Reference statistics of features of this width: `mu` and `sigma`, and features if they are kept as well.
 
     Raises:
-        UserError: the file is not there, holds something else, or features of another width; the message names it.
+        UserError: the file is not there, holds something else, values that are not finite, or features of another
+            width; the message names it and, unless the width is the matter, ends in `remedy`.
+        OSError: it cannot be opened.
     """
-    try:
-        with path.open("rb") as file, np.load(file) as stored:
-            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
-        mu, sigma = arrays["mu"].double(), arrays["sigma"].double()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there: it should hold the reference statistics, mu and sigma") from error
-    except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no .npz of mu and sigma: take a file of reference statistics") from error
+    if not path.exists():
+        raise UserError(f"{path} is not there: it should hold the reference statistics, mu and sigma")
+    with path.open("rb") as file:
+        try:
+            arrays = _arrays(file)
+            mu, sigma = arrays["mu"].double(), arrays["sigma"].double()
+        except Exception as error:  # numpy and zipfile raise a dozen kinds over a damaged file
+            raise UserError(f"{path} is no .npz of mu and sigma: {remedy}") from error
     if mu.shape != (width,) or sigma.shape != (width, width):
         raise UserError(
             f"{path}: mu has shape {tuple(mu.shape)} and sigma {tuple(sigma.shape)}, but the network gives {width:,} "
             "features: take statistics that were made by this protocol"
         )
-    sample = None
-    if "features" in arrays:
-        sample = Sample(len(arrays["features"]), arrays["features"], arrays["ids"], arrays["draws"])
-    return Statistics(Gaussian(mu, sigma), sample)
+    if broken := [name for name, array in arrays.items() if not array.isfinite().all()]:
+        raise UserError(f"{path}: {broken[0]} has values that are not finite: {remedy}")
+    return Statistics(Gaussian(mu, sigma), _sample(path, arrays, width, remedy))
+
+
+def _arrays(file: BinaryIO) -> dict[str, torch.Tensor]:
+    """The arrays of the file that are known, real numbers all; nothing is unpickled."""
+    with np.load(file, allow_pickle=False) as stored:
+        found = {name: stored[name] for name in ARRAYS if name in stored.files}
+    if any(array.dtype.kind not in "fiu" for array in found.values()):
+        raise TypeError("an array is not of real numbers")
+    return {name: torch.from_numpy(array) for name, array in found.items()}
+
+
+def _sample(path: Path, arrays: Mapping[str, torch.Tensor], width: int, remedy: str) -> Sample | None:
+    found = [arrays[name] for name in ("features", "ids", "draws") if name in arrays]
+    if not found:
+        return None
+    count = len(found[0])
+    if [array.shape for array in found] != [(count, width), (count,), (count,)]:
+        raise UserError(f"{path}: its features, ids and draws do not belong together: {remedy}")
+    features, ids, draws = found
+    return Sample(count, features, ids, draws)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import bytes_sha256, file_sha256
@@ -19,6 +19,8 @@ from lcm_distill.models.microdit import MicroDiT
 
 GUIDANCE_PREFIX = "cfg_embedder."
 CPU = torch.device("cpu")
+LARGEST_HEADER = 10_000_000
+"""Bytes of a safetensors header; that of the largest network has 200,000."""
 
 
 def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = False) -> None:
@@ -81,10 +83,35 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
+            refuse_large_header(path)
             return load_file(path, device=str(device))
-        return torch.load(path, map_location=device, weights_only=True)
+        return _tensors_by_name(torch.load(path, map_location=device, weights_only=True))
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"checkpoint {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise _unreadable(path, error) from error
+
+
+def _tensors_by_name(loaded: Any) -> dict[str, Tensor]:
+    if isinstance(loaded, dict) and all(isinstance(x, str) for x in loaded) and all(map(is_tensor, loaded.values())):
+        return loaded
+    raise TypeError("it is no dictionary of tensors by name")
+
+
+def refuse_large_header(path: Path) -> None:
+    """Do nothing if the header of a safetensors file has the size that a network's has.
+
+    Raises:
+        UserError: it is larger, and would cost memory and time to read.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > LARGEST_HEADER:
+        raise UserError(f"checkpoint {path} cannot be read: its header has {size:,} bytes: give another file")
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:200]}): give another file")
 
 
 METADATA = "lcm_distill"
@@ -126,12 +153,16 @@ def read_description(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
     if path.suffix != ".safetensors":
         return {}
+    refuse_large_header(path)
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(METADATA)
-        return json.loads(text) if text else {}
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        description = json.loads(text) if text else {}
+        if not isinstance(description, dict):
+            raise ValueError("its description is no JSON object")
+        return description
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -168,12 +199,13 @@ def _sha256_as_of(path: Path, size: int, modified: int) -> str:
     del size, modified  # they distinguish a file that was replaced
     if path.suffix != ".safetensors":
         return tensors_sha256(read_tensors(path))
+    refuse_large_header(path)
     try:
         with safe_open(path, "pt") as file:  # one tensor in memory at a time
             names = sorted(file.keys())
             return bytes_sha256(part for name in names for part in _parts(name, file.get_tensor(name)))
     except SafetensorError as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
 
 
 def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:

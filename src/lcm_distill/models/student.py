@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
 from lcm_distill.config import Config, DiffusionConfig, NetworkConfig, Weights
 from lcm_distill.core.errors import UserError
@@ -14,6 +14,13 @@ from lcm_distill.models.checkpoint import read_description
 
 DEFAULT_STEPS = 4
 """Steps of a student that is not phased, where none are given."""
+
+
+MOST_STEPS = 1000
+"""Steps of one sampling, and numbers of steps that a student has sigmas for; far more than any is worth."""
+
+Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=MOST_STEPS)]
 
 
 class _Record(BaseModel):
@@ -33,9 +40,16 @@ class StudentSampling(_Record):
     """
 
     diffusion: DiffusionConfig = DiffusionConfig()
-    sigmas: dict[PositiveInt, tuple[float, ...]] = {}
-    guidance_range: tuple[float, float] | None = None
-    phases: tuple[float, ...] | None = None
+    sigmas: Annotated[dict[PositiveInt, Sigmas], Field(max_length=MOST_STEPS)] = {}
+    guidance_range: tuple[FiniteFloat, FiniteFloat] | None = None
+    phases: Sigmas | None = None
+
+    @model_validator(mode="after")
+    def _sigmas_fall(self) -> Self:
+        for steps, falling in self.sigmas.items():
+            if len(falling) != steps or list(falling) != sorted(falling, reverse=True):
+                raise ValueError(f"the sigmas of {steps} steps must be {steps} that fall")
+        return self
 
     @property
     def default_steps(self) -> int:
@@ -121,8 +135,10 @@ def read_student(path: Path) -> StudentDescription | None:
         return StudentDescription.model_validate(description)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {key} of the student's description is not valid: {first['msg']}") from error
+        key = ".".join(map(str, first["loc"]))[:100] or "a value"
+        raise UserError(
+            f"{path}: {key} of the student's description is not valid: {first['msg']}: give another file"
+        ) from error
 
 
 def read_sampling(path: Path, diffusion: DiffusionConfig) -> StudentSampling:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.config import EncodersConfig
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.encoders.text import save_text_encoder
 from lcm_distill.encoders.vae import save_vae
 from lcm_distill.pipeline.atomic import commit_folder, remove_orphans
@@ -37,14 +37,17 @@ class Part:
         """Whether the encoder has been fetched.
 
         Raises:
-            UserError: the folder contains something else.
+            UserError: the folder contains something else, or (DataError) its record is damaged.
         """
         if not self.folder.exists():
             return False
         record = self.folder / RECORD
         if not record.is_file():
             raise UserError(f"{self.folder} was not made by `lcm fetch`: choose another --to")
-        stored = json.loads(record.read_text())[self.key]
+        try:
+            stored = json.loads(record.read_bytes())[self.key]
+        except (ValueError, RecursionError, LookupError, TypeError) as error:
+            raise DataError(f"{record} is damaged: delete {self.folder}, and `lcm fetch` fetches it again") from error
         if stored != self.source:
             raise UserError(f"{self.folder} holds {stored}, not {self.source}: choose another --to, or delete it")
         return True
