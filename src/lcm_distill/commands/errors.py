@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from types import TracebackType
 
 from lcm_distill.core.errors import StorageError, UserError
@@ -38,7 +39,8 @@ class one_line_errors:
 
 def say(message: str) -> None:
     """Print one line on standard error."""
-    print(f"lcm: {one_line(message)}", file=sys.stderr)
+    with suppress(OSError):  # it may be a file on the device that is full
+        print(f"lcm: {one_line(message)}", file=sys.stderr)
 
 
 def _end(message: str, code: int) -> None:

@@ -43,9 +43,9 @@ def naming_file(path: Path) -> Generator[None]:
     """
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # that of a distributed checkpoint is no Exception
         found = os_error_in(error)
         if found is None or (found is error and found.filename is not None):
             raise

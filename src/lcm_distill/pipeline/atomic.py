@@ -128,15 +128,15 @@ def discard_folder(path: Path) -> None:
 def _written_to(path: Path) -> Generator[Path]:
     """A temporary path beside `path`; where the block fails it is removed, and the error names `path`."""
     temporary = _temporary(path)
-    with naming_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+    try:
+        with naming_file(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-        except Exception as error:
-            if isinstance(error, OSError) and str(error.filename).startswith(str(temporary)):
-                error.filename = str(path)
-            _remove(temporary)
-            raise
+    except Exception as error:
+        if isinstance(error, OSError) and str(error.filename).startswith(str(temporary)):
+            error.filename = str(path)
+        _remove(temporary)
+        raise
 
 
 def _remove(path: Path) -> None:
