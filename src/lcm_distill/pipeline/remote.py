@@ -4,6 +4,7 @@
 """Files in an object store, by `s3://bucket/prefix` or `gs://bucket/prefix`."""
 
 import functools
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from lcm_distill.pipeline.storage import Part, Stat, WrittenFile
 
 RETRY = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 """Refused requests and broken connections are retried for this long."""
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+"""Seconds before a list whose response was torn is requested again."""
 FEW = 16
 """Up to this many files are looked up one by one; for more, listing their folders is faster."""
 
@@ -91,7 +94,7 @@ class RemoteStorage:
     def _below(self, folder: str) -> list[tuple[str, Stat]]:
         import obstore
 
-        chunks = self._request(folder, lambda: list(obstore.list(_open(self.url), f"{folder}/")))
+        chunks = self._request(folder, lambda: _whole_list(lambda: list(obstore.list(_open(self.url), f"{folder}/"))))
         return [
             (item["path"], Stat(item["size"], item["last_modified"].timestamp())) for chunk in chunks for item in chunk
         ]
@@ -107,6 +110,23 @@ class RemoteStorage:
             raise StorageError(f"{self.locate(name)}: there is no such bucket: create it first") from error
         except BaseError as error:
             raise StorageError(f"{self.locate(name)}: {_reason(error)}: check the bucket and your keys") from error
+
+
+def _whole_list(request: Callable[[], Result]) -> Result:
+    """The result of a request for a list, made again where the response ends early or cannot be read.
+
+    obstore does so itself for every other response.
+    """
+    from obstore.exceptions import GenericError
+
+    for seconds in PAUSES:
+        try:
+            return request()
+        except GenericError as error:
+            if "list response" not in str(error):
+                raise
+            time.sleep(seconds)
+    return request()
 
 
 @functools.lru_cache(maxsize=8)
