@@ -180,3 +180,35 @@ def test_keys_that_had_another_name_are_read_and_keep_their_fingerprint():
     assert load_preset("shapes").fingerprint("data", "model", "distill") == "a3c849bb7940e1e3"  # of before the change
     old = config.to_toml().replace("images = 72", "pictures = 72").replace("sigma_distribution", "levels")
     assert parse(old, "old") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a = " + b"[" * 100_000, "is nested too deeply"),
+        (b"a." * 100_000 + b"b = 1", "is nested too deeply"),
+        (b"", "preset is missing"),
+        (b'preset = "\xe9"', "is not UTF-8 (byte 10): convert it"),
+        (b"#" * 2_000_000, "it is larger than 1,000,000 bytes"),
+        (b"seed = " + b"9" * 5000, "is not TOML"),
+        (b"\0\1\2", "is not TOML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_short_line(tmp_path, content, message):
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_file(path)
+    line = str(caught.value)
+    assert message in line and str(path) in line and "\n" not in line and len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["seed=" + "[" * 100_000, "a." * 100_000 + "b=1", "diffusion.sigma_max=inf", "diffusion.sigma_data=nan",
+     "distill.guidance_range=[nan, nan]", "evaluate.guidance=[inf]", f"device=[{'1,' * 100_000}]"],
+)  # fmt: skip
+def test_assignments_without_end_are_one_short_line(assignment):
+    with pytest.raises(UserError) as caught:
+        load_preset("shapes", [assignment])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000

@@ -86,3 +86,55 @@ def test_files_that_are_no_statistics_are_named(tmp_path, content):
     np.savez(tmp_path / "others.npz", mean=np.zeros(2))
     with pytest.raises(UserError, match=r"others.npz is no .npz of mu and sigma"):
         read_statistics(tmp_path / "others.npz", 2)
+
+
+class Trap:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+SOUND = {"mu": np.zeros(3), "sigma": np.eye(3), "features": np.zeros((2, 3), np.float32), "ids": np.arange(2),
+         "draws": np.zeros(2, np.float32)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mu": np.array([0, np.nan, 0])}, "mu has values that are not finite"),
+        ({"sigma": np.full((3, 3), np.inf)}, "sigma has values that are not finite"),
+        ({"features": np.full((2, 3), np.nan, np.float32)}, "features has values that are not finite"),
+        ({"mu": None}, "is no .npz of mu and sigma"),
+        ({"draws": None}, "features, ids and draws do not belong together"),
+        ({"ids": np.arange(3)}, "features, ids and draws do not belong together"),
+        ({"features": np.zeros((2, 4), np.float32)}, "features, ids and draws do not belong together"),
+        ({"mu": np.array(["a", "b", "c"])}, "is no .npz of mu and sigma"),
+        ({"sigma": np.eye(3) + 1j}, "is no .npz of mu and sigma"),
+    ],
+)
+def test_damaged_statistics_are_named_with_a_remedy(tmp_path, changes, message):
+    arrays = {name: array for name, array in {**SOUND, **changes}.items() if array is not None}
+    np.savez(tmp_path / "kept.npz", **arrays)
+    with pytest.raises(UserError, match=rf"kept.npz.* {message}: delete it"):
+        read_statistics(tmp_path / "kept.npz", 3, "delete it")
+
+
+def test_no_object_is_unpickled(tmp_path):
+    trap = np.array([Trap(tmp_path / "sprung")] * 3)
+    np.savez(tmp_path / "trap.npz", mu=trap, sigma=np.eye(3))
+    with pytest.raises(UserError, match=r"trap\.npz is no \.npz of mu and sigma"):
+        read_statistics(tmp_path / "trap.npz", 3)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_cut_anywhere_is_seen(tmp_path):
+    np.savez(tmp_path / "whole.npz", **SOUND)
+    content = (tmp_path / "whole.npz").read_bytes()
+    for end in range(0, len(content), 37):
+        (tmp_path / "cut.npz").write_bytes(content[:end])
+        with pytest.raises(UserError, match=r"cut\.npz is no \.npz"):
+            read_statistics(tmp_path / "cut.npz", 3)

@@ -1,5 +1,6 @@
 """TOML text and `section.key=value` assignments to validated tables; errors name the key, the value and what to do."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -10,6 +11,8 @@ from pydantic import ValidationError
 from lcm_distill.config.section import AnySection, Section
 from lcm_distill.core.errors import UserError
 
+_LONG_KEY = re.compile(r"(?<![\"\w'-])(?:[\"\w'-]++\s*+\.\s*+){50}")
+"""A dotted key of more parts than any has; the parser takes minutes over one of thousands."""
 TOO_DEEP = "it is nested too deeply: correct it"
 LONGEST_VALUE = 200
 """Characters of a wrong value that a message shows."""
@@ -37,6 +40,8 @@ def read_toml(text: str, origin: str) -> dict[str, Any]:
         UserError: it is not TOML, or nested too deeply.
     """
     try:
+        if _LONG_KEY.search(text):
+            raise RecursionError
         return tomllib.loads(text)
     except ValueError as error:  # also of a number with thousands of digits
         raise UserError(f"{origin} is not TOML: {error}: correct it") from error
@@ -58,6 +63,8 @@ def validate(kind: type[AnySection], values: Mapping[str, Any], origin: str) -> 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
+    if _LONG_KEY.search(f"{key}."):
+        raise RecursionError
     if not equals or not key:
         raise UserError(f"--set {assignment}: write section.key=value")
     *tables, last = key.strip().split(".")
