@@ -106,7 +106,7 @@ def ends(place: Path, *words: str) -> Ended:
     return lcm(*words, fault=partial(os.chdir, str(place)), seconds=60)
 
 
-@pytest.mark.trials(full=1000, sample=40)
+@pytest.mark.trials(full=400, sample=12)
 def test_wrong_use_is_refused_in_one_line(trials, place, tmp_path):
     """Every option and argument of every command with a wrong value."""
     all_uses = uses()
