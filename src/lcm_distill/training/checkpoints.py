@@ -132,7 +132,7 @@ class Checkpoints:
         self._keep_newest(step)
 
     def _keep_newest(self, step: int) -> None:
-        """Delete checkpoints older than the newest up to `step`, and later ones: damaged, since training repeats them."""
+        """Delete checkpoints that are older than the newest up to `step`, and later ones: training repeats those."""
         steps = self.steps()
         kept = [other for other in steps if other <= step][-self.keep :]
         for other in set(steps) - set(kept):
