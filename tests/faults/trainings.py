@@ -29,7 +29,7 @@ def begin(root: Path, *stages: str, settings: list[str] = TINY) -> Path:
     """A new run of the shapes preset that has done these stages."""
     for number, stage in enumerate(stages):
         chosen = ["--preset", "shapes", *options(settings)] if number == 0 else []
-        ended = lcm(stage, *chosen, "--run", root)
+        ended = lcm(stage, *chosen, "--run", root, seconds=600)
         assert ended.is_clean(0), ended
     return root
 
