@@ -1,6 +1,7 @@
 """Errors of the file system, whatever library met them: the file, the reason, what to do."""
 
 import errno
+import io
 import os
 
 import pyarrow as pa
@@ -11,14 +12,11 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.io_errors import describe, naming_file, os_error_in
 
 
-class Refusing:
+class Refusing(io.BytesIO):
     """A file that takes nothing."""
 
     def write(self, _: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def flush(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG])

@@ -89,8 +89,8 @@ class UnreliableStore:
 
             def _send(self, status: int, headers: dict[str, str], content: bytes, failure: str | None) -> None:
                 if failure == "flip" and self.command == "GET" and content and "list-type" not in self.path:
-                    content = bytearray(content)
-                    content[len(content) // 2] ^= 1
+                    middle = len(content) // 2
+                    content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
                     store.failures["flip"] += 1
                 cut = failure == "cut" and self.command == "GET" and len(content) > 1
                 self.send_response(status)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -32,7 +33,7 @@ ALWAYS = {"ablate": ["--dry-run"], "fetch": ["--dry-run"], "compare-samplers": [
 """So that a wrong value which happens to be right makes no hours of work, and no downloads."""
 
 
-def commands(group: object = None, *words: str) -> Iterator[tuple[tuple[str, ...], object]]:
+def commands(group: Any = None, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command of the application with its words."""
     group = group or typer.main.get_command(app)
     for name, command in group.commands.items():
