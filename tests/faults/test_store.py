@@ -68,7 +68,7 @@ def local(tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.mark.trials(full=20, sample=1)
 def test_a_store_that_fails_stores_nothing_wrong(trials, endpoint, local, tmp_path):
-    """A store that answers 503, resets, cuts files and lists, and flips bytes that are read, on half of the requests."""
+    """A store that answers 503, resets, cuts files and lists, and flips read bytes, on half of 200 requests."""
     for trial in trials:
         run, location = RunFolder(tmp_path / str(trial)), f"s3://bucket/unreliable-{trial}"
         begun = load_preset("shapes", [*TINY, f"cache.location={location}"])
