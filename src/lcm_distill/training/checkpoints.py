@@ -129,10 +129,15 @@ class Checkpoints:
             hashes.write_hashes(folder)
 
         commit_folder(self._path(step), fill)
-        self._keep_newest(step)
+        self._drop_others(step)
 
-    def _keep_newest(self, step: int) -> None:
-        """Delete checkpoints that are older than the newest up to `step`, and later ones: training repeats those."""
+    def drop_old(self) -> None:
+        """Delete what a training that was killed after its newest checkpoint had yet to delete, on rank 0."""
+        if self._is_main and (steps := self.steps()):
+            self._drop_others(steps[-1])
+
+    def _drop_others(self, step: int) -> None:
+        """Delete all but the newest checkpoints up to a step; later ones are damaged: this step was repeated."""
         steps = self.steps()
         kept = [other for other in steps if other <= step][-self.keep :]
         for other in set(steps) - set(kept):
@@ -157,8 +162,6 @@ class Checkpoints:
             damage = self.damage(step)
             if damage is None:
                 self._require_own(step)
-                if step == self.steps()[-1]:  # else those before a damaged one are needed
-                    self._keep_newest(step)
                 return step
             self._warn(damage, step != steps[0])
         if self.steps():

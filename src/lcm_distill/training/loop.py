@@ -220,6 +220,8 @@ class Trainer:
 
     def _resume(self) -> int:
         step = self.checkpoints.load_latest(self.tensors) or 0
+        if step and step == self.checkpoints.steps()[-1]:  # else those before a damaged one are needed
+            self.checkpoints.drop_old()
         if step == 0 and (bad := self._weights_not_finite()):
             raise DataError(
                 f"{self.label}: {bad[0]} is not finite before the first step: start from another checkpoint"
