@@ -35,6 +35,12 @@ def test_what_torch_says_of_a_failed_write(tmp_path):
     assert raised.value.filename == str(tmp_path / "file") and raised.value.errno == errno.EIO
 
 
+def test_an_error_without_a_number_gets_one(tmp_path):
+    with pytest.raises(OSError) as raised, naming_file(tmp_path / "folder"):
+        raise OSError(None, "unexpected pos 704 vs 598", str(tmp_path / "folder/file"))
+    assert describe(raised.value).startswith(f"{tmp_path / 'folder/file'}: Input/output error: check the device")
+
+
 class NoException(BaseException):
     """As that of a distributed checkpoint, which aggregates the errors of ranks in its message."""
 

@@ -47,9 +47,9 @@ def naming_file(path: Path) -> Generator[None]:
         raise
     except BaseException as error:  # that of a distributed checkpoint is no Exception
         found = os_error_in(error)
-        if found is None or (found is error and found.filename is not None):
+        if found is None or (found is error and found.filename is not None and found.errno is not None):
             raise
-        named = OSError(found.errno or _reason(path), found.strerror or str(found), str(path))
+        named = OSError(found.errno or _reason(path), found.strerror or str(found), found.filename or str(path))
         raise named from error
 
 
