@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from io import TextIOWrapper
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from lcm_distill.commands import cache, images, weights
 from lcm_distill.commands import config as configuration
 from lcm_distill.commands.choice import Choice
-from lcm_distill.commands.errors import one_line_errors, say
+from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
 from lcm_distill.commands.options import (
     AllowRandom,
     DryRun,
@@ -278,6 +279,7 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 def main() -> None:
     """Entry point of `lcm`."""
     warnings.showwarning = _print_warning
+    threading.excepthook = log_thread_error
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks

@@ -16,7 +16,7 @@ CALLS = ("writev", "fsync", "mkdir", "replace", "rename")
 
 
 def refuse_from(place: str, first: int, code: int, once: bool, counted: str) -> None:
-    """From its `first` write of any kind below `place` on, this process gets the error `code`, which names no file.
+    """From its `first` write of any kind below `place` on, this process gets the error `code`.
 
     Args:
         once: only that one is refused.
@@ -33,7 +33,8 @@ def refuse_from(place: str, first: int, code: int, once: bool, counted: str) -> 
         count += 1
         os.pwrite(report, b"%d" % count, 0)
         if count == first or (count > first and not once):
-            raise OSError(code, os.strerror(code))
+            named = () if isinstance(target, int) else (str(path),)  # as the system does
+            raise OSError(code, os.strerror(code), *named)
 
     def guarded(call: Callable[..., Any]) -> Callable[..., Any]:
         def guard(target: Any, *args: Any, **options: Any) -> Any:

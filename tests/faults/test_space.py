@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lcm_distill.core.hashing import file_sha256
 from tests.command_line import shapes
 from tests.faults.commands import Ended, lcm
 from tests.faults.space import Device, can_mount, counted_beside, limit_files, refusing
@@ -55,20 +56,20 @@ def options(stage: str) -> list[str]:
     return shapes(TINY) if stage == "precompute" else []
 
 
-def results(run: Path) -> dict[str, bytes]:
+def results(run: Path) -> dict[str, str]:
     """What the same settings make again to the byte: shards, weights, images."""
     kept = [path for path in run.rglob("*") if path.is_file() and is_result(path.relative_to(run))]
-    return {str(path.relative_to(run)): path.read_bytes() for path in kept}
+    return {str(path.relative_to(run)): file_sha256(path) for path in kept}
 
 
 def is_result(path: Path) -> bool:
     return path.suffix in (".safetensors", ".png") or (path.parts[0] == "cache" and "c" in path.parts)
 
 
-def content(run: Path) -> dict[str, bytes]:
+def content(run: Path) -> dict[str, str]:
     """Every committed file but logs, heartbeats and what every command rewrites."""
     paths = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
-    return {str(path): (run / path).read_bytes() for path in paths
+    return {str(path): file_sha256(run / path) for path in paths
             if not {"logs", "workers", "tensorboard"} & set(path.parts) and path.name not in VOLATILE}  # fmt: skip
 
 

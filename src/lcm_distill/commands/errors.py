@@ -1,13 +1,17 @@
 """How a command ends: one line and an exit code for what a user can cause, 130 for Ctrl-C."""
 
+import logging
 import os
 import sys
+import threading
 from contextlib import suppress
 from types import TracebackType
 
 from lcm_distill.core.errors import StorageError, UserError
 from lcm_distill.core.io_errors import describe
 from lcm_distill.core.text import one_line
+
+log = logging.getLogger(__name__)
 
 SIGPIPE_EXIT_CODE = 141
 """Of a command whose output nobody reads any more, as shells have it."""
@@ -35,6 +39,14 @@ class one_line_errors:
             raise SystemExit(SIGPIPE_EXIT_CODE) from None
         if isinstance(error, OSError):
             _end(describe(error), StorageError.exit_code)
+
+
+def log_thread_error(failure: threading.ExceptHookArgs) -> None:
+    """Log what the file system refused to a thread of a library, which tells whoever uses it; print other errors."""
+    if isinstance(failure.exc_value, OSError):
+        log.warning("a thread ended: %s", failure.exc_value, exc_info=failure.exc_value)
+    else:
+        threading.__excepthook__(failure)
 
 
 def say(message: str) -> None:

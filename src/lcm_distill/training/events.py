@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lcm_distill.config import EngineConfig
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.io_errors import naming_file
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.tables import read_table, write_table
 
@@ -139,25 +140,31 @@ class TensorBoard:
     def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer = SummaryWriter(folder, purge_step=start or None)
+        self._folder = folder
+        with naming_file(folder):
+            self._writer = SummaryWriter(folder, purge_step=start or None)
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         """Log values of a step by name; None is left out."""
-        for name, value in values.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
+        with naming_file(self._folder):
+            for name, value in values.items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Log an image uint8 (H, W, 3)."""
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
+        with naming_file(self._folder):
+            self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Write out what was logged."""
-        self._writer.flush()
+        with naming_file(self._folder):
+            self._writer.flush()
 
     def close(self) -> None:
         """Write out what was logged, and end."""
-        self._writer.close()
+        with naming_file(self._folder):
+            self._writer.close()
 
 
 class Wandb:
