@@ -80,7 +80,7 @@ def test_every_executor_knows_the_configured_device(gpus, monkeypatch):
     assert choose_executor("ray", 2, device="cpu") == RayActors(None, 2, "cpu")
     for name, value in {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert choose_executor(device="cuda:1") == Ranks(2, 4, 2, device="cuda:1")
+    assert choose_executor(device="cuda:1") == Ranks(2, 4, 2, launch="4", device="cuda:1")
     with pytest.raises(UserError, match=r"device = 'cuda:1' with --executor ray: .* set device=cuda"):
         choose_executor("ray", 2, device="cuda:1")
 

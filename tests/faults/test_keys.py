@@ -144,9 +144,13 @@ def outcome(run: Path, stage: str) -> dict[str, Any]:
 
 
 def tree(run: Path) -> dict[str, bytes]:
-    """All files but logs, signs of life and what a killed writer left."""
+    """All files but logs, signs of life, locks of the dead and what a killed writer left."""
     files = (path for path in run.rglob("*") if path.is_file() and ".writing-" not in str(path))
-    return {str(path.relative_to(run)): path.read_bytes() for path in files if not {"logs", "workers"} & {*path.parts}}
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in files
+        if not {"logs", "workers", "locks"} & {*path.parts}
+    }
 
 
 def same(runs: Runs, run: Path, stage: str, key: str, ended: Ended) -> None:

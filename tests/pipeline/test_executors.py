@@ -121,8 +121,8 @@ def test_the_first_rank_tells_when_nobody_is_left(tmp_path):
 def test_ranks_are_known_by_their_launcher():
     torchrun = {"RANK": "3", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}
     srun = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
-    assert launched_ranks(torchrun) == Ranks(3, 16, 1)
-    assert launched_ranks(srun) == Ranks(0, 2, 0)
+    assert launched_ranks(torchrun) == Ranks(3, 16, 1, launch="16")
+    assert launched_ranks(srun) == Ranks(0, 2, 0, launch="2")
     assert launched_ranks({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None  # a batch script, not one of its ranks
     assert launched_ranks({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) is None
 

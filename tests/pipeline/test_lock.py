@@ -124,7 +124,8 @@ def test_one_of_many_threads_owns(tmp_path):
     for thread in threads:
         thread.join()
     assert len(most) + len(refused) == 120 and set(most) == {1}
-    assert not (tmp_path / "run").exists()
+    # Who takes the folder of another one for the user's leaves it there, empty.
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
 
 
 def test_an_owner_of_another_machine_is_alive_if_its_counter_changes(tmp_path, quick):

@@ -38,7 +38,7 @@ def test_no_other_reader_of_pickles():
                 assert name == RESTRICTED or not roots & EXECUTING, (name, node.lineno)
                 assert not (isinstance(node, ast.ImportFrom) and node.module == "torch" and "load" in modules), name
             if isinstance(node, ast.keyword):
-                assert node.arg != "allow_pickle", (name, node.value.lineno)
+                assert node.arg != "allow_pickle" or ast.unparse(node.value) == "False", (name, node.value.lineno)
 
 
 def test_the_one_reader_finds_no_class_by_itself():

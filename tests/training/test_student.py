@@ -18,7 +18,9 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import samplings
 from lcm_distill.stages.export import export
 from lcm_distill.training.student import StepDraws, prepare
-from tests.trainings import differ
+from tests.trainings import differ, start
+
+__all__ = ["start"]  # a fixture
 
 PHASED = ["distill.objective=phased", "evaluate.student_steps=[4]"]
 
