@@ -4,12 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.models import build, build_empty, load_checkpoint
 from lcm_distill.models.checkpoint import (
     checkpoint_sha256,
     has_weights,
     read_description,
+    read_tensors,
     serialise,
     tensors_sha256,
 )
@@ -153,3 +154,37 @@ def test_identity_is_that_of_the_tensors_alone(tmp_path):
     ]
     assert len({tensors_sha256(other) for other in [tensors, *others]}) == 5
     assert not any(has_weights(paths[0], other) for other in others)
+
+
+def test_every_flipped_byte_of_a_published_file_is_found(tmp_path):
+    """Tensors and description; a file without hashes, of an earlier version, opens."""
+    path = tmp_path / "student.safetensors"
+    content = serialise({"w": torch.arange(6.0), "n": torch.arange(3)}, {"role": "student", "sigmas": {"1": [80.0]}})
+    for place in range(8, len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(DataError, match="run the command that trained it again"):
+            read_tensors(path)
+        path.unlink()
+    path.write_bytes(content)
+    assert read_description(path)["sigmas"] == {"1": [80.0]} and set(read_tensors(path)) == {"w", "n"}
+    save_file({"w": torch.arange(6.0)}, path, {"lcm_distill": '{"role": "student"}'})
+    assert read_description(path) == {"role": "student"} and set(read_tensors(path)) == {"w"}
+
+
+def test_a_damaged_file_is_not_taken_for_the_same_weights(tmp_path):
+    path, weights = tmp_path / "student.safetensors", {"w": torch.arange(6.0)}
+    content = serialise(weights, {"role": "student", "sigmas": {"1": [80.0]}})
+    path.write_bytes(content)
+    assert has_weights(path, weights)
+    path.write_bytes(content.replace(b"80.0", b"81.0"))
+    assert not has_weights(path, weights)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    weights = nano().state_dict()
+    next(iter(weights.values()))[0] = value
+    for path in (tmp_path / "a.safetensors", tmp_path / "a.pt"):
+        save_file(weights, path) if path.suffix != ".pt" else torch.save(weights, path)
+        with pytest.raises(DataError, match=r"has weights that are not finite \(1 of"):
+            load_checkpoint(nano(), path)

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from lcm_distill.core.errors import DataError
@@ -16,6 +15,7 @@ from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name
+from lcm_distill.pipeline.parts import decode_part, encode_part
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.status import status
@@ -109,12 +109,12 @@ def empty_a_part(run, config):
 
 def swap_checksums_in_a_part(run, config):
     """The part is whole and the shard is whole, and they disagree."""
-    table = pq.read_table(run.cache / PART)
+    ((entry, table),) = decode_part((run.cache / PART).read_bytes(), open_manifest(run).schema)
     checksums = table["checksum"].to_pylist()
     checksums[4] += 1
     place = table.schema.get_field_index("checksum")
     table = table.set_column(place, "checksum", pa.array(checksums, SAMPLE_COLUMNS.field("checksum").type))
-    pq.write_table(table, run.cache / PART)
+    (run.cache / PART).write_bytes(encode_part(table, [entry]))
     return [("latents_64-00001", SHARD, 20, "does not match the manifest's checksum")]
 
 

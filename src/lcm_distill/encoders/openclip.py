@@ -128,6 +128,19 @@ def weights_file(name: str) -> Path:
     return found[0]
 
 
+def stored_weights(name: str) -> Path | None:
+    """A model's weight file if it is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    location, _, where = name.partition(":")
+    if location == "local-dir":
+        return next((Path(where) / file for file in WEIGHTS if (Path(where) / file).is_file()), None)
+    if location != "hf-hub":
+        return None
+    cached = (try_to_load_from_cache(where, file) for file in WEIGHTS)
+    return next((Path(found) for found in cached if isinstance(found, str)), None)
+
+
 def config_file(name: str) -> Path:
     """A model's `open_clip_config.json`, downloaded from the hub if needed.
 

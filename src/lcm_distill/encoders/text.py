@@ -19,9 +19,17 @@ from lcm_distill import assets
 from lcm_distill.config import Dtype, Weights
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError, one_line
+from lcm_distill.core.finite import require_finite
 from lcm_distill.core.libraries import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
-from lcm_distill.encoders.openclip import BUILT_IN, cast_tower, load_text_tower, random_text_tower, save_text_tower
+from lcm_distill.encoders.openclip import (
+    BUILT_IN,
+    cast_tower,
+    load_text_tower,
+    random_text_tower,
+    save_text_tower,
+    stored_weights,
+)
 
 DFN5B = "apple/DFN5B-CLIP-ViT-H-14-378"
 CANNOT_LOAD = (OSError, ValueError, RuntimeError, SafetensorError)
@@ -67,14 +75,24 @@ def load_text_encoder(name: str, weights: Weights = "pretrained", dtype: Dtype =
     """The text encoder `name`, on the CPU; the arguments are keys of the configuration's `[encoders]`.
 
     Raises:
-        UserError: the name has another form, or the weights are not here and cannot be fetched.
+        UserError: the name has another form, or the weights are not here and cannot be fetched, or are not finite.
     """
     if name == "shapes":
         encoder = load_shapes_text_encoder(assets.TEXT_ENCODER, weights)
     else:
         encoder = _open_clip_encoder(_open_clip_name(name), weights)
+    require_finite(encoder.tower.state_dict(), f"encoders.text = {name!r}")
     cast_tower(encoder.tower, getattr(torch, dtype))
     return encoder
+
+
+def text_weights_file(name: str) -> Path | None:
+    """The file with the weights of the text encoder `name`; None where it is not on this machine.
+
+    Raises:
+        UserError: the name has another form.
+    """
+    return assets.TEXT_ENCODER / "model.safetensors" if name == "shapes" else stored_weights(_open_clip_name(name))
 
 
 def save_text_encoder(name: str, folder: Path) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.core.errors import UserError, one_line
+from lcm_distill.core.finite import require_finite
 from lcm_distill.core.libraries import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 HALF_WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
+STORED = (WEIGHTS, HALF_WEIGHTS, "diffusion_pytorch_model.bin")
+"""Weight files of a folder, in the order in which they are taken."""
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 """Prefixes of a VAE's weights; training checkpoints also hold losses and averages."""
@@ -45,7 +48,7 @@ def load_vae(name: str) -> "AutoencoderKL":
 
     try:
         with quiet_libraries():
-            return _load(name)
+            return _finite(name, _load(name))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(name, error) from error
 
@@ -55,6 +58,26 @@ def _load(name: str) -> "AutoencoderKL":
     if path is None:
         return _open(name, subfolder=_hub_subfolder(name))
     return _open_folder(path) if path.is_dir() else _open_file(path)
+
+
+def vae_weights_file(name: str) -> Path | None:
+    """The file with the weights of the VAE `name`; None where it is not on this machine.
+
+    Raises:
+        UserError: `name` can only be a path, and does not exist.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        path = _local(name)
+    except OSError as error:
+        raise _cannot_load(name, error) from error
+    if path is None:
+        places = [(f"{folder}{file}") for folder in ("vae/", "") for file in STORED]
+        cached = (try_to_load_from_cache(name, place) for place in places)
+        return next((Path(found) for found in cached if isinstance(found, str)), None)
+    folder = _config_folder(path)
+    return path if path.is_file() else next((folder / file for file in STORED if (folder / file).is_file()), None)
 
 
 def random_vae(name: str) -> "AutoencoderKL":
@@ -78,6 +101,16 @@ def save_vae(name: str, folder: Path) -> None:
         UserError: as `load_vae`.
     """
     load_vae(name).save_pretrained(folder)
+
+
+def _finite(name: str, vae: "AutoencoderKL") -> "AutoencoderKL":
+    """The VAE, if all its weights are finite.
+
+    Raises:
+        UserError: one is not.
+    """
+    require_finite(vae.state_dict(), f"encoders.vae = {name!r}")
+    return vae
 
 
 def _local(name: str) -> Path | None:

@@ -3,11 +3,12 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """Features of generated images under one protocol, extracted shard by shard, and scores of their captions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from io import BytesIO
 from operator import iadd
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from lcm_distill.core.hashing import digest
 from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
-from lcm_distill.evaluation.image_sets import ImageSet
+from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
 from lcm_distill.evaluation.sharded_work import shards, work_through
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.references import read_image
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
 from lcm_distill.pipeline.manifest import OK, Manifest
+from lcm_distill.pipeline.parts import written_files
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
+from lcm_distill.pipeline.verified import read_verified, withdraw_damaged
 
 SCORE_COLUMNS = pa.schema(
     [("image_id", pa.int64()), ("caption", pa.string()), ("picture", pa.string()), ("status", pa.string()),
@@ -33,6 +36,8 @@ SCORE_COLUMNS = pa.schema(
 )  # fmt: skip
 """One row an image. `picture` is its file, below the run's `evaluate`. `caption_score`: how well the image shows its
 caption: a cosine for CLIP; 1 or 0 for `shapes`; null where the protocol scores no captions."""
+
+Item = TypeVar("Item")
 
 DECODERS = 2
 DECODED_AHEAD = 64
@@ -46,7 +51,7 @@ class FeatureSet:
         self.image_set, self.extractor = image_set, extractor
         self.fingerprint = digest([image_set.fingerprint, extractor.protocol, extractor.name, extractor.sha256])
         self.folder = image_set.folder / f"{extractor.protocol}-{self.fingerprint[:8]}"
-        self.manifest = Manifest(LocalStorage(self.folder), SCORE_COLUMNS)
+        self.manifest = Manifest(LocalStorage(self.folder), SCORE_COLUMNS, AGAIN)
 
     @property
     def title(self) -> str:
@@ -68,12 +73,17 @@ class FeatureSet:
         return self.manifest.read(self.tasks())
 
     def statistics(self) -> Statistics:
-        """Statistics of all images; the features of one shard are in memory at a time."""
+        """Statistics of all images; the features of one shard are in memory at a time.
+
+        Raises:
+            DataError: features are not what was written.
+        """
         return reduce(iadd, map(self._statistics, self.tasks()))
 
     def _statistics(self, task: Task) -> Statistics:
         rows, protocol = self.manifest.read([task]), self.extractor.traits
-        features = torch.from_numpy(np.load(self.folder / features_file(task)))
+        (file,) = written_files(rows)
+        features = torch.from_numpy(np.load(BytesIO(read_verified(self.manifest.storage, file, AGAIN))))
         scores = rows["caption_score"].to_numpy() if protocol.scores_captions else None
         return Statistics.of(features, rows["image_id"].to_pylist(), protocol.sample_size, scores)
 
@@ -81,8 +91,7 @@ class FeatureSet:
         """Extract features shard by shard, and write each."""
         for task in tasks:
             images = self._images(task).to_pylist()
-            paths = [self.image_set.folder / image["file"] for image in images]
-            features = features_of_files(opened, paths, self.image_set.config.evaluate.batch_size)
+            features = features_of_images(opened, self.image_set, images)
             scores = opened.caption_scores(features, [image["caption"] for image in images])
             content = BytesIO()
             np.save(content, features.numpy())
@@ -99,14 +108,17 @@ class FeatureSet:
         return self.image_set.manifest.read([images])
 
 
-def features_of_files(opened: OpenedProtocol, paths: Iterable[Path], batch_size: int) -> Tensor:
-    """Features float32 (n, D) of image files, which are decoded ahead of the network.
+def features_of_images(opened: OpenedProtocol, image_set: ImageSet, images: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Features float32 (n, D) of generated images, which are decoded ahead of the network.
+
+    Args:
+        images: their rows in the image set's manifest.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file is not what was written.
     """
-    prepared = prepare_files(opened, paths)
-    return torch.cat(list(opened.features(prepared, batch_size)))
+    prepared = _ahead(lambda image: opened.protocol.prepare(image_set.read(image)), images)
+    return torch.cat(list(opened.features(prepared, image_set.config.evaluate.batch_size)))
 
 
 def prepare_files(opened: OpenedProtocol, paths: Iterable[Path]) -> Iterator[Tensor]:
@@ -115,12 +127,33 @@ def prepare_files(opened: OpenedProtocol, paths: Iterable[Path]) -> Iterator[Ten
     Raises:
         DataError: a file cannot be read.
     """
-    return prefetch_map(lambda path: opened.protocol.prepare(read_image(path)), paths, DECODERS, DECODED_AHEAD)
+    return _ahead(lambda path: opened.protocol.prepare(read_image(path)), paths)
+
+
+def _ahead(prepare: Callable[[Item], Tensor], items: Iterable[Item]) -> Iterator[Tensor]:
+    return prefetch_map(prepare, items, DECODERS, DECODED_AHEAD)
 
 
 def features_file(task: Task) -> str:
     """File of a task's features: float32 (n, D), in NumPy's format."""
     return f"{task.name}.npy"
+
+
+def withdraw_damaged_files(image_sets: Sequence[ImageSet], extractors: Sequence[ExtractorInfo], shown: int) -> None:
+    """Revoke the commits of damaged features, and of damaged images that will be read: both are made again.
+
+    Args:
+        shown: the first images of each set are read for the grid; others only where their features are missing.
+    """
+    for image_set in image_sets:
+        withdraw_damaged(image_set.manifest, [])  # the size of shards is that of those that are committed
+        needed = {task.inputs["start"] for task in image_set.tasks() if task.inputs["start"] < shown}
+        for extractor in extractors:
+            features = FeatureSet(image_set, extractor)
+            withdraw_damaged(features.manifest, features.tasks())
+            done = features.manifest.done(features.tasks())
+            needed |= {task.inputs["start"] for task in features.tasks() if task.name not in done}
+        withdraw_damaged(image_set.manifest, [task for task in image_set.tasks() if task.inputs["start"] in needed])
 
 
 def extract_features(

@@ -4,7 +4,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.samplings import Sampling
 from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
+from lcm_distill.metrics.references import read_image
 from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.models.checkpoint import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path
@@ -34,6 +35,10 @@ from lcm_distill.pipeline.manifest import OK, Manifest, file_columns
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
+from lcm_distill.pipeline.verified import read_verified
+
+AGAIN = "`lcm evaluate` makes it again"
+"""What to do about damaged images and features."""
 
 IMAGE_COLUMNS = pa.schema(
     [("image_id", pa.int64()), ("caption", pa.string()), ("status", pa.string()), ("seconds", pa.float64())]
@@ -63,7 +68,7 @@ class ImageSet:
         self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
         self.file_format, self.dtype = image_format(config), generation_dtype(config.evaluate.dtype, config.device)
         self.fingerprint, self.folder = self._find_place(run.evaluate)
-        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS)
+        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS, AGAIN)
 
     def _find_place(self, parent: Path) -> tuple[str, Path]:
         """Fingerprint and folder; those of an earlier version where it generated these images."""
@@ -117,9 +122,21 @@ class ImageSet:
         return partial(self._execute, generate)
 
     def images(self, count: int) -> np.ndarray:
-        """The first `count` images, uint8 (count, H, W, 3); their shards must be committed."""
-        paths = self.table().slice(0, count)["file"].to_pylist()
-        return np.stack([np.asarray(Image.open(self.folder / path)) for path in paths])
+        """The first `count` images, uint8 (count, H, W, 3); their shards must be committed.
+
+        Raises:
+            DataError: one is not what was written.
+        """
+        return np.stack([np.asarray(self.read(row)) for row in self.table().slice(0, count).to_pylist()])
+
+    def read(self, row: Mapping[str, Any]) -> Image.Image:
+        """An image in RGB, by its row in the manifest.
+
+        Raises:
+            DataError: it is not what was written.
+        """
+        file = WrittenFile(row["file"], row["file_bytes"], row["file_sha256"])
+        return read_image(self.folder / file.name, read_verified(self.manifest.storage, file, AGAIN))
 
     def table(self) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
         """The manifest rows of all images, in order.

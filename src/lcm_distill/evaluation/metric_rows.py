@@ -17,7 +17,7 @@ from lcm_distill.evaluation.references import Reference
 from lcm_distill.metrics.protocol import measure
 from lcm_distill.models.checkpoint import earlier_sha256
 from lcm_distill.pipeline.run_folder import source_commit
-from lcm_distill.pipeline.tables import read_table
+from lcm_distill.pipeline.sealed import read_table
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -55,7 +55,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]] | None:
     Raises:
         DataError: the file is damaged.
     """
-    table = read_table(path, "delete it, and `lcm evaluate` makes it again")
+    table = read_table(path, "delete it, and `lcm evaluate` writes it again")
     if table.schema.equals(WITHOUT_DTYPE):
         return [{**row, "dtype": None if row["model"] == "real" else "float32"} for row in table.to_pylist()]
     return table.to_pylist() if table.schema.equals(METRICS) else None

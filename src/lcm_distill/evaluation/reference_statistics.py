@@ -1,5 +1,7 @@
 """Statistics of real images, computed once and kept in the run folder under the identity of their images."""
 
+import logging
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lcm_distill.config import Config
+from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.layout import cache_fingerprint
@@ -19,6 +22,8 @@ from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.atomic import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
+
+log = logging.getLogger(__name__)
 
 Computation = Generator[Progress, None, Statistics]
 
@@ -70,10 +75,25 @@ class ReferenceStatistics:
     ) -> Computation:
         """Statistics of this identity, read from the run folder; computed and written there the first time."""
         kept = self.run.evaluate / "reference" / f"{self.extractor.protocol}-{identity[:16]}.npz"
-        if not kept.is_file():
-            statistics = yield from _accumulate(opened, prepared(), count, self.config.evaluate.batch_size)
-            commit_file(kept, lambda path: write_statistics(path, statistics))
-        return read_statistics(kept, self.extractor.width, "delete it, and the same command makes it again")
+        known = _read_kept(kept, self.extractor.width, identity)
+        if known is not None:
+            return known
+        statistics = yield from _accumulate(opened, prepared(), count, self.config.evaluate.batch_size)
+        commit_file(kept, lambda path: write_statistics(path, statistics, identity))
+        return read_statistics(kept, self.extractor.width, identity)
+
+
+def _read_kept(path: Path, width: int, identity: str) -> Statistics | None:
+    """Statistics that are kept; None, with a warning if they are damaged, where they have to be computed."""
+    if not path.is_file():
+        return None
+    try:
+        return read_statistics(path, width, identity)
+    except UserError as error:
+        message = f"{path} is damaged and made again ({error})"
+        log.warning(message)
+        warnings.warn(message, stacklevel=2)
+        return None
 
 
 def _accumulate(opened: OpenedProtocol, prepared: Iterable[Tensor], count: int, batch_size: int) -> Computation:

@@ -16,9 +16,9 @@ from lcm_distill.evaluation.references import Reference
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
-from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.atomic import commit_bytes, commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.tables import write_table
+from lcm_distill.pipeline.sealed import encode_table
 from lcm_distill.report.guidance import guidance_chart, guidance_text
 from lcm_distill.report.write_up import write_up
 
@@ -41,7 +41,7 @@ def write_results(
         *real_image_rows(config, references),
     ]
     table = merged_metrics(run.metrics, rows)
-    commit_file(run.metrics, lambda path: write_table(table, path))
+    commit_bytes(run.metrics, encode_table(table))
     first = [image_set for image_set in image_sets if image_set.sampling.guidance == config.evaluate.guidance[0]]
     grid = side_by_side(first, prompts[:GRID_ROWS])
     commit_file(run.grid, lambda path: grid.save(path, format="PNG"))

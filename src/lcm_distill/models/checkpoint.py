@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, is_tensor
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.finite import require_finite
 from lcm_distill.core.hashing import bytes_sha256, file_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
@@ -21,6 +22,7 @@ GUIDANCE_PREFIX = "cfg_embedder."
 CPU = torch.device("cpu")
 LARGEST_HEADER = 10_000_000
 """Bytes of a safetensors header; that of the largest network has 200,000."""
+AGAIN = "take another copy, or run the command that trained it again, which publishes it again"
 
 
 def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = False) -> None:
@@ -75,21 +77,21 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
     """A checkpoint's tensors by name, on a device; pickles are read with `weights_only`.
 
     Raises:
-        UserError: the file is missing or unreadable.
+        UserError: the file is missing, unreadable, damaged, or has weights that are not finite.
     """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
+    if _read_description(path)[1] is not None:
+        checkpoint_sha256(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            refuse_large_header(path)
-            return load_file(path, device=str(device))
-        return _tensors_by_name(torch.load(path, map_location=device, weights_only=True))
-    except UserError:
-        raise
+            tensors = load_file(path, device=str(device))
+        else:
+            tensors = _tensors_by_name(torch.load(path, map_location=device, weights_only=True))
     except Exception as error:
         raise _unreadable(path, error) from error
+    require_finite(tensors, f"checkpoint {path}")
+    return tensors
 
 
 def _tensors_by_name(loaded: Any) -> dict[str, Tensor]:
@@ -110,12 +112,11 @@ def refuse_large_header(path: Path) -> None:
         raise UserError(f"checkpoint {path} cannot be read: its header has {size:,} bytes: give another file")
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:200]}): give another file")
-
-
 METADATA = "lcm_distill"
 """Key of the description, as JSON, in the metadata of a safetensors file."""
+TENSORS_SHA256, SEAL = "tensors_sha256", "sha256"
+"""Keys of two hashes in the description: of the tensors, and of the description with the first. Earlier versions wrote
+none."""
 
 
 def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
@@ -129,7 +130,8 @@ def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
     from safetensors.torch import save
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
-    return save(tensors, {METADATA: json.dumps(description)})
+    described = {**description, TENSORS_SHA256: tensors_sha256(tensors)}
+    return save(tensors, {METADATA: json.dumps({**described, SEAL: _description_sha256(described)})})
 
 
 def redescribe(path: Path, description: Mapping[str, Any]) -> bytes:
@@ -145,24 +147,37 @@ def read_description(path: Path) -> dict[str, Any]:
     """The description of a checkpoint; empty for a `.pt` file and for a file without one.
 
     Raises:
-        UserError: the file is missing or unreadable.
+        UserError: the file is missing, unreadable, or its description is not what was written.
     """
+    return _read_description(path)[0]
+
+
+def _read_description(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The description, and the hash of the tensors where it records one."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
     if path.suffix != ".safetensors":
-        return {}
+        return {}, None
     refuse_large_header(path)
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA)
-        description = json.loads(text) if text else {}
-        if not isinstance(description, dict):
+            metadata = dict(file.metadata() or {})
+        if not metadata.get(METADATA):
+            if any(f'"{TENSORS_SHA256}"' in text for text in metadata.values()):
+                raise _altered(path)  # the name of a description is damaged
+            return {}, None
+        described = json.loads(metadata[METADATA])
+        if not isinstance(described, dict):
             raise ValueError("its description is no JSON object")
-        return description
     except (SafetensorError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
+    seal, recorded = described.pop(SEAL, None), described.pop(TENSORS_SHA256, None)
+    sealed = {**described, TENSORS_SHA256: recorded}
+    if seal != (None if recorded is None else _description_sha256(sealed)):
+        raise _altered(path)
+    return described, recorded
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -172,12 +187,14 @@ def checkpoint_sha256(path: Path) -> str:
     that has not changed since the last call is not read again.
 
     Raises:
-        UserError: the file is missing or unreadable.
+        UserError: the file is missing or unreadable, or its tensors are not those that its description records.
     """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
+    _, recorded = _read_description(path)
     stat = path.stat()
-    return _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+    found = _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+    if recorded not in (None, found):
+        raise _altered(path)
+    return found
 
 
 def earlier_sha256(path: Path) -> str:
@@ -206,6 +223,19 @@ def _sha256_as_of(path: Path, size: int, modified: int) -> str:
             return bytes_sha256(part for name in names for part in _parts(name, file.get_tensor(name)))
     except SafetensorError as error:
         raise _unreadable(path, error) from error
+
+
+def _description_sha256(description: Mapping[str, Any]) -> str:
+    return bytes_sha256([json.dumps(description, sort_keys=True).encode()])
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(f"checkpoint {path} cannot be read ({reason}): {AGAIN}")
+
+
+def _altered(path: Path) -> DataError:
+    return DataError(f"checkpoint {path} is not what was written: {AGAIN}")
 
 
 def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:

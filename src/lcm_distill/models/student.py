@@ -126,7 +126,7 @@ def read_student(path: Path) -> StudentDescription | None:
     """The description in a student's checkpoint; None in a file without one, such as a teacher's or a `.pt` file.
 
     Raises:
-        UserError: the file is missing, unreadable, or its description is not valid.
+        UserError: the file is missing, unreadable or damaged, or its description is not valid.
     """
     description = read_description(path)
     if description.get("role") != "student":

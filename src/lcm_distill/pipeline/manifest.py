@@ -8,14 +8,14 @@ The folder can be queried with DuckDB while workers add to it:
 `pipeline.compaction` merges many parts into few files; a task is in exactly one file of the folder at any moment.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.parts import Entry, encode_part, read_entries, read_rows, written_files
+from lcm_distill.pipeline.parts import REPAIR, Entry, encode_part, read_entries, read_rows, written_files
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Task
@@ -36,10 +36,11 @@ class Manifest:
         storage: its folder `manifest` holds `<task name>.parquet`, and `merged.<token>.parquet` once compacted.
         schema: columns of the tasks' rows, one row per sample. `task`, `fingerprint`, `file`, `file_bytes` and
             `file_sha256` are added.
+        remedy: what to do about a damaged part, for messages.
     """
 
-    def __init__(self, storage: Storage, schema: pa.Schema) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage, schema: pa.Schema, remedy: str = REPAIR) -> None:
+        self.storage, self.remedy = storage, remedy
         self.schema = pa.schema(
             [("task", pa.string()), ("fingerprint", pa.string()), *schema,
              ("file", pa.string()), ("file_bytes", pa.int64()), ("file_sha256", pa.string())]
@@ -108,7 +109,7 @@ class Manifest:
             DataError: a part is damaged.
         """
         files = self._files_of(names)
-        found = prefetch_map(lambda file: read_entries(self.storage, file[0]), files, self.storage.readers, AHEAD)
+        found = prefetch_map(lambda file: self._entries(file[0]), files, self.storage.readers, AHEAD)
         return {
             entry.task: entry
             for (_, wanted), entries in zip(files, found, strict=True)
@@ -118,7 +119,7 @@ class Manifest:
 
     def merged_entries(self) -> dict[str, Entry]:
         """Footer entries of the tasks in merged files, by name."""
-        return {entry.task: entry for file in self.merged_files() for entry in read_entries(self.storage, file)}
+        return {entry.task: entry for file in self.merged_files() for entry in self._entries(file)}
 
     def read(self, tasks: Sequence[Task] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, or those of the given tasks, in order of task name; all columns, or the given ones.
@@ -128,7 +129,7 @@ class Manifest:
         """
         names = None if tasks is None else {task.name for task in tasks}
         found = prefetch_map(
-            lambda file: list(read_rows(self.storage, file[0], self.schema, file[1], columns)),
+            lambda file: list(self.rows(file[0], file[1], columns)),
             self._files_of(names), self.storage.readers, AHEAD,
         )  # fmt: skip
         tables = {entry.task: rows for file in found for entry, rows in file}
@@ -137,6 +138,20 @@ class Manifest:
             raise DataError(f"{self.storage.locate(FOLDER)} has no part of {missing[0]}: the same command makes it")
         parts = [tables[name] for name in sorted(tables)]
         return pa.concat_tables(parts or [self.schema.empty_table().select(columns or self.schema.names)])
+
+    def rows(
+        self, file: str, tasks: Container[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[Entry, pa.Table]]:
+        """The tasks of one of the manifest's files, and their rows; see `parts.read_rows`.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return read_rows(self.storage, file, self.schema, tasks, columns, self.remedy)
+
+    def files(self) -> list[str]:
+        """Every file of the manifest, merged files first."""
+        return [*self.merged_files(), *self.loose_parts()]
 
     def task_names(self) -> list[str]:
         """Names of the committed tasks, in order."""
@@ -158,13 +173,16 @@ class Manifest:
         """Files of many tasks, in order of name."""
         return [file for file in self._all_files() if PurePosixPath(file).name.startswith(MERGED)]
 
+    def _entries(self, file: str) -> list[Entry]:
+        return read_entries(self.storage, file, self.remedy)
+
     def _all_files(self) -> list[str]:
         return [file for file in self.storage.listing(FOLDER) if file.endswith(".parquet")]
 
     def _files_of(self, names: Iterable[str] | None) -> list[tuple[str, set[str] | None]]:
         """Files that may contain the given tasks, and which tasks each may contain; None means all."""
         if names is None:
-            return [(file, None) for file in (*self.merged_files(), *self.loose_parts())]
+            return [(file, None) for file in self.files()]
         parts = {part_name(name): name for name in names}
         own = self.storage.sizes(parts.keys())
         rest = {name for part, name in parts.items() if part not in own}
@@ -172,9 +190,9 @@ class Manifest:
         return [*((file, rest) for file in merged), *((part, {parts[part]}) for part in sorted(own))]
 
     def _drop_merged(self, file: str, names: set[str]) -> None:
-        if names.isdisjoint(entry.task for entry in read_entries(self.storage, file)):
+        if names.isdisjoint(entry.task for entry in self._entries(file)):
             return
-        kept = [(entry, rows) for entry, rows in read_rows(self.storage, file, self.schema) if entry.task not in names]
+        kept = [(entry, rows) for entry, rows in self.rows(file) if entry.task not in names]
         if kept:
             table, entries = pa.concat_tables([rows for _, rows in kept]), [entry for entry, _ in kept]
             self.storage.put(file, [encode_part(table, entries)])

@@ -3,12 +3,12 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 """Parquet files of a manifest: rows by task, and a footer that lists the tasks.
 
-Which tasks are committed is read from footers alone, and a task needs no rows. Pages have checksums, so that damage is
-detected.
+Which tasks are committed is read from footers alone, and a task needs no rows. The list has a hash of its own; rows are
+read from files whose hash is verified whole (`pipeline.sealed`).
 """
 
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,9 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
+from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.pipeline.sealed import SEAL, UNREADABLE, decode_sealed, encode_sealed, file_metadata
 from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
 
 TASKS = b"tasks"
+TASKS_SHA256 = b"tasks_sha256"
+REPAIR = "`lcm verify --repair` makes it again"
+"""What to do about a damaged part of a cache's manifest."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +48,24 @@ def encode_part(table: pa.Table, entries: Sequence[Entry]) -> Part:
         ]
         for entry in entries
     }
-    schema = table.schema.with_metadata({TASKS: json.dumps(footer)})
-    content = pa.BufferOutputStream()
-    with pq.ParquetWriter(content, schema, write_page_checksum=True) as writer:
-        for entry, rows in _by_task(table, entries):
-            if entry.rows:
-                writer.write_table(rows.cast(schema), row_group_size=entry.rows)
-    return memoryview(content.getvalue())
+    tasks = json.dumps(footer).encode()
+    schema = table.schema.with_metadata({TASKS: tasks, TASKS_SHA256: bytes_sha256([tasks])})
+    return encode_sealed(schema, (rows for _, rows in _by_task(table, entries)))
 
 
-def read_entries(storage: Storage, name: str) -> list[Entry]:
+def read_entries(storage: Storage, name: str, remedy: str = REPAIR) -> list[Entry]:
     """The tasks of a file, from its footer.
 
+    Args:
+        remedy: what to do about a damaged file, for the message.
+
     Raises:
-        DataError: the footer cannot be read.
+        DataError: the footer cannot be read, or its list of tasks is not what was written.
     """
     try:
-        footer = pq.read_schema(storage.source(name)).metadata[TASKS]
-        return [
-            Entry(task, fingerprint, rows, quarantined, tuple(WrittenFile(*file) for file in files))
-            for task, (fingerprint, rows, quarantined, files) in json.loads(footer).items()
-        ]
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(storage, name) from error
+        return _entries(file_metadata(storage.source(name)))
+    except UNREADABLE as error:
+        raise _damaged(storage, name, remedy) from error
 
 
 def read_rows(
@@ -74,31 +74,45 @@ def read_rows(
     schema: pa.Schema,
     tasks: Container[str] | None = None,
     columns: Sequence[str] | None = None,
+    remedy: str = REPAIR,
 ) -> Iterator[tuple[Entry, pa.Table]]:
-    """All tasks of a file, or those of the given names, and their rows; checksums of pages are verified.
+    """All tasks of a file, or those of the given names, and their rows; the hash of the file is verified.
 
     Args:
         schema: columns of the manifest.
         columns: the columns to read; None reads all.
+        remedy: as for `read_entries`.
 
     Raises:
         DataError: the file is damaged.
     """
-    entries = read_entries(storage, name)
-    if tasks is not None and not any(entry.task in tasks for entry in entries):
+    if tasks is not None and not any(entry.task in tasks for entry in read_entries(storage, name, remedy)):
         return
     try:
-        # A column may be absent from older parts; one that is not in the schema has a damaged name.
-        if not set(pq.read_schema(storage.source(name)).names) <= set(schema.names):
-            raise _damaged(storage, name)
-        table = pq.read_table(storage.source(name), columns=columns, schema=schema, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(storage, name) from error
-    if table.num_rows != sum(entry.rows for entry in entries):
-        raise _damaged(storage, name)
-    for entry, rows in _by_task(table, entries):
+        found = decode_part(storage.read(name), schema, columns)
+    except UNREADABLE as error:
+        raise _damaged(storage, name, remedy) from error
+    for entry, rows in found:
         if tasks is None or entry.task in tasks:
             yield entry, rows
+
+
+def decode_part(
+    content: bytes, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> list[tuple[Entry, pa.Table]]:
+    """The tasks of a file, and the rows of each.
+
+    Raises:
+        pa.ArrowException, OSError, ValueError, TypeError, KeyError: the file is damaged.
+    """
+    entries = _entries(file_metadata(pa.BufferReader(content)))
+    # A column may be absent from older parts; one that is not in the schema has a damaged name.
+    if not set(pq.read_schema(pa.BufferReader(content)).names) <= set(schema.names):
+        raise ValueError("it has a column that manifests do not have")
+    table = decode_sealed(content, columns, schema)
+    if table.num_rows != sum(entry.rows for entry in entries):
+        raise ValueError("it does not have the rows that it lists")
+    return list(_by_task(table, entries))
 
 
 def written_files(table: pa.Table) -> tuple[WrittenFile, ...]:
@@ -114,5 +128,22 @@ def _by_task(table: pa.Table, entries: Sequence[Entry]) -> Iterator[tuple[Entry,
         start += entry.rows
 
 
-def _damaged(storage: Storage, name: str) -> DataError:
-    return DataError(f"{storage.locate(name)} is damaged: `lcm verify --repair` makes it again")
+def _entries(metadata: Mapping[bytes, bytes]) -> list[Entry]:
+    """The tasks that a footer lists; parts of earlier versions have no hashes.
+
+    Raises:
+        ValueError, TypeError, KeyError: the list is damaged.
+    """
+    listed = metadata[TASKS]
+    if (SEAL in metadata) != (TASKS_SHA256 in metadata):
+        raise ValueError("one of two hashes is missing")
+    if TASKS_SHA256 in metadata and bytes_sha256([listed]).encode() != metadata[TASKS_SHA256]:
+        raise ValueError("the list of tasks is not what was written")
+    return [
+        Entry(task, fingerprint, rows, quarantined, tuple(WrittenFile(*file) for file in files))
+        for task, (fingerprint, rows, quarantined, files) in json.loads(listed).items()
+    ]
+
+
+def _damaged(storage: Storage, name: str, remedy: str) -> DataError:
+    return DataError(f"{storage.locate(name)} is damaged: {remedy}")

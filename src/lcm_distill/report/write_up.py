@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file
-from lcm_distill.pipeline.tables import write_table
+from lcm_distill.pipeline.sealed import encode_table
 
 SUFFIXES = (".png", ".md", ".parquet")
 
@@ -22,4 +22,4 @@ def write_up(stem: Path, table: pa.Table, text: str, draw_chart: Callable[[Path]
     """
     commit_file(stem.with_suffix(".png"), draw_chart)
     commit_bytes(stem.with_suffix(".md"), text.encode())
-    commit_file(stem.with_suffix(".parquet"), lambda path: write_table(table, path))
+    commit_bytes(stem.with_suffix(".parquet"), encode_table(table))

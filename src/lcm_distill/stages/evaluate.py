@@ -6,7 +6,8 @@ from functools import partial
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.extractors import chosen_protocols
-from lcm_distill.evaluation.features import extract_features
+from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
+from lcm_distill.evaluation.grid import GRID_ROWS
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.plan import plan_evaluation
 from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
@@ -46,6 +47,7 @@ def evaluate(
     chosen = chosen_protocols(config.evaluate)
     extractors = find_extractors(config.evaluate) if chosen and not images_only else []
     references = (yield from find_references(config, run, prompts, extractors)) if executor.leads else []
+    withdraw_damaged_files(image_sets, extractors, GRID_ROWS)
     yield from generate_images("generate", image_sets, executor)
     if extractors:
         yield from extract_features("measure", image_sets, extractors, executor)

@@ -33,7 +33,8 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
     """Generate the images of a generated data set, number its samples, and encode those that are not encoded yet.
 
     Raises:
-        UserError: there is no data set, none of its images can be used, or the cache was made with other settings.
+        UserError: there is no data set, none of its images can be used, or the cache was made with other settings or
+            other weights of an encoder.
         DataError: the catalog is damaged.
         WorkError: tasks failed repeatedly, or the first rank did not number the data set.
     """
@@ -44,6 +45,7 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
         catalog = cache.open_catalog()
     else:
         catalog = wait_for_catalog(cache)
+    cache.require_same_weights()
     manifest, tasks = cache.manifest, cache.tasks(catalog)
     del catalog  # which may be large
     rows_done, rows_resumed, quarantined = 0, 0, manifest.entries([CATALOG_TASK])[CATALOG_TASK].quarantined

@@ -1,3 +1,6 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 """Copying a cache from an object store to the run folder, from which training reads."""
 
 import logging
@@ -5,14 +8,16 @@ from collections.abc import Iterator, Sequence
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.pipeline.manifest import Manifest, part_name
-from lcm_distill.pipeline.parts import Entry
+from lcm_distill.pipeline.parts import Entry, decode_part
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.sealed import UNREADABLE
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Progress
+from lcm_distill.pipeline.verified import examine, withdraw_damaged
 
 AT_ONCE = 4
 """Number of tasks that are copied at the same time; each has a shard in memory."""
@@ -34,6 +39,7 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     entries = remote.entries()
     if not entries:
         raise UserError(f"{remote.storage.locate()} holds no cache yet: run `lcm precompute` into {run.root} first")
+    withdraw_damaged(local, [])
     here = local.entries()
     missing = [entry for entry in entries.values() if not _is_here(local.storage, here.get(entry.task), entry)]
     local.drop(entry.task for entry in missing)
@@ -77,27 +83,41 @@ def _is_here(local: Storage, ours: Entry | None, theirs: Entry) -> bool:
 
 
 def _copy_metadata(remote: Storage, local: Storage, entries: list[Entry]) -> None:
-    """Copy each field's `zarr.json`."""
+    """Copy each field's `zarr.json`.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
     fields = {file.name.split("/")[0] for entry in entries for file in entry.files} - {"catalog"}
     for name in (f"{field}/zarr.json" for field in sorted(fields)):
+        read_metadata(remote, name)
         local.put(name, [remote.read(name)])
 
 
 def _copy(remote: Manifest, local: Manifest, entry: Entry) -> list[str]:
     """Copy a task; returns the names of damaged files, with which it is not committed here."""
     damaged = [file.name for file in entry.files if not _copy_file(remote.storage, local.storage, file)]
-    if not damaged:
-        part = part_name(entry.task)
-        local.storage.put(part, [remote.storage.read(part)])
-    return damaged
+    if damaged:
+        return damaged
+    part = _part_of(remote, entry)
+    if part is None:
+        return [part_name(entry.task)]
+    local.storage.put(part_name(entry.task), [part])
+    return []
+
+
+def _part_of(remote: Manifest, entry: Entry) -> bytes | None:
+    """The content of a task's part, if it is what was written and still that of the entry."""
+    try:
+        content = remote.storage.read(part_name(entry.task))
+        return content if [listed for listed, _ in decode_part(content, remote.schema)] == [entry] else None
+    except UNREADABLE:
+        return None
 
 
 def _copy_file(remote: Storage, local: Storage, file: WrittenFile) -> bool:
-    try:
-        content = remote.read(file.name)
-    except FileNotFoundError:
-        return False
-    if bytes_sha256([content]) != file.sha256:
+    reason, content = examine(remote, file)
+    if content is None or reason:
         return False
     local.put(file.name, [content])
     return True

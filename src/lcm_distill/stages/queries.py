@@ -10,10 +10,11 @@ import duckdb
 import pyarrow as pa
 
 from lcm_distill.config import Config
-from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.tables import damaged_file, open_tables
+from lcm_distill.pipeline.tables import open_tables
+from lcm_distill.stages.intact import require_intact
 
 VIEWS = {
     "samples": "cache/catalog/samples.parquet",
@@ -62,18 +63,8 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
             return relation.to_arrow_table().to_pylist()
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
             for view in named:
-                if damaged := damaged_file(sorted(run.root.glob(VIEWS[view]))):
-                    raise DataError(f"{damaged} is damaged: {remedy(view)}") from error
+                require_intact(run, sorted(run.root.glob(VIEWS[view])))
             raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
-
-
-def remedy(view: str) -> str:
-    """What brings the files of a view back."""
-    if VIEWS[view].startswith("cache/"):
-        return "`lcm verify --repair` makes it again"
-    if VIEWS[view].startswith(("evaluate/", "schedule/")) or view in ("metrics", "guidance", "ablation"):
-        return "delete it, and the command that made it makes it again"
-    return "delete it; only this record of the training is lost"
 
 
 def _open(config: Config, run: RunFolder, view: str) -> Any:
@@ -81,10 +72,11 @@ def _open(config: Config, run: RunFolder, view: str) -> Any:
     pattern = VIEWS[view]
     if config.cache.location and pattern.startswith("cache/"):
         return _remote_table(config, run, view)
-    try:
-        return open_tables(sorted(run.root.glob(pattern)))
-    except DataError as error:
-        raise DataError(f"{error}: {remedy(view)}") from error
+    files = sorted(run.root.glob(pattern))
+    require_intact(run, files)
+    if files and view in ("samples", "captions"):
+        Cache.open(config, run).read_catalog()
+    return open_tables(files)
 
 
 def _remote_table(config: Config, run: RunFolder, view: str) -> Any:

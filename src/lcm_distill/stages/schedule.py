@@ -21,6 +21,7 @@ from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
+from lcm_distill.pipeline.verified import withdraw_damaged
 from lcm_distill.stages.stage import Check, Stage
 from lcm_distill.training.student import fingerprint
 
@@ -38,7 +39,8 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
         UserError: there is no student yet, or it was trained in phases, whose edges are its sigmas.
     """
     _require_student(config, run)
-    manifest = Manifest(LocalStorage(run.schedule), TRIALS)
+    manifest = Manifest(LocalStorage(run.schedule), TRIALS, "`lcm schedule` makes it again")
+    withdraw_damaged(manifest, [])
     tasks = {steps: Task(f"steps-{steps:02d}", _identity(config, steps)) for steps in config.schedule.steps}
     done = manifest.done(list(tasks.values()))
     pending = {steps: task for steps, task in tasks.items() if task.name not in done}

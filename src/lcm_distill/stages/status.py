@@ -1,16 +1,23 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 """The progress of a run, from what it has committed."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.rate import encode_rate
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
+from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.queries import inspect
+from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.events import last_loss
 
@@ -42,20 +49,24 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     tasks = cache.tasks()
     done = manifest.done(tasks)
     running, failed = _under_way(read_workers(cache.storage), done)
-    rows = inspect(
-        config,
-        run,
-        "SELECT error, count(*) AS n FROM manifest WHERE status = 'quarantined' GROUP BY error ORDER BY n DESC",
-    )
     return {
         "tasks": len(tasks),
         "done": len(done),
         "running": len(running),
         "failed": failed,
         "damaged": sum(task.name in names and task.name not in done for task in tasks),
-        "quarantined": {row["error"]: row["n"] for row in rows},
+        "quarantined": _quarantined(manifest),
         **encode_rate(manifest, tasks, done),
     }
+
+
+def _quarantined(manifest: Manifest) -> dict[str, int]:
+    """Numbers of quarantined records by reason, the most frequent first."""
+    entries = manifest.entries().values()
+    tasks = [Task(entry.task, entry.fingerprint) for entry in entries if entry.quarantined]
+    rows = manifest.read(tasks, ["status", "error"]) if tasks else None
+    errors = rows.filter(pc.field("status") == QUARANTINED)["error"].to_pylist() if rows else []
+    return dict(Counter(sorted(errors)).most_common())
 
 
 def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[set[str], dict[str, str]]:

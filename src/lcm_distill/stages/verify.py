@@ -7,19 +7,22 @@ from typing import Any
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.repair import encode_again, repair_catalog, revoke_damaged
+from lcm_distill.data.cache.repair import encode_again, repair_catalog
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.pipeline.manifest import FOLDER
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
+from lcm_distill.stages.intact import damaged_results
 
 
 class Verification:
-    """Check and repair of a cache where it is made: in the run folder or in an object store.
+    """Check of a run, and repair of its cache where that is made: in the run folder or in an object store.
 
     Attributes:
         repaired: names of the tasks that `repair` did again.
+        results: damaged files of the run beside the cache, and what to do about each, which is not `repair`.
+        lost: images and captions whose damaged rows `repair` could not restore, as they are encoded otherwise now.
 
     Raises:
         UserError: there is no cache.
@@ -28,6 +31,9 @@ class Verification:
     def __init__(self, config: Config, run: RunFolder) -> None:
         self.cache = Cache.open(config, run)
         self.repaired: list[str] = []
+        self.lost: list[str] = []
+        self.results: dict[str, str] = {}
+        self._run = run
         self._check = Check(self.cache)
         storage = self.cache.storage
         if not storage.listing(FOLDER) and not storage.listing("catalog"):
@@ -51,11 +57,15 @@ class Verification:
     def result(self) -> dict[str, Any]:
         """What was found, for a table or JSON."""
         return {
-            "sound": not self.damage,
+            "sound": not self.damage and not self.results,
             "rows": self.rows,
             "pending": self.pending,
             "repaired": self.repaired,
-            "damage": [asdict(damage) for damage in self.damage],
+            "lost": self.lost,
+            "damage": [
+                *(asdict(damage) for damage in self.damage),
+                *({"task": None, "path": path, "row": None, "reason": how} for path, how in self.results.items()),
+            ],
         }
 
     def raise_if_broken(self) -> None:
@@ -64,20 +74,30 @@ class Verification:
         Raises:
             DataError: there is.
         """
+        if self.lost:
+            raise DataError(
+                f"{self.cache.storage.locate()} has {len(self.lost)} damaged rows that are encoded otherwise now, such "
+                f"as that of {self.lost[0]}: put back what was encoded and repair again, or delete the damaged shards "
+                "and run `lcm precompute`, which encodes what is there now"
+            )
         if self.damage:
-            remedy = "put the source back as it was" if self.repaired else "`lcm verify --repair` encodes it again"
+            remedy = "`lcm verify --repair` encodes it again"
             raise DataError(f"{self.cache.storage.locate()} is damaged in {len(self.damage)} places: {remedy}")
+        for path, how in self.results.items():
+            raise DataError(f"{self._run.root} has {len(self.results)} damaged files, such as {path}: {how}")
 
     def check(self, label: str = "verify") -> Iterator[Progress]:
-        """Compare catalog, manifest and every committed shard with what was recorded when they were written."""
+        """Compare what is committed with what was recorded when it was written: the cache, and results of the run."""
         self._check = Check(self.cache)
         yield from self._check.everything(label)
+        self.results = dict(damaged_results(self._run))
 
     def repair(self) -> Iterator[Progress]:
         """Encode the damaged shards again and check them.
 
         Raises:
             DataError: the data set no longer contains what the cache was made from; nothing was changed.
+            UserError: an encoder has other weights than those that encoded the cache; nothing was changed.
         """
         if any(damage.task == CATALOG_TASK for damage in self.damage):
             repair_catalog(self.cache, self.damage)
@@ -85,12 +105,11 @@ class Verification:
             yield from self.check("verify all")
             if not self.damage:
                 return
-        damaged = revoke_damaged(self.cache, self.damage)
-        if not damaged:
+        names: list[str] = []
+        self.lost = yield from encode_again(self.cache, self.damage, names)
+        if not names:
             yield from self.check("verify all")
             return
-        yield from encode_again(self.cache, damaged)
-        names = [task.name for task in damaged]
         self.repaired += names
         compared = {task: rows for task, rows in self._check.rows_of.items() if task not in names}
         self._check = Check(self.cache, rows_of=compared)

@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from lcm_distill.config import EngineConfig
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.io_errors import naming_file
-from lcm_distill.pipeline.atomic import commit_file
-from lcm_distill.pipeline.tables import read_table, write_table
+from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.sealed import encode_table, read_table
+
+DAMAGED = "delete it; only the records of its steps are lost"
+"""What to do about a damaged file of records."""
 
 EVENTS = pa.schema(
     [("step", pa.int64()), ("loss", pa.float64()), ("gradient_norm", pa.float64()),
@@ -24,9 +27,6 @@ EVENTS = pa.schema(
 )  # fmt: skip
 """One row a step; `seconds` is its wall time. `flop_utilisation` is the rate of the networks' operations, without
 recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far."""
-
-
-REMEDY = "delete it; only this record of the training is lost"
 
 
 class Logger(Protocol):
@@ -109,8 +109,20 @@ class ParquetEvents:
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=EVENTS)
             path = self.folder / f"from-{self._rows[0]['step']:07d}.parquet"
-            commit_file(path, lambda temporary: write_table(table, temporary))
+            commit_bytes(path, encode_table(table))
             self._rows.clear()
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Rows of one file of records.
+
+    Raises:
+        DataError: it is damaged, or another one's content.
+    """
+    rows = read_table(path, DAMAGED).to_pylist()
+    if not rows or path.stem != f"from-{rows[0]['step']:07d}":
+        raise DataError(f"{path} does not hold the steps that its name says: {DAMAGED}")
+    return rows
 
 
 def recorded_losses(folder: Path, before: int, count: int) -> list[float]:
@@ -118,7 +130,7 @@ def recorded_losses(folder: Path, before: int, count: int) -> list[float]:
     losses: list[float] = []
     for path in sorted((folder / "events").glob("from-*.parquet"), reverse=True):
         if int(path.stem.removeprefix("from-")) < before and len(losses) < count:
-            rows = read_table(path, REMEDY, columns=["step", "loss"]).to_pylist()
+            rows = read_events(path)
             losses = [row["loss"] for row in rows if row["step"] < before] + losses
     return losses[-count:]
 
@@ -130,8 +142,7 @@ def last_loss(folder: Path) -> float | None:
         DataError: the record is damaged.
     """
     events = sorted((folder / "events").glob("*.parquet"))
-    rows = read_table(events[-1], REMEDY, columns=["loss"]).to_pylist() if events else []
-    return rows[-1]["loss"] if rows else None
+    return read_events(events[-1])[-1]["loss"] if events else None
 
 
 class TensorBoard:

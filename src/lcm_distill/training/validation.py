@@ -23,9 +23,9 @@ from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts
 from lcm_distill.evaluation.references import find_references
 from lcm_distill.evaluation.requirements import find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
-from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.atomic import commit_bytes, commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.tables import write_table
+from lcm_distill.pipeline.sealed import encode_table
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events
@@ -87,7 +87,7 @@ class Validation:
         rows = [row for image_set in image_sets for row in metric_rows(image_set, references)]
         grid = side_by_side(image_sets, self.prompts[:GRID_ROWS])
         commit_file(place.grid, lambda path: grid.save(path, format="PNG"))
-        commit_file(place.metrics, lambda path: write_table(pa.Table.from_pylist(rows, schema=METRICS), path))
+        commit_bytes(place.metrics, encode_table(pa.Table.from_pylist(rows, schema=METRICS)))
         self.checkpoint(place).unlink()
         shutil.rmtree(place.evaluate)
         values = {

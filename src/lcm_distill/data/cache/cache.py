@@ -3,14 +3,14 @@
 # pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
 """The cache of a run: its catalog, its manifest, the tasks that fill it, and the batches read from it."""
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,18 +19,22 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog, build_catalog
 from lcm_distill.data.cache.format import Field
-from lcm_distill.data.cache.layout import CacheLayout
+from lcm_distill.data.cache.layout import TEXT, CacheLayout
 from lcm_distill.data.cache.loader import ShuffledBatches
+from lcm_distill.data.cache.metadata import read_metadata
+from lcm_distill.data.cache.provenance import require_same_weights
 from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Source
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.pipeline.atomic import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest, file_columns
+from lcm_distill.pipeline.parts import REPAIR
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, Storage
 from lcm_distill.pipeline.task import Task
+from lcm_distill.pipeline.verified import read_verified
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,13 @@ class Cache:
         return f"run `lcm {command}` into {self.run.root} first"
 
     @property
+    def shard_remedy(self) -> str:
+        """What to do about a damaged shard in the run folder, for error messages."""
+        if self.config.cache.location:
+            return f"delete the file and run `lcm cache pull` into {self.run.root}"
+        return f"`lcm verify --repair --run {self.run.root}` encodes it again"
+
+    @property
     def source_root(self) -> Path:
         """The folder of the data set.
 
@@ -97,13 +108,17 @@ class Cache:
         return bool(self.storage.sizes([SAMPLES_FILE]))
 
     def read_catalog(self) -> Catalog:
-        """The catalog as it is stored.
+        """The catalog as it is stored, compared with the hashes that its commit recorded.
 
         Raises:
-            FileNotFoundError: there is none.
+            DataError: it is damaged, or not committed.
         """
-        samples, captions = (pq.read_table(self.storage.source(name)) for name in (SAMPLES_FILE, CAPTIONS_FILE))
-        return Catalog(samples, captions)
+        entry = self.manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
+        files = {file.name: file for file in entry.files} if entry else {}
+        if not {SAMPLES_FILE, CAPTIONS_FILE} <= files.keys():
+            raise DataError(f"{self.storage.locate('catalog')} has no commit in the manifest: {REPAIR}")
+        contents = (read_verified(self.storage, files[name], REPAIR) for name in (SAMPLES_FILE, CAPTIONS_FILE))
+        return Catalog(*(pq.read_table(pa.BufferReader(content)) for content in contents))
 
     def find_catalog(self) -> Catalog | None:
         """The catalog, if it is committed.
@@ -117,7 +132,7 @@ class Cache:
             return self.read_catalog()
         if recorded := manifest.entries([CATALOG_TASK]):
             if recorded[CATALOG_TASK].fingerprint == task.fingerprint:
-                raise DataError(f"{self.storage.locate('catalog')} is damaged: `lcm verify --repair` makes it again")
+                raise DataError(f"{self.storage.locate('catalog')} is damaged: {REPAIR}")
             raise UserError(
                 f"{self.storage.locate()} was made with other data, encoder or cache settings: choose another --run, "
                 "or delete it"
@@ -170,7 +185,7 @@ class Cache:
         return self.layout.tasks(catalog or self.read_catalog())
 
     def usable(self, split: str) -> pa.Table:
-        """Samples whose latents, at the resolution that is trained, are in the cache.
+        """Samples whose latents, at the resolution that is trained, and caption embeddings are in the cache.
 
         Args:
             split: `train` or `valid`.
@@ -179,37 +194,85 @@ class Cache:
             The columns `row`, `caption_row` and `source`, in order of row.
         """
         kept, read = ["row", "caption_row", "source"], ["field", "status", "split"]
-        latents = self.layout.latents(1).name
-        wanted = (pc.field("field") == latents) & (pc.field("status") == OK) & (pc.field("split") == split)
-        return self.manifest.read(columns=kept + read).filter(wanted).sort_by("row").select(kept)
+        rows = self.manifest.read(columns=kept + read).filter(pc.field("split") == split)
+        latents, text = (pc.field("field") == name for name in (self.layout.latents(1).name, TEXT))
+        unusable = rows.filter(text & (pc.field("status") != OK))["row"].combine_chunks()
+        usable = latents & (pc.field("status") == OK) & ~pc.field("caption_row").isin(unusable)
+        return rows.filter(usable).sort_by("row").select(kept)
 
     def batches(self, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> ShuffledBatches:
         """Training batches from the complete cache in the run folder, shuffled by `seed`; a rank's part of them.
 
         Raises:
-            UserError: there is no cache in the run folder, or it is not complete.
+            UserError: there is no cache in the run folder, or it is not complete; DataError: it is damaged.
         """
         local = Cache.local(self.config, self.run)
         self.run.require(self.run.cache / SAMPLES_FILE, self.remedy)
         catalog = local.open_catalog()
         tasks = self.layout.tasks(catalog)
-        missing = len(tasks) - len(local.manifest.done(tasks))
-        if missing:
-            raise UserError(f"{self.run.cache} lacks {missing} shards: {self.remedy}")
+        local._require_complete(tasks)
         samples = local.usable("train")
-        latents = FieldReader(self.run.cache, self.layout.latents(len(catalog.samples)))
-        captions = FieldReader(self.run.cache, local.stored_text_field(catalog))
+        fields = self.layout.latents(len(catalog.samples)), local.stored_text_field(catalog)
+        checksums = local.recorded_checksums(fields)
+        latents, captions = (
+            FieldReader(self.run.cache, field, checksums=checksums[field.name], remedy=self.shard_remedy)
+            for field in fields
+        )
         rows, caption_rows = samples["row"].to_numpy(), samples["caption_row"].to_numpy()
         return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, seed, rank, ranks)
+
+    def _require_complete(self, tasks: Sequence[Task]) -> None:
+        """Check that tasks are committed and their shards as long as they were written.
+
+        Raises:
+            UserError: some are not committed yet; some are damaged (DataError).
+        """
+        done, committed = self.manifest.done(tasks), self.manifest.entries([task.name for task in tasks])
+        missing = [task for task in tasks if task.name not in done]
+        for task in missing:
+            if task.name in committed and committed[task.name].fingerprint == task.fingerprint:
+                raise DataError(
+                    f"{self.storage.locate(task.inputs['file'])} is missing or cut short: {self.shard_remedy}"
+                )
+        if missing:
+            raise UserError(f"{self.storage.locate()} lacks {len(missing)} shards: {self.remedy}")
 
     def sample_paths(self, rows: Iterable[int]) -> list[str]:
         """Paths, in the data set, of the samples in these rows of the cache in the run folder."""
         return Cache.local(self.config, self.run).read_catalog().samples["path"].take(list(rows)).to_pylist()
 
+    def recorded_checksums(self, fields: Iterable[Field]) -> dict[str, np.ndarray]:
+        """CRC-32C of every row as the manifest has it, by field: int64 (rows,), -1 where it has none."""
+        rows = self.manifest.read(columns=["field", "row", "checksum"]).filter(pc.field("checksum").is_valid())
+        recorded: dict[str, np.ndarray] = {}
+        for stored in fields:
+            own = rows.filter(pc.field("field") == stored.name)
+            recorded[stored.name] = np.full(stored.rows, -1, np.int64)
+            recorded[stored.name][own["row"].to_numpy()] = own["checksum"].to_numpy()
+        return recorded
+
     def stored_text_field(self, catalog: Catalog) -> Field:
-        """The text field, with the context length that its stored metadata has."""
-        stored = json.loads(self.storage.read(self.layout.text(1, 1).metadata_name))
-        return self.layout.text(len(catalog.captions), stored["shape"][1])
+        """The text field, with the context length that its stored metadata has.
+
+        Raises:
+            DataError: the metadata is missing or damaged.
+        """
+        metadata = read_metadata(self.storage, self.layout.text(1, 1).metadata_name)
+        return self.layout.text(len(catalog.captions), metadata["shape"][1])
+
+    def require_same_weights(self, except_for: Collection[str] = ()) -> None:
+        """Check that the configured encoders have the weights that encoded what is here, as far as both are known.
+
+        Args:
+            except_for: names of fields whose metadata is known to be damaged.
+
+        Raises:
+            UserError: they do not.
+            DataError: the metadata of a field is damaged.
+        """
+        fields = [TEXT, *(self.layout.latents(1, size).name for size in self.config.data.resolutions)]
+        known = [name for name in fields if name not in except_for]
+        require_same_weights(self.storage, self.config.encoders, known)
 
     def task_field(self, task: Task, catalog: Catalog) -> Field:
         """The field that a task fills, as it is stored."""

@@ -14,16 +14,18 @@ import torch
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoders import CacheEncoders
-from lcm_distill.data.cache.format import Field, describe, encode_shard
+from lcm_distill.data.cache.format import Field, encode_shard
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
+from lcm_distill.data.cache.metadata import write_metadata
+from lcm_distill.data.cache.provenance import provenance
+from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.encoders.copies import HostCopy
 from lcm_distill.pipeline.executors.interface import Execute, Outcome
-from lcm_distill.pipeline.manifest import OK
+from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.storage import WrittenFile
 from lcm_distill.pipeline.task import Task
 
 BATCHES_AHEAD = 2
@@ -41,11 +43,20 @@ def open_encoding(config: Config, run: RunFolder, device: str | None) -> Execute
 
 
 class Encoding:
-    """Executes the tasks of `Cache.tasks`. Encoders are loaded for the first task that needs them."""
+    """Executes the tasks of `Cache.tasks`. Encoders are loaded for the first task that needs them.
 
-    def __init__(self, cache: Cache, device: str) -> None:
+    Args:
+        device: name of a device.
+        remains: of shards that are encoded again. One that cannot be restored is neither written nor yielded.
+
+    Raises:
+        UserError: an encoder has other weights than those that encoded what the cache holds.
+    """
+
+    def __init__(self, cache: Cache, device: str, remains: Remains | None = None) -> None:
         config = cache.config
-        self.cache, self.config, self.catalog = cache, config, cache.read_catalog()
+        self.cache, self.config, self.catalog, self.remains = cache, config, cache.read_catalog(), remains
+        cache.require_same_weights()
         self.encoders = CacheEncoders(config.encoders, config.model, device, config.data.resolutions)
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
@@ -57,31 +68,33 @@ class Encoding:
         for kind, same in groupby(tasks, key=lambda task: task.inputs["kind"]):
             if kind == "caption":
                 for task, embeddings in prefetch_map(self._embed, same, workers=1, ahead=1):
-                    yield task, *self._finish_captions(task, embeddings.numpy())
+                    yield from self._finish_captions(task, embeddings.numpy())
             else:
                 for batch, latents in prefetch_map(self._encode, self._batches(same), workers=1, ahead=BATCHES_AHEAD):
                     batch.shard.fill(batch.indices, latents.numpy())
                     if batch.last:
-                        yield batch.shard.task, *self._finish_images(batch.shard)
+                        yield from self._finish_images(batch.shard)
 
     def _embed(self, task: Task) -> tuple[Task, HostCopy]:
         texts = [row["caption"] for row in _rows(self.catalog.captions, task)]
         return task, HostCopy(self.encoders.encode_texts(texts))
 
-    def _finish_captions(self, task: Task, embeddings: np.ndarray) -> tuple[list[SampleRow], WrittenFile]:
+    def _finish_captions(self, task: Task, embeddings: np.ndarray) -> Iterator[Outcome]:
         stored = self.cache.layout.text(len(self.catalog.captions), embeddings.shape[1])
         attributes = {
-            "encoder": self.config.encoders.text,
-            "weights": self.config.encoders.weights,
+            **provenance(self.config.encoders, "text"),
             "units": "last hidden state after the final norm",
         }
-        file, checksums = self._write(stored, task.inputs["shard"], embeddings, attributes)
         rows: list[SampleRow] = [
             {"kind": "caption", "field": stored.name, "row": row["row"], "shard": task.inputs["shard"],
-             "caption_row": row["row"], "split": row["split"], "status": OK, "checksum": checksum}
-            for row, checksum in zip(_rows(self.catalog.captions, task), checksums, strict=True)
+             "caption_row": row["row"], "split": row["split"], "status": OK}
+            for row in _rows(self.catalog.captions, task)
         ]  # fmt: skip
-        return rows, file
+        for place, row in enumerate(rows, task.inputs["start"]):
+            if not np.isfinite(embeddings[place - task.inputs["start"]]).all():
+                log.warning("quarantined caption %d: its embedding is not finite", place)
+                row |= {"status": QUARANTINED, "error": "embedding is not finite"}
+        yield from self._write(stored, task, embeddings, rows, attributes)
 
     def _batches(self, tasks: Iterable[Task]) -> Iterator[ImageBatch]:
         """Batches of every shard as its images come: each image is read once, in the order of the source."""
@@ -122,28 +135,27 @@ class Encoding:
         samples = _rows(self.catalog.samples, task)
         return ImageShard(task, resolution, samples, np.full((len(samples), *shape), np.nan, np.float16))
 
-    def _finish_images(self, shard: ImageShard) -> tuple[list[SampleRow], WrittenFile]:
+    def _finish_images(self, shard: ImageShard) -> Iterator[Outcome]:
         attributes = {
-            "encoder": self.config.encoders.vae,
-            "weights": self.config.encoders.weights,
+            **provenance(self.config.encoders, "vae"),
             "scaling_factor": self.encoders.images.scaling_factor,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
         }
         stored = self.cache.layout.latents(len(self.catalog.samples), shard.resolution)
-        file, checksums = self._write(stored, shard.task.inputs["shard"], shard.latents, attributes)
-        for row, checksum in zip(shard.rows, checksums, strict=True):
-            row["checksum"] = checksum
-        return shard.rows, file
+        yield from self._write(stored, shard.task, shard.latents, shard.rows, attributes)
 
     def _write(
-        self, stored: Field, shard: int, rows: np.ndarray, attributes: dict[str, Any]
-    ) -> tuple[WrittenFile, list[int]]:
+        self, stored: Field, task: Task, values: np.ndarray, rows: list[SampleRow], attributes: dict[str, Any]
+    ) -> Iterator[Outcome]:
         storage = self.cache.storage
+        if self.remains is not None and not self.remains.restore(task, stored, values, rows):
+            return
         if not storage.sizes([stored.metadata_name]):
-            attributes = {**attributes, "fingerprint": self.cache.layout.fingerprint}
-            storage.put(stored.metadata_name, [describe(stored, attributes)])
-        parts, checksums = encode_shard(stored, rows)
-        return storage.put(stored.shard_name(shard), parts), checksums
+            write_metadata(storage, stored, {**attributes, "fingerprint": self.cache.layout.fingerprint})
+        parts, checksums = encode_shard(stored, values)
+        for row, checksum in zip(rows, checksums, strict=True):
+            row["checksum"] = checksum
+        yield task, rows, storage.put(stored.shard_name(task.inputs["shard"]), parts)
 
 
 def _rows(table: Any, task: Task) -> list[dict[str, Any]]:

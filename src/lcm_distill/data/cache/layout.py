@@ -13,6 +13,9 @@ from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.format import Field
 from lcm_distill.pipeline.task import Task
 
+TEXT = "text"
+"""Name of the array of token embeddings."""
+
 
 def cache_fingerprint(config: Config) -> str:
     """Identity of everything that determines a cache except its inputs, 16 hex digits."""
@@ -51,7 +54,7 @@ class CacheLayout:
             tokens: context length of the text encoder.
         """
         shape = (tokens, self.config.model.caption_channels)
-        return Field("text", captions, shape, self.config.cache.shard_rows)
+        return Field(TEXT, captions, shape, self.config.cache.shard_rows)
 
     def tasks(self, catalog: Catalog) -> list[Task]:
         """One task per shard: captions first, then images; all resolutions of a range of rows follow each other."""

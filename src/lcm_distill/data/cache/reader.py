@@ -32,11 +32,21 @@ class FieldReader:
     Args:
         cache: folder of the cache.
         allocate: allocates the memory that rows are read into; `memory_for_batches` by default.
+        checksums: CRC-32C of each row, int64 (field.rows,), as its commit recorded it; -1 where it recorded none. They
+            belong to row numbers, so that a row in another one's place is found.
+        remedy: what to do about a damaged shard, for messages.
     """
 
-    def __init__(self, cache: Path, field: Field, allocate: Allocate | None = None) -> None:
-        self.cache, self.field = cache, field
-        self._shard = lru_cache(maxsize=OPEN_SHARDS)(partial(open_shard, cache, field))
+    def __init__(
+        self,
+        cache: Path,
+        field: Field,
+        allocate: Allocate | None = None,
+        checksums: np.ndarray | None = None,
+        remedy: str = "delete the file and precompute again",
+    ) -> None:
+        self.cache, self.field, self._checksums, self._remedy = cache, field, checksums, remedy
+        self._shard = lru_cache(maxsize=OPEN_SHARDS)(partial(open_shard, cache, field, remedy))
         self._threads = ThreadPoolExecutor(THREADS, "cache-reader")
         self._buffers = Buffers(allocate or memory_for_batches())
 
@@ -60,6 +70,10 @@ class FieldReader:
             pass  # raises the errors of threads
         for place in np.flatnonzero(stored.view("<u4")[:, 0] != computed):
             raise self._broken(int(rows[place]), "does not match its checksum")
+        if self._checksums is not None:
+            recorded = self._checksums[rows]
+            for place in np.flatnonzero((recorded >= 0) & (recorded != computed)):
+                raise self._broken(int(rows[place]), "does not match the manifest's checksum")
         return payload.view(np.float16).reshape(len(rows), *field.shape)
 
     def _gather(
@@ -95,7 +109,7 @@ class FieldReader:
 
     def _broken(self, row: int, how: str) -> DataError:
         path = self.field.shard_path(self.cache, row // self.field.shard_rows)
-        return DataError(f"{path}: row {row} {how}: delete the file and precompute again")
+        return DataError(f"{path}: row {row} {how}: {self._remedy}")
 
 
 def _views(array: np.ndarray) -> list[memoryview]:

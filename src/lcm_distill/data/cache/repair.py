@@ -1,22 +1,22 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 # pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
-"""Repairing a cache: what is damaged is made again, with the same bytes."""
+"""Repairing a cache: what is damaged is made again, with the same bytes or not at all."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Sequence
 
 import pyarrow as pa
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.encoding import open_encoding
+from lcm_distill.data.cache.encoding import Encoding
+from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import CATALOG_TASK
-from lcm_distill.data.cache.verification import Damage, manifest_files, readable_entries
-from lcm_distill.pipeline.executors.serial import Serial
+from lcm_distill.data.cache.verification import Damage, readable_entries
+from lcm_distill.data.sources.registry import source_type
 from lcm_distill.pipeline.manifest import OK, Manifest
-from lcm_distill.pipeline.parts import Entry, read_rows
+from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
 
 log = logging.getLogger(__name__)
@@ -30,39 +30,58 @@ def repair_catalog(cache: Cache, damage: Sequence[Damage]) -> None:
     """
     manifest, storage = cache.manifest, cache.storage
     catalog, bad = cache.number_annotations()
-    committed = {entry.task: entry for file in manifest_files(manifest) for entry in readable_entries(storage, file)}
+    committed = {entry.task: entry for file in manifest.files() for entry in readable_entries(storage, file)}
     for task in cache.tasks(catalog):
         if task.name in committed and committed[task.name].fingerprint != task.fingerprint:
-            raise DataError(
-                f"{cache.source_root} is not what {storage.locate()} was made from: "
-                "put it back as it was, or start another --run"
-            )
+            raise DataError(f"{cache.source_root} is not what {storage.locate()} was made from: {_put_back(cache)}")
     _remove_unreadable(manifest, damage)
     manifest.drop([CATALOG_TASK])
     cache.commit_catalog(catalog, bad)
 
 
-def revoke_damaged(cache: Cache, damage: Sequence[Damage]) -> list[Task]:
-    """Revoke the commits of damaged tasks, so that they can be done again; returns these tasks.
+def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) -> Generator[Progress, None, list[str]]:
+    """Encode damaged shards again, each of which gets back every row as it was recorded, or stays as it is.
+
+    Args:
+        repaired: the names of restored tasks are appended to it.
+
+    Returns:
+        Images and captions whose rows cannot be restored, as what they were encoded from has changed.
 
     Raises:
-        DataError: the data set no longer contains their images; nothing was changed.
+        DataError: the data set no longer contains images of these shards; nothing was changed.
+        UserError: an encoder has other weights than those that encoded the cache; nothing was changed.
     """
     manifest, names = cache.manifest, {found.task for found in damage}
-    damaged = [task for task in cache.tasks() if task.name in names]
-    _require_images(cache, damaged)
+    tasks = [task for task in cache.tasks() if task.name in names]
+    _require_images(cache, tasks)
+    cache.require_same_weights(except_for=_metadata_of(damage))
+    remains = Remains(manifest, tasks)
     _remove_unreadable(manifest, damage)
-    manifest.drop(task.name for task in damaged)
-    log.info("revoked %d damaged tasks: %s", len(damaged), ", ".join(task.name for task in damaged))
-    return damaged
+    total, done = sum(task.size for task in tasks), 0
+    for task, rows, file in Encoding(cache, cache.config.device, remains).execute(tasks):
+        manifest.drop([task.name])
+        manifest.commit(task, rows, file)
+        repaired.append(task.name)
+        done += len(rows)
+        if done < total:
+            yield Progress("encode again", done, total, "rows")
+    lost = [sample for samples in remains.lost.values() for sample in samples]
+    log.info("restored %d damaged tasks, lost %d rows", len(repaired), len(lost))
+    if tasks:
+        yield Progress("encode again", total, total, "rows", {"lost": len(lost)} if lost else {})
+    return lost
 
 
-def encode_again(cache: Cache, tasks: Sequence[Task]) -> Iterator[Progress]:
-    """Execute tasks whose commits were revoked."""
-    rows, done = sum(task.size for task in tasks), 0
-    for _, _, entry in Serial().run(tasks, cache.manifest, partial(open_encoding, cache.config, cache.run)):
-        done += entry.rows
-        yield Progress("encode again", done, rows, "rows")
+def _put_back(cache: Cache) -> str:
+    if source_type(cache.config.data).generated:
+        return f"delete {cache.source_root}, and `lcm precompute` generates it again"
+    return "put it back as it was, or start another --run"
+
+
+def _metadata_of(damage: Sequence[Damage]) -> list[str]:
+    """Names of the fields whose metadata is damaged."""
+    return [found.path.split("/")[0] for found in damage if found.path.endswith("/zarr.json")]
 
 
 def _require_images(cache: Cache, tasks: Sequence[Task]) -> None:
@@ -94,7 +113,7 @@ def _missing_images(cache: Cache, tasks: Sequence[Task], exists: Callable[[str],
     """
     manifest, names = cache.manifest, {task.name for task in tasks}
     known, gone = set[str](), list[str]()
-    for file in manifest_files(manifest):
+    for file in manifest.files():
         for entry, rows in _readable_rows(manifest, file, names):
             known.add(entry.task)
             pairs = zip(rows["source"].to_pylist(), rows["status"].to_pylist(), strict=True)
@@ -109,18 +128,17 @@ def _missing_images(cache: Cache, tasks: Sequence[Task], exists: Callable[[str],
 
 def _readable_rows(manifest: Manifest, file: str, names: set[str]) -> list[tuple[Entry, pa.Table]]:
     try:
-        return list(read_rows(manifest.storage, file, manifest.schema, names))
+        return list(manifest.rows(file, names))
     except DataError:
         return []
 
 
 def _remove_unreadable(manifest: Manifest, damage: Sequence[Damage]) -> None:
     """Delete parts and metadata that cannot be read and would prevent writing them again."""
-    for file in manifest_files(manifest):
+    for file in manifest.files():
         try:
-            list(read_rows(manifest.storage, file, manifest.schema))
+            list(manifest.rows(file))
         except DataError:
             manifest.storage.remove(file)
-    for found in damage:
-        if found.path.endswith("/zarr.json"):
-            manifest.storage.remove(found.path)
+    for field in _metadata_of(damage):
+        manifest.storage.remove(f"{field}/zarr.json")

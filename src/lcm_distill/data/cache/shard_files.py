@@ -48,8 +48,11 @@ class MappedFile:
 ShardFile = DirectFile if hasattr(os, "preadv") else MappedFile
 
 
-def open_shard(cache: Path, field: Field, shard: int) -> DirectFile | MappedFile:
+def open_shard(cache: Path, field: Field, remedy: str, shard: int) -> DirectFile | MappedFile:
     """Open a shard's file, after checking its length and index.
+
+    Args:
+        remedy: what to do about a damaged shard, for messages.
 
     Raises:
         DataError: it is missing, has another length or another index.
@@ -58,8 +61,8 @@ def open_shard(cache: Path, field: Field, shard: int) -> DirectFile | MappedFile
     present = min(field.shard_rows, field.rows - shard * field.shard_rows)
     index = encode_index(field, present)
     if not path.is_file() or path.stat().st_size != present * field.stride + len(index):
-        raise DataError(f"{path} is missing or cut short: delete it and precompute again")
+        raise DataError(f"{path} is missing or cut short: {remedy}")
     file, stored = ShardFile(path), bytearray(len(index))
     if file.read(present * field.stride, [memoryview(stored)]) != len(index) or bytes(stored) != index:
-        raise DataError(f"{path} has an index that this reader does not know: delete it and precompute again")
+        raise DataError(f"{path} has an index that this reader does not know: {remedy}")
     return file

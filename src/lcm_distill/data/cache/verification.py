@@ -3,7 +3,6 @@
 # pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
 """Checking a cache: catalog, manifest and shards against what was recorded when they were committed."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,16 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
 from lcm_distill.data.cache.format import Field, broken_rows
+from lcm_distill.data.cache.metadata import require_description
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
-from lcm_distill.pipeline.parts import Entry, read_entries, read_rows
+from lcm_distill.pipeline.parts import Entry, read_entries
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
+from lcm_distill.pipeline.verified import examine
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,6 @@ class Check:
         self.damage.append(Damage(task, path, row, reason))
 
 
-def manifest_files(manifest: Manifest) -> list[str]:
-    """Every file of a manifest, merged files first."""
-    return [*manifest.merged_files(), *manifest.loose_parts()]
-
-
 def readable_entries(storage: Storage, file: str) -> list[Entry]:
     """The tasks of a manifest's file; empty if it cannot be read."""
     try:
@@ -119,7 +114,7 @@ def _entry_of_catalog(manifest: Manifest) -> Entry | None:
         entries = read_entries(manifest.storage, file) if loose else readable_entries(manifest.storage, file)
         for entry in entries:
             if entry.task == CATALOG_TASK:
-                list(read_rows(manifest.storage, file, manifest.schema))
+                list(manifest.rows(file))
                 return entry
     return None
 
@@ -130,7 +125,7 @@ def _check_tasks(check: Check, tasks: Sequence[Task], label: str) -> Iterator[Pr
     fields = _check_fields(check, tasks)
     if tasks:
         yield Progress(label, 0, len(tasks), "shards")
-    for file in manifest_files(manifest):
+    for file in manifest.files():
         for entry, rows in _rows_of(check, manifest, file, by_name):
             if entry.task in seen:
                 check.found(entry.task, file, "the task is in another file of the manifest as well")
@@ -147,7 +142,7 @@ def _rows_of(check: Check, manifest: Manifest, file: str, tasks: dict[str, Task]
     if file == part_name(CATALOG_TASK):
         return  # checked already
     try:
-        yield from read_rows(manifest.storage, file, manifest.schema)
+        yield from manifest.rows(file)
     except DataError:
         task = task_of_part(file)
         check.found(task if task in tasks else None, file, "the manifest part is damaged")
@@ -165,7 +160,7 @@ def _check_fields(check: Check, tasks: Sequence[Task]) -> dict[str, Field]:
             continue
         try:
             fields[name] = _described_field(check.cache, first, catalog)
-        except (OSError, ValueError, KeyError, IndexError, TypeError):
+        except DataError:
             check.found(first.name, metadata, "is missing or does not describe the field")
     return fields
 
@@ -174,11 +169,10 @@ def _described_field(cache: Cache, task: Task, catalog: Catalog) -> Field:
     """The field of a task, whose metadata agrees.
 
     Raises:
-        OSError, ValueError, KeyError, IndexError, TypeError: the metadata is missing or differs.
+        DataError: the metadata is missing or differs.
     """
     stored = cache.task_field(task, catalog)
-    if json.loads(cache.storage.read(stored.metadata_name))["shape"] != [stored.rows, *stored.shape]:
-        raise ValueError
+    require_description(cache.storage, stored)
     return stored
 
 
@@ -214,16 +208,9 @@ def _check_task(check: Check, task: Task, entry: Entry, rows: pa.Table, fields: 
 
 def _check_file(check: Check, task: str, file: WrittenFile) -> bytes | None:
     """The content of a file that exists in full length, whether or not its hash is right."""
-    try:
-        content = check.cache.storage.read(file.name)
-    except FileNotFoundError:
-        check.found(task, file.name, "the file is missing")
-        return None
-    if len(content) != file.size:
-        check.found(task, file.name, f"has {len(content):,} bytes, {file.size:,} were written")
-        return None
-    if bytes_sha256([content]) != file.sha256:
-        check.found(task, file.name, "SHA-256 is not the one recorded")
+    reason, content = examine(check.cache.storage, file)
+    if reason:
+        check.found(task, file.name, reason)
     return content
 
 

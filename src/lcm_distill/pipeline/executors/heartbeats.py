@@ -61,8 +61,8 @@ def read_workers(storage: Storage) -> list[WorkerStatus]:
     for file in storage.listing(FOLDER):
         try:
             workers.append(WorkerStatus(**json.loads(storage.read(file))))
-        except FileNotFoundError:
-            continue  # it has just ended
+        except (FileNotFoundError, ValueError, TypeError):
+            continue  # it has just ended, or its last words are damaged
     return workers
 
 

@@ -1,0 +1,83 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+"""Whether the files of a run beside its cache are what was written."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.evaluation.features import SCORE_COLUMNS
+from lcm_distill.evaluation.image_sets import IMAGE_COLUMNS
+from lcm_distill.models.checkpoint import checkpoint_sha256
+from lcm_distill.pipeline.manifest import FOLDER, Manifest
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.sealed import UNREADABLE, is_intact
+from lcm_distill.pipeline.storage import LocalStorage
+from lcm_distill.pipeline.verified import examine
+
+REMEDIES = {
+    "cache": "`lcm verify --repair` makes it again",
+    "distill": "delete it; only the records of its steps are lost",
+    "pretrain": "delete it; only the records of its steps are lost",
+    "schedule": "`lcm schedule` makes it again",
+    "evaluate": "`lcm evaluate` makes it again",
+    "ablation.parquet": "delete it, and `lcm ablate` writes it again",
+    "": "delete it, and `lcm evaluate` writes it again",
+}
+"""What to do about a damaged file, by the part of the run folder that it is in."""
+
+
+def require_intact(run: RunFolder, files: Iterable[Path]) -> None:
+    """Check the hashes of Parquet files.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    for file in files:
+        if not _is_intact(file):
+            raise DataError(f"{file} is damaged: {_remedy(run, file)}")
+
+
+def damaged_results(run: RunFolder) -> Iterator[tuple[str, str]]:
+    """Files of a run beside its cache and checkpoints that are not what was written, and what to do about each."""
+    for path in (run.teacher, run.student):
+        try:
+            if path.is_file():
+                checkpoint_sha256(path)
+        except UserError as error:
+            yield path.name, str(error)
+    for pattern in ("*.parquet", "*/events/*.parquet"):
+        for path in sorted(run.root.glob(pattern)):
+            if not _is_intact(path):
+                yield str(path.relative_to(run.root)), _remedy(run, path)
+    for pattern, columns in (("*", IMAGE_COLUMNS), ("*/*", SCORE_COLUMNS)):
+        for folder in sorted(run.evaluate.glob(f"{pattern}/{FOLDER}")):
+            yield from _damaged_of_manifest(run, Manifest(LocalStorage(folder.parent), columns))
+
+
+def _damaged_of_manifest(run: RunFolder, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for part in manifest.files():
+        path = Path(manifest.storage.locate(part))
+        try:
+            files = [file for entry, _ in manifest.rows(part) for file in entry.files]
+        except DataError:
+            yield str(path.relative_to(run.root)), _remedy(run, path)
+            continue
+        for file in files:
+            if reason := examine(manifest.storage, file)[0]:
+                place = Path(manifest.storage.locate(file.name)).relative_to(run.root)
+                yield str(place), f"{reason}: {_remedy(run, path)}"
+
+
+def _is_intact(file: Path) -> bool:
+    try:
+        return is_intact(file.read_bytes())
+    except FileNotFoundError:
+        return True  # it was replaced meanwhile
+    except UNREADABLE:
+        return False
+
+
+def _remedy(run: RunFolder, file: Path) -> str:
+    return REMEDIES.get(file.relative_to(run.root).parts[0], REMEDIES[""])
