@@ -1,10 +1,35 @@
 """What the package agrees on about image files and arrays of pixels."""
 
+import re
+import warnings
+from io import BytesIO
+
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Suffixes of the image files that are read from folders and archives, in lower case."""
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that are decoded, by their content, whatever the file is called. Pillow knows others, one of which runs
+Ghostscript."""
+
+MAX_IMAGE_BYTES = 2**30
+"""The largest image file that is read."""
+
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile("PIL\\."), 0)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """An image file of `IMAGE_FORMATS`, not decoded yet: its first frame. Pillow's warnings are ignored from then on.
+
+    Raises:
+        Exception: of any kind, as it is malformed; `PIL.UnidentifiedImageError` where it is of no such format.
+    """
+    if _PILLOW_WARNINGS not in warnings.filters:
+        warnings.filterwarnings("ignore", module="PIL\\.")
+    return Image.open(BytesIO(content), formats=IMAGE_FORMATS)
 
 
 def round_to_uint8(values: np.ndarray) -> np.ndarray:

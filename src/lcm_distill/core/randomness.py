@@ -35,7 +35,7 @@ def permutation(seed: int, stream: str, epoch: int, length: int) -> np.ndarray:
 
 def stable_hash(text: str) -> int:
     """A hash of a text, 63 bits, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
 def _draw(

@@ -6,7 +6,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +15,8 @@ from PIL import Image
 
 from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.core.hashing import bytes_sha256, file_sha256
-from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.core.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, open_image
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.sample import Sample
@@ -33,7 +33,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not files:
         raise UserError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files
@@ -49,9 +49,9 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
         DataError: it cannot be read; the message names it.
     """
     try:
-        with Image.open(path if content is None else BytesIO(content)) as image:
+        with open_image(read_regular(path, MAX_IMAGE_BYTES) if content is None else content) as image:
             return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises whatever malformed bytes lead it to
         raise DataError(f"{path} cannot be read as an image ({one_line(error)}): replace it or remove it") from error
 
 

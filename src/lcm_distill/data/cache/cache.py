@@ -24,8 +24,9 @@ from lcm_distill.data.cache.loader import ShuffledBatches
 from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.provenance import require_same_weights
 from lcm_distill.data.cache.reader import FieldReader
-from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Source
+from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT, SAMPLE_COLUMNS
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, Source
+from lcm_distill.data.sources.records import checked
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.pipeline.atomic import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest, file_columns
@@ -152,31 +153,31 @@ class Cache:
             self.commit_catalog(catalog, bad)
         return catalog
 
-    def number_annotations(self) -> tuple[Catalog, list[BadAnnotation]]:
-        """The catalog of what the data set contains now, and the annotations that are rejected.
+    def number_annotations(self) -> tuple[Catalog, list[BadAnnotation | LeftOut]]:
+        """The catalog of what the data set contains now, and the annotations that are rejected and images left out.
 
         Raises:
             UserError: there is no data set.
         """
-        bad: list[BadAnnotation] = []
-        annotations = self.source.annotations()
+        bad: list[BadAnnotation | LeftOut] = []
+        annotations = checked(self.source.annotations())
         self.run.root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=temporary_prefix(), dir=self.run.root) as scratch:
             catalog, repeated = build_catalog(_usable(annotations, bad), self.config.data.valid_fraction, Path(scratch))
         return catalog, bad + [BadAnnotation(name, "duplicate image") for name in repeated]
 
-    def commit_catalog(self, catalog: Catalog, bad: Sequence[BadAnnotation]) -> None:
-        """Write the catalog's files, and the manifest part with their hashes and the rejected annotations."""
+    def commit_catalog(self, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
+        """Write the catalog's files, and the manifest part with their hashes and the records that are no samples."""
         rows: list[dict[str, Any]] = []
         for name, table in ((SAMPLES_FILE, catalog.samples), (CAPTIONS_FILE, catalog.captions)):
             content = pa.BufferOutputStream()
             pq.write_table(table, content)
             file = self.storage.put(name, [memoryview(content.getvalue())])
             rows.append({"kind": "catalog", "status": OK, **file_columns(file)})
-        rows += [{"kind": "annotation", "source": it.source, "status": QUARANTINED, "error": it.error} for it in bad]
+        rows += [_rejected(record) for record in bad]
         self.manifest.commit(self._catalog_task, rows, None)
         log.info(
-            "numbered %d samples and %d distinct captions, rejected %d annotations",
+            "numbered %d samples and %d distinct captions, rejected or left out %d records",
             len(catalog.samples), len(catalog.captions), len(bad),
         )  # fmt: skip
 
@@ -285,10 +286,17 @@ class Cache:
         return Task(CATALOG_TASK, self.layout.fingerprint)
 
 
-def _usable(records: Iterable[Annotation | BadAnnotation], bad: list[BadAnnotation]) -> Iterator[Annotation]:
+def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> Iterator[Annotation]:
     """The usable annotations; the others are appended to `bad`."""
     for record in records:
         if isinstance(record, Annotation):
             yield record
         else:
             bad.append(record)
+
+
+def _rejected(record: BadAnnotation | LeftOut) -> dict[str, Any]:
+    """The manifest row of what is no sample."""
+    if isinstance(record, LeftOut):
+        return {"kind": "annotation", "source": record.source, "status": LEFT_OUT, "error": record.reason}
+    return {"kind": "annotation", "source": record.source, "status": QUARANTINED, "error": record.error}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from threading import Lock
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class CacheEncoders:
 
     def __init__(self, encoders: EncodersConfig, model: ModelConfig, device: str, resolutions: Sequence[int]) -> None:
         self.encoders, self.model, self.device = encoders, model, device
+        # diffusers' lazy imports fail in a second thread that begins one before the first has ended.
+        self._loading = Lock()
         size = encoders.batch_size
         self._texts = FittingBatches(self._encode_text_batch, size)
         self._pixels = {resolution: FittingBatches(self._encode_pixel_batch, size) for resolution in resolutions}
@@ -40,13 +43,28 @@ class CacheEncoders:
         """
         return self._pixels[resolution](pixels, noise)
 
-    @cached_property
+    @property
     def images(self) -> ImageEncoder:
-        """The image encoder.
+        """The image encoder, which the first thread that asks for it loads while the others wait.
 
         Raises:
             UserError: its latents do not have the configured shape.
         """
+        with self._loading:
+            return self._images
+
+    @property
+    def text(self) -> TextEncoder:
+        """The text encoder, as `images`.
+
+        Raises:
+            UserError: its embeddings do not have the configured width.
+        """
+        with self._loading:
+            return self._text
+
+    @cached_property
+    def _images(self) -> ImageEncoder:
         chosen = self.encoders
         encoder = load_image_encoder(chosen.vae, chosen.weights, chosen.dtype, chosen.tiling)
         encoder = encoder.to(resolve_device(self.device))
@@ -58,12 +76,7 @@ class CacheEncoders:
         return encoder
 
     @cached_property
-    def text(self) -> TextEncoder:
-        """The text encoder.
-
-        Raises:
-            UserError: its embeddings do not have the configured width.
-        """
+    def _text(self) -> TextEncoder:
         chosen = self.encoders
         encoder = load_text_encoder(chosen.text, chosen.weights, chosen.dtype).to(resolve_device(self.device))
         if encoder.width != self.model.caption_channels:

@@ -21,6 +21,7 @@ from lcm_distill.data.cache.provenance import provenance
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.data.sources.interface import UnusableImage
+from lcm_distill.data.sources.records import readable
 from lcm_distill.encoders.copies import HostCopy
 from lcm_distill.pipeline.executors.interface import Execute, Outcome
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
@@ -118,7 +119,7 @@ class Encoding:
             row_range, index = expected.pop(path)
             row_range.add(index, image)
             if isinstance(image, UnusableImage):
-                log.warning("quarantined %s: %s", path, image)
+                log.warning("quarantined %s: %s", path, readable(image))
             for shard in row_range.shards:
                 if len(shard.waiting) == size or not row_range.left:
                     yield shard.batch(self.config.seed, last=not row_range.left)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lcm_distill.core.randomness import normal, stable_hash
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.data.sources.interface import UnusableImage
+from lcm_distill.data.sources.records import readable
 from lcm_distill.data.transforms import decode, resize_and_crop
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.task import Task
@@ -132,7 +133,7 @@ class RowRange:
         self.left -= 1
         for number, shard in enumerate(self.shards):
             if isinstance(image, UnusableImage):
-                shard.quarantine(index, str(image))
+                shard.quarantine(index, readable(image))
                 continue
             width, height = image.size
             shard.rows[index] |= {"width": width, "height": height, "status": OK}

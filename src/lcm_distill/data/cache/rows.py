@@ -9,6 +9,9 @@ import pyarrow as pa
 CATALOG_TASK = "catalog"
 """The task whose rows are those of the catalog's files and of rejected annotations."""
 
+LEFT_OUT = "left out"
+"""Status of an image file that is no part of the data set, such as a hidden one; `error` has the reason."""
+
 SAMPLE_COLUMNS = pa.schema(
     [("kind", pa.string()), ("field", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()),
      ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
@@ -29,7 +32,7 @@ class SampleRow(TypedDict, total=False):
         caption_row: row of the caption in the field `text`.
         split: `train` or `valid`.
         width, height: of the image file, in pixels.
-        status: `ok` or `quarantined`. error: reason of the latter.
+        status: `ok`, `quarantined` or `left out`. error: reason of the latter two.
         checksum: CRC-32C of the row's bytes.
     """
 

@@ -1,34 +1,44 @@
 """MS-COCO: a JSON file of captions, about five for each image, and a folder of images."""
 
-import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.files import leaves_root, read_files
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Record, UnusableImage
+from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
+from lcm_distill.data.sources.tree import not_named, walk
+
+CAPTION_FILES = "captions_*.json"
 
 
 class Coco:
     """`annotations/captions_<split>.json` and the images in `<split>/`, for each split that exists.
 
-    The caption of an image is the first one, in order of caption id.
+    The images may also be in `images/<split>/`, in `images/`, or beside the caption files, and the caption files in the
+    root itself. The caption of an image is the first one that has text, in order of caption id.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+    def annotations(self) -> Iterator[Record]:
         """Every image of every split.
 
         Raises:
             UserError: there is no caption file below the root, or it does not have the format of COCO.
         """
-        found = sorted((self.root / "annotations").glob("captions_*.json"))
+        found = [path for folder in ("annotations", ".") for path in sorted((self.root / folder).glob(CAPTION_FILES))]
         if not found:
-            raise UserError(f"{self.root}/annotations holds no captions_*.json: set data.root to COCO's folder")
+            raise UserError(f"{self.root}/annotations holds no {CAPTION_FILES}: set data.root to COCO's folder")
+        tree, named = walk(self.root), set[str]()
+        yield from tree.bad
+        files = set(tree.files)
         for path in found:
-            yield from self._annotations_of(path)
+            yield from self._annotations_of(path, files, named)
+        yield from not_named(tree, named, "not named by a file of captions")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in the order of `paths`."""
@@ -38,21 +48,52 @@ class Coco:
         """The image."""
         return self.root / path
 
-    def _annotations_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
-        split = path.stem.removeprefix("captions_")
-        try:
-            content = json.loads(path.read_bytes())
-            captions: dict[int, str] = {}
-            for record in sorted(content["annotations"], key=lambda record: record["id"]):
-                captions.setdefault(record["image_id"], record["caption"].strip())
-            images = {image["id"]: image["file_name"] for image in content["images"]}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not a file of COCO captions: {error!r}") from error
-        for number, name in images.items():
-            where = f"{split}/{name}"
+    def _annotations_of(self, path: Path, files: set[str], named: set[str]) -> Iterator[Record]:
+        split, folder = path.stem.removeprefix("captions_"), path.parent.relative_to(self.root).as_posix()
+        images, captions = _read(path)
+        texts = _first_texts(captions)
+        for number, name in ((record.get("id"), record.get("file_name")) for record in images):
+            if not isinstance(name, str) or not name or not isinstance(number, int | str):
+                yield BadAnnotation(f"{path.name}: image {number}", "malformed annotation: no id or no file_name")
+                continue
+            where = _place(name, split, folder, files)
+            named.add(where)
             if leaves_root(name):
                 yield BadAnnotation(where, f"malformed annotation: file_name {name} leaves the data set")
-            elif not captions.get(number):
+            elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption")
             else:
-                yield Annotation(f"{split}/{number}", where, captions[number])
+                yield Annotation(f"{split}/{number}", where, texts[number])
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Images and captions; what is no record is an empty one."""
+    try:
+        content = parse_object(read_regular(path, MAX_TABLE_BYTES))
+        lists = [content["images"], content["annotations"]]
+        images, captions = (
+            [cast(dict[str, Any], it) if isinstance(it, dict) else {} for it in list_] for list_ in lists
+        )
+    except KeyError as error:
+        raise UserError(f"{path} is not a file of COCO captions: it has no {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a file of COCO captions: {error}") from error
+    return images, captions
+
+
+def _first_texts(captions: list[dict[str, Any]]) -> dict[Any, str]:
+    """The first caption of each image that has text, in order of caption id."""
+    texts: dict[Any, str] = {}
+    numbered = [record for record in captions if isinstance(record.get("id"), int)]
+    others = [record for record in captions if not isinstance(record.get("id"), int)]
+    for record in [*sorted(numbered, key=lambda record: record["id"]), *others]:
+        image, text = record.get("image_id"), record.get("caption")
+        if isinstance(image, int | str) and isinstance(text, str) and text.strip():
+            texts.setdefault(image, text.strip())
+    return texts
+
+
+def _place(name: str, split: str, folder: str, files: set[str]) -> str:
+    """Where the image is: the first of the usual places that has it, else COCO's own."""
+    places = [str(PurePosixPath(place) / name) for place in (split, f"images/{split}", "images", folder, ".")]
+    return next((place for place in places if place in files), places[0])

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
+from lcm_distill.core.images import MAX_IMAGE_BYTES
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.interface import UnusableImage
 
 
@@ -11,11 +13,13 @@ def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | 
     """Contents of the files at `paths` below `root`, in the same order."""
     for path in paths:
         try:
-            yield path, (root / path).read_bytes()
+            yield path, read_regular(root / path, MAX_IMAGE_BYTES)
         except FileNotFoundError:
             yield path, UnusableImage("missing file")
         except OSError as error:
             yield path, UnusableImage(f"unreadable file: {error.strerror}")
+        except ValueError as error:
+            yield path, UnusableImage(f"impossible path: {error}")
 
 
 def group_by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:

@@ -1,48 +1,56 @@
-"""A folder of images with `metadata.jsonl`, as in the hub's `imagefolder` format, or with a text file for each."""
+"""A folder of images with metadata files, as in the hub's `imagefolder` format, or with a text file for each."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.images import IMAGE_SUFFIXES
-from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, choose_caption, read_fields
+from lcm_distill.core.regular_files import read_regular
+from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files, choose_caption, look_up
 from lcm_distill.data.sources.files import leaves_root, read_files
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Record, UnusableImage
+from lcm_distill.data.sources.metadata import METADATA, read_metadata
+from lcm_distill.data.sources.text import MAX_TEXT_BYTES
+from lcm_distill.data.sources.tree import Tree, not_named, walk
 
-METADATA = "metadata.jsonl"
+FILE_NAME = "file_name"
 
 
 class ImageFolder:
-    """Images named by `file_name` in the `metadata.jsonl` files below a folder.
+    """Images named by the metadata files (`METADATA`) below a folder, and those that have a caption file.
 
-    Without such files, all images below it; the caption of an image is in the file of the same name with the suffix
-    `.txt` (the field `text`) or `.json`.
+    A metadata file decides about the images in its folder and below: those that it does not name are left out. Of the
+    others, the caption is in the file of the same name with a suffix of `CAPTION_SUFFIXES`, where a file of text is
+    the field `text`.
 
     Args:
         captions: fields that captions come from, with their weights.
+        image: field of a metadata file with the path of the image.
     """
 
-    def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
-        self.root, self.captions = root, captions
+    def __init__(self, root: Path, captions: Mapping[str, float], image: str = FILE_NAME) -> None:
+        self.root, self.captions, self.image = root, captions, image
 
-    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
-        """Every line of every `metadata.jsonl`, or every image.
+    def annotations(self) -> Iterator[Record]:
+        """Every record of every metadata file, and every image beyond their reach.
 
         Raises:
             UserError: there is neither below the root.
         """
-        found = sorted(self.root.rglob(METADATA))
-        for path in found:
-            yield from self._lines_of(path)
-        if found:
-            return
-        images = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise UserError(f"{self.root} holds no {METADATA} and no images: set data.root to a folder that does")
-        for image in images:
-            yield self._with_caption_file(image)
+        tree = walk(self.root)
+        tables = [path for path in tree.files if PurePosixPath(path).name in METADATA]
+        if not tables and not tree.images:
+            raise UserError(
+                f"{self.root} holds no {' or '.join(METADATA)} and no images: set data.root to a folder that does"
+            )
+        yield from tree.bad
+        named = set[str]()
+        for path in tables:
+            yield from self._records_of(path, named)
+        governed = {PurePosixPath(path).parent for path in tables}
+        pairs = [path for path in tree.images if governed.isdisjoint(PurePosixPath(path).parents)]
+        yield from self._pairs(tree, [path for path in pairs if path not in named])
+        yield from not_named(tree, {*named, *pairs}, "not named by the metadata file above it")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in the order of `paths`."""
@@ -52,33 +60,47 @@ class ImageFolder:
         """The image."""
         return self.root / path
 
-    def _lines_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
-        folder = path.parent.relative_to(self.root)
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield self._parse(line, PurePosixPath(folder.as_posix()))
-                except ValueError as error:
-                    yield BadAnnotation(f"{folder / METADATA}:{number}", f"malformed annotation: {error}")
+    def _records_of(self, table: str, named: set[str]) -> Iterator[Record]:
+        """The records of a metadata file; the paths that they name are added to `named`."""
+        folder = PurePosixPath(table).parent
+        for where, fields in read_metadata(self.root / table):
+            try:
+                if isinstance(fields, ValueError):
+                    raise fields
+                path = self._path(fields, folder)
+                named.add(path)
+                yield Annotation(path, path, choose_caption(fields, self.captions, path))
+            except ValueError as error:
+                yield BadAnnotation(str(folder / where), f"malformed annotation: {error}")
 
-    def _with_caption_file(self, image: Path) -> Annotation | BadAnnotation:
-        path = image.relative_to(self.root).as_posix()
-        files = [image.with_suffix(suffix) for suffix in CAPTION_SUFFIXES if image.with_suffix(suffix).is_file()]
-        record: dict[str, Any] = {}
-        for file in files:
-            record |= read_fields(file.suffix, file.read_bytes(), "text")
-        try:
-            return Annotation(path, path, choose_caption(record, self.captions, path))
-        except ValueError as error:
-            return BadAnnotation(path, f"malformed annotation: {error}")
-
-    def _parse(self, line: bytes, folder: PurePosixPath) -> Annotation:
-        record: Any = json.loads(line)
-        fields = cast(dict[str, Any], record) if isinstance(record, dict) else {}
-        name = fields.get("file_name")
+    def _path(self, fields: Mapping[str, Any], folder: PurePosixPath) -> str:
+        """The path of the image that a record names."""
+        name = look_up(fields, self.image)
         if not isinstance(name, str) or not name:
-            raise ValueError("no file_name")
+            raise ValueError(f"no {self.image}")
         if leaves_root(name):
-            raise ValueError(f"file_name {name} leaves the data set")
-        path = str(folder / name)
-        return Annotation(path, path, choose_caption(fields, self.captions, path))
+            raise ValueError(f"{self.image} {name} leaves the data set")
+        return str(folder / name)
+
+    def _pairs(self, tree: Tree, images: list[str]) -> Iterator[Record]:
+        files = {(stem, suffix.lower()): f"{stem}{suffix}" for stem, suffix in map(_split, tree.files)}
+        for path in images:
+            stem, _ = _split(path)
+            own = [(suffix, files[stem, suffix]) for suffix in CAPTION_SUFFIXES if (stem, suffix) in files]
+            contents = ((suffix, self._content(name)) for suffix, name in own)
+            try:
+                yield Annotation(path, path, caption_of_files(contents, "text", self.captions, path))
+            except ValueError as error:
+                yield BadAnnotation(path, f"malformed annotation: {error}")
+
+    def _content(self, path: str) -> bytes | Exception:
+        try:
+            return read_regular(self.root / path, MAX_TEXT_BYTES)
+        except OSError as error:
+            return ValueError(error.strerror or str(error))
+
+
+def _split(path: str) -> tuple[str, str]:
+    """A path without its suffix, and the suffix."""
+    suffix = PurePosixPath(path).suffix
+    return path.removesuffix(suffix), suffix

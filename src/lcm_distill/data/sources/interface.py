@@ -34,6 +34,22 @@ class BadAnnotation:
     error: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An image file that is no part of the data set: hidden, or named by no annotation.
+
+    Attributes:
+        source: where it is.
+        reason: why it is no part.
+    """
+
+    source: str
+    reason: str
+
+
+Record = Annotation | BadAnnotation | LeftOut
+
+
 class UnusableImage(Exception):
     """An image that cannot be used; the message is the reason in the manifest."""
 
@@ -41,8 +57,10 @@ class UnusableImage(Exception):
 class Source(Protocol):
     """A data set on disk."""
 
-    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
-        """Every record, in an order that does not change.
+    def annotations(self) -> Iterator[Record]:
+        """Every record, in an order that does not change, and the image files on disk that no record is about.
+
+        What comes out passes `records.checked` before anything else sees it.
 
         Raises:
             UserError: the data set is missing.

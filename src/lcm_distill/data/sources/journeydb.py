@@ -1,17 +1,19 @@
 """JourneyDB as it is downloaded: numbered archives, extracted or not, and one annotation file."""
 
-import json
-import tarfile
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
-from lcm_distill.data.sources.tars import DAMAGE, read_members
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.metadata import parse_line
+from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, open_archive, read_members
+from lcm_distill.data.sources.text import as_utf8, bounded_lines
+from lcm_distill.data.sources.tree import not_named, walk
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
 IMAGES = "data/train/imgs"
@@ -29,52 +31,47 @@ class JourneyDB:
     def __init__(self, root: Path, archives: frozenset[int] | None, captions: Mapping[str, float]) -> None:
         self.root, self.archives, self.captions = root, archives, captions
 
-    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+    def annotations(self) -> Iterator[Record]:
         """Every line of the annotation file about an image in the chosen archives.
 
         Raises:
             UserError: there is no annotation file below the root.
             DataError: its archive is damaged.
         """
+        named = _Named(self.root / IMAGES)
         with _open_lines(self.root) as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(bounded_lines(lines), start=1):
                 source = f"{ANNOTATIONS}:{number}"
                 try:
-                    annotation = self._parse(line)
+                    fields = parse_line(line)
+                    if isinstance(fields, ValueError):
+                        raise fields
+                    image = _image_path(fields)
+                    if self.archives is not None and not self._chosen(image):
+                        continue
+                    named.add(image)
+                    yield Annotation(image.stem, f"{IMAGES}/{image}", choose_caption(fields, self.captions, image.stem))
                 except ValueError as error:
                     yield BadAnnotation(source, f"malformed annotation: {error}")
-                    continue
-                if annotation is not None:
-                    yield annotation
+        yield from named.left_out(self.archives)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images from extracted folders if they exist, else streamed from `NNN.tgz`."""
+        """Images from extracted folders if they are there, else streamed from `NNN.tgz`."""
         for _, members in group_by_parent(paths):
-            file = self.file_of(members[0])
-            if file.suffix == ".tgz":
-                yield from read_members(file, {_member(path): path for path in members})
-            else:
-                yield from read_files(self.root, members)
+            archive = self._archive(members[0])
+            packed = [path for path in members if not (self.root / path).is_file()] if archive.is_file() else []
+            yield from read_files(self.root, [path for path in members if path not in set(packed)])
+            if packed:
+                yield from read_members(archive, {(_member(path), 1): path for path in packed})
 
     def file_of(self, path: str) -> Path:
-        """The image, or `NNN.tgz` where the archive is not extracted."""
-        folder = (self.root / path).parent
-        archive = folder.with_name(f"{folder.name}.tgz")
-        return archive if archive.is_file() and not folder.is_dir() else self.root / path
+        """The image, or `NNN.tgz` where it is not extracted from the archive."""
+        archive = self._archive(path)
+        return archive if archive.is_file() and not (self.root / path).is_file() else self.root / path
 
-    def _parse(self, line: bytes) -> Annotation | None:
-        """The annotation, or None if its archive is not chosen."""
-        record = _json_object(line)
-        path = record.get("img_path")
-        if not isinstance(path, str) or not path:
-            raise ValueError("no img_path")
-        if leaves_root(path):
-            raise ValueError(f"img_path {path} leaves the data set")
-        image = PurePosixPath(path)
-        if self.archives is not None and not self._chosen(image):
-            return None
-        caption = choose_caption(record, self.captions, image.stem)
-        return Annotation(image.stem, f"{IMAGES}/{image}", caption)
+    def _archive(self, path: str) -> Path:
+        folder = (self.root / path).parent
+        return folder.with_name(f"{folder.name}.tgz")
 
     def _chosen(self, image: PurePosixPath) -> bool:
         folder = image.parent.name
@@ -86,14 +83,35 @@ def _member(path: str) -> str:
     return "/".join(PurePosixPath(path).parts[-2:])
 
 
-def _json_object(line: bytes) -> dict[str, Any]:
-    try:
-        record: Any = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    return cast(dict[str, Any], record)
+def _image_path(record: Mapping[str, Any]) -> PurePosixPath:
+    """The path of the image that a record is about, below the folder of archives."""
+    path = record.get("img_path")
+    if not isinstance(path, str) or not path:
+        raise ValueError("no img_path")
+    if leaves_root(path):
+        raise ValueError(f"img_path {path} leaves the data set")
+    return PurePosixPath(path)
+
+
+class _Named:
+    """The images that annotations name in folders that exist; nothing is kept of those that are in archives."""
+
+    def __init__(self, images: Path) -> None:
+        self.tree = walk(images)
+        self.folders = {str(PurePosixPath(path).parent) for path in self.tree.images}
+        self.paths = set[str]()
+
+    def add(self, image: PurePosixPath) -> None:
+        if str(image.parent) in self.folders:
+            self.paths.add(str(image))
+
+    def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
+        """Folders that cannot be read, and images that no annotation names in the chosen folders."""
+        yield from self.tree.bad
+        for record in not_named(self.tree, self.paths, "named by no annotation"):
+            folder = PurePosixPath(record.source).parent.name
+            if archives is None or (folder.isdecimal() and int(folder) in archives):
+                yield LeftOut(f"{IMAGES}/{record.source}", record.reason)
 
 
 @contextmanager
@@ -101,17 +119,17 @@ def _open_lines(root: Path) -> Generator[IO[bytes]]:
     """The annotation file, from its archive if that is not extracted."""
     plain, packed = root / ANNOTATIONS, root / f"{ANNOTATIONS}.tgz"
     if plain.is_file():
-        with plain.open("rb") as lines:
-            yield lines
+        with open_regular(plain) as lines:
+            yield as_utf8(lines)
     elif packed.is_file():
         try:
-            with tarfile.open(packed, "r|gz") as archive:
+            with open_archive(packed) as archive:
                 files = (archive.extractfile(member) for member in archive if member.isfile())
                 lines = next(files, None)
                 if lines is None:
                     raise DataError(f"{packed} holds no file: download it again")
                 yield lines
-        except DAMAGE as error:
+        except (DamagedArchive, *DAMAGE) as error:
             raise DataError(f"{packed} is damaged ({error}): download it again") from error
     else:
         raise UserError(f"{plain} and its .tgz are missing: set data.root to the folder that holds JourneyDB's `data`")

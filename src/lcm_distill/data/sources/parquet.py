@@ -3,7 +3,8 @@
 # pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
 """Parquet files with a column of image bytes and columns of text, as in data sets of the hub."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,11 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.images import MAX_IMAGE_BYTES
+from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.files import group_by_parent
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Record, UnusableImage
+from lcm_distill.data.sources.metadata import Fields, batch_records
+from lcm_distill.data.sources.tree import walk
 
 BATCH_ROWS = 256
+DAMAGE = (pa.ArrowException, OSError, ValueError, NotImplementedError)
+"""Exceptions of reading a damaged file."""
 
 
 class ParquetImages:
@@ -23,73 +30,133 @@ class ParquetImages:
 
     Args:
         captions: columns that captions come from, with their weights.
+        image: the column of images; None is the only one of bytes.
     """
 
-    def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
-        self.root, self.captions = root, captions
+    def __init__(self, root: Path, captions: Mapping[str, float], image: str | None = None) -> None:
+        self.root, self.captions, self.image = root, captions, image
 
-    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
+    def annotations(self) -> Iterator[Record]:
         """Every row of every file.
 
         Raises:
-            UserError: there is no file, or a file has none of the caption columns or no column of images.
+            UserError: there is no file, or none that can be read has one of the caption columns and a column of images.
         """
-        files = sorted(self.root.rglob("*.parquet"))
+        tree = walk(self.root)
+        files = [path for path in tree.files if path.endswith(".parquet")]
         if not files:
             raise UserError(f"{self.root} holds no .parquet file: set data.root to their folder")
+        yield from tree.bad
+        lacks = {path: flaw for path in files if (flaw := self._lack(path)) is not None}
+        if len(lacks) == len(files) and not all(damaged for damaged, _ in lacks.values()):
+            raise UserError(
+                next(f"{self.root / path} {flaw}" for path, (damaged, flaw) in lacks.items() if not damaged)
+            )
         for path in files:
-            yield from self._annotations_of(path)
+            if path in lacks:
+                yield BadAnnotation(path, lacks[path][1])
+            else:
+                yield from self._annotations_of(path)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in order of row. A path is `file.parquet/row`."""
         for name, run in group_by_parent(paths):
-            yield from _read_rows(self.root / name, {int(PurePosixPath(path).name): path for path in run})
+            yield from self._read_rows(self.root / name, {int(PurePosixPath(path).name): path for path in run})
 
     def file_of(self, path: str) -> Path:
         """The Parquet file."""
         return (self.root / path).parent
 
-    def _annotations_of(self, path: Path) -> Iterator[Annotation | BadAnnotation]:
-        where = path.relative_to(self.root).as_posix()
-        file = pq.ParquetFile(path)
-        _image_column(path, file.schema_arrow)
-        columns = {field.partition(".")[0] for field in self.captions} & set(file.schema_arrow.names)
-        if not columns:
-            raise UserError(f"{path} has no column {' or '.join(self.captions)}: set data.captions to one it has")
+    def _lack(self, path: str) -> tuple[bool, str] | None:
+        """What a file lacks, after whether it is damaged; None if it can be used."""
+        try:
+            with _open(self.root / path) as file:
+                _image_column(file.schema_arrow, self.image)
+                if not _caption_columns(file.schema_arrow, self.captions):
+                    return False, f"has no column {' or '.join(self.captions)}: set data.captions to one it has"
+        except UserError as error:
+            return False, str(error)
+        except DAMAGE as error:
+            return True, _damaged(path, error)
+        return None
+
+    def _annotations_of(self, path: str) -> Iterator[Record]:
         row = 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=sorted(columns)):
-            for record in batch.to_pylist():
-                name = f"{where}/{row}"
-                try:
-                    yield Annotation(name, name, choose_caption(record, self.captions, name))
-                except ValueError as error:
-                    yield BadAnnotation(name, f"malformed annotation: {error}")
-                row += 1
+        try:
+            with _open(self.root / path) as file:
+                columns = _caption_columns(file.schema_arrow, self.captions)
+                for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                    for record in batch_records(batch):
+                        yield self._annotation(f"{path}/{row}", record)
+                        row += 1
+        except DAMAGE as error:
+            yield BadAnnotation(path, f"{_damaged(path, error)} (after {row:,} rows)")
+
+    def _annotation(self, name: str, record: Fields) -> Record:
+        try:
+            if isinstance(record, ValueError):
+                raise record
+            return Annotation(name, name, choose_caption(record, self.captions, name))
+        except ValueError as error:
+            return BadAnnotation(name, f"malformed annotation: {error}")
+
+    def _read_rows(self, path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+        left = dict(wanted)
+        try:
+            with _open(path) as file:
+                for row, content in _contents(file, _image_column(file.schema_arrow, self.image), left.keys()):
+                    yield left.pop(row), content
+            reason = "missing row"
+        except FileNotFoundError:
+            reason = "missing file"
+        except (UserError, *DAMAGE) as error:
+            reason = _damaged(path.name, error)
+        yield from ((called, UnusableImage(reason)) for called in left.values())
 
 
-def _read_rows(path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-    if not path.is_file():
-        yield from ((called, UnusableImage("missing file")) for called in wanted.values())
-        return
-    file = pq.ParquetFile(path)
-    column = _image_column(path, file.schema_arrow)
-    first = 0
+def _contents(file: pq.ParquetFile, column: str, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | UnusableImage]]:
+    """Those of the rows that are wanted now, with the bytes of their image."""
+    first, rows = 0, set(wanted)
     for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
-        for offset, value in enumerate(batch[0] if any(first <= row < first + len(batch) for row in wanted) else ()):
-            called = wanted.get(first + offset)
-            if called is not None:
-                content: Any = value.as_py()
-                content = content["bytes"] if isinstance(content, dict) else content
-                yield called, content if content else UnusableImage("missing file")
+        here = sorted(row for row in range(first, first + len(batch)) if row in rows)
+        for row in here:
+            content: Any = batch[0][row - first].as_py()
+            content = content["bytes"] if isinstance(content, dict) else content
+            if content and len(content) > MAX_IMAGE_BYTES:
+                yield row, UnusableImage(f"more than {MAX_IMAGE_BYTES:,} bytes")
+            else:
+                yield row, content or UnusableImage("missing file")
         first += len(batch)
 
 
-def _image_column(path: Path, schema: pa.Schema) -> str:
-    """The only column of bytes, or of the hub's `{bytes, path}`."""
-    found = [field.name for field in schema if _holds_images(field.type)]
-    if len(found) != 1:
-        raise UserError(f"{path} has {len(found)} columns of bytes, where one column of images is looked for")
-    return found[0]
+@contextmanager
+def _open(path: Path) -> Generator[pq.ParquetFile]:
+    with open_regular(path) as content, pq.ParquetFile(content) as file:
+        yield file
+
+
+def _damaged(name: str, error: Exception) -> str:
+    return f"damaged file {PurePosixPath(name).name}: {' '.join(str(error).split())}"
+
+
+def _caption_columns(schema: pa.Schema, captions: Mapping[str, float]) -> list[str]:
+    """The columns that captions come from: each by its whole name, else by what precedes its first dot."""
+    names = set(schema.names)
+    return sorted({name for field in captions for name in (field, field.partition(".")[0]) if name in names})
+
+
+def _image_column(schema: pa.Schema, chosen: str | None) -> str:
+    """The chosen column, or the only one of bytes or of the hub's `{bytes, path}`.
+
+    Raises:
+        UserError: there is no such column, or several; the message lacks the name of the file.
+    """
+    found = [field.name for field in schema if _holds_images(field.type) and chosen in (None, field.name)]
+    if len(found) == 1:
+        return found[0]
+    if chosen is not None:
+        raise UserError(f"has no column {chosen} of bytes: set data.image_column to one that it has")
+    raise UserError(f"has {len(found)} columns of bytes, where one column of images is looked for")
 
 
 def _holds_images(kind: pa.DataType) -> bool:

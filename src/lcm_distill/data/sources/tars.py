@@ -1,44 +1,126 @@
 """Tar archives, compressed or not, read as a stream without extracting them to disk."""
 
+import bz2
+import gzip
+import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, Self, cast
 
+from lcm_distill.core.images import MAX_IMAGE_BYTES
+from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.interface import UnusableImage
 
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError)
-"""Exceptions of reading a damaged archive."""
+BUFFER = 2**20
+MAX_HEADER_BYTES = 2**20
+"""The longest extended header, such as that of a long name, that is read."""
+_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+"""How each kind of compression begins, and what decompresses it and verifies its checksums."""
 
 
-def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the wanted files in an archive, in its order.
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+"""What reading a damaged archive raises besides `DamagedArchive`."""
+
+
+class DamagedArchive(Exception):
+    """An archive cannot be read any further; the message says why, and not which."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose damaged header is an error, where `tarfile` alone would take it for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            return super().frombuf(buf, encoding, errors)  # the mark of the end, which tarfile knows
+        try:
+            found = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise DamagedArchive(str(error)) from error
+        if found.type in _EXTENDED and found.size > MAX_HEADER_BYTES:
+            raise DamagedArchive(f"an extended header of {found.size:,} bytes")
+        return found
+
+
+def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+    """Name and content of the wanted members of an archive, in its order; why those are unusable that are no files.
 
     Raises:
-        one of `DAMAGE`: the archive is damaged at this point.
+        FileNotFoundError: there is no archive.
+        DamagedArchive: it is damaged at this point.
     """
-    with tarfile.open(archive, "r|*") as stream:
-        for member in stream:
-            name = str(PurePosixPath(member.name))
-            if member.isfile() and wanted(name):
-                file = stream.extractfile(member)
-                assert file is not None
-                yield name, file.read()
+    try:
+        with open_archive(archive) as stream:
+            for member in stream:
+                name = str(PurePosixPath(member.name))
+                if not member.isdir() and wanted(name):
+                    yield name, _content(stream, member)
+            _require_end(cast(IO[bytes], stream.fileobj))
+    except (FileNotFoundError, DamagedArchive):
+        raise
+    except Exception as error:  # whatever its bytes lead tarfile and the decompressors to
+        raise DamagedArchive(str(error) or type(error).__name__) from error
 
 
-def read_members(archive: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+def read_members(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
     """Some files of an archive, in its order; then those that could not be read, with the reason.
 
     Args:
-        wanted: the path to yield, by name in the archive.
+        wanted: the path to yield, by name in the archive and which of the members of that name it is, from 1 on.
     """
-    left = dict(wanted)
+    left, names, seen = dict(wanted), {name for name, _ in wanted}, Counter[str]()
     reason = "missing file"
     try:
-        for name, content in stream_members(archive, left.__contains__):
-            yield left.pop(name), content
+        for name, content in stream_members(archive, names.__contains__):
+            seen[name] += 1
+            if called := left.pop((name, seen[name]), None):
+                yield called, content
             if not left:
                 return
-    except DAMAGE as error:
+    except DamagedArchive as error:
         reason = f"damaged archive {archive.name}: {error}"
+    except FileNotFoundError:
+        pass
     yield from ((called, UnusableImage(reason)) for called in left.values())
+
+
+@contextmanager
+def open_archive(archive: Path) -> Generator[tarfile.TarFile]:
+    """An archive, open as a stream. Reading it raises `DamagedArchive` or one of `DAMAGE` where it is damaged.
+
+    Raises:
+        OSError: it is not there, or no regular file; or as above.
+    """
+    with open_regular(archive) as file:
+        start = file.peek(6)
+        decompressed: Any = next(
+            (opened(file) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), file
+        )
+        with tarfile.open(fileobj=decompressed, mode="r|", bufsize=BUFFER, tarinfo=_Member) as stream:
+            yield stream
+
+
+def _content(stream: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | UnusableImage:
+    if not member.isfile():
+        return UnusableImage("a link or device in its archive, not a file")
+    if member.size > MAX_IMAGE_BYTES:
+        return UnusableImage(f"more than {MAX_IMAGE_BYTES:,} bytes")
+    file = stream.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def _require_end(rest: IO[bytes]) -> None:
+    """Only zeros follow the end of an archive; anything else was hidden by a damaged header that is all zeros.
+
+    Raises:
+        DamagedArchive: something else follows.
+    """
+    while block := rest.read(BUFFER):
+        if block.strip(b"\0"):
+            raise DamagedArchive("more data after its end")

@@ -1,21 +1,33 @@
 """WebDataset: tar archives with images and, under the same key, captions as `key.txt` or `key.json`."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.images import IMAGE_SUFFIXES
-from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, choose_caption, read_fields
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
-from lcm_distill.data.sources.tars import DAMAGE, read_members, stream_members
+from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files
+from lcm_distill.data.sources.files import leaves_root
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
+from lcm_distill.data.sources.text import MAX_TEXT_BYTES
+from lcm_distill.data.sources.tree import is_hidden, walk
+
+MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
+"""Suffixes of images in archives, in lower case."""
+AGAIN = "//"
+"""Before the number of a member whose name an archive holds several times, in its path; no name contains it."""
 
 
 class WebDataset:
     """All `.tar` archives below a folder.
 
-    The fields of a record are those of its `.json` file, and `txt` for its `.txt` file.
+    The fields of a record are those of its `.json` file, and `txt` for its file of text. An image and a caption belong
+    together if their names differ in the suffix only, else if they agree up to the first dot of the file's own name:
+    `a/7.left.jpg` takes `a/7.left.txt`, or `a/7.txt`. Of members of the same name the last one counts, as when they
+    are extracted.
 
     Args:
         captions: fields that captions come from, with their weights.
@@ -24,60 +36,103 @@ class WebDataset:
     def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
         self.root, self.captions = root, captions
 
-    def annotations(self) -> Iterator[Annotation | BadAnnotation]:
-        """Every record of every archive.
+    def annotations(self) -> Iterator[Record]:
+        """Every image of every archive.
 
         Raises:
             UserError: there is no archive below the root.
         """
-        archives = sorted(self.root.rglob("*.tar"))
+        tree = walk(self.root)
+        archives = [path for path in tree.files if path.endswith(".tar")]
         if not archives:
             raise UserError(f"{self.root} holds no .tar archive: set data.root to a WebDataset's folder")
+        yield from tree.bad
         for archive in archives:
             yield from self._annotations_of(archive)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images streamed from their archives. A path is `archive.tar/member`."""
+        """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`."""
         for archive, members in groupby(paths, key=_archive_of):
-            yield from read_members(self.root / archive, {path.removeprefix(f"{archive}/"): path for path in members})
+            yield from read_members(self.root / archive, {_member(archive, path): path for path in members})
 
     def file_of(self, path: str) -> Path:
         """The archive."""
         return self.root / _archive_of(path)
 
-    def _annotations_of(self, archive: Path) -> Iterator[Annotation | BadAnnotation]:
-        where = archive.relative_to(self.root).as_posix()
-        images: dict[str, str] = {}
-        records: dict[str, dict[str, Any]] = {}
-
-        def is_text(name: str) -> bool:
-            key, suffix = _split(name)
-            if suffix in IMAGE_SUFFIXES:
-                images[key] = name
-            return suffix in CAPTION_SUFFIXES
-
+    def _annotations_of(self, archive: str) -> Iterator[Record]:
+        content = _Content()
         try:
-            for name, content in stream_members(archive, is_text):
-                key, suffix = _split(name)
-                records.setdefault(key, {}).update(read_fields(suffix, content, "txt"))
-        except DAMAGE as error:
-            yield BadAnnotation(where, f"damaged archive: {error}")
-        for key, image in images.items():
-            try:
-                caption = choose_caption(records.get(key, {}), self.captions, f"{where}/{key}")
-            except ValueError as error:
-                yield BadAnnotation(f"{where}/{key}", f"malformed annotation: {error}")
-                continue
-            yield Annotation(f"{where}/{key}", f"{where}/{image}", caption)
+            for name, text in stream_members(self.root / archive, content.wants):
+                content.add_text(name, text)
+        except (DamagedArchive, FileNotFoundError) as error:
+            yield BadAnnotation(archive, f"damaged archive: {error}")
+        alone = Counter(_split(name)[0] for name in content.images)
+        for name, number in content.images.items():
+            path = f"{archive}/{name}" + (f"{AGAIN}{number}" if number > 1 else "")
+            stem, _ = _split(name)
+            sample_id = f"{archive}/{stem if alone[stem] == 1 else name}"
+            if leaves_root(name):
+                yield BadAnnotation(path, "malformed annotation: its name leads out of the archive")
+            elif is_hidden(name):
+                yield LeftOut(path, "hidden file")
+            else:
+                yield self._annotation(content, sample_id, path, stem)
+
+    def _annotation(self, content: "_Content", sample_id: str, path: str, stem: str) -> Record:
+        try:
+            caption = caption_of_files(content.texts_of(stem), "txt", self.captions, sample_id)
+        except ValueError as error:
+            return BadAnnotation(sample_id, f"malformed annotation: {error}")
+        return Annotation(sample_id, path, caption)
+
+
+@dataclass
+class _Content:
+    """What an archive holds.
+
+    Attributes:
+        images: how many members have the name of an image, by name.
+        texts: the last caption file by name without suffix, and suffix.
+    """
+
+    images: Counter[str] = field(default_factory=Counter[str])
+    texts: dict[tuple[str, str], bytes | Exception] = field(default_factory=dict[tuple[str, str], bytes | Exception])
+
+    def wants(self, name: str) -> bool:
+        """Count an image; whether a member is a caption file, whose content is wanted."""
+        _, suffix = _split(name)
+        if suffix in MEMBER_SUFFIXES:
+            self.images[name] += 1
+        return suffix in CAPTION_SUFFIXES
+
+    def add_text(self, name: str, content: bytes | UnusableImage) -> None:
+        """Keep a caption file."""
+        if not isinstance(content, Exception) and len(content) > MAX_TEXT_BYTES:
+            content = UnusableImage(f"more than {MAX_TEXT_BYTES:,} bytes")
+        self.texts[_split(name)] = content
+
+    def texts_of(self, stem: str) -> list[tuple[str, bytes | Exception]]:
+        """Suffix and content of the caption files of an image."""
+        path = PurePosixPath(stem)
+        for key in (stem, str(path.with_name(path.name.partition(".")[0] or path.name))):
+            found = [(suffix, self.texts[key, suffix]) for suffix in CAPTION_SUFFIXES if (key, suffix) in self.texts]
+            if found:
+                return found
+        return []
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and suffix of a file: the key ends at the first dot of the file's own name."""
-    path = PurePosixPath(name)
-    stem, dot, ending = path.name.partition(".")
-    return str(path.with_name(stem)) if stem else name, f".{ending.lower()}" if dot else ""
+    """A member's name without its suffix, and the suffix in lower case."""
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix), suffix.lower()
 
 
 def _archive_of(path: str) -> str:
     archive, ending, _ = path.partition(".tar/")
     return (archive + ending).removesuffix("/")
+
+
+def _member(archive: str, path: str) -> tuple[str, int]:
+    """Name of a member, and which one of that name it is."""
+    name, _, number = path.removeprefix(f"{archive}/").partition(AGAIN)
+    return name, int(number or 1)

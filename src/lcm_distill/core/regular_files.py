@@ -1,0 +1,44 @@
+"""Files that somebody else named: opened only where they are regular files, and read up to a limit."""
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file, or a link to one, open for reading; never a pipe, socket or device, which would wait or act.
+
+    Raises:
+        OSError: it is not there, cannot be opened, or is something else.
+        ValueError: the path contains NUL or what the file system cannot spell.
+    """
+    _require_regular(path.stat().st_mode, path)
+    # Not blocking: what has become a pipe since then does not hang either.
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(number).st_mode, path)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as `open_regular`, or it has more than `limit` bytes.
+        ValueError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        # The size first: a sparse file of terabytes takes no disk and would fill the memory.
+        if os.fstat(file.fileno()).st_size <= limit and len(content := file.read(limit + 1)) <= limit:
+            return content
+    raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
+
+
+def _require_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

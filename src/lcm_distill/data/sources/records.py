@@ -1,0 +1,71 @@
+"""Where foreign records enter: whatever a source hands over becomes usable, or says why not."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lcm_distill.data.sources.files import leaves_root
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record
+
+MAX_CAPTION = 100_000
+"""Characters of the longest caption that is taken; text encoders read some hundreds."""
+MAX_NAME = 4_096
+"""Characters of the longest path and identifier, which is the longest path of Linux."""
+SHOWN = 500
+"""Characters of a reason or of an unusable name that the manifest keeps."""
+
+
+def checked(records: Iterable[Record]) -> Iterator[Record]:
+    """The same records: annotations can be stored and read back, and the reasons of the others as well.
+
+    A caption keeps control characters other than NUL: whoever prints it must replace them.
+    """
+    for record in records:
+        match record:
+            case Annotation():
+                flaw = _flaw(record)
+                yield record if flaw is None else BadAnnotation(readable(record.path), f"malformed annotation: {flaw}")
+            case BadAnnotation(source, error):
+                yield BadAnnotation(readable(source), readable(error))
+            case LeftOut(source, reason):
+                yield LeftOut(readable(source), readable(reason))
+
+
+def readable(text: Any) -> str:
+    """Text that UTF-8 can spell, of bounded length: bytes that are no text are escaped, as Python spells them."""
+    words = str(text)
+    try:
+        spelt = words.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        spelt = words.encode("utf-8", "backslashreplace").decode()
+    return spelt if len(spelt) <= SHOWN else f"{spelt[: SHOWN - 4]} ..."
+
+
+def _flaw(annotation: Annotation) -> str | None:
+    """Why an annotation cannot be used; None if it can."""
+    for name, value, limit in (
+        ("identifier", annotation.sample_id, MAX_NAME),
+        ("path", annotation.path, MAX_NAME),
+        ("caption", annotation.caption, MAX_CAPTION),
+    ):
+        if (flaw := _flaw_of_text(value, limit)) is not None:
+            return f"{name} {flaw}"
+    return "path leaves the data set" if leaves_root(annotation.path) else None
+
+
+def _flaw_of_text(value: Any, limit: int) -> str | None:
+    if not isinstance(value, str):
+        return f"is {type(value).__name__}, not text"
+    if not value.strip():
+        return "is empty"
+    if len(value) > limit:
+        return f"has {len(value):,} characters, more than {limit:,}"
+    if "\0" in value:
+        return f"has a NUL at position {value.index(chr(0))}"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        raw = 0xDC80 <= code <= 0xDCFF  # how Python keeps a byte of a name that is not UTF-8
+        what = f"not UTF-8: byte 0x{code - 0xDC00:02x}" if raw else f"not text: lone surrogate U+{code:04X}"
+        return f"is {what} at position {error.start}"
+    return None

@@ -1,0 +1,102 @@
+"""Every file below a folder of unknown origin: links are followed, loops and hidden files are told apart."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
+
+HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
+"""Folders that archivers and disk stations add, beside those whose name begins with a dot."""
+
+
+@dataclass
+class Tree:
+    """What lies below a folder. Paths are relative to it, with `/`, in order of their parts.
+
+    Attributes:
+        files: everything that is no folder and not hidden.
+        left_out: hidden image files, and links to folders that are read already.
+        bad: folders that cannot be read.
+    """
+
+    files: list[str] = field(default_factory=list[str])
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+    bad: list[BadAnnotation] = field(default_factory=list[BadAnnotation])
+
+    @property
+    def images(self) -> list[str]:
+        """The files that are images by their suffix."""
+        return [path for path in self.files if is_image(path)]
+
+
+def walk(root: Path) -> Tree:
+    """Everything below a folder; nothing where there is no such folder.
+
+    Each folder is read once, at its own place if it has one below `root`, else where the first link to it is: links
+    that lead back to a folder above end there.
+    """
+    tree, seen, links = Tree(), set[tuple[int, int]](), [""]
+    while links:
+        path = links.pop(0)
+        links += _walk_own(root, path, seen, tree)
+    tree.files.sort(key=lambda path: path.split("/"))
+    tree.left_out.sort(key=lambda record: record.source)
+    return tree
+
+
+def is_image(path: str) -> bool:
+    """Whether a path has the suffix of an image file."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden or an archiver's own: `._a.jpg`, `__MACOSX/a.jpg`."""
+    return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in PurePosixPath(path).parts)
+
+
+def _walk_own(root: Path, start: str, seen: set[tuple[int, int]], tree: Tree) -> list[str]:
+    """Add what lies below `start` itself; returns the links to folders, which are for later."""
+    links, waiting = list[str](), [start]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            state = (root / folder).stat()
+            if (state.st_dev, state.st_ino) in seen:
+                tree.left_out.append(LeftOut(folder, "link to a folder that is read already"))
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            entries = list(os.scandir(root / folder))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            tree.bad.append(BadAnnotation(folder or ".", f"unreadable folder: {error.strerror}"))
+            continue
+        for path, entry in ((f"{folder}/{entry.name}".lstrip("/"), entry) for entry in entries):
+            if not _is_folder(entry):
+                _add_file(path, tree)
+            else:
+                (links if entry.is_symlink() else waiting).append(path)
+    return sorted(links)
+
+
+def _add_file(path: str, tree: Tree) -> None:
+    if not is_hidden(path):
+        tree.files.append(path)
+    elif is_image(path):
+        tree.left_out.append(LeftOut(path, "hidden file"))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def not_named(tree: Tree, named: set[str], reason: str) -> Iterator[LeftOut]:
+    """The image files of a tree that no annotation is about, after those that the tree leaves out itself."""
+    yield from (record for record in tree.left_out if record.source not in named)
+    yield from (LeftOut(path, reason) for path in tree.images if path not in named)

@@ -1,0 +1,173 @@
+"""Damaged archives and tables, and archives with traps: named, quarantined, and nothing outside is touched."""
+
+import gzip
+import io
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lcm_distill.data.sources.journeydb import IMAGES
+from lcm_distill.data.sources.tars import MAX_HEADER_BYTES
+from tests.foreign import Item, encode, member, pack, picture
+
+NUMBER = 40
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A data set of every form that is archives or tables, with the path of the file that is damaged."""
+    items = [Item(f"{n:03d}.jpg", picture(n), f'"caption {n}"') for n in range(NUMBER)]
+    files = {"journeydb-packed": f"{IMAGES}/000.tgz", "webdataset": "0.tar", "parquet": "0.parquet"}
+    made = {}
+    for form, name in files.items():
+        root = tmp_path_factory.mktemp(form)
+        pack(items, root, form)
+        if form == "parquet":  # in several row groups, as large files are
+            pq.write_table(pq.read_table(root / name), root / name, row_group_size=10)
+        made[form] = root, name
+    return made
+
+
+def copy_damaged(root, name, target, damage):
+    for path in root.rglob("*"):
+        if path.is_file():
+            copied = target / path.relative_to(root)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(path.read_bytes())
+    path = target / name
+    path.write_bytes(damage(path.read_bytes()))
+
+
+def damage_of(random: np.random.Generator):
+    """A change of a file: some bytes flipped in one place, or cut off."""
+
+    def change(content: bytes) -> bytes:
+        place = int(random.integers(20, len(content) - 8))
+        if random.random() < 0.3:
+            return content[:place]
+        return content[:place] + bytes(random.integers(0, 256, 8, np.uint8)) + content[place + 8 :]
+
+    return change
+
+
+@pytest.mark.trials(full=90, sample=6)
+def test_damaged_archives_and_tables(trials, whole, tmp_path):
+    """A .tgz, .tar or .parquet with flipped or missing bytes beside a whole one: what is lost says "damaged"."""
+    for trial in trials:
+        form = list(whole)[trial % len(whole)]
+        root, name = whole[form]
+        target = tmp_path / str(trial)
+        copy_damaged(root, name, target / "data", damage_of(trials.random))
+        if form != "journeydb-packed":
+            second = (target / "data" / name).with_stem("1")
+            second.write_bytes((root / name).read_bytes())
+        else:
+            second = None
+        try:
+            counts, rows = encode(target / "data", target / "run", form)
+        except Exception as error:
+            assert second is None and "could be used" in str(error), repr(error)
+            trials.count("nothing left")
+            continue
+        assert counts["ok"] >= (NUMBER if second else 1)
+        reasons = {error for _, status, error in rows if status == "quarantined"}
+        assert not any("missing file" in reason for reason in reasons), reasons
+        lost = counts["ok"] < (2 * NUMBER if second else NUMBER)
+        damaged = any(
+            word in reason for reason in reasons for word in ("damaged", "unreadable", "not an image", "caption")
+        )
+        assert damaged or not lost, (form, reasons)
+        trials.count("lost records, with the reason" if lost else "nothing lost")
+
+
+def test_flipped_bytes_in_the_middle_are_not_missing_files(whole, tmp_path):
+    """Both where the compressed stream breaks and where it gives garbage in place of a header."""
+    root, name = whole["journeydb-packed"]
+
+    def break_a_header(content: bytes) -> bytes:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            start = archive.getmembers()[10].offset
+        plain = bytearray(gzip.decompress(content))
+        plain[start + 5] ^= 0xFF
+        return gzip.compress(bytes(plain))
+
+    copy_damaged(root, name, tmp_path / "data", break_a_header)
+    counts, rows = encode(tmp_path / "data", tmp_path / "run", "journeydb-packed")
+    assert counts == {"ok": 10, "quarantined": 30}
+    assert {error for _, status, error in rows if status == "quarantined"} == {"damaged archive 000.tgz: bad checksum"}
+
+
+def test_damage_beyond_the_end_mark_is_seen(whole, tmp_path):
+    """A header that is all zeros ends an archive for tar itself."""
+    root, name = whole["webdataset"]
+
+    def blank_a_header(content: bytes) -> bytes:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            start = archive.getmembers()[20].offset
+        return content[:start] + bytes(512) + content[start + 512 :]
+
+    copy_damaged(root, name, tmp_path / "data", blank_a_header)
+    counts, rows = encode(tmp_path / "data", tmp_path / "run", "webdataset")
+    assert counts == {"ok": 10, "quarantined": 1}
+    assert rows[0] == ("0.tar", "quarantined", "damaged archive: more data after its end")
+
+
+def test_a_truncated_table_is_named(whole, tmp_path):
+    root, name = whole["parquet"]
+    copy_damaged(root, name, tmp_path / "data", lambda content: content[: len(content) // 2])
+    (tmp_path / "data" / "whole.parquet").write_bytes((root / name).read_bytes())
+    counts, rows = encode(tmp_path / "data", tmp_path / "run", "parquet")
+    assert counts == {"ok": NUMBER, "quarantined": 1}
+    assert rows[0][0] == "0.parquet" and "damaged file 0.parquet: Parquet magic bytes not found" in rows[0][2]
+
+
+def test_members_that_lead_out_and_members_that_are_no_files(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    with tarfile.open(root / "0.tar", "w") as archive:
+        names = (
+            "good.jpg",
+            "../up.jpg",
+            "a/../../up.jpg",
+            "/etc/root.jpg",
+            "link.jpg",
+            "pipe.jpg",
+            "device.jpg",
+            "._a.jpg",
+        )
+        kinds = {"link.jpg": "broken link", "pipe.jpg": "fifo", "device.jpg": "device"}
+        for n, name in enumerate(names):
+            image = kinds.get(name, picture(n))
+            member(archive, name, image)
+            member(archive, name.replace(".jpg", ".txt"), f"caption {n}".encode())
+    before = sorted(tmp_path.rglob("*"))
+    counts, rows = encode(root, tmp_path / "run", "webdataset")
+    assert [path for path in sorted(tmp_path.rglob("*")) if (tmp_path / "run") not in (path, *path.parents)] == before
+    assert counts == {"ok": 1, "quarantined": 6, "left out": 1}
+    reasons = {source: error for source, status, error in rows if status == "quarantined"}
+    assert sum("leads out of the archive" in error for error in reasons.values()) == 3
+    assert reasons["0.tar/device.jpg"] == "a link or device in its archive, not a file"
+
+
+def test_an_extended_header_that_fills_the_memory_is_refused(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    with tarfile.open(root / "0.tar", "w") as archive:
+        member(archive, "0.jpg", picture(0))
+        member(archive, "0.txt", b"caption")
+        bomb = tarfile.TarInfo("x" * (MAX_HEADER_BYTES + 10) + ".jpg")
+        archive.addfile(bomb)
+    counts, rows = encode(root, tmp_path / "run", "webdataset")
+    assert counts == {"ok": 1, "quarantined": 1} and "an extended header of 1,048" in rows[0][2]
+
+
+def test_a_table_without_captions_beside_one_with_captions(whole, tmp_path):
+    root, name = whole["parquet"]
+    copy_damaged(root, name, tmp_path / "data", lambda content: content)
+    pq.write_table(pa.table({"figures": [1, 2]}), tmp_path / "data" / "statistics.parquet")
+    counts, rows = encode(tmp_path / "data", tmp_path / "run", "parquet")
+    assert counts == {"ok": NUMBER, "quarantined": 1}
+    assert rows[-1][0] == "statistics.parquet" and "has 0 columns of bytes" in rows[-1][2]
