@@ -1,11 +1,15 @@
 """Images of every kind become the same square of pixels, or say why not."""
 
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageCms
+from torchvision.transforms import v2
 
 from lcm_distill.data.sources.interface import UnusableImage
-from lcm_distill.data.transforms import decode, resize_and_crop
+from lcm_distill.data.transforms import CONVERTED, decode, resize_and_crop
 
 
 def test_short_side_is_resized_and_the_centre_kept(tmp_path):
@@ -47,3 +51,147 @@ def test_unusable_images_say_why(tmp_path, name, reason):
     Image.new("RGB", (64, 40)).save(tmp_path / "tiny.png")
     with pytest.raises(UnusableImage, match=reason):
         decode((tmp_path / name).read_bytes(), 64)
+
+
+def torchvision_crop(image: Image.Image, resolution: int) -> np.ndarray:
+    both = v2.Compose([v2.Resize(resolution, v2.InterpolationMode.BICUBIC), v2.CenterCrop(resolution)])
+    return np.asarray(both(image))
+
+
+def torchvision_tensor_crop(pixels: np.ndarray, resolution: int) -> np.ndarray:
+    resize = v2.Resize(resolution, v2.InterpolationMode.BICUBIC, antialias=True)
+    image = v2.CenterCrop(resolution)(resize(torch.from_numpy(pixels).permute(2, 0, 1)))
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(("resolution", "number"), [(512, 50), (64, 150)])
+def test_crops_are_those_of_torchvision(resolution, number):
+    """Up and down, of odd differences: the same bits as for an image, nearly those for a tensor."""
+    random = np.random.default_rng(resolution)
+    for trial in range(number):
+        width, height = (int(side) for side in random.integers(resolution // 3, 2 * resolution, 2))
+        pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+        crop = resize_and_crop(Image.fromarray(pixels), resolution)
+        np.testing.assert_array_equal(crop, torchvision_crop(Image.fromarray(pixels), resolution))
+        if trial % 10 == 0:
+            # torchvision rounds the weights for tensors otherwise, and differs from itself by as much.
+            difference = np.abs(crop.astype(int) - torchvision_tensor_crop(pixels, resolution))
+            assert difference.max() <= 2 and difference.mean() < 0.3, (width, height)
+
+
+@pytest.mark.parametrize(("width", "height", "resolution"), [(65, 64, 64), (64, 65, 64), (683, 512, 512)])
+def test_an_odd_difference_keeps_stripes_and_its_pixels(width, height, resolution):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    pixels[:, ::2, 0], pixels[:, 1::2, 0] = 0, 255
+    crop = resize_and_crop(Image.fromarray(pixels), resolution)
+    assert set(np.unique(crop[..., 0])) == {0, 255}
+    left, top = round((width - resolution) / 2), round((height - resolution) / 2)
+    np.testing.assert_array_equal(crop, pixels[top : top + resolution, left : left + resolution])
+
+
+def test_a_square_is_cropped_as_ever():
+    """What `shapes` is made of: caches of either version hold the same."""
+    for side in (64, 100):
+        image = Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8))
+        np.testing.assert_array_equal(resize_and_crop(image, 64), resize_and_crop(image, 64, version=1))
+
+
+def test_a_strip_does_not_fill_the_memory(monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def recorded(self, size, *arguments, **named):
+        sizes.append(size)
+        return resize(self, size, *arguments, **named)
+
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    assert resize_and_crop(Image.new("RGB", (100_000, 8)), 64).shape == (64, 64, 3)
+    assert max(sizes[0]) <= 32 * 64
+
+
+def encoded(image: Image.Image, kind: str, **named) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **named)
+    return file.getvalue()
+
+
+def unusual_images() -> dict[str, tuple[bytes, Image.Image]]:
+    """Image files of modes that are not RGB, and what they show."""
+    random = np.random.default_rng(3)
+    image = Image.fromarray(random.integers(0, 256, (91, 130, 3), np.uint8))
+    cmyk, palette, grey = image.convert("CMYK"), image.quantize(64), image.convert("L")
+    alpha = Image.fromarray(random.integers(0, 256, (91, 130), np.uint8))
+    layered = image.copy()
+    layered.putalpha(alpha)
+    over_white = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lossless = {"compression": "raw"}
+    return {
+        "CMYK": (encoded(cmyk, "TIFF", **lossless), cmyk.convert("RGB")),
+        "palette": (encoded(palette, "PNG"), palette.convert("RGB")),
+        "GIF": (encoded(palette, "GIF"), palette.convert("RGB")),
+        "16-bit": (encoded(deep, "PNG"), grey.convert("RGB")),
+        "grey": (encoded(grey, "BMP"), grey.convert("RGB")),
+        "one bit": (encoded(grey.convert("1"), "TIFF"), grey.convert("1").convert("RGB")),
+        "transparency": (encoded(layered, "PNG"), over_white),
+        "EXIF": (encoded(image, "PNG", exif=exif), image.transpose(Image.Transpose.ROTATE_270)),
+        "WebP": (encoded(image, "WEBP", lossless=True), image),
+    }
+
+
+@pytest.mark.parametrize("name", unusual_images())
+def test_images_of_every_mode_are_what_they_show(name):
+    content, shown = unusual_images()[name]
+    image = decode(content, 64)
+    for resolution in (64, 96):
+        difference = resize_and_crop(image, resolution).astype(int) - torchvision_crop(shown, resolution)
+        assert np.abs(difference).max() <= 1
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(UnusableImage, match="range nothing tells"):
+        decode(encoded(Image.fromarray(np.ones((64, 64), np.float32)), "TIFF"), 64)
+    with pytest.raises(UnusableImage, match="more than 16 bits"):
+        decode(encoded(Image.fromarray(np.full((64, 64), 2**20, np.int32)), "TIFF"), 64)
+
+
+def test_the_first_frame_of_an_animation_counts():
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP"):
+        exact = {"lossless": True} if kind == "WEBP" else {}
+        content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **exact)
+        assert decode(content, 64).getpixel((5, 5)) == (255, 0, 0)
+
+
+def swapped_primaries() -> bytes:
+    """sRGB's profile with the columns of red and green exchanged: a red that is shown green."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(profile[128:132], "big")
+    tags = {bytes(profile[place : place + 4]): place for place in range(132, 132 + 12 * count, 12)}
+    red, green = tags[b"rXYZ"], tags[b"gXYZ"]
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(profile).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB", b"swap")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_of_another_profile_are_converted_and_said_so(mode):
+    plain = Image.new("RGB", (64, 64), (40, 200, 30))
+    shown = plain.quantize(4) if mode == "P" else plain.convert(mode)
+    image = decode(encoded(shown, "PNG", icc_profile=swapped_primaries()), 64)
+    assert image.getpixel((9, 9)) == pytest.approx((200, 40, 30), abs=2)
+    assert image.info[CONVERTED].startswith("converted from ICC profile 'swap")
+    as_before = decode(encoded(shown, "PNG", icc_profile=swapped_primaries()), 64, version=1)
+    assert as_before.getpixel((9, 9)) == (40, 200, 30) and CONVERTED not in as_before.info
+
+
+def test_profiles_that_say_nothing_or_cannot_be_read_change_nothing():
+    pixels = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile, note in ((srgb, None), (b"no profile", "damaged ICC profile: ignored")):
+        image = decode(encoded(Image.fromarray(pixels), "PNG", icc_profile=profile), 64)
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+        assert image.info.get(CONVERTED) == note
+    grey = decode(encoded(Image.fromarray(pixels[..., 0]), "PNG", icc_profile=swapped_primaries()), 64)
+    assert "is not for L pixels: ignored" in grey.info[CONVERTED]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.data.sources.tars import MAX_HEADER_BYTES
 from tests.foreign import Item, encode, member, pack, picture
@@ -68,7 +69,7 @@ def test_damaged_archives_and_tables(trials, whole, tmp_path):
             second = None
         try:
             counts, rows = encode(target / "data", target / "run", form)
-        except Exception as error:
+        except UserError as error:
             assert second is None and "could be used" in str(error), repr(error)
             trials.count("nothing left")
             continue

@@ -73,7 +73,9 @@ def items(random, form: str, number: int) -> list[Item]:
         if form == "parquet" and caption in ("null", "none"):
             caption = "none"
         usable = CAPTIONS[caption][1] and name != "not UTF-8" and image in USABLE
-        known = CAPTIONS[caption][1] is not None
+        known = CAPTIONS[caption][1] is not None and not (
+            form == "parquet" and name == "not UTF-8"
+        )  # it keeps no names
         made.append(Item(f"{n}-{NAMES[name]}", IMAGES[image], CAPTIONS[caption][0], bool(usable) if known else None))
     return made
 

@@ -19,9 +19,9 @@ def real_images(cache: Cache, paths: Sequence[str]) -> Iterator[np.ndarray]:
     Raises:
         DataError: an image that was encoded can no longer be read.
     """
-    config = cache.config
+    config, version = cache.config, cache.transform
     for path, content in cache.source.read(paths):
         try:
-            yield resize_and_crop(decode(content, config.data.min_size), config.resolution)
+            yield resize_and_crop(decode(content, config.data.min_size, version), config.resolution, version)
         except UnusableImage as error:
             raise DataError(f"{path}: {error}, though it was encoded before: put it back") from error

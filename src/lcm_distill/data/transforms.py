@@ -4,15 +4,28 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lcm_distill.core.images import open_image, round_to_uint8
+from lcm_distill.data.colour import to_srgb
 from lcm_distill.data.sources.interface import UnusableImage
 
+TRANSFORM = 2
+"""Version of what an image file becomes; a cache keeps the one that it was begun with. 1 ignored colour profiles and
+cropped fractions of a pixel."""
+MAX_RATIO = 32
+"""Longer side over shorter side beyond which only the middle of an image is resized, as a strip would fill memory."""
+CONVERTED = "converted"
+"""Key of a decoded image's `info` that says which colours were converted."""
 
-def decode(content: bytes | UnusableImage, min_size: int) -> Image.Image:
-    """Decode an image file to RGB, rotated as its EXIF orientation asks; of an animation, its first frame.
+
+def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFORM) -> Image.Image:
+    """Decode an image file to sRGB, rotated as its EXIF orientation asks; of an animation, its first frame.
 
     Args:
         content: the file's bytes, or what a source returned instead of them.
         min_size: least length of the shorter side, in pixels.
+        version: 1 takes all values for sRGB, whatever colour profile the file has.
+
+    Returns:
+        RGB; where colours were converted from those of an ICC profile, `info[CONVERTED]` says so.
 
     Raises:
         UnusableImage: there are no bytes, they are of no format of `IMAGE_FORMATS`, unreadable or truncated, or the
@@ -24,7 +37,9 @@ def decode(content: bytes | UnusableImage, min_size: int) -> Image.Image:
         with open_image(content) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
+            image, note = (image, None) if version == 1 else to_srgb(image)
             image = _as_rgb(image)
+            image.info = {} if note is None else {CONVERTED: note}
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image") from error
     except Exception as error:  # Pillow raises whatever malformed bytes lead it to: struct.error, TypeError ...
@@ -35,9 +50,29 @@ def decode(content: bytes | UnusableImage, min_size: int) -> Image.Image:
     return image
 
 
-def resize_and_crop(image: Image.Image, resolution: int) -> np.ndarray:
-    """Resize the shorter side to `resolution` (bicubic, antialiased) and crop the centre: uint8 (H, W, 3), RGB."""
-    return np.asarray(ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC))
+def resize_and_crop(image: Image.Image, resolution: int, version: int = TRANSFORM) -> np.ndarray:
+    """Resize the shorter side to `resolution` (bicubic, antialiased) and crop the centre: uint8 (H, W, 3), RGB.
+
+    The crop is of whole pixels, as that of torchvision's `Resize` and `CenterCrop`: an image whose shorter side is
+    `resolution` already keeps its pixels. Of an image longer than `MAX_RATIO` times its shorter side, the middle of
+    that length is taken first.
+
+    Args:
+        version: 1 crops fractions of a pixel where the difference of the sides is odd.
+    """
+    if version == 1:
+        return np.asarray(ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC))
+    image = _centre(image, *(min(side, MAX_RATIO * min(image.size)) for side in image.size))
+    short = min(image.size)
+    width, height = (int(resolution * side / short) for side in image.size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(_centre(resized, resolution, resolution))
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The middle of an image, in whole pixels."""
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

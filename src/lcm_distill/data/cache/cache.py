@@ -28,6 +28,7 @@ from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT, SAMPLE_COLUMNS
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, Source
 from lcm_distill.data.sources.records import checked
 from lcm_distill.data.sources.registry import open_source, source_root
+from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.pipeline.atomic import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest, file_columns
 from lcm_distill.pipeline.parts import REPAIR
@@ -102,6 +103,22 @@ class Cache:
             UserError: `data.root` is needed and unset.
         """
         return open_source(self.config.data, self.run.images)
+
+    @property
+    def transform(self) -> int:
+        """Version of `data.transforms` that its images are cropped with: of the first that was, so that all are alike.
+
+        Raises:
+            DataError: what describes the latents is damaged.
+        """
+        name = self.layout.latents(1).metadata_name
+        if not self.storage.sizes([name]):
+            return TRANSFORM
+        try:
+            return int(json.loads(self.storage.read(name))["attributes"].get("transform", 1))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            where = self.storage.locate(name)
+            raise DataError(f"{where} is damaged: `lcm verify --repair` makes it again") from error
 
     @property
     def has_catalog(self) -> bool:

@@ -57,6 +57,7 @@ class Encoding:
     def __init__(self, cache: Cache, device: str, remains: Remains | None = None) -> None:
         config = cache.config
         self.cache, self.config, self.catalog, self.remains = cache, config, cache.read_catalog(), remains
+        self.transform = cache.transform
         cache.require_same_weights()
         self.encoders = CacheEncoders(config.encoders, config.model, device, config.data.resolutions)
 
@@ -112,7 +113,7 @@ class Encoding:
 
         def crop(item: tuple[str, bytes | UnusableImage]) -> tuple[str, CroppedImage | UnusableImage]:
             path, content = item
-            return path, expected[path][0].crop(content, self.config.data.min_size)
+            return path, expected[path][0].crop(content, self.config.data.min_size, self.transform)
 
         contents = self.cache.source.read(paths())
         for path, image in prefetch_map(crop, contents, os.cpu_count() or 1, ahead=2 * size):
@@ -141,6 +142,7 @@ class Encoding:
             **provenance(self.config.encoders, "vae"),
             "scaling_factor": self.encoders.images.scaling_factor,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
+            "transform": self.transform,
         }
         stored = self.cache.layout.latents(len(self.catalog.samples), shard.resolution)
         yield from self._write(stored, shard.task, shard.latents, shard.rows, attributes)

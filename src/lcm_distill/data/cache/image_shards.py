@@ -14,7 +14,7 @@ from lcm_distill.core.randomness import normal, stable_hash
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.records import readable
-from lcm_distill.data.transforms import decode, resize_and_crop
+from lcm_distill.data.transforms import CONVERTED, decode, resize_and_crop
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.task import Task
 
@@ -103,10 +103,12 @@ class CroppedImage:
     Attributes:
         size: width and height of the image file.
         crops: uint8 (H, W, 3), one for each resolution.
+        note: about its colours, for the manifest.
     """
 
     size: tuple[int, int]
     crops: list[np.ndarray]
+    note: str | None
 
 
 @dataclass
@@ -120,13 +122,18 @@ class RowRange:
     shards: list[ImageShard]
     left: int
 
-    def crop(self, content: bytes | UnusableImage, min_size: int) -> CroppedImage | UnusableImage:
-        """Decode an image and crop it for each shard; returns the reason if it is unusable."""
+    def crop(self, content: bytes | UnusableImage, min_size: int, version: int) -> CroppedImage | UnusableImage:
+        """Decode an image and crop it for each shard; returns the reason if it is unusable.
+
+        Args:
+            version: of the transforms, as `Cache.transform`.
+        """
         try:
-            image = decode(content, min_size)
+            image = decode(content, min_size, version)
         except UnusableImage as reason:
             return reason
-        return CroppedImage(image.size, [resize_and_crop(image, shard.resolution) for shard in self.shards])
+        crops = [resize_and_crop(image, shard.resolution, version) for shard in self.shards]
+        return CroppedImage(image.size, crops, image.info.get(CONVERTED))
 
     def add(self, index: int, image: CroppedImage | UnusableImage) -> None:
         """Add the image of a sample to each shard, or quarantine the sample."""
@@ -137,4 +144,6 @@ class RowRange:
                 continue
             width, height = image.size
             shard.rows[index] |= {"width": width, "height": height, "status": OK}
+            if image.note is not None:
+                shard.rows[index]["note"] = readable(image.note)
             shard.waiting.append((index, image.crops[number]))

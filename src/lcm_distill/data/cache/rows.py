@@ -16,7 +16,7 @@ SAMPLE_COLUMNS = pa.schema(
     [("kind", pa.string()), ("field", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()),
      ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
      ("width", pa.int64()), ("height", pa.int64()), ("status", pa.string()),
-     ("error", pa.string()), ("checksum", pa.int64())]
+     ("error", pa.string()), ("checksum", pa.int64()), ("note", pa.string())]
 )  # fmt: skip
 """Columns of the manifest, beside those that every manifest has."""
 
@@ -34,6 +34,7 @@ class SampleRow(TypedDict, total=False):
         width, height: of the image file, in pixels.
         status: `ok`, `quarantined` or `left out`. error: reason of the latter two.
         checksum: CRC-32C of the row's bytes.
+        note: what was done to a usable image beyond the usual: its colours were converted.
     """
 
     kind: Literal["image", "caption", "annotation", "catalog"]
@@ -49,3 +50,4 @@ class SampleRow(TypedDict, total=False):
     status: str
     error: str
     checksum: int
+    note: str

@@ -1,6 +1,6 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false
+# pyright: reportUnknownVariableType=false, reportUnknownParameterType=false
 """Metadata files of a folder of images, as the hub's `imagefolder` format has them: JSON lines, CSV or Parquet."""
 
 import csv

@@ -15,7 +15,6 @@ from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.interface import UnusableImage
 
-BUFFER = 2**20
 MAX_HEADER_BYTES = 2**20
 """The longest extended header, such as that of a long name, that is read."""
 _EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -101,7 +100,7 @@ def open_archive(archive: Path) -> Generator[tarfile.TarFile]:
         decompressed: Any = next(
             (opened(file) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), file
         )
-        with tarfile.open(fileobj=decompressed, mode="r|", bufsize=BUFFER, tarinfo=_Member) as stream:
+        with tarfile.open(fileobj=decompressed, mode="r|", tarinfo=_Member) as stream:
             yield stream
 
 
@@ -121,6 +120,6 @@ def _require_end(rest: IO[bytes]) -> None:
     Raises:
         DamagedArchive: something else follows.
     """
-    while block := rest.read(BUFFER):
+    while block := rest.read(tarfile.RECORDSIZE):
         if block.strip(b"\0"):
             raise DamagedArchive("more data after its end")

@@ -1,0 +1,60 @@
+# Pillow's colour management has partial types, in some releases wrong ones.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportAttributeAccessIssue=false
+"""Colours of images with an ICC profile, as sRGB."""
+
+from io import BytesIO
+
+from PIL import Image, ImageCms
+
+BASE = {"RGB": "RGB", "RGBA": "RGB", "L": "L", "LA": "L", "CMYK": "CMYK"}
+"""The mode without transparency."""
+SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""The mode that profiles of a colour space are for."""
+
+
+def to_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """An image with the colours of sRGB, and a note about its ICC profile; the same image and None without one.
+
+    A profile that is sRGB itself changes nothing, and leaves no note. One that cannot be applied, because it is damaged
+    or meant for other pixels, is ignored as if it were not there; the note says so.
+
+    Args:
+        image: decoded, of any mode.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image, None
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        name = " ".join(ImageCms.getProfileDescription(source).split())
+        if "srgb" in name.lower():
+            return image, None
+        mode = SPACES.get(source.profile.xcolor_space.strip(), "")
+        colours = _unpacked(image)
+        if BASE.get(colours.mode) != mode:
+            return image, f"ICC profile {name!r} is not for {image.mode} pixels: ignored"
+        return _converted(colours, mode, source), f"converted from ICC profile {name!r}"
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
+        return image, "damaged ICC profile: ignored"
+
+
+def _unpacked(image: Image.Image) -> Image.Image:
+    """Pixels that a profile can be applied to, in place of a palette."""
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("RGB", "L") and image.has_transparency_data:
+        return image.convert("RGBA" if image.mode == "RGB" else "LA")
+    return image
+
+
+def _converted(image: Image.Image, mode: str, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    opaque = image.convert(mode) if image.mode != mode else image
+    converted = ImageCms.profileToProfile(
+        opaque, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )  # fmt: skip
+    assert converted is not None
+    if image.mode != mode:
+        converted.putalpha(image.getchannel("A"))
+    return converted

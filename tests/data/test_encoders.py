@@ -1,0 +1,36 @@
+"""The encoders of a cache are loaded once, whichever threads ask for them."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from lcm_distill.data.cache import encoders
+from lcm_distill.data.cache.encoders import CacheEncoders
+
+
+@pytest.mark.parametrize(("name", "load"), [("images", "load_image_encoder"), ("text", "load_text_encoder")])
+def test_two_threads_load_an_encoder_once(small_config, monkeypatch, name, load):
+    """Lazy imports of a library fail in a thread that begins one while another is at it."""
+    began, again, loads = threading.Event(), threading.Event(), []
+
+    class Encoder(SimpleNamespace):
+        def to(self, device):
+            return self
+
+    def load_slowly(*_: object) -> Encoder:
+        loads.append(name)
+        (again if began.is_set() else began).set()
+        again.wait(0.3)  # time for the other thread to begin as well, if nothing keeps it
+        model = small_config.model
+        return Encoder(channels=model.in_channels, downsampling=8, width=model.caption_channels)
+
+    monkeypatch.setattr(encoders, load, load_slowly)
+    opened = CacheEncoders(small_config.encoders, small_config.model, "cpu", [64])
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(getattr, opened, name)
+        assert began.wait(10)
+        second = pool.submit(getattr, opened, name)
+        assert first.result() is second.result()
+    assert loads == [name]
