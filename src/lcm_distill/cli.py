@@ -64,11 +64,16 @@ def precompute(
     executor: Executor = "auto",
     workers: Workers = None,
     ray_address: RayAddress = None,
+    retry_quarantined: Annotated[
+        bool,
+        typer.Option("--retry-quarantined", help="Try quarantined images again whose file has appeared or changed."),
+    ] = False,
 ) -> None:
     """Stage one: encode images and captions into a cache."""
     from lcm_distill.stages.precompute import STAGE
 
-    how = How(json, dry_run, executor=executor, workers=workers, ray_address=ray_address)
+    options = {"retry_quarantined": retry_quarantined}
+    how = How(json, dry_run, executor=executor, workers=workers, ray_address=ray_address, options=options)
     work([STAGE], Choice(preset, config, set or [], run), how)
 
 

@@ -162,6 +162,11 @@ class Manifest:
         dropped = set(names)
         for name in dropped & set(map(task_of_part, self.loose_parts())):
             self.storage.remove(part_name(name))
+        self.drop_merged(dropped)
+
+    def drop_merged(self, names: Iterable[str]) -> None:
+        """Revoke those of the commits that are in merged files, and not what the tasks have committed since."""
+        dropped = set(names)
         for file in self.merged_files():
             self._drop_merged(file, dropped)
 

@@ -13,10 +13,14 @@ from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoding import open_encoding
+from lcm_distill.data.cache.growth import Changes, remember_state, restore_catalog, source_state, take_up_changes
+from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.sources.registry import source_type
+from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.executors.interface import Executor
+from lcm_distill.pipeline.executors.ranks import launched_ranks
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -29,8 +33,13 @@ CATALOG_SECONDS = 3600
 log = logging.getLogger(__name__)
 
 
-def precompute(config: Config, run: RunFolder, executor: Executor | None = None) -> Iterator[Progress]:
+def precompute(
+    config: Config, run: RunFolder, executor: Executor | None = None, retry_quarantined: bool = False
+) -> Iterator[Progress]:
     """Generate the images of a generated data set, number its samples, and encode those that are not encoded yet.
+
+    Args:
+        retry_quarantined: encode the shards again that have quarantined images which can be used by now.
 
     Raises:
         UserError: there is no data set, none of its images can be used, or the cache was made with other settings or
@@ -42,23 +51,50 @@ def precompute(config: Config, run: RunFolder, executor: Executor | None = None)
     cache = Cache.open(config, run)
     if executor.leads:
         yield from generate_images(cache)
+        changes = number(cache)
         catalog = cache.open_catalog()
+        if retry_quarantined:
+            log.info("%d tasks are done again", len(withdraw_mended(cache)))
     else:
-        catalog = wait_for_catalog(cache)
+        changes, catalog = Changes(), wait_for_catalog(cache)
     cache.require_same_weights()
     manifest, tasks = cache.manifest, cache.tasks(catalog)
     del catalog  # which may be large
     rows_done, rows_resumed, quarantined = 0, 0, manifest.entries([CATALOG_TASK])[CATALOG_TASK].quarantined
     total = sum(task.size for task in tasks)
-    yield Progress("encode", 0, total, "rows", {"quarantined": quarantined})
+    yield Progress("encode", 0, total, "rows", {"quarantined": quarantined, **changes.figures()})
     for _, resumed, entry in executor.run(tasks, manifest, partial(open_encoding, config, run)):
         rows_done += entry.rows
         rows_resumed += entry.rows if resumed else 0
         quarantined += entry.quarantined
-        yield Progress("encode", rows_done, total, "rows", {"quarantined": quarantined}, rows_resumed)
+        counts = {"quarantined": quarantined, **changes.figures()}
+        yield Progress("encode", rows_done, total, "rows", counts, rows_resumed)
     log.info("%d rows are encoded, %d quarantined", rows_done, quarantined)
     if executor.leads and not len(cache.usable("train")):
         raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {run.root}`")
+
+
+def number(cache: Cache) -> Changes:
+    """Number the data set, or what is new in it: the rows that a cache has stay as they are.
+
+    It stays as it is where a training has begun on it, which would continue on other samples, and where several ranks
+    have been started, which may have read it already.
+
+    Raises:
+        UserError: there is no data set, or the cache was made with other settings.
+        DataError: the catalog is damaged.
+    """
+    restore_catalog(cache)
+    if not cache.has_catalog:
+        generated = source_type(cache.config.data).generated
+        state = "" if generated else source_state(cache.source_root)
+        cache.open_catalog()
+        if not generated:
+            remember_state(cache, state)
+        return Changes()
+    if cache.run.distill.exists() or cache.run.pretrain.exists() or launched_ranks() is not None:
+        return Changes()
+    return take_up_changes(cache)
 
 
 def wait_for_catalog(cache: Cache) -> Catalog:
@@ -89,8 +125,13 @@ def generate_images(cache: Cache) -> Iterator[Progress]:
     commit_bytes(annotations_path(root), ("\n".join(lines) + "\n").encode())
 
 
-def plan_precompute(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Figures of the encoding of a data set."""
+def plan_precompute(config: Config, run: RunFolder, retry_quarantined: bool = False) -> dict[str, Any]:
+    """Figures of the encoding of a data set, and of what the data set holds.
+
+    Args:
+        retry_quarantined: as for `precompute`.
+    """
+    del retry_quarantined
     cache = Cache.open(config, run)
     figures: dict[str, Any] = {
         "source": config.data.source,
@@ -104,10 +145,20 @@ def plan_precompute(config: Config, run: RunFolder) -> dict[str, Any]:
     if cache.has_catalog:
         tasks = cache.tasks()
         figures |= {"tasks": len(tasks), "done": len(cache.manifest.done(tasks))}
+    if not source_type(config.data).generated:
+        figures["data"] = _survey(cache)
     return figures
 
 
-def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
+def _survey(cache: Cache) -> dict[str, Any]:
+    """Figures of the data set; the reason where it cannot be read."""
+    try:
+        return survey(cache.source, cache.config.data.min_size)
+    except UserError as error:
+        return {"unreadable": str(error)}
+
+
+def checks(config: Config, run: RunFolder, before: Collection[str], retry_quarantined: bool = False) -> list[Check]:
     """What encoding needs: a data set."""
     return [lambda: Cache.open(config, run).source_root]
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog, build_catalog
+from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
 from lcm_distill.data.cache.format import Field
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
 from lcm_distill.data.cache.loader import ShuffledBatches
@@ -176,12 +176,21 @@ class Cache:
         Raises:
             UserError: there is no data set.
         """
+        extension, bad = self.extend_annotations(EMPTY)
+        return extension.catalog, bad
+
+    def extend_annotations(self, known: Catalog) -> tuple[Extension, list[BadAnnotation | LeftOut]]:
+        """A catalog extended by what the data set contains now, and as `number_annotations`; nothing is stored.
+
+        Raises:
+            UserError: there is no data set.
+        """
         bad: list[BadAnnotation | LeftOut] = []
-        annotations = checked(self.source.annotations())
+        annotations, fraction = checked(self.source.annotations()), self.config.data.valid_fraction
         self.run.root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=temporary_prefix(), dir=self.run.root) as scratch:
-            catalog, repeated = build_catalog(_usable(annotations, bad), self.config.data.valid_fraction, Path(scratch))
-        return catalog, bad + [BadAnnotation(name, "duplicate image") for name in repeated]
+            extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
+        return extension, bad + [BadAnnotation(name, "duplicate image") for name in extension.repeated]
 
     def commit_catalog(self, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
         """Write the catalog's files, and the manifest part with their hashes and the records that are no samples."""

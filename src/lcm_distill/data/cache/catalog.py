@@ -36,16 +36,24 @@ CREATE TEMP TABLE records AS
     SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY position) AS appearance
     FROM read_parquet($records, hive_partitioning = false);
 CREATE TEMP TABLE samples AS
-    SELECT row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption
-    FROM records WHERE appearance = 1;
+    SELECT $samples + row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption
+    FROM records ANTI JOIN known_samples USING (sample_id) WHERE appearance = 1;
 CREATE TEMP TABLE captions AS
-    SELECT row_number() OVER (ORDER BY min(row)) - 1 AS row, caption
-    FROM samples GROUP BY caption;
+    SELECT $captions + row_number() OVER (ORDER BY min(row)) - 1 AS row, caption
+    FROM samples ANTI JOIN known_captions USING (caption) GROUP BY caption;
 """
 ADDRESSED = """
-SELECT samples.row, sample_id, path, captions.row AS caption_row
-FROM samples JOIN captions USING (caption) ORDER BY samples.row
+SELECT samples.row, sample_id, path, texts.row AS caption_row
+FROM samples JOIN (FROM captions UNION ALL SELECT row, caption FROM known_captions) AS texts USING (caption)
+ORDER BY samples.row
 """
+REPEATED = "SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position"
+CHANGED = """
+SELECT sample_id FROM records JOIN known_samples AS known USING (sample_id)
+JOIN known_captions AS texts ON known.caption_row = texts.row
+WHERE appearance = 1 AND (records.path <> known.path OR records.caption <> texts.caption) ORDER BY position
+"""
+GONE = "SELECT sample_id FROM known_samples ANTI JOIN records USING (sample_id) ORDER BY row"
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,42 @@ class Catalog:
     captions: pa.Table
 
 
+EMPTY = Catalog(SAMPLES.empty_table(), CAPTIONS.empty_table())
+"""The catalog of nothing."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A catalog, and how the annotations that it was extended by differ from it.
+
+    Attributes:
+        added: number of samples that were added.
+        repeated: identifiers of samples that appeared again, of which the first was taken.
+        changed: identifiers of samples that have another path or caption now; the catalog keeps the earlier ones.
+        gone: identifiers of samples that no annotation is about any more; the catalog keeps them.
+    """
+
+    catalog: Catalog
+    added: int
+    repeated: list[str]
+    changed: list[str]
+    gone: list[str]
+
+
 def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scratch: Path) -> tuple[Catalog, list[str]]:
-    """Number samples and distinct captions.
+    """Number samples and distinct captions, as `extend_catalog` does from nothing.
+
+    Returns:
+        The catalog, and the identifiers of samples that appeared again, of which the first was taken.
+    """
+    built = extend_catalog(EMPTY, annotations, valid_fraction, scratch)
+    return built.catalog, built.repeated
+
+
+def extend_catalog(
+    known: Catalog, annotations: Iterable[Annotation], valid_fraction: float, scratch: Path
+) -> Extension:
+    """Number the samples and distinct captions that a catalog does not have yet, after those that it has.
 
     Samples are numbered in order of the parents of their paths, such as archives, and within a parent in order of
     appearance; captions in order of their first sample. The split of a caption is a function of its text, so that all
@@ -66,9 +108,6 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
     Args:
         valid_fraction: share of distinct captions that are held out.
         scratch: folder for temporary files.
-
-    Returns:
-        The catalog, and the identifiers of samples that appeared again, of which the first was taken.
     """
     import duckdb
 
@@ -76,17 +115,24 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
     with pq.ParquetWriter(records, RECORDS) as writer:
         for table in _tables(annotations):
             writer.write_table(table)
+    values = {"records": escape(str(records)), "samples": len(known.samples), "captions": len(known.captions)}
     with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": "2GB"}) as database:
+        database.register("known_samples", known.samples)
+        database.register("known_captions", known.captions)
         for statement in NUMBERED.split(";")[:-1]:
-            database.execute(statement, {"records": escape(str(records))} if "$records" in statement else None)
-        repeated = database.sql("SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position").fetchall()
+            named = {name: value for name, value in values.items() if f"${name}" in statement}
+            database.execute(statement, named)
+        repeated, changed, gone = (
+            [name for (name,) in database.sql(query).fetchall()] for query in (REPEATED, CHANGED, GONE)
+        )
         samples = database.sql(ADDRESSED).to_arrow_table()
         captions = database.sql("FROM captions ORDER BY row").to_arrow_table()
     splits = pa.array([split_of(caption.as_py(), valid_fraction) for caption in captions["caption"]], pa.string())
-    return Catalog(
-        samples.append_column("split", splits.take(samples["caption_row"])).cast(SAMPLES),
-        captions.append_column("split", splits).cast(CAPTIONS),
-    ), [name for (name,) in repeated]
+    captions = pa.concat_tables([known.captions, captions.append_column("split", splits).cast(CAPTIONS)])
+    own = captions["split"].take(samples["caption_row"])
+    samples = pa.concat_tables([known.samples, samples.append_column("split", own).cast(SAMPLES)])
+    added = len(samples) - len(known.samples)
+    return Extension(Catalog(samples, captions), added, repeated, changed, gone)
 
 
 def split_of(caption: str, valid_fraction: float) -> str:

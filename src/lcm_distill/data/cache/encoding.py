@@ -2,6 +2,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 """From catalog rows to shards of the cache: read, decode, encode and write, all at the same time."""
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoders import CacheEncoders
 from lcm_distill.data.cache.format import Field, encode_shard
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
-from lcm_distill.data.cache.metadata import write_metadata
+from lcm_distill.data.cache.metadata import read_metadata, write_metadata
 from lcm_distill.data.cache.provenance import provenance
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow
@@ -150,15 +151,23 @@ class Encoding:
     def _write(
         self, stored: Field, task: Task, values: np.ndarray, rows: list[SampleRow], attributes: dict[str, Any]
     ) -> Iterator[Outcome]:
-        storage = self.cache.storage
         if self.remains is not None and not self.remains.restore(task, stored, values, rows):
             return
-        if not storage.sizes([stored.metadata_name]):
-            write_metadata(storage, stored, {**attributes, "fingerprint": self.cache.layout.fingerprint})
+        self._describe(stored, attributes)
         parts, checksums = encode_shard(stored, values)
         for row, checksum in zip(rows, checksums, strict=True):
             row["checksum"] = checksum
-        yield task, rows, storage.put(stored.shard_name(task.inputs["shard"]), parts)
+        yield task, rows, self.cache.storage.put(stored.shard_name(task.inputs["shard"]), parts)
+
+    def _describe(self, stored: Field, attributes: dict[str, Any]) -> None:
+        """Write the metadata of a field that has none, or has more rows by now as the data set has grown."""
+        storage = self.cache.storage
+        if not storage.sizes([stored.metadata_name]):
+            write_metadata(storage, stored, {**attributes, "fingerprint": self.cache.layout.fingerprint})
+            return
+        described = read_metadata(storage, stored.metadata_name)
+        if described["shape"][0] != stored.rows:
+            write_metadata(storage, stored, described["attributes"])
 
 
 def _rows(table: Any, task: Task) -> list[dict[str, Any]]:

@@ -7,15 +7,19 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding import Encoding
+from lcm_distill.data.cache.growth import restore_catalog
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Damage, readable_entries
+from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.registry import source_type
-from lcm_distill.pipeline.manifest import OK, Manifest
+from lcm_distill.data.transforms import decode
+from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
 
@@ -29,6 +33,7 @@ def repair_catalog(cache: Cache, damage: Sequence[Damage]) -> None:
         DataError: it does not; nothing was changed.
     """
     manifest, storage = cache.manifest, cache.storage
+    restore_catalog(cache)
     catalog, bad = cache.number_annotations()
     committed = {entry.task: entry for file in manifest.files() for entry in readable_entries(storage, file)}
     for task in cache.tasks(catalog):
@@ -71,6 +76,35 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
     if tasks:
         yield Progress("encode again", total, total, "rows", {"lost": len(lost)} if lost else {})
     return lost
+
+
+def withdraw_mended(cache: Cache) -> list[Task]:
+    """Revoke the commits of tasks with quarantined images that can be used by now; returns these tasks.
+
+    Raises:
+        DataError: the data set no longer contains other images of theirs; nothing was changed.
+    """
+    rows = cache.manifest.read(columns=["task", "kind", "status", "source"])
+    quarantined = rows.filter((pc.field("kind") == "image") & (pc.field("status") == QUARANTINED))
+    tasks_of: dict[str, set[str]] = {}
+    for task, source in zip(quarantined["task"].to_pylist(), quarantined["source"].to_pylist(), strict=True):
+        tasks_of.setdefault(source, set()).add(task)
+    names, version = set[str](), cache.transform
+    for path, content in cache.source.read(list(tasks_of)):
+        if _is_usable(content, cache.config.data.min_size, version):
+            names |= tasks_of[path]
+    mended = [task for task in cache.tasks() if task.name in names]
+    _require_images(cache, mended)
+    cache.manifest.drop(names)
+    return mended
+
+
+def _is_usable(content: bytes | UnusableImage, min_size: int, version: int) -> bool:
+    try:
+        decode(content, min_size, version)
+    except UnusableImage:
+        return False
+    return True
 
 
 def _put_back(cache: Cache) -> str:

@@ -8,7 +8,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files, choose_caption, look_up
 from lcm_distill.data.sources.files import leaves_root, read_files
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Record, UnusableImage
+from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import METADATA, read_metadata
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
 from lcm_distill.data.sources.tree import Tree, not_named, walk
@@ -50,6 +50,7 @@ class ImageFolder:
         governed = {PurePosixPath(path).parent for path in tables}
         pairs = [path for path in tree.images if governed.isdisjoint(PurePosixPath(path).parents)]
         yield from self._pairs(tree, [path for path in pairs if path not in named])
+        yield from _orphans(tree, governed)
         yield from not_named(tree, {*named, *pairs}, "not named by the metadata file above it")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -98,6 +99,16 @@ class ImageFolder:
             return read_regular(self.root / path, MAX_TEXT_BYTES)
         except OSError as error:
             return ValueError(error.strerror or str(error))
+
+
+def _orphans(tree: Tree, governed: set[PurePosixPath]) -> Iterator[LeftOut]:
+    """Caption files without an image, where no metadata file has the captions."""
+    stems = {_split(path)[0] for path in tree.images}
+    for path in tree.files:
+        stem, suffix = _split(path)
+        lone = suffix.lower() in CAPTION_SUFFIXES and stem not in stems
+        if lone and governed.isdisjoint(PurePosixPath(path).parents):
+            yield LeftOut(path, ORPHAN)
 
 
 def _split(path: str) -> tuple[str, str]:

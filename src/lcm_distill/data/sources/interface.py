@@ -34,9 +34,13 @@ class BadAnnotation:
     error: str
 
 
+ORPHAN = "caption without an image"
+"""Reason of a `LeftOut` that is a caption."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
-    """An image file that is no part of the data set: hidden, or named by no annotation.
+    """A file that is no part of the data set: an image that is hidden or named by no annotation, or a lone caption.
 
     Attributes:
         source: where it is.

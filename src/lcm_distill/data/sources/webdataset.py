@@ -10,7 +10,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.images import IMAGE_SUFFIXES
 from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files
 from lcm_distill.data.sources.files import leaves_root
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
 from lcm_distill.data.sources.tree import is_hidden, walk
@@ -77,6 +77,8 @@ class WebDataset:
                 yield LeftOut(path, "hidden file")
             else:
                 yield self._annotation(content, sample_id, path, stem)
+        for name in content.orphans():
+            yield LeftOut(f"{archive}/{name}", ORPHAN)
 
     def _annotation(self, content: "_Content", sample_id: str, path: str, stem: str) -> Record:
         try:
@@ -111,14 +113,24 @@ class _Content:
             content = UnusableImage(f"more than {MAX_TEXT_BYTES:,} bytes")
         self.texts[_split(name)] = content
 
+    def orphans(self) -> list[str]:
+        """Caption files that no image has."""
+        keys = {key for name in self.images for key in _keys(_split(name)[0])}
+        return [f"{stem}{suffix}" for stem, suffix in self.texts if stem not in keys and not is_hidden(stem)]
+
     def texts_of(self, stem: str) -> list[tuple[str, bytes | Exception]]:
         """Suffix and content of the caption files of an image."""
-        path = PurePosixPath(stem)
-        for key in (stem, str(path.with_name(path.name.partition(".")[0] or path.name))):
+        for key in _keys(stem):
             found = [(suffix, self.texts[key, suffix]) for suffix in CAPTION_SUFFIXES if (key, suffix) in self.texts]
             if found:
                 return found
         return []
+
+
+def _keys(stem: str) -> tuple[str, str]:
+    """The names, without suffix, that the captions of an image may have."""
+    path = PurePosixPath(stem)
+    return stem, str(path.with_name(path.name.partition(".")[0] or path.name))
 
 
 def _split(name: str) -> tuple[str, str]:

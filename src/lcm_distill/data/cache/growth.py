@@ -1,0 +1,154 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+"""A data set that grows: its new records are numbered after those that a cache has, which keep their rows."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lcm_distill.core.hashing import bytes_sha256, digest
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE
+from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.data.sources.registry import source_type
+from lcm_distill.data.sources.tree import is_image, walk
+from lcm_distill.pipeline.manifest import part_name
+
+STATE_FILE = "catalog/source.json"
+"""What the data set looked like when it was numbered last. A hint: without it, it is looked at again."""
+BEFORE = "catalog/before"
+"""Folder of the catalog that is being replaced."""
+NAMED = 20
+"""How many records are named of each kind."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a data set differs from the catalog that was made of it.
+
+    Attributes:
+        added: number of samples that the catalog does not have.
+        changed: identifiers of samples whose path or caption is another one; the cache keeps the earlier ones.
+        gone: identifiers of samples that the data set lists no more.
+    """
+
+    added: int = 0
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.gone)
+
+    def figures(self) -> dict[str, int]:
+        """Numbers that are not zero, by name."""
+        counts = {"added": self.added, "changed": len(self.changed), "gone": len(self.gone)}
+        return {name: count for name, count in counts.items() if count}
+
+
+def source_state(root: Path) -> str:
+    """A digest of the names of a data set's images, and of names, sizes and times of its other files."""
+    tree, found = walk(root), list[object]()
+    for path in tree.files:
+        if is_image(path):
+            found.append(path.encode("utf-8", "surrogatepass").hex())
+            continue
+        try:
+            state = (root / path).stat()
+            found.append([path.encode("utf-8", "surrogatepass").hex(), state.st_size, state.st_mtime_ns])
+        except (OSError, ValueError):
+            found.append([path.encode("utf-8", "surrogatepass").hex()])
+    return digest(found)
+
+
+def remember_state(cache: Cache, state: str) -> None:
+    """Record what the data set looked like when it was numbered."""
+    cache.storage.put(STATE_FILE, [json.dumps({"state": state}).encode()])
+
+
+def find_changes(cache: Cache) -> Changes:
+    """How the data set differs from the catalog; nothing is stored.
+
+    Raises:
+        UserError: there is no data set.
+        DataError: the catalog is damaged.
+    """
+    return _differences(cache, extend=False)
+
+
+def take_up_changes(cache: Cache) -> Changes:
+    """Extend the catalog by what is new in the data set, and record what is rejected now.
+
+    Raises:
+        UserError: there is no data set.
+        DataError: the catalog is damaged.
+    """
+    return _differences(cache, extend=True)
+
+
+def restore_catalog(cache: Cache) -> None:
+    """Put the earlier catalog back where an extension was interrupted, so that it can begin anew."""
+    storage, manifest = cache.storage, cache.manifest
+    names = [name for name in (SAMPLES_FILE, CAPTIONS_FILE) if storage.sizes([_before(name)])]
+    if not names:
+        return
+    entry = manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
+    recorded = {file.name: file.sha256 for file in entry.files} if entry else {}
+    for name in names:
+        content = storage.read(_before(name))
+        if bytes_sha256([content]) == recorded.get(name):
+            storage.put(name, [content])
+    _forget_before(cache)
+
+
+def _differences(cache: Cache, extend: bool) -> Changes:
+    if source_type(cache.config.data).generated or not cache.source_root.is_dir():
+        return Changes()
+    state, remembered = source_state(cache.source_root), _remembered(cache)
+    # A cache of an earlier version does not know what it was made of: that is looked up where work begins anyway.
+    if state == remembered or (remembered is None and not extend):
+        return Changes()
+    catalog = cache.find_catalog()
+    if catalog is None:
+        return Changes()
+    extension, bad = cache.extend_annotations(catalog)
+    changes = Changes(extension.added, tuple(extension.changed), tuple(extension.gone))
+    if extend:
+        for name in (SAMPLES_FILE, CAPTIONS_FILE):
+            cache.storage.put(_before(name), [cache.storage.read(name)])
+        cache.commit_catalog(extension.catalog, bad)
+        _forget_before(cache)
+        remember_state(cache, state)
+        _log(changes)
+    return changes
+
+
+def _forget_before(cache: Cache) -> None:
+    if part_name(CATALOG_TASK) in cache.manifest.loose_parts():
+        cache.manifest.drop_merged([CATALOG_TASK])
+    for name in (SAMPLES_FILE, CAPTIONS_FILE):
+        cache.storage.remove(_before(name))
+
+
+def _before(name: str) -> str:
+    return f"{BEFORE}/{PurePosixPath(name).name}"
+
+
+def _remembered(cache: Cache) -> str | None:
+    if not cache.storage.sizes([STATE_FILE]):
+        return None
+    try:
+        return json.loads(cache.storage.read(STATE_FILE))["state"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _log(changes: Changes) -> None:
+    for words, names in (("changed since it was encoded, and kept as it was", changes.changed), ("gone", changes.gone)):
+        for name in names[:NAMED]:
+            log.warning("%s: %s", name, words)
+    if changes:
+        log.info("the data set has changed: %s", changes.figures())

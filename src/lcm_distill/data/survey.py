@@ -1,0 +1,105 @@
+"""What a data set holds, found by reading it and without storing anything."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Source, UnusableImage
+from lcm_distill.data.sources.records import checked, readable
+from lcm_distill.data.transforms import CONVERTED, decode
+
+OPENED = 1_000
+"""The most images that are decoded; the first ones, so that an archive need not be read to its end."""
+EXAMPLES = 3
+
+
+@dataclass
+class _Reasons:
+    """Counts by reason, with a few examples of each."""
+
+    counts: Counter[str] = field(default_factory=Counter[str])
+    examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, reason: str, source: str) -> None:
+        self.counts[reason] += 1
+        named = self.examples.setdefault(reason, [])
+        if len(named) < EXAMPLES:
+            named.append(source)
+
+    def figures(self) -> dict[str, str]:
+        """Count and examples, by reason, the most frequent first."""
+        return {
+            reason: f"{count:,}, such as {', '.join(self.examples[reason])}"
+            for reason, count in self.counts.most_common()
+        }
+
+
+def survey(source: Source, min_size: int) -> dict[str, Any]:
+    """Figures of a data set: pairs, what would be quarantined or left out and why, and the sizes of images.
+
+    Args:
+        min_size: least length of an image's shorter side, in pixels.
+
+    Returns:
+        `pairs`: usable annotations; `captions`: distinct ones; `images`: images that a record is about or that lie on
+        disk. `quarantined` and `left_out`: number and examples by reason; a caption without an image is among the
+        latter. `opened`: how many images were decoded, the first `OPENED`; `sizes`, `aspect_ratios` (width over
+        height): least, median and greatest of them.
+
+    Raises:
+        UserError: there is no data set.
+    """
+    captions, quarantined, left_out = set[int](), _Reasons(), _Reasons()
+    paths, pairs = list[str](), 0
+    for record in checked(source.annotations()):
+        match record:
+            case Annotation():
+                pairs += 1
+                captions.add(hash(record.caption))
+                paths += [record.path] if len(paths) < OPENED else []
+            case BadAnnotation(where, error):
+                quarantined.add(error, where)
+            case LeftOut(where, reason):
+                left_out.add(reason, where)
+    orphans = left_out.counts[ORPHAN]
+    images = pairs + quarantined.counts.total() + left_out.counts.total() - orphans
+    found = {"pairs": pairs, "captions": len(captions), "images": images, "captions_without_an_image": orphans}
+    opened = _opened(source, paths, min_size, quarantined)
+    return {**found, "quarantined": quarantined.figures(), "left_out": left_out.figures(), **opened}
+
+
+def _opened(source: Source, paths: list[str], min_size: int, quarantined: _Reasons) -> dict[str, Any]:
+    """Figures of images that are decoded; those that cannot be are added to `quarantined`."""
+    sizes, converted = list[tuple[int, int]](), 0
+    for path, content in _decoded(source, paths, min_size):
+        if isinstance(content, UnusableImage):
+            quarantined.add(readable(content), path)
+        else:
+            sizes.append(content[0])
+            converted += content[1]
+    if not sizes:
+        return {"opened": len(paths)}
+    return {
+        "opened": len(paths),
+        "colours_converted": converted,
+        "widths": _spread([width for width, _ in sizes]),
+        "heights": _spread([height for _, height in sizes]),
+        "aspect_ratios": _spread([round(width / height, 2) for width, height in sizes]),
+    }
+
+
+def _decoded(
+    source: Source, paths: list[str], min_size: int
+) -> Iterator[tuple[str, tuple[tuple[int, int], bool] | UnusableImage]]:
+    for path, content in source.read(paths):
+        try:
+            image = decode(content, min_size)
+            yield path, (image.size, CONVERTED in image.info)
+        except UnusableImage as reason:
+            yield path, reason
+
+
+def _spread(values: list[float] | list[int]) -> str:
+    return f"{min(values):g} to {max(values):g}, median {median(values):g}"

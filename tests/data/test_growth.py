@@ -1,0 +1,191 @@
+"""A data set that grows, changes or shrinks after its first encoding."""
+
+import contextlib
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+from lcm_distill.config import load_preset
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache import growth
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.growth import find_changes
+from lcm_distill.data.cache.verification import Check
+from lcm_distill.pipeline.compaction import compact
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.precompute import precompute
+from tests.foreign import Zeros, picture
+
+
+@pytest.fixture
+def zeros(monkeypatch):
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+
+
+class Data:
+    """A folder of pairs and the run that encodes it."""
+
+    def __init__(self, folder):
+        self.root, self.run = folder / "data", RunFolder(folder / "run")
+        self.root.mkdir()
+        self.config = load_preset(
+            "shapes", ["data.source=folder", f"data.root='{self.root}'", "data.valid_fraction=0", "cache.shard_rows=4"]
+        )
+
+    def add(self, name: str, caption: str | None, number: int = 0) -> None:
+        (self.root / f"{name}.jpg").write_bytes(picture(number))
+        if caption is not None:
+            (self.root / f"{name}.txt").write_text(caption)
+
+    def encode(self, **options):
+        return list(precompute(self.config, self.run, **options))[-1]
+
+    @property
+    def cache(self) -> Cache:
+        return Cache.open(self.config, self.run)
+
+    def rows(self) -> dict[str, int]:
+        table = pq.read_table(self.run.cache / "catalog" / "samples.parquet")
+        return dict(zip(table["sample_id"].to_pylist(), table["row"].to_pylist(), strict=True))
+
+    def is_sound(self) -> bool:
+        check = Check(self.cache)
+        list(check.everything())
+        assert not check.damage, check.damage
+        return not check.pending
+
+
+@pytest.fixture
+def data(tmp_path, zeros):
+    made = Data(tmp_path)
+    for number in range(6):
+        made.add(f"m{number}", f"caption {number}", number)
+    return made
+
+
+def test_new_records_extend_the_catalog_and_the_others_keep_their_rows(data):
+    data.encode()
+    before = data.rows()
+    data.add("a", "caption 0")
+    data.add("z", "a new caption")
+    last = data.encode()
+    assert last.counts["added"] == 2 and last.done == last.total
+    assert data.rows() == before | {"a.jpg": 6, "z.jpg": 7}
+    captions = pq.read_table(data.run.cache / "catalog" / "captions.parquet")["caption"].to_pylist()
+    assert captions == [*(f"caption {number}" for number in range(6)), "a new caption"]
+    assert data.is_sound()
+    assert zarr.open_array(data.run.cache / "latents_64", mode="r").shape[0] == 8
+    assert np.isfinite(np.asarray(zarr.open_array(data.run.cache / "latents_64", mode="r")[:])).all()
+    assert "added" not in data.encode().counts
+
+
+def test_an_image_that_got_its_caption_is_taken_up(tmp_path, zeros):
+    """The command that failed for want of captions succeeds once there are some."""
+    data = Data(tmp_path)
+    data.add("a", None)
+    with pytest.raises(UserError, match="could be used"):
+        data.encode()
+    data.add("a", "a caption")
+    last = data.encode()
+    assert last.done == last.total and last.counts == {"quarantined": 0, "added": 1} and data.is_sound()
+
+
+def test_what_has_changed_or_is_gone_is_named_and_kept(data, caplog):
+    data.encode()
+    before = data.rows()
+    (data.root / "m1.txt").write_text("another caption, of another length")
+    (data.root / "m2.jpg").unlink()
+    found = find_changes(data.cache)
+    assert (found.changed, found.gone, found.added) == (("m1.jpg",), ("m2.jpg",), 0)
+    assert data.encode().counts | {"quarantined": 0} == {"quarantined": 0, "changed": 1, "gone": 1}
+    assert "m1.jpg: changed" in caplog.text and "m2.jpg: gone" in caplog.text
+    assert data.rows() == before and data.is_sound()
+    captions = pq.read_table(data.run.cache / "catalog" / "captions.parquet")["caption"].to_pylist()
+    assert captions[1] == "caption 1"
+
+
+def test_nothing_is_read_again_where_nothing_has_changed(data, monkeypatch):
+    data.encode()
+    monkeypatch.setattr(Cache, "extend_annotations", lambda *_: pytest.fail("the annotations were read again"))
+    data.encode()
+
+
+def test_a_cache_whose_data_set_is_away_stays_complete(data):
+    data.encode()
+    data.root.rename(data.root.with_name("away"))
+    last = data.encode()
+    assert last.done == last.total == last.resumed
+
+
+@pytest.mark.parametrize("work", ["distill", "pretrain"])
+def test_a_data_set_does_not_grow_under_a_training(data, work):
+    data.encode()
+    (data.run.root / work).mkdir()
+    data.add("z", "new")
+    assert "added" not in data.encode().counts and len(data.rows()) == 6
+    assert find_changes(data.cache).added == 1
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("stopped_at", range(8))
+def test_an_extension_that_is_interrupted_begins_anew(data, monkeypatch, compacted, stopped_at):
+    data.encode()
+    if compacted:
+        list(compact(data.cache.manifest))
+    before = data.rows()
+    data.add("a", "a new caption")
+    calls, storage = [], type(data.cache.storage)
+
+    def stopping(method):
+        def call(self, *arguments):
+            calls.append(arguments)
+            if len(calls) == stopped_at + 1:
+                raise KeyboardInterrupt
+            return method(self, *arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "put", stopping(storage.put))
+        patch.setattr(storage, "remove", stopping(storage.remove))
+        with contextlib.suppress(KeyboardInterrupt):
+            data.encode()
+    data.encode()
+    assert data.rows() == before | {"a.jpg": 6} and data.is_sound()
+    assert not data.cache.storage.listing(growth.BEFORE)
+
+
+def test_quarantined_images_are_tried_again_when_asked(data):
+    (data.root / "m3.jpg").write_bytes(b"not yet an image")
+    assert data.encode().counts["quarantined"] == 1
+    (data.root / "m3.jpg").write_bytes(picture(3))
+    assert data.encode().counts["quarantined"] == 1
+    last = data.encode(retry_quarantined=True)
+    assert last.counts["quarantined"] == 0 and last.done - last.resumed == 4 and data.is_sound()
+    assert data.encode(retry_quarantined=True).resumed == 12
+
+
+def test_a_shard_is_not_done_again_where_others_of_its_images_are_gone(data):
+    (data.root / "m3.jpg").write_bytes(b"not yet an image")
+    data.encode()
+    (data.root / "m3.jpg").write_bytes(picture(3))
+    (data.root / "m2.jpg").unlink()
+    with pytest.raises(UserError, match=r"lacks 1 images of broken shards, such as m2\.jpg"):
+        data.encode(retry_quarantined=True)
+    assert data.is_sound()
+
+
+def test_a_cache_keeps_the_crops_that_it_was_begun_with(data):
+    (data.root / "m0.jpg").write_bytes(picture(0, size=(65, 64)))
+    data.encode()
+    described = data.run.cache / "latents_64" / "zarr.json"
+    content = json.loads(described.read_text())
+    assert content["attributes"].pop("transform") == 2 == data.cache.transform
+    described.write_text(json.dumps(content))
+    assert data.cache.transform == 1
+    data.add("z", "new")
+    data.encode()
+    assert data.cache.transform == 1
