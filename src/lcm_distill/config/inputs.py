@@ -1,13 +1,14 @@
 """Data, encoders, cache, network and noise levels: what a training starts from."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lcm_distill.config.section import (
     BY_CONTENT,
     IDENTITY,
+    IDENTITY_IF_SET,
     NOT_IDENTITY,
     OLD_NAME,
     ON_RESUME,
@@ -25,8 +26,8 @@ class DataConfig(Section):
     source: str
     """Format of the data set. `journeydb`: a download of JourneyDB, extracted or not. `shapes`: the embedded default,
     synthetic images in the same layout. `coco`: MS-COCO's `annotations/captions_*.json`. `folder`: images with
-    `metadata.jsonl`, or each with a `.txt` or `.json` of its name. `webdataset`: tar archives. `parquet`: files with a
-    column of image bytes."""
+    `metadata.jsonl`, `.csv` or `.parquet`, or each with a `.txt` or `.json` of its name. `webdataset`: tar archives.
+    `parquet`: files with a column of image bytes."""
     root: Path | None = Field(default=None, json_schema_extra=BY_CONTENT)
     """Folder of the data set; JourneyDB's contains `data/train/...`. Unset with `shapes`: images are generated in the
     run folder. A data set that has moved may be named where it is now; another folder while the first one is still
@@ -34,10 +35,14 @@ class DataConfig(Section):
     archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
     """Numbered archives of JourneyDB to use: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
     captions: dict[str, PositiveFloat] | None = Field(default=None, min_length=1)
-    """Fields that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`. The choice is a
-    function of the sample's name; where a record lacks the field, the next is used. Unset: `prompt` (JourneyDB), `text`
-    (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose `Task2.Caption` leaves much
-    open); `coco` has captions of its own."""
+    """Fields or columns that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`; a dot leads
+    into a nested record. The choice is a function of the sample's name, also that among a list of captions; where a
+    record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
+    (JourneyDB), `text` (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
+    `Task2.Caption` leaves much open); `coco` has captions of its own."""
+    image_column: str | None = Field(default=None, min_length=1, json_schema_extra=IDENTITY_IF_SET)
+    """Column of the images, where it has another name than usual: the path in the metadata files of a `folder`
+    (`file_name`), which may be nested, `image.path`; the bytes in `parquet` (unset: the only column of bytes)."""
     images: PositiveInt = Field(default=8_000, json_schema_extra={OLD_NAME: "pictures"})
     """Number of images of `shapes`. Other sources use all they have."""
     resolutions: list[PositiveInt] = Field(min_length=1)
@@ -47,6 +52,19 @@ class DataConfig(Section):
     """Images whose shorter side is below this many pixels are quarantined."""
     valid_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of distinct captions whose images are held out of training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_caption_column(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "caption_column" not in values:
+            return values
+        given = cast(dict[str, Any], values).copy()
+        column = given.pop("caption_column")
+        if not isinstance(column, str) or not column:
+            raise ValueError(f"data.caption_column = {column!r}: write the name of a column")
+        if given.get("captions") not in (None, {column: 1.0}):
+            raise ValueError(f"data.caption_column = {column!r} and data.captions are both set: leave one out")
+        return {**given, "captions": {column: 1.0}}
 
     def archive_numbers(self) -> frozenset[int] | None:
         """The numbers in `archives`; None for all."""

@@ -31,6 +31,8 @@ ROUNDS: dict[str, Any] = {IDENTITY: False, ON_RESUME: OnResume.ROUNDING}
 """Marks a key that changes how work is done, and what comes out in rounding alone; fingerprints leave it out too."""
 BY_CONTENT: dict[str, Any] = {IDENTITY: False}
 """Marks a path: what lies there is part of an identity, and not where it lies."""
+IDENTITY_IF_SET: dict[str, Any] = {IDENTITY: "if set"}
+"""Marks a key that configurations did not have at first: unset, it leaves their fingerprints as they were."""
 
 OLD_NAME = "old_name"
 """Marks a key that had another name: that is read as well, and stays the key's name in fingerprints."""
@@ -75,6 +77,7 @@ def identity_of(value: Any, old_names: bool = False) -> Any:
         _old_name(field, name) if old_names else name: identity_of(getattr(value, name), old_names)
         for name, field in type(value).model_fields.items()
         if _extra(field).get(IDENTITY, True)
+        and not (field.json_schema_extra == IDENTITY_IF_SET and getattr(value, name) == field.default)
     }
 
 

@@ -7,14 +7,26 @@ from pathlib import Path
 from lcm_distill.config import DataConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.coco import Coco
-from lcm_distill.data.sources.folder import ImageFolder
+from lcm_distill.data.sources.folder import FILE_NAME, ImageFolder
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.journeydb import JourneyDB
 from lcm_distill.data.sources.parquet import ParquetImages
 from lcm_distill.data.sources.webdataset import WebDataset
 
-Captions = Mapping[str, float]
-"""Fields that captions come from, with their weights."""
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a configuration chooses of a data set.
+
+    Attributes:
+        captions: fields that captions come from, with their weights.
+        archives: numbers of the archives that are read; None reads all.
+        image_column: field or column of the images; None is the source's own.
+    """
+
+    captions: Mapping[str, float]
+    archives: frozenset[int] | None = None
+    image_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -22,15 +34,17 @@ class SourceType:
     """A kind of data set.
 
     Attributes:
-        open: opens the one at a root, with the captions and the numbers of the archives that are read (None: all).
+        open: opens the one at a root, of which the configuration chooses.
         caption: the field that captions come from by default; None if `data.captions` cannot choose one.
         numbered_archives: whether `data.archives` can choose some of its archives.
+        image_columns: whether `data.image_column` can choose where its images are.
         generated: whether its images are generated, by default in the run folder, rather than downloaded.
     """
 
-    open: Callable[[Path, Captions, frozenset[int] | None], Source]
+    open: Callable[[Path, Chosen], Source]
     caption: str | None
     numbered_archives: bool = False
+    image_columns: bool = False
     generated: bool = False
 
     @property
@@ -40,15 +54,20 @@ class SourceType:
 
 
 SOURCES: dict[str, SourceType] = {
-    "shapes": SourceType(lambda root, captions, archives: JourneyDB(root, None, captions), "prompt", generated=True),
+    "shapes": SourceType(lambda root, chosen: JourneyDB(root, None, chosen.captions), "prompt", generated=True),
     "journeydb": SourceType(
-        lambda root, captions, archives: JourneyDB(root, archives, captions), "prompt", numbered_archives=True
+        lambda root, chosen: JourneyDB(root, chosen.archives, chosen.captions), "prompt", numbered_archives=True
     ),
-    "coco": SourceType(lambda root, captions, archives: Coco(root), None),
-    "folder": SourceType(lambda root, captions, archives: ImageFolder(root, captions), "text"),
-    "webdataset": SourceType(lambda root, captions, archives: WebDataset(root, captions), "txt"),
-    "parquet": SourceType(lambda root, captions, archives: ParquetImages(root, captions), "caption"),
-}
+    "coco": SourceType(lambda root, chosen: Coco(root), None),
+    "folder": SourceType(
+        lambda root, chosen: ImageFolder(root, chosen.captions, chosen.image_column or FILE_NAME), "text",
+        image_columns=True,
+    ),
+    "webdataset": SourceType(lambda root, chosen: WebDataset(root, chosen.captions), "txt"),
+    "parquet": SourceType(
+        lambda root, chosen: ParquetImages(root, chosen.captions, chosen.image_column), "caption", image_columns=True
+    ),
+}  # fmt: skip
 """Kinds of data sets, by their names in the configuration."""
 
 
@@ -65,6 +84,8 @@ def source_type(data: DataConfig) -> SourceType:
         raise UserError(f"data.archives = {data.archives!r}: source {data.source} has no numbered archives: unset it")
     if data.captions is not None and found.caption is None:
         raise UserError(f"data.captions = {data.captions}: source {data.source} has captions of its own: unset it")
+    if data.image_column is not None and not found.image_columns:
+        raise UserError(f"data.image_column = {data.image_column!r}: source {data.source} has no columns: unset it")
     return found
 
 
@@ -96,4 +117,4 @@ def open_source(data: DataConfig, generated: Path) -> Source:
     """
     found = source_type(data)
     captions = data.captions or ({found.caption: 1.0} if found.caption else {})
-    return found.open(source_root(data, generated), captions, data.archive_numbers())
+    return found.open(source_root(data, generated), Chosen(captions, data.archive_numbers(), data.image_column))

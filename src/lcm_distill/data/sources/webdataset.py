@@ -84,7 +84,7 @@ class WebDataset:
         try:
             caption = caption_of_files(content.texts_of(stem), "txt", self.captions, sample_id)
         except ValueError as error:
-            return BadAnnotation(sample_id, f"malformed annotation: {error}")
+            return BadAnnotation(path, f"malformed annotation: {error}")
         return Annotation(sample_id, path, caption)
 
 
