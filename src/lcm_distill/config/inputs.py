@@ -35,9 +35,9 @@ class DataConfig(Section):
     archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
     """Numbered archives of JourneyDB to use: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
     captions: dict[str, PositiveFloat] | None = Field(default=None, min_length=1)
-    """Fields or columns that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`; a dot leads
-    into a nested record. The choice is a function of the sample's name, also that among a list of captions; where a
-    record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
+    """Fields or columns that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`; a dot
+    leads into a nested record. The choice is a function of the sample's name, also that among a list of captions; where
+    a record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
     (JourneyDB), `text` (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
     `Task2.Caption` leaves much open); `coco` has captions of its own."""
     image_column: str | None = Field(default=None, min_length=1, json_schema_extra=IDENTITY_IF_SET)
@@ -56,9 +56,9 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_caption_column(cls, values: Any) -> Any:
+        given: Any = cast(dict[str, Any], values).copy() if isinstance(values, dict) else values
         if not isinstance(values, dict) or "caption_column" not in values:
-            return values
-        given = cast(dict[str, Any], values).copy()
+            return given
         column = given.pop("caption_column")
         if not isinstance(column, str) or not column:
             raise ValueError(f"data.caption_column = {column!r}: write the name of a column")

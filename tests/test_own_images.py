@@ -1,0 +1,50 @@
+"""docs/own-images.md works: its commands, in their order, on images that nobody drew for this package."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lcm_distill.commands.choice import Choice
+from tests.command_line import lcm
+
+DOC = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", DOC, re.DOTALL) for line in block.splitlines()]
+QUICK = {
+    "precompute": ["data.valid_fraction=0.4"],
+    "pretrain": ["pretrain.steps=4", "pretrain.batch_size=8", "pretrain.checkpoint_every=2", "pretrain.warmup_steps=1"],
+    "distill": ["distill.steps=4", "distill.batch_size=8", "distill.checkpoint_every=2", "distill.matching.weight=0"],
+    "evaluate": ["evaluate.images=4", "evaluate.batch_size=4", "evaluate.teacher=[['euler', 2]]",
+                 "evaluate.student_steps=[1]"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, random = tmp_path / "my-images", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(24):
+        pixels = random.integers(0, 256, (70, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.{'jpg' if number % 2 else 'png'}")
+        (folder / f"{number:04d}.txt").write_text(f"a photo of dog number {number}\n")
+    return tmp_path
+
+
+def test_the_walk(here):
+    assert len(COMMANDS) == 8
+    for line in COMMANDS:
+        command, *words = shlex.split(line)[1:]
+        quick = [word for assignment in QUICK.get(command, []) for word in ("--set", assignment)]
+        result = lcm(command, *words, *quick)
+        assert result.exit_code == 0, (line, result.output)
+        if "--dry-run" in words:
+            assert "pairs" in result.output and not Path("runs/mine").exists()
+    config, run = Choice(run=Path("runs/mine")).load()
+    assert config.model.teacher == "runs/mine/teacher.safetensors" and run.student.is_file()
+    assert Path("student.png").is_file()
+    sets = sorted(path.name for path in run.evaluate.iterdir() if (path / "manifest").is_dir())
+    assert [name.partition("-")[0] for name in sets] == ["student", "teacher"]
