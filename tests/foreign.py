@@ -45,7 +45,7 @@ class Item:
     usable: bool | None = True
 
 
-def picture(number: int, kind: str = "JPEG", size: tuple[int, int] = (64, 64)) -> bytes:
+def image_bytes(number: int, kind: str = "JPEG", size: tuple[int, int] = (64, 64)) -> bytes:
     """An image file of noise."""
     pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), np.uint8)
     file = io.BytesIO()

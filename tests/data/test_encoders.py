@@ -15,16 +15,14 @@ def test_two_threads_load_an_encoder_once(small_config, monkeypatch, name, load)
     """Lazy imports of a library fail in a thread that begins one while another is at it."""
     began, again, loads = threading.Event(), threading.Event(), []
 
-    class Encoder(SimpleNamespace):
-        def to(self, device):
-            return self
-
-    def load_slowly(*_: object) -> Encoder:
+    def load_slowly(*_: object) -> SimpleNamespace:
         loads.append(name)
         (again if began.is_set() else began).set()
         again.wait(0.3)  # time for the other thread to begin as well, if nothing keeps it
         model = small_config.model
-        return Encoder(channels=model.in_channels, downsampling=8, width=model.caption_channels)
+        encoder = SimpleNamespace(channels=model.in_channels, downsampling=8, width=model.caption_channels)
+        encoder.to = lambda device: encoder
+        return encoder
 
     monkeypatch.setattr(encoders, load, load_slowly)
     opened = CacheEncoders(small_config.encoders, small_config.model, "cpu", [64])

@@ -17,7 +17,7 @@ from lcm_distill.data.cache.verification import Check
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
-from tests.foreign import Zeros, picture
+from tests.foreign import Zeros, image_bytes
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ class Data:
         )
 
     def add(self, name: str, caption: str | None, number: int = 0) -> None:
-        (self.root / f"{name}.jpg").write_bytes(picture(number))
+        (self.root / f"{name}.jpg").write_bytes(image_bytes(number))
         if caption is not None:
             (self.root / f"{name}.txt").write_text(caption)
 
@@ -161,7 +161,7 @@ def test_an_extension_that_is_interrupted_begins_anew(data, monkeypatch, compact
 def test_quarantined_images_are_tried_again_when_asked(data):
     (data.root / "m3.jpg").write_bytes(b"not yet an image")
     assert data.encode().counts["quarantined"] == 1
-    (data.root / "m3.jpg").write_bytes(picture(3))
+    (data.root / "m3.jpg").write_bytes(image_bytes(3))
     assert data.encode().counts["quarantined"] == 1
     last = data.encode(retry_quarantined=True)
     assert last.counts["quarantined"] == 0 and last.done - last.resumed == 4 and data.is_sound()
@@ -171,7 +171,7 @@ def test_quarantined_images_are_tried_again_when_asked(data):
 def test_a_shard_is_not_done_again_where_others_of_its_images_are_gone(data):
     (data.root / "m3.jpg").write_bytes(b"not yet an image")
     data.encode()
-    (data.root / "m3.jpg").write_bytes(picture(3))
+    (data.root / "m3.jpg").write_bytes(image_bytes(3))
     (data.root / "m2.jpg").unlink()
     with pytest.raises(UserError, match=r"lacks 1 images of broken shards, such as m2\.jpg"):
         data.encode(retry_quarantined=True)
@@ -179,7 +179,7 @@ def test_a_shard_is_not_done_again_where_others_of_its_images_are_gone(data):
 
 
 def test_a_cache_keeps_the_crops_that_it_was_begun_with(data):
-    (data.root / "m0.jpg").write_bytes(picture(0, size=(65, 64)))
+    (data.root / "m0.jpg").write_bytes(image_bytes(0, size=(65, 64)))
     data.encode()
     described = data.run.cache / "latents_64" / "zarr.json"
     content = json.loads(described.read_text())

@@ -8,19 +8,19 @@ from lcm_distill.data.sources.interface import ORPHAN
 from lcm_distill.data.survey import survey
 from tests.command_line import lcm
 from tests.data.test_sources import source_of
-from tests.foreign import Zeros, picture
+from tests.foreign import Zeros, image_bytes
 
 
 def data_set(root):
     """Five pairs, one of a small image; three images without text, two captions without an image, two hidden images."""
     root.mkdir()
     for n in range(4):
-        (root / f"{n}.jpg").write_bytes(picture(n, size=(64 + n, 64)))
+        (root / f"{n}.jpg").write_bytes(image_bytes(n, size=(64 + n, 64)))
         (root / f"{n}.txt").write_text(f"caption {n % 2}")
     Image.new("RGB", (100, 10)).save(root / "small.png")
     (root / "small.txt").write_text("small")
     for n in range(3):
-        (root / f"silent-{n}.gif").write_bytes(picture(n, "GIF"))
+        (root / f"silent-{n}.gif").write_bytes(image_bytes(n, "GIF"))
     for name in ("lone-a.txt", "lone-b.caption"):
         (root / name).write_text("lone")
     for name in ("._0.jpg", "._1.jpg"):
@@ -68,7 +68,7 @@ def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatc
     assert status()["left_out"] == {"hidden file": 2, ORPHAN: 2}
     (root / "silent-0.txt").write_text("no longer")
     (root / "1.txt").write_text("another caption than before")
-    (root / "small.png").write_bytes(picture(0))
+    (root / "small.png").write_bytes(image_bytes(0))
     assert status()["data"] == {"not_in_the_cache": 1, "changed": ["1.jpg"], "gone": []}
     assert lcm("precompute", "--run", run, "--retry-quarantined").exit_code == 0
     assert status()["data"]["not_in_the_cache"] == 0

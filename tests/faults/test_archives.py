@@ -12,7 +12,7 @@ import pytest
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.data.sources.tars import MAX_HEADER_BYTES
-from tests.foreign import Item, encode, member, pack, picture
+from tests.foreign import Item, encode, image_bytes, member, pack
 
 NUMBER = 40
 
@@ -20,7 +20,7 @@ NUMBER = 40
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A data set of every form that is archives or tables, with the path of the file that is damaged."""
-    items = [Item(f"{n:03d}.jpg", picture(n), f'"caption {n}"') for n in range(NUMBER)]
+    items = [Item(f"{n:03d}.jpg", image_bytes(n), f'"caption {n}"') for n in range(NUMBER)]
     files = {"journeydb-packed": f"{IMAGES}/000.tgz", "webdataset": "0.tar", "parquet": "0.parquet"}
     made = {}
     for form, name in files.items():
@@ -141,7 +141,7 @@ def test_members_that_lead_out_and_members_that_are_no_files(tmp_path):
         )
         kinds = {"link.jpg": "broken link", "pipe.jpg": "fifo", "device.jpg": "device"}
         for n, name in enumerate(names):
-            image = kinds.get(name, picture(n))
+            image = kinds.get(name, image_bytes(n))
             member(archive, name, image)
             member(archive, name.replace(".jpg", ".txt"), f"caption {n}".encode())
     before = sorted(tmp_path.rglob("*"))
@@ -157,7 +157,7 @@ def test_an_extended_header_that_fills_the_memory_is_refused(tmp_path):
     root = tmp_path / "data"
     root.mkdir()
     with tarfile.open(root / "0.tar", "w") as archive:
-        member(archive, "0.jpg", picture(0))
+        member(archive, "0.jpg", image_bytes(0))
         member(archive, "0.txt", b"caption")
         bomb = tarfile.TarInfo("x" * (MAX_HEADER_BYTES + 10) + ".jpg")
         archive.addfile(bomb)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lcm_distill.data.sources.records import MAX_CAPTION
-from tests.foreign import FIELDS, SOURCES, SPECIAL, Item, encode, images_on_disk, pack, picture
+from tests.foreign import FIELDS, SOURCES, SPECIAL, Item, encode, image_bytes, images_on_disk, pack
 
 LONG = '"' + "a long word " * (20_000_000 // 12) + '"'
 CAPTIONS: dict[str, tuple[str | None, bool | None]] = {
@@ -50,15 +50,15 @@ def eps() -> bytes:
 
 
 IMAGES = {
-    "image": picture(1), "PNG": picture(2, "PNG"), "EPS": eps(), "cut": picture(3)[:700], "empty": b"",
-    "text": b"hello",    "small": picture(4, size=(8, 8)), **{kind: kind for kind in SPECIAL},
+    "image": image_bytes(1), "PNG": image_bytes(2, "PNG"), "EPS": eps(), "cut": image_bytes(3)[:700], "empty": b"",
+    "text": b"hello",    "small": image_bytes(4, size=(8, 8)), **{kind: kind for kind in SPECIAL},
 }  # fmt: skip
 USABLE = ("image", "PNG")
 
 
 def items(random, form: str, number: int) -> list[Item]:
     """Good images, and some with a hostile caption, name or content each."""
-    made = [Item(f"good-{n}.jpg", picture(n), '"a green ring"') for n in range(3)]
+    made = [Item(f"good-{n}.jpg", image_bytes(n), '"a green ring"') for n in range(3)]
     for n in range(number):
         name, caption, image = "plain", "a caption", "image"
         match n % 3:
@@ -107,7 +107,7 @@ def test_each_hostile_caption_has_its_reason(form, tmp_path):
     kinds = {
         kind: it for kind, it in CAPTIONS.items() if it[1] is not None and not (form == "coco" and kind in WHOLE_FILE)
     }
-    made = [Item(f"{n}.jpg", picture(n), caption, usable) for n, (caption, usable) in enumerate(kinds.values())]
+    made = [Item(f"{n}.jpg", image_bytes(n), caption, usable) for n, (caption, usable) in enumerate(kinds.values())]
     pack(made, tmp_path / "data", form)
     counts, rows = encode(tmp_path / "data", tmp_path / "run", form)
     assert counts["ok"] == sum(item.usable is True for item in made)
@@ -128,7 +128,7 @@ def test_each_hostile_caption_has_its_reason(form, tmp_path):
 def test_control_characters_stay_in_the_caption(tmp_path):
     import pyarrow.parquet as pq
 
-    pack([Item("0.jpg", picture(0), CAPTIONS["terminal control"][0])], tmp_path / "data", "metadata")
+    pack([Item("0.jpg", image_bytes(0), CAPTIONS["terminal control"][0])], tmp_path / "data", "metadata")
     encode(tmp_path / "data", tmp_path / "run", "metadata")
     captions = pq.read_table(tmp_path / "run" / "cache" / "catalog" / "captions.parquet")["caption"].to_pylist()
     assert captions == [json.loads(str(CAPTIONS["terminal control"][0]))]

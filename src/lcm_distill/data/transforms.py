@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lcm_distill.core.errors import one_line
 from lcm_distill.core.images import open_image, round_to_uint8
 from lcm_distill.data.colour import to_srgb
 from lcm_distill.data.sources.interface import UnusableImage
@@ -43,7 +44,7 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image") from error
     except Exception as error:  # Pillow raises whatever malformed bytes lead it to: struct.error, TypeError ...
-        raise UnusableImage(f"unreadable image: {str(error) or type(error).__name__}") from error
+        raise UnusableImage(f"unreadable image: {one_line(error)}") from error
     if min(image.size) < min_size:
         width, height = image.size
         raise UnusableImage(f"too small: {width}x{height}, shorter side below {min_size}")

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lcm_distill.core.errors import one_line
 from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.data.sources.text import (
     MAX_TABLE_BYTES,
@@ -33,8 +34,7 @@ def read_metadata(path: Path) -> Iterator[tuple[str, Fields]]:
         for number, fields in enumerate(METADATA[path.name](path), start=1):
             yield f"{path.name}:{number}", fields
     except (OSError, ValueError, pa.ArrowException, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        yield path.name, ValueError(f"damaged file after {number:,} records: {' '.join(reason.split())}")
+        yield path.name, ValueError(f"damaged file after {number:,} records: {one_line(error)}")
 
 
 def parse_line(line: bytes | None) -> Fields:

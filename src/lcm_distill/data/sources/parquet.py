@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import choose_caption
@@ -136,7 +136,7 @@ def _open(path: Path) -> Generator[pq.ParquetFile]:
 
 
 def _damaged(name: str, error: Exception) -> str:
-    return f"damaged file {PurePosixPath(name).name}: {' '.join(str(error).split())}"
+    return f"damaged file {PurePosixPath(name).name}: {one_line(error)}"
 
 
 def _caption_columns(schema: pa.Schema, captions: Mapping[str, float]) -> list[str]:

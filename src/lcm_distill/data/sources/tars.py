@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
+from lcm_distill.core.errors import one_line
 from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.interface import UnusableImage
@@ -63,7 +64,7 @@ def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tup
     except (FileNotFoundError, DamagedArchive):
         raise
     except Exception as error:  # whatever its bytes lead tarfile and the decompressors to
-        raise DamagedArchive(str(error) or type(error).__name__) from error
+        raise DamagedArchive(one_line(error)) from error
 
 
 def read_members(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, bytes | UnusableImage]]:

@@ -1,0 +1,267 @@
+"""What is read of each layout: names, encodings, links, metadata files, lists of captions, damaged archives."""
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lcm_distill.config import load_preset
+from lcm_distill.config.section import identity_of
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.data.sources.captions import choose_caption
+from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, UnusableImage
+from lcm_distill.data.sources.journeydb import IMAGES
+from lcm_distill.data.sources.records import checked
+from tests.data.test_sources import source_of
+from tests.foreign import Item, image_bytes, member, pack, write_image
+
+
+def records_of(name: str, root: Path, *assignments: str) -> dict[str, str]:
+    """Caption, or reason, by the path of every record."""
+    found = {}
+    for record in checked(source_of(name, root, *assignments).annotations()):
+        match record:
+            case Annotation():
+                found[record.path] = record.caption
+            case BadAnnotation(source, error):
+                found[source] = f"bad: {error}"
+            case LeftOut(source, reason):
+                found[source] = f"left out: {reason}"
+    return found
+
+
+def contents_of(name: str, root: Path) -> dict[str, bytes | UnusableImage]:
+    source = source_of(name, root)
+    return dict(source.read([it.path for it in checked(source.annotations()) if isinstance(it, Annotation)]))
+
+
+def tar(path: Path, *members: tuple[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            member(archive, name, content)
+
+
+# Names in archives
+
+
+def test_of_members_of_one_name_the_last_counts_of_image_and_caption(tmp_path):
+    """As when they are extracted."""
+    red, blue = image_bytes(1), image_bytes(2)
+    tar(tmp_path / "a.tar", ("1.png", red), ("1.txt", b"red"), ("1.png", blue), ("1.txt", b"blue"), ("2.png", red),
+        ("2.txt", b"red"))  # fmt: skip
+    assert records_of("webdataset", tmp_path) == {"a.tar/1.png//2": "blue", "a.tar/2.png": "red"}
+    assert contents_of("webdataset", tmp_path) == {"a.tar/1.png//2": blue, "a.tar/2.png": red}
+
+
+@pytest.mark.parametrize("name", ["webdataset", "folder"])
+def test_two_images_of_one_stem_are_two_samples(tmp_path, name):
+    members = ("1.jpg", image_bytes(1)), ("1.png", image_bytes(2, "PNG")), ("1.txt", b"both")
+    if name == "webdataset":
+        tar(tmp_path / "a.tar", *members)
+    else:
+        for file, content in members:
+            (tmp_path / file).write_bytes(content)
+    assert list(records_of(name, tmp_path).values()) == ["both", "both"]
+    assert set(contents_of(name, tmp_path).values()) == {members[0][1], members[1][1]}
+    identifiers = [record.sample_id for record in source_of(name, tmp_path).annotations()]
+    assert len(set(identifiers)) == 2
+
+
+def test_names_with_dots_and_other_endings_in_archives(tmp_path):
+    tar(tmp_path / "a.tar", ("22.05.png", b"1"), ("22.05.txt", b"five"), ("22.06.png", b"2"), ("22.06.txt", b"six"),
+        ("s0.input.jpg", b"3"), ("s0.txt", b"short"), ("d.v1/7.img", b"4"), ("d.v1/7.cap", b"cap"), ("8.gif", b"5"),
+        ("8.json", b'{"txt": "json"}'), ("9.BMP", b"6"), ("9.caption", b"bmp"), ("10.tiff", b"7"),
+        ("11.txt", b"lone"))  # fmt: skip
+    assert records_of("webdataset", tmp_path) == {
+        "a.tar/22.05.png": "five", "a.tar/22.06.png": "six", "a.tar/s0.input.jpg": "short", "a.tar/d.v1/7.img": "cap",
+        "a.tar/8.gif": "json", "a.tar/9.BMP": "bmp", "a.tar/10.tiff": "bad: malformed annotation: no txt",
+        "a.tar/11.txt": f"left out: {ORPHAN}",
+    }  # fmt: skip
+
+
+def test_an_archive_that_is_extracted_in_part_gives_the_rest(tmp_path):
+    made = [Item(f"{n}.jpg", image_bytes(n), f'"caption {n}"') for n in range(4)]
+    pack(made, tmp_path, "journeydb-packed")
+    write_image(tmp_path / IMAGES / "000" / "2.jpg", image_bytes(2))
+    contents = contents_of("journeydb", tmp_path)
+    assert [contents[f"{IMAGES}/000/{n}.jpg"] for n in range(4)] == [image_bytes(n) for n in range(4)]
+    source = source_of("journeydb", tmp_path)
+    assert [source.file_of(f"{IMAGES}/000/{n}.jpg").name for n in (1, 2)] == ["000.tgz", "2.jpg"]
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_captions_in_marked_encodings_are_read(tmp_path, encoding):
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(mark + "un café, 图\n".encode(encoding))
+    lines = json.dumps({"file_name": "b.jpg", "text": "un café, 图"}, ensure_ascii=False) + "\n"
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "metadata.jsonl").write_bytes(mark + (lines * 1).encode(encoding))
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "metadata.csv").write_bytes(mark + 'file_name,text\nc.jpg,"un café, 图"\n'.encode(encoding))
+    assert records_of("folder", tmp_path) == {
+        "a.jpg": "un café, 图", "lines/b.jpg": "un café, 图", "csv/c.jpg": "un café, 图",
+    }  # fmt: skip
+
+
+def test_other_bytes_are_refused_with_their_position(tmp_path):
+    for name, content in {
+        "latin": "un café".encode("latin-1"), "mark": b"\xef\xbb\xbf", "mark16": b"\xff\xfe", "odd": b"\xff\xfea",
+        "unmarked": "un café".encode("utf-16-le"),
+    }.items():  # fmt: skip
+        (tmp_path / f"{name}.jpg").write_bytes(b"")
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    found = {
+        name: text.removeprefix("bad: malformed annotation: ") for name, text in records_of("folder", tmp_path).items()
+    }
+    assert found["latin.jpg"] == "its .txt is unusable: not UTF-8: byte 0xe9 at position 6"
+    assert found["mark.jpg"] == found["mark16.jpg"] == "no text"
+    assert found["odd.jpg"] == "its .txt is unusable: not UTF-16: byte 0x61 at position 2"
+    assert found["unmarked.jpg"] == "its .txt is unusable: not UTF-8: byte 0xe9 at position 12"
+
+
+# Folders
+
+
+def test_every_suffix_of_an_image_counts_in_a_folder(tmp_path):
+    for suffix in IMAGE_SUFFIXES:
+        (tmp_path / f"{suffix[1:]}{suffix}").write_bytes(b"")
+        (tmp_path / f"{suffix[1:]}.txt").write_text(suffix)
+    assert {".bmp", ".gif", ".tiff"} < set(IMAGE_SUFFIXES)
+    assert sorted(records_of("folder", tmp_path).values()) == sorted(IMAGE_SUFFIXES)
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    root, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (root / "own", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(b"")
+        (folder / "a.txt").write_text(folder.name)
+    (root / "linked").symlink_to(elsewhere)
+    (root / "again").symlink_to(root / "own")
+    (elsewhere / "up").symlink_to(root)
+    (root / "self").symlink_to("self")
+    os.link(elsewhere / "a.jpg", root / "hard.jpg")
+    assert records_of("folder", root) == {
+        "own/a.jpg": "own", "linked/a.jpg": "elsewhere", "hard.jpg": "bad: malformed annotation: no text",
+        "again": "left out: link to a folder that is read already",
+        "linked/up": "left out: link to a folder that is read already",
+    }  # fmt: skip
+
+
+def test_a_metadata_file_below_the_root_decides_about_its_own_folder_alone(tmp_path):
+    for name in ("a.jpg", "listed/b.jpg", "listed/c.jpg", "listed/deeper/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).with_suffix(".txt").write_text("pair")
+    (tmp_path / "listed" / "metadata.jsonl").write_text('{"file_name": "b.jpg", "text": "line"}\n')
+    unnamed = "left out: not named by the metadata file above it"
+    assert records_of("folder", tmp_path) == {
+        "a.jpg": "pair", "listed/b.jpg": "line", "listed/c.jpg": unnamed, "listed/deeper/d.jpg": unnamed
+    }  # fmt: skip
+
+
+def test_metadata_in_csv_and_parquet(tmp_path):
+    for folder in ("c", "p"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "c" / "metadata.csv").write_bytes(
+        b'file_name,text\na.jpg,"a caption, with\na new line"\nb.jpg,caf\xe9\n,nameless\n\nd.jpg\n'
+    )
+    table = pa.table({"file_name": ["a.jpg", "b.jpg"], "text": ["from Parquet", None]})
+    pq.write_table(table, tmp_path / "p" / "metadata.parquet")
+    assert records_of("folder", tmp_path) == {
+        "c/a.jpg": "a caption, with\na new line",
+        "c/b.jpg": "bad: malformed annotation: caption is not UTF-8: byte 0xe9 at position 3",
+        "c/metadata.csv:3": "bad: malformed annotation: no file_name",
+        "c/metadata.csv:4": "bad: malformed annotation: no text",
+        "p/a.jpg": "from Parquet",
+        "p/metadata.parquet:2": "bad: malformed annotation: no text",
+    }
+    (tmp_path / "p" / "metadata.parquet").write_bytes(b"PAR1 and nothing more")
+    assert "damaged file after 0 records" in records_of("folder", tmp_path)["p/metadata.parquet"]
+
+
+def test_one_of_a_list_of_captions_is_drawn_by_the_name():
+    record = {"text": ["one", " two ", "", None, 3]}
+    drawn = Counter(choose_caption(record, {"text": 1.0}, f"sample {n}") for n in range(2_000))
+    assert set(drawn) == {"one", "two"} and abs(drawn["one"] - 1_000) < 100
+    assert choose_caption({"en.long": "dotted", "en": {"long": "nested"}}, {"en.long": 1.0}, "x") == "dotted"
+    assert choose_caption({"en": {"long": "nested"}}, {"en.long": 1.0}, "x") == "nested"
+
+
+def test_columns_of_other_names(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"image": {"path": "a.jpg"}, "en.long": "dotted", "text": "other"}')
+    columns = "data.image_column=image.path", "data.caption_column=en.long"
+    assert records_of("folder", tmp_path, *columns) == {"a.jpg": "dotted"}
+    rows = {"jpg.x": [image_bytes(0)], "thumbnail": [b"small"], "en.long": ["literal"], "de": [{"long": "nested"}]}
+    pq.write_table(pa.table(rows), tmp_path / "0.parquet")
+    image = "data.image_column=jpg.x"
+    assert records_of("parquet", tmp_path, image, "data.caption_column=en.long") == {"0.parquet/0": "literal"}
+    assert records_of("parquet", tmp_path, image, "data.caption_column=de.long") == {"0.parquet/0": "nested"}
+    with pytest.raises(UserError, match="has 2 columns of bytes"):
+        records_of("parquet", tmp_path, "data.caption_column=de.long")
+    source = source_of("parquet", tmp_path, image, "data.caption_column=en.long")
+    assert dict(source.read(["0.parquet/0"])) == {"0.parquet/0": image_bytes(0)}
+
+
+def test_columns_that_contradict_each_other_are_refused():
+    given = ["data.source=folder", "data.caption_column=en"]
+    assert load_preset("shapes", given).data.captions == {"en": 1.0}
+    with pytest.raises(UserError, match=r"data\.caption_column = 'en' and data\.captions are both set"):
+        load_preset("shapes", [*given, "data.captions={de=1}"])
+    with pytest.raises(UserError, match=r"data\.image_column = 'x': source webdataset has no columns"):
+        source_of("webdataset", Path(), "data.image_column=x")
+
+
+def test_unset_columns_leave_the_fingerprint_of_older_configurations():
+    unset, set_ = (load_preset("shapes", columns) for columns in ([], ["data.image_column=x"]))
+    assert "image_column" not in identity_of(unset.data) and identity_of(set_.data)["image_column"] == "x"
+
+
+# COCO
+
+
+@pytest.mark.parametrize("place", ["val", "images/val", "images", "annotations", "."])
+def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
+    (tmp_path / "annotations").mkdir()
+    images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(3)]
+    captions = [(0, None), (0, "  "), (0, "third"), (1, 7), (2, None), (2, "second"), (9, "of no image")]
+    records = [{"id": n, "image_id": image, "caption": caption} for n, (image, caption) in enumerate(captions)]
+    content = {"images": [*images, {"id": 5}, "junk"], "annotations": [*records, None]}
+    (tmp_path / "annotations" / "captions_val.json").write_text(json.dumps(content))
+    for n in range(3):
+        write_image(tmp_path / place / f"{n}.jpg", image_bytes(n))
+    name = "" if place == "." else f"{place}/"
+    found = records_of("coco", tmp_path)
+    assert {path: found[path] for path in (f"{name}0.jpg", f"{name}1.jpg", f"{name}2.jpg")} == {
+        f"{name}0.jpg": "third", f"{name}1.jpg": "bad: malformed annotation: no caption", f"{name}2.jpg": "second"
+    }  # fmt: skip
+    assert len(found) == 5 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
+
+
+# Archives
+
+
+def test_compressed_archives_are_read_and_their_checksums_count(tmp_path):
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for name, content in (("a.jpg", image_bytes(0)), ("a.txt", b"caption"), ("z.txt", b"lone")):
+            member(archive, name, content)
+    packed = bytearray(gzip.compress(plain.getvalue()))
+    (tmp_path / "a.tar").write_bytes(packed)
+    assert records_of("webdataset", tmp_path)["a.tar/a.jpg"] == "caption"
+    packed[-6] ^= 1
+    (tmp_path / "a.tar").write_bytes(packed)
+    assert "damaged archive: CRC check failed" in records_of("webdataset", tmp_path)["a.tar"]
