@@ -105,7 +105,7 @@ def text_of(caption: str) -> bytes:
         return caption.strip('"').encode("latin-1")
 
 
-def encode(root: Path, run: Path, form: str, *assignments: str) -> tuple[Counter, list[tuple[str, str, str | None]]]:
+def encode(root: Path, run: Path, form: str, *assignments: str) -> tuple[Counter, list[tuple[str, str, str]]]:
     """Run `precompute` with encoders that return zeros; the number of rows by status, and source, status and error."""
     config = load_preset(
         "shapes",
@@ -120,11 +120,11 @@ def encode(root: Path, run: Path, form: str, *assignments: str) -> tuple[Counter
     return Counter(status for _, status, _ in rows), rows
 
 
-def manifest(run: Path) -> list[tuple[str, str, str | None]]:
-    """Source, status and error of every image and rejected record."""
+def manifest(run: Path) -> list[tuple[str, str, str]]:
+    """Source, status and error, empty where there is none, of every image and rejected record."""
     parts = f"{run}/cache/manifest/*.parquet"
     return duckdb.execute(
-        "SELECT source, status, error FROM read_parquet(?, union_by_name=true) "
+        "SELECT source, status, coalesce(error, '') FROM read_parquet(?, union_by_name=true) "
         "WHERE kind IN ('image', 'annotation') ORDER BY source, status",
         [parts],
     ).fetchall()
