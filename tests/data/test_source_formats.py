@@ -88,6 +88,20 @@ def test_names_with_dots_and_other_endings_in_archives(tmp_path):
     }  # fmt: skip
 
 
+def test_json_beside_an_archive_has_captions_by_the_names_of_images(tmp_path):
+    names = ("sub/a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    tar(tmp_path / "0.tar", *((name, b"") for name in names), ("b.json", b'{"caption": "its own"}'))
+    (tmp_path / "0.json").write_text('{"a": {"caption": "by its name"}, "b": {"caption": "x"}, "c": 3, "d": "text"}')
+    (tmp_path / "0_second.json").write_text('{"c": {"caption": "from the second"}}')
+    (tmp_path / "0_third.json").write_text("{broken")
+    (tmp_path / "00.json").write_text('{"d": {"caption": "of another archive"}}')
+    found = records_of("webdataset", tmp_path, "data.captions={caption=1, txt=1e-9}")
+    assert found.pop("0_third.json").startswith("bad: damaged file: not JSON")
+    assert found == dict(
+        zip((f"0.tar/{name}" for name in names), ("by its name", "its own", "from the second", "text"), strict=True)
+    )
+
+
 def test_an_archive_that_is_extracted_in_part_gives_the_rest(tmp_path):
     made = [Item(f"{n}.jpg", image_bytes(n), f'"caption {n}"') for n in range(4)]
     pack(made, tmp_path, "journeydb-packed")

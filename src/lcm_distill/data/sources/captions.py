@@ -27,18 +27,23 @@ def read_fields(suffix: str, content: bytes, text: str) -> dict[str, Any]:
 
 
 def caption_of_files(
-    files: Iterable[tuple[str, bytes | Exception]], text: str, shares: Mapping[str, float], sample_id: str
+    files: Iterable[tuple[str, bytes | Exception]],
+    text: str,
+    shares: Mapping[str, float],
+    sample_id: str,
+    known: Mapping[str, Any] | None = None,
 ) -> str:
     """The caption of an image that has caption files of its own: `choose_caption` among all their fields.
 
     Args:
         files: suffix and content of each, or why it cannot be read.
         text: as for `read_fields`.
+        known: fields from elsewhere, over which those of the files prevail.
 
     Raises:
         ValueError: no field has text; the message is about the first file that cannot be used, if there is one.
     """
-    record, flaws = dict[str, Any](), list[str]()
+    record, flaws = dict(known or {}), list[str]()
     for suffix, content in files:
         try:
             if isinstance(content, Exception):

@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files
 from lcm_distill.data.sources.files import leaves_root
 from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
-from lcm_distill.data.sources.text import MAX_TEXT_BYTES
+from lcm_distill.data.sources.text import MAX_TABLE_BYTES, MAX_TEXT_BYTES, parse_object
 from lcm_distill.data.sources.tree import is_hidden, walk
 
 MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
@@ -27,7 +29,8 @@ class WebDataset:
     The fields of a record are those of its `.json` file, and `txt` for its file of text. An image and a caption belong
     together if their names differ in the suffix only, else if they agree up to the first dot of the file's own name:
     `a/7.left.jpg` takes `a/7.left.txt`, or `a/7.txt`. Of members of the same name the last one counts, as when they
-    are extracted.
+    are extracted. `0.json` and `0_<anything>.json` beside `0.tar` give further fields by an image's name without
+    suffix: objects with fields, or texts, which are the field `txt`.
 
     Args:
         captions: fields that captions come from, with their weights.
@@ -48,7 +51,13 @@ class WebDataset:
             raise UserError(f"{self.root} holds no .tar archive: set data.root to a WebDataset's folder")
         yield from tree.bad
         for archive in archives:
-            yield from self._annotations_of(archive)
+            sidecars = dict[str, dict[str, Any]]()
+            for path in _sidecars_of(archive, tree.files):
+                try:
+                    _add_sidecar(self.root / path, sidecars)
+                except (OSError, ValueError) as error:
+                    yield BadAnnotation(path, f"damaged file: {one_line(error)}")
+            yield from self._annotations_of(archive, sidecars)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`."""
@@ -59,7 +68,7 @@ class WebDataset:
         """The archive."""
         return self.root / _archive_of(path)
 
-    def _annotations_of(self, archive: str) -> Iterator[Record]:
+    def _annotations_of(self, archive: str, sidecars: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
         content = _Content()
         try:
             for name, text in stream_members(self.root / archive, content.wants):
@@ -76,13 +85,16 @@ class WebDataset:
             elif is_hidden(name):
                 yield LeftOut(path, "hidden file")
             else:
-                yield self._annotation(content, sample_id, path, stem)
+                known = next((sidecars[key] for key in (stem, PurePosixPath(stem).name) if key in sidecars), {})
+                yield self._annotation(content.texts_of(stem), known, sample_id, path)
         for name in content.orphans():
             yield LeftOut(f"{archive}/{name}", ORPHAN)
 
-    def _annotation(self, content: "_Content", sample_id: str, path: str, stem: str) -> Record:
+    def _annotation(
+        self, texts: list[tuple[str, bytes | Exception]], known: Mapping[str, Any], sample_id: str, path: str
+    ) -> Record:
         try:
-            caption = caption_of_files(content.texts_of(stem), "txt", self.captions, sample_id)
+            caption = caption_of_files(texts, "txt", self.captions, sample_id, known)
         except ValueError as error:
             return BadAnnotation(path, f"malformed annotation: {error}")
         return Annotation(sample_id, path, caption)
@@ -125,6 +137,24 @@ class _Content:
             if found:
                 return found
         return []
+
+
+def _sidecars_of(archive: str, files: list[str]) -> list[str]:
+    """The JSON files beside an archive that are about its images."""
+    stem = archive.removesuffix(".tar")
+    return [path for path in files if path.endswith(".json") and path.startswith((f"{stem}.json", f"{stem}_"))]
+
+
+def _add_sidecar(path: Path, fields: dict[str, dict[str, Any]]) -> None:
+    """Add the fields of each image that a JSON object has a record or a text of.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    for name, value in parse_object(read_regular(path, MAX_TABLE_BYTES)).items():
+        record: Any = {"txt": value} if isinstance(value, str) else value
+        if isinstance(record, dict):
+            fields.setdefault(name, {}).update(cast(dict[str, Any], record))
 
 
 def _keys(stem: str) -> tuple[str, str]:
