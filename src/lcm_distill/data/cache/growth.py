@@ -8,12 +8,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lcm_distill.core.hashing import bytes_sha256, digest
+from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.sources.registry import source_type
-from lcm_distill.data.sources.tree import is_image, walk
+from lcm_distill.data.sources.tree import entries, is_image
 from lcm_distill.pipeline.manifest import part_name
 
 STATE_FILE = "catalog/source.json"
@@ -51,17 +52,18 @@ class Changes:
 
 def source_state(root: Path) -> str:
     """A digest of the names of a data set's images, and of names, sizes and times of its other files."""
-    tree, found = walk(root), list[object]()
-    for path in tree.files:
-        if is_image(path):
-            found.append(path.encode("utf-8", "surrogatepass").hex())
-            continue
-        try:
-            state = (root / path).stat()
-            found.append([path.encode("utf-8", "surrogatepass").hex(), state.st_size, state.st_mtime_ns])
-        except (OSError, ValueError):
-            found.append([path.encode("utf-8", "surrogatepass").hex()])
-    return digest(found)
+    total = 0  # a sum, so that nothing need be kept or sorted
+    for path in (entry for entry in entries(root) if isinstance(entry, str)):
+        total += stable_hash(path if is_image(path) else f"{path} {_size_and_time(root / path)}")
+    return f"{total:x}"
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_size, state.st_mtime_ns
 
 
 def remember_state(cache: Cache, state: str) -> None:

@@ -13,7 +13,7 @@ from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOu
 from lcm_distill.data.sources.metadata import parse_line
 from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, open_archive, read_members
 from lcm_distill.data.sources.text import as_utf8, bounded_lines
-from lcm_distill.data.sources.tree import not_named, walk
+from lcm_distill.data.sources.tree import entries, is_image
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
 IMAGES = "data/train/imgs"
@@ -94,24 +94,40 @@ def _image_path(record: Mapping[str, Any]) -> PurePosixPath:
 
 
 class _Named:
-    """The images that annotations name in folders that exist; nothing is kept of those that are in archives."""
+    """The images that annotations name in folders that exist; nothing is kept of those that are in archives.
+
+    Of a name its hash is kept: there may be millions.
+    """
 
     def __init__(self, images: Path) -> None:
-        self.tree = walk(images)
-        self.folders = {str(PurePosixPath(path).parent) for path in self.tree.images}
-        self.paths = set[str]()
+        self.images = images
+        paths = (entry for entry in entries(images) if isinstance(entry, str) and is_image(entry))
+        self.folders = {path.rpartition("/")[0] for path in paths}
+        self.hashes = set[int]()
 
     def add(self, image: PurePosixPath) -> None:
-        if str(image.parent) in self.folders:
-            self.paths.add(str(image))
+        path = str(image)
+        if path.rpartition("/")[0] in self.folders:
+            self.hashes.add(hash(path))
 
     def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
         """Folders that cannot be read, and images that no annotation names in the chosen folders."""
-        yield from self.tree.bad
-        for record in not_named(self.tree, self.paths, "named by no annotation"):
-            folder = PurePosixPath(record.source).parent.name
-            if archives is None or (folder.isdecimal() and int(folder) in archives):
-                yield LeftOut(f"{IMAGES}/{record.source}", record.reason)
+        for entry in entries(self.images):
+            match entry:
+                case BadAnnotation():
+                    yield entry
+                case LeftOut(path, reason):
+                    yield from self._left_out(path, reason, archives)
+                case str() if is_image(entry):
+                    yield from self._left_out(entry, "named by no annotation", archives)
+                case _:
+                    pass
+
+    def _left_out(self, path: str, reason: str, archives: frozenset[int] | None) -> Iterator[Record]:
+        folder = PurePosixPath(path).parent.name
+        chosen = archives is None or (folder.isdecimal() and int(folder) in archives)
+        if chosen and hash(path) not in self.hashes:
+            yield LeftOut(f"{IMAGES}/{path}", reason)
 
 
 @contextmanager

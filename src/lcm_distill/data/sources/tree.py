@@ -33,18 +33,30 @@ class Tree:
 
 
 def walk(root: Path) -> Tree:
-    """Everything below a folder; nothing where there is no such folder.
-
-    Each folder is read once, at its own place if it has one below `root`, else where the first link to it is: links
-    that lead back to a folder above end there.
-    """
-    tree, seen, links = Tree(), set[tuple[int, int]](), [""]
-    while links:
-        path = links.pop(0)
-        links += _walk_own(root, path, seen, tree)
+    """Everything below a folder; nothing where there is no such folder."""
+    tree = Tree()
+    for found in entries(root):
+        match found:
+            case str():
+                tree.files.append(found)
+            case LeftOut():
+                tree.left_out.append(found)
+            case BadAnnotation():
+                tree.bad.append(found)
     tree.files.sort(key=lambda path: path.split("/"))
     tree.left_out.sort(key=lambda record: record.source)
     return tree
+
+
+def entries(root: Path) -> Iterator[str | LeftOut | BadAnnotation]:
+    """Each file below a folder, or why it is left out or what cannot be read, in an order that does not change.
+
+    Nothing is kept but the folders, so there may be millions of files. Each folder is read once, at its own place if it
+    has one below `root`, else where the first link to it is: links that lead back to a folder above end there.
+    """
+    seen, links = set[tuple[int, int]](), [""]
+    while links:
+        yield from _own_entries(root, links.pop(0), seen, links)
 
 
 def is_image(path: str) -> bool:
@@ -57,36 +69,32 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in PurePosixPath(path).parts)
 
 
-def _walk_own(root: Path, start: str, seen: set[tuple[int, int]], tree: Tree) -> list[str]:
-    """Add what lies below `start` itself; returns the links to folders, which are for later."""
-    links, waiting = list[str](), [start]
+def _own_entries(
+    root: Path, start: str, seen: set[tuple[int, int]], links: list[str]
+) -> Iterator[str | LeftOut | BadAnnotation]:
+    """What lies below `start` itself; links to folders are added to `links`, for later."""
+    waiting = [start]
     while waiting:
         folder = waiting.pop()
         try:
             state = (root / folder).stat()
             if (state.st_dev, state.st_ino) in seen:
-                tree.left_out.append(LeftOut(folder, "link to a folder that is read already"))
+                yield LeftOut(folder, "link to a folder that is read already")
                 continue
             seen.add((state.st_dev, state.st_ino))
-            entries = list(os.scandir(root / folder))
+            found = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
         except OSError as error:
-            tree.bad.append(BadAnnotation(folder or ".", f"unreadable folder: {error.strerror}"))
+            yield BadAnnotation(folder or ".", f"unreadable folder: {error.strerror}")
             continue
-        for path, entry in ((f"{folder}/{entry.name}".lstrip("/"), entry) for entry in entries):
-            if not _is_folder(entry):
-                _add_file(path, tree)
-            else:
+        for path, entry in ((f"{folder}/{entry.name}".lstrip("/"), entry) for entry in found):
+            if _is_folder(entry):
                 (links if entry.is_symlink() else waiting).append(path)
-    return sorted(links)
-
-
-def _add_file(path: str, tree: Tree) -> None:
-    if not is_hidden(path):
-        tree.files.append(path)
-    elif is_image(path):
-        tree.left_out.append(LeftOut(path, "hidden file"))
+            elif not is_hidden(path):
+                yield path
+            elif is_image(path):
+                yield LeftOut(path, "hidden file")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

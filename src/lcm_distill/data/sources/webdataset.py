@@ -85,13 +85,13 @@ class WebDataset:
             elif is_hidden(name):
                 yield LeftOut(path, "hidden file")
             else:
-                known = next((sidecars[key] for key in (stem, PurePosixPath(stem).name) if key in sidecars), {})
+                known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
                 yield self._annotation(content.texts_of(stem), known, sample_id, path)
         for name in content.orphans():
             yield LeftOut(f"{archive}/{name}", ORPHAN)
 
     def _annotation(
-        self, texts: list[tuple[str, bytes | Exception]], known: Mapping[str, Any], sample_id: str, path: str
+        self, texts: list[tuple[str, bytes | Exception]], known: Mapping[str, Any] | None, sample_id: str, path: str
     ) -> Record:
         try:
             caption = caption_of_files(texts, "txt", self.captions, sample_id, known)
