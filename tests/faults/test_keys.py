@@ -32,7 +32,8 @@ CHANGED = {
     # First one of each kind, which `make test` tries.
     "engine.micro_batch": 3, "data.root": f"'{WHERE}/encoded/images'", "evaluate.shard_images": 4,
     "preset": "original", "seed": 1, "device": "auto",
-    "data.source": "folder", "data.archives": "'000'", "data.captions": "{prompt=1.0}", "data.images": 25,
+    "data.source": "folder", "data.archives": "'000'", "data.captions": "{prompt=1.0}",
+    "data.image_column": "path", "data.images": 25,
     "data.resolutions": "[64, 32]", "data.min_size": 32, "data.valid_fraction": 0.4,
     "encoders.vae": f"'{assets.VAE}'", "encoders.text": "'openclip:ViT-B-32'", "encoders.downsampling": 4,
     "encoders.weights": "random", "encoders.dtype": "bfloat16", "encoders.tiling": "true", "encoders.batch_size": 3,
