@@ -101,7 +101,7 @@ def text_of(caption: str) -> bytes:
         return caption.encode("latin-1")
     try:
         return json.loads(caption.encode("latin-1").decode()).encode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
+    except ValueError:
         return caption.strip('"').encode("latin-1")
 
 
