@@ -17,11 +17,7 @@ from lcm_distill.data.cache.growth import find_changes
 from lcm_distill.data.cache.rate import encode_rate
 from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
-<<<<<<< HEAD
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
-=======
-from lcm_distill.pipeline.manifest import QUARANTINED
->>>>>>> aee13fa (A data set that grows extends its cache, quarantined images are tried again on request, and --dry-run says what the data set holds)
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpoints import Checkpoints
@@ -59,37 +55,33 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     tasks = cache.tasks()
     done = manifest.done(tasks)
     running, failed = _under_way(read_workers(cache.storage), done)
-<<<<<<< HEAD
-=======
-    by_reason = "SELECT error, count(*) AS n FROM manifest WHERE status = '{}' GROUP BY error ORDER BY n DESC"
-    rows, left_out = (inspect(config, run, by_reason.format(status)) for status in (QUARANTINED, LEFT_OUT))
->>>>>>> aee13fa (A data set that grows extends its cache, quarantined images are tried again on request, and --dry-run says what the data set holds)
+    rejected = _rejected(manifest)
     return {
         "tasks": len(tasks),
         "done": len(done),
         "running": len(running),
         "failed": failed,
         "damaged": sum(task.name in names and task.name not in done for task in tasks),
-<<<<<<< HEAD
-        "quarantined": _quarantined(manifest),
-=======
-        "quarantined": {row["error"]: row["n"] for row in rows},
-        "left_out": {row["error"]: row["n"] for row in left_out},
+        "quarantined": rejected[QUARANTINED],
+        "left_out": rejected[LEFT_OUT],
         "data": _data_changes(cache),
->>>>>>> aee13fa (A data set that grows extends its cache, quarantined images are tried again on request, and --dry-run says what the data set holds)
         **encode_rate(manifest, tasks, done),
     }
 
 
-<<<<<<< HEAD
-def _quarantined(manifest: Manifest) -> dict[str, int]:
-    """Numbers of quarantined records by reason, the most frequent first."""
+def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Numbers of quarantined records, and of those left out on purpose, by reason, the most frequent first."""
     entries = manifest.entries().values()
-    tasks = [Task(entry.task, entry.fingerprint) for entry in entries if entry.quarantined]
-    rows = manifest.read(tasks, ["status", "error"]) if tasks else None
-    errors = rows.filter(pc.field("status") == QUARANTINED)["error"].to_pylist() if rows else []
-    return dict(Counter(sorted(errors)).most_common())
-=======
+    tasks = [
+        Task(entry.task, entry.fingerprint) for entry in entries if entry.quarantined or entry.task == CATALOG_TASK
+    ]
+    rows = manifest.read(tasks, ["status", "error"])
+    return {
+        status: dict(Counter(sorted(rows.filter(pc.field("status") == status)["error"].to_pylist())).most_common())
+        for status in (QUARANTINED, LEFT_OUT)
+    }
+
+
 def _data_changes(cache: Cache) -> dict[str, Any]:
     """What lies on disk and is not in the cache, and what has changed; nothing where the data set is not here."""
     try:
@@ -97,7 +89,6 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
     except (UserError, OSError):
         return {}
     return {"not_in_the_cache": changes.added, "changed": changes.changed[:EXAMPLES], "gone": changes.gone[:EXAMPLES]}
->>>>>>> aee13fa (A data set that grows extends its cache, quarantined images are tried again on request, and --dry-run says what the data set holds)
 
 
 def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[set[str], dict[str, str]]:

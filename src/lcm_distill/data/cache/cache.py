@@ -114,11 +114,7 @@ class Cache:
         name = self.layout.latents(1).metadata_name
         if not self.storage.sizes([name]):
             return TRANSFORM
-        try:
-            return int(json.loads(self.storage.read(name))["attributes"].get("transform", 1))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            where = self.storage.locate(name)
-            raise DataError(f"{where} is damaged: `lcm verify --repair` makes it again") from error
+        return int(read_metadata(self.storage, name)["attributes"].get("transform", 1))
 
     @property
     def has_catalog(self) -> bool:

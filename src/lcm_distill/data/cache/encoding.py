@@ -2,7 +2,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 """From catalog rows to shards of the cache: read, decode, encode and write, all at the same time."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
