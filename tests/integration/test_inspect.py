@@ -101,7 +101,7 @@ def test_other_tables_and_errors_obey_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("damaged", "sql", "remedy"),
     [
-        ("metrics.parquet", "FROM metrics", "delete it, and the command that made it makes it again"),
+        ("metrics.parquet", "FROM metrics", "delete it, and `lcm evaluate` writes it again"),
         ("cache/catalog/captions.parquet", "FROM captions", "lcm verify --repair"),
     ],
 )

@@ -119,8 +119,8 @@ SOUND = {"mu": np.zeros(3), "sigma": np.eye(3), "features": np.zeros((2, 3), np.
 def test_damaged_statistics_are_named_with_a_remedy(tmp_path, changes, message):
     arrays = {name: array for name, array in {**SOUND, **changes}.items() if array is not None}
     np.savez(tmp_path / "kept.npz", **arrays)
-    with pytest.raises(UserError, match=rf"kept.npz.* {message}: delete it"):
-        read_statistics(tmp_path / "kept.npz", 3, "delete it")
+    with pytest.raises(UserError, match=rf"kept.npz.* {message}: take a file"):
+        read_statistics(tmp_path / "kept.npz", 3)
 
 
 def test_no_object_is_unpickled(tmp_path):

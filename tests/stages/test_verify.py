@@ -12,6 +12,7 @@ from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.format import CHECKSUM
 from lcm_distill.data.cache.layout import CacheLayout
+from lcm_distill.data.cache.numbering import open_catalog
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name
@@ -240,7 +241,7 @@ def test_a_damaged_catalog_is_not_taken_for_other_settings(small_config, run):
     truncated = run.cache / "catalog/samples.parquet"
     truncated.write_bytes(truncated.read_bytes()[:-8])
     with pytest.raises(DataError, match="catalog is damaged: `lcm verify --repair"):
-        Cache.open(small_config, run).open_catalog()
+        open_catalog(Cache.open(small_config, run))
 
 
 def test_status_tells_rate_time_left_and_damage(small_config, run):

@@ -14,6 +14,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoding import open_encoding
 from lcm_distill.data.cache.growth import Changes, remember_state, restore_catalog, source_state, take_up_changes
+from lcm_distill.data.cache.numbering import open_catalog
 from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.sources.registry import source_type
@@ -52,7 +53,7 @@ def precompute(
     if executor.leads:
         yield from generate_images(cache)
         changes = number(cache)
-        catalog = cache.open_catalog()
+        catalog = open_catalog(cache)
         if retry_quarantined:
             log.info("%d tasks are done again", len(withdraw_mended(cache)))
     else:
@@ -88,7 +89,7 @@ def number(cache: Cache) -> Changes:
     if not cache.has_catalog:
         generated = source_type(cache.config.data).generated
         state = "" if generated else source_state(cache.source_root)
-        cache.open_catalog()
+        open_catalog(cache)
         if not generated:
             remember_state(cache, state)
         return Changes()

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.tables import open_tables
 from lcm_distill.stages.intact import require_intact
@@ -74,8 +75,9 @@ def _open(config: Config, run: RunFolder, view: str) -> Any:
         return _remote_table(config, run, view)
     files = sorted(run.root.glob(pattern))
     require_intact(run, files)
-    if files and view in ("samples", "captions"):
-        Cache.open(config, run).read_catalog()
+    cache = Cache.open(config, run)
+    if view in ("samples", "captions") and CATALOG_TASK in cache.manifest.task_names():
+        cache.read_catalog()
     return open_tables(files)
 
 

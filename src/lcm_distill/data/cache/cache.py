@@ -4,11 +4,9 @@
 """The cache of a run: its catalog, its manifest, the tasks that fill it, and the batches read from it."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,20 +15,18 @@ import pyarrow.parquet as pq
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
+from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
 from lcm_distill.data.cache.format import Field
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
 from lcm_distill.data.cache.loader import ShuffledBatches
 from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.provenance import require_same_weights
 from lcm_distill.data.cache.reader import FieldReader
-from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT, SAMPLE_COLUMNS
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, Source
-from lcm_distill.data.sources.records import checked
+from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
+from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.data.transforms import TRANSFORM
-from lcm_distill.pipeline.atomic import temporary_prefix
-from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest, file_columns
+from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.parts import REPAIR
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -141,7 +137,7 @@ class Cache:
             DataError: the catalog or its manifest part is damaged.
             UserError: the cache was made with other settings.
         """
-        manifest, task = self.manifest, self._catalog_task
+        manifest, task = self.manifest, self.catalog_task
         if manifest.is_done(task):
             return self.read_catalog()
         if recorded := manifest.entries([CATALOG_TASK]):
@@ -152,56 +148,6 @@ class Cache:
                 "or delete it"
             )
         return None
-
-    def open_catalog(self) -> Catalog:
-        """The catalog; the data set is numbered by the first call and never again.
-
-        Raises:
-            DataError: the catalog or its manifest part is damaged.
-            UserError: the cache was made with other settings, or there is no data set.
-        """
-        catalog = self.find_catalog()
-        if catalog is None:
-            catalog, bad = self.number_annotations()
-            self.commit_catalog(catalog, bad)
-        return catalog
-
-    def number_annotations(self) -> tuple[Catalog, list[BadAnnotation | LeftOut]]:
-        """The catalog of what the data set contains now, and the annotations that are rejected and images left out.
-
-        Raises:
-            UserError: there is no data set.
-        """
-        extension, bad = self.extend_annotations(EMPTY)
-        return extension.catalog, bad
-
-    def extend_annotations(self, known: Catalog) -> tuple[Extension, list[BadAnnotation | LeftOut]]:
-        """A catalog extended by what the data set contains now, and as `number_annotations`; nothing is stored.
-
-        Raises:
-            UserError: there is no data set.
-        """
-        bad: list[BadAnnotation | LeftOut] = []
-        annotations, fraction = checked(self.source.annotations()), self.config.data.valid_fraction
-        self.run.root.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=temporary_prefix(), dir=self.run.root) as scratch:
-            extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
-        return extension, bad + [BadAnnotation(name, "duplicate image") for name in extension.repeated]
-
-    def commit_catalog(self, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
-        """Write the catalog's files, and the manifest part with their hashes and the records that are no samples."""
-        rows: list[dict[str, Any]] = []
-        for name, table in ((SAMPLES_FILE, catalog.samples), (CAPTIONS_FILE, catalog.captions)):
-            content = pa.BufferOutputStream()
-            pq.write_table(table, content)
-            file = self.storage.put(name, [memoryview(content.getvalue())])
-            rows.append({"kind": "catalog", "status": OK, **file_columns(file)})
-        rows += [_rejected(record) for record in bad]
-        self.manifest.commit(self._catalog_task, rows, None)
-        log.info(
-            "numbered %d samples and %d distinct captions, rejected or left out %d records",
-            len(catalog.samples), len(catalog.captions), len(bad),
-        )  # fmt: skip
 
     def tasks(self, catalog: Catalog | None = None) -> list[Task]:
         """The tasks that fill the fields: `CacheLayout.tasks` of a catalog, by default of the stored one."""
@@ -231,7 +177,9 @@ class Cache:
         """
         local = Cache.local(self.config, self.run)
         self.run.require(self.run.cache / SAMPLES_FILE, self.remedy)
-        catalog = local.open_catalog()
+        catalog = local.find_catalog()
+        if catalog is None:
+            raise UserError(f"{self.run.cache / SAMPLES_FILE} is not committed: {self.remedy}")
         tasks = self.layout.tasks(catalog)
         local._require_complete(tasks)
         samples = local.usable("train")
@@ -304,21 +252,6 @@ class Cache:
         return self.layout.latents(len(catalog.samples), task.inputs["resolution"])
 
     @property
-    def _catalog_task(self) -> Task:
+    def catalog_task(self) -> Task:
+        """The task that numbers the data set."""
         return Task(CATALOG_TASK, self.layout.fingerprint)
-
-
-def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> Iterator[Annotation]:
-    """The usable annotations; the others are appended to `bad`."""
-    for record in records:
-        if isinstance(record, Annotation):
-            yield record
-        else:
-            bad.append(record)
-
-
-def _rejected(record: BadAnnotation | LeftOut) -> dict[str, Any]:
-    """The manifest row of what is no sample."""
-    if isinstance(record, LeftOut):
-        return {"kind": "annotation", "source": record.source, "status": LEFT_OUT, "error": record.reason}
-    return {"kind": "annotation", "source": record.source, "status": QUARANTINED, "error": record.error}

@@ -12,6 +12,7 @@ from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE
+from lcm_distill.data.cache.numbering import commit_catalog, extend_annotations
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.sources.tree import entries, is_image
@@ -116,12 +117,12 @@ def _differences(cache: Cache, extend: bool) -> Changes:
     catalog = cache.find_catalog()
     if catalog is None:
         return Changes()
-    extension, bad = cache.extend_annotations(catalog)
+    extension, bad = extend_annotations(cache, catalog)
     changes = Changes(extension.added, tuple(extension.changed), tuple(extension.gone))
     if extend:
         for name in (SAMPLES_FILE, CAPTIONS_FILE):
             cache.storage.put(_before(name), [cache.storage.read(name)])
-        cache.commit_catalog(extension.catalog, bad)
+        commit_catalog(cache, extension.catalog, bad)
         _forget_before(cache)
         remember_state(cache, state)
         _log(changes)

@@ -13,6 +13,7 @@ from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding import Encoding
 from lcm_distill.data.cache.growth import restore_catalog
+from lcm_distill.data.cache.numbering import commit_catalog, number_annotations
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Damage, readable_entries
@@ -34,14 +35,14 @@ def repair_catalog(cache: Cache, damage: Sequence[Damage]) -> None:
     """
     manifest, storage = cache.manifest, cache.storage
     restore_catalog(cache)
-    catalog, bad = cache.number_annotations()
+    catalog, bad = number_annotations(cache)
     committed = {entry.task: entry for file in manifest.files() for entry in readable_entries(storage, file)}
     for task in cache.tasks(catalog):
         if task.name in committed and committed[task.name].fingerprint != task.fingerprint:
             raise DataError(f"{cache.source_root} is not what {storage.locate()} was made from: {_put_back(cache)}")
     _remove_unreadable(manifest, damage)
     manifest.drop([CATALOG_TASK])
-    cache.commit_catalog(catalog, bad)
+    commit_catalog(cache, catalog, bad)
 
 
 def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) -> Generator[Progress, None, list[str]]:

@@ -1,0 +1,93 @@
+# pyarrow ships no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+"""Numbering a data set: the catalog of its samples and captions, whose rows stay what they are."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
+from lcm_distill.data.cache.rows import LEFT_OUT
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.records import checked
+from lcm_distill.pipeline.atomic import temporary_prefix
+from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns
+
+log = logging.getLogger(__name__)
+
+
+def open_catalog(cache: Cache) -> Catalog:
+    """The catalog; the data set is numbered by the first call.
+
+    Raises:
+        DataError: the catalog or its manifest part is damaged.
+        UserError: the cache was made with other settings, or there is no data set.
+    """
+    catalog = cache.find_catalog()
+    if catalog is None:
+        catalog, bad = number_annotations(cache)
+        commit_catalog(cache, catalog, bad)
+    return catalog
+
+
+def number_annotations(cache: Cache) -> tuple[Catalog, list[BadAnnotation | LeftOut]]:
+    """The catalog of what the data set contains now, and the annotations that are rejected and images left out.
+
+    Raises:
+        UserError: there is no data set.
+    """
+    extension, bad = extend_annotations(cache, EMPTY)
+    return extension.catalog, bad
+
+
+def extend_annotations(cache: Cache, known: Catalog) -> tuple[Extension, list[BadAnnotation | LeftOut]]:
+    """A catalog extended by what the data set contains now, and as `number_annotations`; nothing is stored.
+
+    Raises:
+        UserError: there is no data set.
+    """
+    bad: list[BadAnnotation | LeftOut] = []
+    annotations, fraction = checked(cache.source.annotations()), cache.config.data.valid_fraction
+    cache.run.root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=cache.run.root) as scratch:
+        extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
+    return extension, bad + [BadAnnotation(name, "duplicate image") for name in extension.repeated]
+
+
+def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
+    """Write the catalog's files, and the manifest part with their hashes and the records that are no samples."""
+    rows: list[dict[str, Any]] = []
+    for name, table in ((SAMPLES_FILE, catalog.samples), (CAPTIONS_FILE, catalog.captions)):
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content)
+        file = cache.storage.put(name, [memoryview(content.getvalue())])
+        rows.append({"kind": "catalog", "status": OK, **file_columns(file)})
+    rows += [_rejected(record) for record in bad]
+    cache.manifest.commit(cache.catalog_task, rows, None)
+    log.info(
+        "numbered %d samples and %d distinct captions, rejected or left out %d records",
+        len(catalog.samples), len(catalog.captions), len(bad),
+    )  # fmt: skip
+
+
+def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> Iterator[Annotation]:
+    """The usable annotations; the others are appended to `bad`."""
+    for record in records:
+        if isinstance(record, Annotation):
+            yield record
+        else:
+            bad.append(record)
+
+
+def _rejected(record: BadAnnotation | LeftOut) -> dict[str, Any]:
+    """The manifest row of what is no sample."""
+    if isinstance(record, LeftOut):
+        return {"kind": "annotation", "source": record.source, "status": LEFT_OUT, "error": record.reason}
+    return {"kind": "annotation", "source": record.source, "status": QUARANTINED, "error": record.error}
