@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, Role, create_latent_cm, create_latent_diffusion, open_model
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.diffusion.samplers import Consistency, Euler, Heun
+from lcm_distill.core.randomness import normal
+from lcm_distill.diffusion.noise import karras_sigmas
+from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Original, Phased
 from lcm_distill.models.checkpoint import read_description, redescribe
 from lcm_distill.models.student import StudentDescription
 
@@ -126,6 +129,62 @@ def test_a_sampler_can_be_given(student):
     assert not torch.equal(heun, teacher.generate(PROMPTS[0], 3, 2.0, 3, sampler=Euler(3)))
 
 
+def test_seeds_have_64_bits(student):
+    draw = lambda seed: student.generate(PROMPTS[:1], 1, 2.0, seed=seed)  # noqa: E731
+    images = [draw(seed) for seed in (2**63 - 1, 2**63, 2**63 + 1, 2**63 + 1024, 2**64 - 1)]
+    assert all(not torch.equal(one, other) for one, other in combinations(images, 2))
+    assert torch.equal(draw(2**63 + 1), images[2])
+
+
+def test_noise_can_be_given(student):
+    """Latents stand for the first step's noise; a generator draws that of all steps, one after the other."""
+    draw = lambda **noise: student.generate(PROMPTS, 2, 2.0, **noise)  # noqa: E731
+    generator = torch.Generator().manual_seed(5)
+    first, second = (torch.randn(3, 8, 8, 8, generator=generator) for _ in range(2))
+    drawn = draw(generator=torch.Generator().manual_seed(5))
+    function = student.denoiser(student.text_encoder.encode(PROMPTS), 2.0)
+    with torch.inference_mode():
+        x = student.sampler(2)(function, lambda step: (first, second)[step])
+        assert torch.equal(drawn, student.image_encoder.decode(x))
+    generator.manual_seed(5)
+    torch.randn(3, 8, 8, 8, generator=generator)
+    assert torch.equal(draw(latents=first, generator=generator), drawn)
+    seeded = draw(latents=normal(7, "generate", 0, range(3), (8, 8, 8)).double(), seed=7)
+    assert torch.equal(seeded, draw(seed=7))
+    each = draw(generator=[torch.Generator().manual_seed(seed) for seed in (1, 2, 3)])
+    alone = student.generate(PROMPTS[1:2], 2, 2.0, generator=[torch.Generator().manual_seed(2)])
+    assert torch.allclose(each[1:2], alone, atol=1 / 255)
+
+
+def test_guidance_below_one_and_none():
+    """Scale 0 is the null caption; without a scale a student's network is called as its teacher's is."""
+    teacher = open_model("shapes", "teacher")
+    images = {scale: teacher.generate(PROMPTS, 2, scale, seed=0) for scale in (None, 1.0, 0.5, 0.0)}
+    assert torch.equal(images[None], images[1.0])
+    assert not torch.equal(images[0.5], images[1.0]) and not torch.equal(images[0.5], images[0.0])
+    null = create_latent_diffusion(**SHAPES, dit_ckpt_path=assets.TEACHER)
+    null.text_encoder.encode = lambda captions: torch.zeros(len(captions), 16, null.text_encoder.width)
+    assert torch.allclose(images[0.0], null.generate(PROMPTS, 2, 1.0, seed=0), atol=1e-4)
+    student = create_latent_cm(**SHAPES, dit_ckpt_path=assets.STUDENT)
+    captions, x = student.text_encoder.encode(PROMPTS[:1]), torch.ones(1, 8, 8, 8)
+    with torch.inference_mode():
+        jumped = student.denoiser(captions, None)(x, torch.tensor([2.0]))
+        student.network.cfg_embedder = None
+        assert torch.equal(student.denoiser(captions, None)(x, torch.tensor([2.0])), jumped)
+    with pytest.warns(UserWarning, match=r"guidance 0\.5 lies outside 1 to 3"):
+        open_model("shapes").generate(PROMPTS[0], 1, 0.5, seed=0)
+
+
+def test_sigmas_outside_of_a_students_range_give_way_to_its_schedule(tmp_path):
+    """Older versions published a student of other noise levels with the default's sigmas."""
+    description = StudentDescription.of(load_preset("shapes", ["diffusion.sigma_max=20"]))
+    path = tmp_path / "student.safetensors"
+    path.write_bytes(redescribe(assets.STUDENT, description.to_json()))
+    model = open_model(path)
+    with pytest.warns(UserWarning, match=r"records sigmas \[80\.0, 2\.0\] for 2 steps, outside the 0\.002 to 20"):
+        assert model.sampler(2).sigmas == pytest.approx(karras_sigmas(3, 0.002, 20.0, 7.0)[:2].tolist())
+
+
 def test_a_students_file_opens_alone(tmp_path, student):
     description = StudentDescription.of(load_preset("shapes", ["diffusion.sigma_max=40"]))
     description = description.model_copy(update={"sigmas": {1: (40.0,), 2: (40.0, 3.0)}})
@@ -162,16 +221,26 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
     [
         ({"prompt": []}, "no prompt"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
-        ({"guidance_scale": 0.5}, "guidance_scale is 0.5"),
-        ({"guidance_scale": 0}, "guidance_scale is 0: it must be 1 or more"),
+        ({"guidance_scale": -0.5}, "guidance_scale is -0.5: it must be 0 or more"),
         ({"guidance_scale": math.nan}, "guidance_scale is nan"),
         ({"guidance_scale": math.inf}, "guidance_scale is inf"),
-        ({"seed": -1}, "seed is -1: it must be 0 or more"),
-        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"seed": -1}, "seed is -1: it must be a whole number from 0"),
+        ({"seed": 2**64}, "seed is 18446744073709551616: it must be a whole number from 0 to"),
+        ({"seed": 0.5}, "seed is 0.5"),
         ({"image_ids": [1, 2]}, "1 prompts and 2 image_ids"),
         ({"image_ids": [-1]}, "image_ids has -1"),
-        ({"sampler": Heun(2)}, "sampler heun does not suit a LatentConsistencyModel: give Consistency or Phased"),
+        (
+            {"sampler": Heun(2)},
+            "sampler heun does not suit a LatentConsistencyModel: give Consistency or Phased or Original",
+        ),
         ({"sampler": Consistency((80.0,)), "num_inference_steps": 2}, "num_inference_steps is 2 and the sampler has 1"),
+        ({"sampler": Consistency((90.0, 2.0))}, r"sigmas = \[90.0, 2.0\]: .* fall, .* not above sigma_max 80"),
+        ({"sampler": Original(3, sigma_max=120.0)}, "sampler original: .* not above sigma_max 80"),
+        ({"sampler": Phased((81.0, 2.0))}, "sampler phased: .* not above sigma_max 80"),
+        ({"generator": torch.Generator()}, "seed and generator are both given"),
+        ({"seed": None, "generator": [torch.Generator()] * 2}, "1 prompts and 2 generators"),
+        ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents have shape \(1, 4, 8, 8\): \(1, 8, 8, 8\) is needed"),
+        ({"latents": torch.full((1, 8, 8, 8), math.nan)}, "latents hold values that are not finite"),
     ],
 )
 def test_wrong_settings_are_refused(student, arguments, message):

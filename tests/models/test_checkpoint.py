@@ -5,11 +5,12 @@ import torch
 from safetensors.torch import save_file
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.models import build, build_empty, load_checkpoint
+from lcm_distill.models import build, build_empty, fill, load_checkpoint
 from lcm_distill.models.checkpoint import (
     checkpoint_sha256,
     has_weights,
     read_description,
+    read_teacher_tensors,
     read_tensors,
     serialise,
     tensors_sha256,
@@ -85,9 +86,24 @@ def test_half_a_guidance_embedder_is_refused(tmp_path):
 
 
 def test_student_checkpoint_does_not_fit_a_teacher(tmp_path):
-    save_file(nano(guidance_embedding=True).state_dict(), tmp_path / "student.safetensors")
+    path = tmp_path / "student.safetensors"
+    path.write_bytes(serialise(nano(guidance_embedding=True).state_dict(), {"role": "student"}))
     with pytest.raises(UserError, match="unexpected cfg_embedder"):
-        load_checkpoint(nano(), tmp_path / "student.safetensors")
+        load_checkpoint(nano(), path)
+
+
+def test_a_teachers_unused_guidance_embedder_is_left_out_with_a_warning(tmp_path, inputs):
+    saved, path = nano(guidance_embedding=True), tmp_path / "fork.pt"
+    torch.save(saved.state_dict(), path)
+    teacher, student = nano(seed=1), build_empty("MicroDiT_Nano_2", 8, 64, guidance_embedding=True)
+    with pytest.warns(UserWarning, match=r"fork\.pt has a guidance embedder .* left out"):
+        load_checkpoint(teacher, path)
+    with pytest.warns(UserWarning, match="left out"):
+        weights = read_teacher_tensors(path)
+    fill(student, weights, path)  # a student of this teacher starts equal to it, not with a random embedder
+    with torch.no_grad():
+        assert torch.equal(teacher(*inputs), saved(*inputs))
+        assert torch.equal(student(*inputs, guidance=torch.tensor([1.0, 3.0, 7.5])), saved(*inputs))
 
 
 def test_missing_and_foreign_files_are_one_line(tmp_path):

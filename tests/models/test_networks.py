@@ -28,8 +28,8 @@ class RandomNumbers(TorchDispatchMode):
 
 
 def test_the_teachers_file_is_read_once(start, monkeypatch):
-    read, paths = networks.read_tensors, []
-    monkeypatch.setattr(networks, "read_tensors", lambda path, device: paths.append(path) or read(path, device))
+    read, paths = networks.read_teacher_tensors, []
+    monkeypatch.setattr(networks, "read_teacher_tensors", lambda path, device: paths.append(path) or read(path, device))
     prepare(*start("distill.matching.weight=1"))
     assert len(paths) == 1
 

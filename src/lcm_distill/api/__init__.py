@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lcm_distill import assets
-from lcm_distill.api.text_to_image import LatentConsistencyModel, LatentDiffusion, TextToImage, check_settings
+from lcm_distill.api.requests import check_settings
+from lcm_distill.api.text_to_image import LatentConsistencyModel, LatentDiffusion, TextToImage
 from lcm_distill.config import (
     Config,
     DiffusionConfig,

@@ -1,7 +1,5 @@
 """Text-to-image models: a transformer between a text encoder and the decoder of a VAE."""
 
-import math
-import secrets
 import warnings
 from collections.abc import Sequence
 from typing import Self
@@ -9,13 +7,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lcm_distill.api.requests import Generators, check_prompts, check_settings, noise_source
 from lcm_distill.config import DiffusionConfig
-from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.noise import require_falling
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Phased, Sampler
+from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Original, Phased, Sampler
 from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
@@ -73,22 +71,28 @@ class TextToImage:
         self,
         prompt: str | Sequence[str],
         num_inference_steps: int | None = None,
-        guidance_scale: float = 5.0,
+        guidance_scale: float | None = 5.0,
         seed: int | None = None,
         image_ids: Sequence[int] | None = None,
         sampler: Sampler | None = None,
+        latents: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Tensor:
         """Generate images of prompts.
 
         Args:
             prompt: one caption or several.
             num_inference_steps: steps of the model's own sampler; each kind of model has a default.
-            guidance_scale: 1 or more and finite; 1 is no guidance.
-            seed: from 0 up to 2**63 - 1; None takes a random one.
+            guidance_scale: 0 or more and finite; 1 is no guidance, 0 the null caption. None is no guidance: a student's
+                network is called without a scale, as its teacher's is.
+            seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
                 batch; 0, 1, 2 ... by default.
-            sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency` or `Phased`
-                for a student (`lcm_distill.diffusion.samplers`). It has its own number of steps.
+            sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency`, `Phased` or
+                `Original` for a student (`lcm_distill.diffusion.samplers`). It has its own number of steps.
+            latents: the initial noise, standard normal (B, C, H, W), instead of one from the seed; the sampler scales
+                it by its first sigma.
+            generator: PyTorch's, or one for each prompt; draws all noise, step after step, instead of the seed.
 
         Returns:
             (B, 3, H, W), float32 in [0, 1], on the model's device.
@@ -99,16 +103,13 @@ class TextToImage:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         ids = list(range(len(prompts)) if image_ids is None else image_ids)
         check_settings(num_inference_steps, guidance_scale, seed)
-        _check_prompts(prompts, ids)
+        check_prompts(prompts, ids)
         sampler = self._chosen(num_inference_steps, sampler)
-        seed = secrets.randbits(62) if seed is None else seed
         shape = (self.network.in_channels, self.network.latent_size, self.network.latent_size)
+        noise = noise_source(shape, ids, self.device, seed, latents, generator)
         captions = self.text_encoder.encode(prompts).to(self.device)
-
-        def noise(step: int) -> Tensor:
-            return to_device(normal(seed, "generate", step, ids, shape), self.device)
-
-        return self.image_encoder.decode(sampler(self.denoiser(captions, float(guidance_scale)), noise))
+        guidance = None if guidance_scale is None else float(guidance_scale)
+        return self.image_encoder.decode(sampler(self.denoiser(captions, guidance), noise))
 
     def sampler(self, steps: int | None = None) -> Sampler:
         """The model's own sampler of a number of steps, 1 or more; its default number if None.
@@ -118,8 +119,8 @@ class TextToImage:
         """
         raise NotImplementedError
 
-    def denoiser(self, captions: Tensor, guidance: float) -> Denoiser:
-        """The function that samplers call, for captions (B, L, C) and one guidance scale, 1 or more."""
+    def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
+        """The function that samplers call, for captions (B, L, C) and one guidance scale; None is no guidance."""
         raise NotImplementedError
 
     def _chosen(self, steps: int | None, sampler: Sampler | None) -> Sampler:
@@ -132,6 +133,8 @@ class TextToImage:
         if not isinstance(sampler, self.samplers):
             names = " or ".join(kind.__name__ for kind in self.samplers)
             raise UserError(f"sampler {sampler.name} does not suit a {type(self).__name__}: give {names}")
+        settings = self.diffusion
+        require_falling(f"sampler {sampler.name}: sigmas", sampler.sigmas, settings.sigma_min, settings.sigma_max)
         return sampler
 
     def _scales(self, guidance: float, captions: Tensor) -> Tensor:
@@ -149,9 +152,9 @@ class LatentDiffusion(TextToImage):
         settings = self.diffusion
         return Heun(30 if steps is None else steps, settings.sigma_min, settings.sigma_max, settings.rho)
 
-    def denoiser(self, captions: Tensor, guidance: float) -> Denoiser:
+    def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
         """EDM's denoiser, with guidance unless the scale is 1."""
-        if guidance == 1:
+        if guidance is None or guidance == 1:
             return edm_denoiser(self.network, self.diffusion.sigma_data, captions)
         return guided_denoiser(self.network, self.diffusion.sigma_data, captions, self._scales(guidance, captions))
 
@@ -163,7 +166,7 @@ class LatentConsistencyModel(TextToImage):
         sampling: sigmas by number of steps, trained guidance range and phases. Guidance outside the range warns.
     """
 
-    samplers = (Consistency, Phased)
+    samplers = (Consistency, Phased, Original)
 
     def __init__(
         self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, sampling: StudentSampling
@@ -171,12 +174,15 @@ class LatentConsistencyModel(TextToImage):
         super().__init__(network, image_encoder, text_encoder, sampling.diffusion)
         self.sampling = sampling
 
-    def sampler(self, steps: int | None = None) -> Consistency | Phased:
+    def sampler(self, steps: int | None = None) -> Sampler:
         """See `TextToImage`; without sigmas of their own, steps take EDM's schedule."""
         return self.sampling.sampler(steps)
 
-    def denoiser(self, captions: Tensor, guidance: float) -> Denoiser:
+    def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
         """The consistency function."""
+        settings = self.diffusion
+        if guidance is None:
+            return consistency_function(self.network, settings.sigma_data, settings.sigma_min, captions, None)
         low, high = self.sampling.guidance_range or (1.0, float("inf"))
         if not low <= guidance <= high:
             warnings.warn(
@@ -184,27 +190,4 @@ class LatentConsistencyModel(TextToImage):
                 stacklevel=3,
             )
         scales = self._scales(guidance, captions)
-        return consistency_function(self.network, self.diffusion.sigma_data, self.diffusion.sigma_min, captions, scales)
-
-
-def check_settings(steps: int | None, guidance: float, seed: int | None) -> None:
-    """Refuse settings of `TextToImage.generate` that no model takes.
-
-    Raises:
-        UserError: one is out of range.
-    """
-    if steps is not None and (steps < 1 or steps != int(steps)):
-        raise UserError(f"num_inference_steps is {steps}: it must be a whole number, 1 or more")
-    if not 1 <= guidance < math.inf:  # NaN included
-        raise UserError(f"guidance_scale is {guidance}: it must be 1 or more, and finite")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise UserError(f"seed is {seed}: it must be 0 or more, and below 2**63")
-
-
-def _check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:
-    if not prompts:
-        raise UserError("there is no prompt: give one caption or more")
-    if len(ids) != len(prompts):
-        raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids: give one for each")
-    if wrong := [number for number in ids if not 0 <= number < 2**64]:
-        raise UserError(f"image_ids has {wrong[0]}: they must be 0 or more, and below 2**64")
+        return consistency_function(self.network, settings.sigma_data, settings.sigma_min, captions, scales)

@@ -59,7 +59,7 @@ Prompts = Annotated[
     typer.Option(metavar="parti|held-out|FILE", help="Captions from a file (.csv, .json, .tsv, .txt) instead."),
 ]
 Count = Annotated[int, typer.Option(min=1, help="Number of captions taken from --prompts, evenly spread.")]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale, 1 or more; the run's first one by default.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale, 0 or more; the run's first one by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
 
 

@@ -1,9 +1,10 @@
 """Sampling sigmas, generated images and how they are measured."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from lcm_distill.config.section import BY_CONTENT, ROUNDS, OnResume, Section
 
@@ -44,11 +45,14 @@ class EvaluateConfig(Section):
     """Solver and steps of each teacher that is measured."""
     student_steps: list[PositiveInt]
     """Numbers of steps in which the student is measured; a phased student has one, its number of phases."""
-    student_sigmas: dict[PositiveInt, list[PositiveFloat]]
+    student_sigmas: dict[PositiveInt, list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]]
     """Sigmas that a newly distilled student is published with, falling, by number of steps. The student's checkpoint
     decides, where `lcm schedule` stores the sigmas that it finds: these serve only for numbers of steps that it has
     none for, and EDM's schedule for those that are not here either. A phased student takes its edges."""
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    student_sampler: Literal["own", "original"] = Field(default="own", json_schema_extra=NOT_IDENTITY)
+    """Sampler of the student. `own`: at the sigmas that it was published with. `original`: that of the published
+    consistency student of MicroDiT, EDM's schedule of as many sigmas, the last of which is sigma_min."""
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
     """Seed of the noise that images are generated from; the run's `seed` if unset."""
     same_noise: bool = False
     """Generate every image from the same noise, as text2image-benchmark's figures were."""
@@ -72,7 +76,7 @@ class EvaluateConfig(Section):
     @model_validator(mode="after")
     def _sigmas_fit(self) -> Self:
         for steps, sigmas in self.student_sigmas.items():
-            if len(sigmas) != steps or sorted(sigmas, reverse=True) != sigmas:
+            if len(sigmas) != steps or any(upper <= lower for upper, lower in pairwise(sigmas)):
                 raise ValueError(f"student_sigmas.{steps} = {sigmas} must be {steps} falling sigmas")
         return self
 

@@ -20,7 +20,7 @@ class Config(Section):
 
     preset: str = Field(json_schema_extra=NOT_IDENTITY)
     """Name of the preset this came from."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     """Seed of all random numbers."""
     device: str = Field(default="auto", json_schema_extra=ROUNDS)
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ... Another kind of device rounds differently."""

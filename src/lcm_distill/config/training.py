@@ -136,7 +136,7 @@ class PretrainConfig(OptimiserConfig):
 class DistillConfig(OptimiserConfig):
     """Training of the few-step student."""
 
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
     """Seed of this training: order of samples, noise, noise levels, guidance scales and a randomly initialised guidance
     embedder. Data, held-out captions and the noise of generated images follow the run's `seed`. Unset: the run's
     `seed`."""

@@ -12,6 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcm_distill.core.errors import UserError
+
+SEEDS = 2**64
+"""Number of seeds: from 0 up to the largest number of 64 bits."""
+
 
 def normal(seed: int, stream: str, step: int, indices: Iterable[int], shape: Sequence[int]) -> Tensor:
     """Standard normal numbers, float32 (len(indices), *shape), on the CPU."""
@@ -33,6 +38,31 @@ def permutation(seed: int, stream: str, epoch: int, length: int) -> np.ndarray:
     return _generator(seed, stream, epoch, 0).permutation(length)
 
 
+def require_seed(name: str, seed: int) -> None:
+    """Check that a number can be a seed: whole, and of 64 bits without a sign.
+
+    Args:
+        name: of the seed, for the message.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if seed != int(seed) or not 0 <= seed < SEEDS:
+        raise UserError(f"{name} is {seed}: it must be a whole number from 0 to 2**64 - 1")
+
+
+def philox(key: tuple[int, int], counter: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.random.Generator:
+    """The stream of a key, from a counter on; every number is of 64 bits without a sign.
+
+    Raises:
+        UserError: the first number of the key, a seed, is out of range.
+    """
+    require_seed("seed", key[0])
+    # As arrays of their own type: NumPy takes a tuple with a number above 2**63 as floats, which drop its last digits.
+    words = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=np.array(counter, dtype=np.uint64))
+    return np.random.Generator(words)
+
+
 def stable_hash(text: str) -> int:
     """A hash of a text, 63 bits, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
@@ -46,4 +76,4 @@ def _draw(
 
 def _generator(seed: int, stream: str, step: int, index: int) -> np.random.Generator:
     # The low two words of the counter advance with each number, so two addresses never share one.
-    return np.random.Generator(np.random.Philox(key=(seed, stable_hash(stream)), counter=(0, 0, step, index)))
+    return philox((seed, stable_hash(stream)), (0, 0, step, index))

@@ -1,7 +1,39 @@
 """Sigmas: the discrete schedule of samplers, and the distributions that training draws from."""
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+
+from lcm_distill.core.errors import UserError
+
+ROUNDING = 1e-6
+"""Relative difference by which a sigma may miss the end of its range."""
+
+
+def fall_within(sigmas: Sequence[float], lowest: float, highest: float = math.inf) -> bool:
+    """Whether sigmas are finite, fall, and lie between a model's sigma_min and sigma_max; there is at least one."""
+    if not sigmas or not all(map(math.isfinite, sigmas)):
+        return False
+    inside = sigmas[0] <= highest * (1 + ROUNDING) and sigmas[-1] >= lowest * (1 - ROUNDING)
+    return inside and all(upper > lower for upper, lower in pairwise(sigmas))
+
+
+def require_falling(name: str, sigmas: Sequence[float], lowest: float, highest: float = math.inf) -> None:
+    """Check that a model can be sampled at these sigmas; see `fall_within`.
+
+    Args:
+        name: of the sigmas, for the message. lowest, highest: sigma_min and sigma_max.
+
+    Raises:
+        UserError: it cannot; the message names them and what they must be.
+    """
+    if fall_within(sigmas, lowest, highest):
+        return
+    above = "" if highest == math.inf else f" and not above sigma_max {highest:g}"
+    raise UserError(f"{name} = {list(sigmas)}: sigmas must be finite and fall, not below sigma_min {lowest:g}{above}")
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:

@@ -1,7 +1,7 @@
 """From noise to samples: solvers of the probability-flow ODE, and the samplers of teachers and students.
 
-A sampler is a value: how many steps, at which sigmas. Teachers take `Heun` or `Euler`, students `Consistency` or
-`Phased`; the same value samples, names folders of images and counts network evaluations.
+A sampler is a value: how many steps, at which sigmas. Teachers take `Heun` or `Euler`, students `Consistency`,
+`Phased` or `Original`; the same value samples, names folders of images and counts network evaluations.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.device import to_device
-from lcm_distill.diffusion.noise import karras_sigmas
+from lcm_distill.diffusion.noise import karras_sigmas, require_falling
 from lcm_distill.diffusion.preconditioning import Denoiser, jump_to
 
 Solver = Callable[[Denoiser, Tensor, Tensor, Tensor], Tensor]
@@ -45,9 +45,9 @@ def consistency_step(jump: Denoiser, x: Tensor, sigma: Tensor, sigma_min: float,
     Args:
         jump: the consistency function.
         x, noise: (B, C, H, W); noise is standard normal.
-        sigma: (1,), above sigma_min.
+        sigma: (1,), not below sigma_min, where the step changes nothing.
     """
-    added = _column((sigma**2 - sigma_min**2).sqrt(), x)
+    added = _column((sigma**2 - sigma_min**2).clamp(min=0).sqrt(), x)
     return jump(x + added * noise, sigma)
 
 
@@ -68,7 +68,7 @@ class Sampler(Protocol):
 
     @property
     def name(self) -> str:
-        """`heun`, `euler`, `consistency` or `phased`."""
+        """`heun`, `euler`, `consistency`, `phased` or `original`."""
         ...
 
     @property
@@ -93,7 +93,7 @@ class Sampler(Protocol):
         """Samples (B, C, H, W), in the noise's dtype, without waiting for the GPU.
 
         Args:
-            function: a denoiser for `Heun` and `Euler`, a consistency function for `Consistency` and `Phased`.
+            function: a denoiser for `Heun` and `Euler`, a consistency function for those of students.
             noise: standard normal of each step that takes some; the first sigma scales that of step 0 here.
         """
         ...
@@ -172,10 +172,16 @@ class Consistency:
     Attributes:
         sigmas: falling, above sigma_min, where a consistency function is the identity.
         sigma_min: where the consistency function maps to.
+
+    Raises:
+        UserError: sigmas do not fall, are not finite or lie below sigma_min.
     """
 
     sigmas: tuple[float, ...]
     sigma_min: float = 0.002
+
+    def __post_init__(self) -> None:
+        require_falling("sigmas", self.sigmas, self.sigma_min)
 
     @property
     def name(self) -> str:
@@ -209,10 +215,16 @@ class Phased:
     Attributes:
         edges: upper edges of the phases that the student was trained within, falling, above sigma_min.
         sigma_min: lower edge of the last phase, where the last step ends.
+
+    Raises:
+        UserError: edges do not fall, are not finite or lie below sigma_min.
     """
 
     edges: tuple[float, ...]
     sigma_min: float = 0.002
+
+    def __post_init__(self) -> None:
+        require_falling("edges", self.edges, self.sigma_min)
 
     @property
     def name(self) -> str:
@@ -242,3 +254,39 @@ class Phased:
         for sigma, edge in pairwise(edges):
             x = jump_to(function, x, sigma[None], edge[None], self.sigma_min)
         return x
+
+
+@dataclass(frozen=True)
+class Original:
+    """The sampler of the published consistency student of MicroDiT: EDM's schedule down to sigma_min.
+
+    The last of several steps is at sigma_min, where a consistency function is the identity: n steps give the samples of
+    n - 1, and cost one evaluation more. Figures of that student are reproduced with it; `Consistency` wastes none.
+
+    Attributes:
+        steps: number of steps. sigma_min, sigma_max, rho: of EDM's schedule.
+    """
+
+    steps: int
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "original"
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """See `Sampler`."""
+        return tuple(map(float, karras_sigmas(self.steps, self.sigma_min, self.sigma_max, self.rho)[:-1]))
+
+    def evaluations(self, guided: bool) -> int:
+        """See `Sampler`; guidance is an input of the network and costs nothing."""
+        del guided
+        return self.steps
+
+    def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
+        """See `Sampler`; every step takes its own noise."""
+        return Consistency(self.sigmas, self.sigma_min)(function, noise)

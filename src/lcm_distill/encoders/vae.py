@@ -122,7 +122,7 @@ def _local(name: str) -> Path | None:
     path = assets.VAE if name == "shapes" else Path(name)
     if path.exists():
         return path
-    if path.suffix == ".safetensors" or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+    if path.suffix.lower() == ".safetensors" or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError("there is no such file or folder")
     return None
 
@@ -176,7 +176,7 @@ def _open(where: str | Path, subfolder: str | None = None, variant: str | None =
 
 
 def _open_file(file: Path) -> "AutoencoderKL":
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         raise ValueError("a single file must be a .safetensors")
     config = _config_folder(file)
     with safe_open(file, "pt") as content:

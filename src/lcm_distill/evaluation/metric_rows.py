@@ -26,18 +26,19 @@ METRICS = pa.schema(
      ("sigmas", pa.list_(pa.field("element", pa.float64()))),  # called so in files
      ("guidance", pa.float64()), ("metric", pa.string()), ("value", pa.float64()), ("images", pa.int64()),
      ("protocol", pa.string()), ("extractor", pa.string()), ("extractor_sha256", pa.string()),
-     ("reference", pa.string()), ("prompts", pa.string()), ("seed", pa.int64()), ("same_noise", pa.bool_()),
+     ("reference", pa.string()), ("prompts", pa.string()), ("seed", pa.uint64()), ("same_noise", pa.bool_()),
      ("dtype", pa.string()),
      ("network_evaluations", pa.int64()), ("seconds_per_image", pa.float64()),
      ("checkpoint", pa.string()), ("checkpoint_sha256", pa.string()), ("config_fingerprint", pa.string()),
-     ("commit", pa.string()), ("time", pa.timestamp("ms", tz="UTC"))]
+     ("commit", pa.string()), ("time", pa.timestamp("ms", tz="UTC")), ("warning", pa.string())]
 )  # fmt: skip
 """One row a figure. `sampler` is a teacher's solver. `checkpoint_sha256` is the hash of the checkpoint's tensors, see
 `models.checkpoint.checkpoint_sha256`. `prompts` and `reference` end in digits of a hash of their
-content. `dtype` is what the images were generated in."""
+content. `dtype` is what the images were generated in. `warning` says why a figure does not compare with published ones,
+and is null where it does."""
 
-WITHOUT_DTYPE = METRICS.remove(METRICS.get_field_index("dtype"))
-"""Schema of older files, whose images were generated in float32."""
+LATER = ("dtype", "warning")
+"""Columns that older files lack; their images were generated in float32."""
 
 HARNESS = ("protocol", "extractor_sha256", "reference", "prompts", "images", "seed", "same_noise")
 """Figures compare where these columns are equal."""
@@ -50,15 +51,19 @@ FINGERPRINTED = ("data", "encoders", "cache", "model", "diffusion", "engine", "d
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]] | None:
-    """Rows of a `metrics.parquet`; None for one with the schema of another version.
+    """Rows of a `metrics.parquet`; None for one with the columns of a version that is neither this nor an older one.
 
     Raises:
         DataError: the file is damaged.
     """
     table = read_table(path, "delete it, and `lcm evaluate` writes it again")
-    if table.schema.equals(WITHOUT_DTYPE):
-        return [{**row, "dtype": None if row["model"] == "real" else "float32"} for row in table.to_pylist()]
-    return table.to_pylist() if table.schema.equals(METRICS) else None
+    missing = [name for name in METRICS.names if name not in table.column_names]
+    if not set(missing) <= set(LATER) or not set(table.column_names) <= set(METRICS.names):
+        return None
+    rows = table.to_pylist()
+    if "dtype" in missing:
+        rows = [{**row, "dtype": None if row["model"] == "real" else "float32"} for row in rows]
+    return [{name: row.get(name) for name in METRICS.names} for row in rows]
 
 
 def merged_metrics(path: Path, rows: Rows) -> pa.Table:
@@ -95,10 +100,13 @@ def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[di
         "dtype": image_set.dtype,
     }  # fmt: skip
     return [
-        {**shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value}
+        {
+            **shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value,
+            "warning": reference.extractor.traits.warning(metric, len(seconds)),
+        }
         for reference in references
         for metric, value in _values(image_set, reference).items()
-    ]
+    ]  # fmt: skip
 
 
 def real_image_rows(config: Config, references: Sequence[Reference]) -> list[dict[str, Any]]:

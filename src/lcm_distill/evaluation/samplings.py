@@ -6,7 +6,7 @@ from typing import Literal
 
 from lcm_distill.config import Config
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
-from lcm_distill.models.student import StudentSampling, read_sampling
+from lcm_distill.models.student import StudentSampling, read_sampling, require_sigmas
 from lcm_distill.report.tables import sampling_title
 
 
@@ -80,7 +80,8 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
             checkpoint yet, `evaluate.student_sigmas`, and where that has none, EDM's schedule.
 
     Raises:
-        UserError: the checkpoint is unreadable, or a phased student has another number of phases.
+        UserError: the checkpoint is unreadable, a phased student has another number of phases, or sigmas of the
+            configuration lie outside the range that the student was trained on.
     """
     scale = config.evaluate.guidance[0] if guidance is None else guidance
     if student is not None and student.is_file():
@@ -88,5 +89,9 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
     else:
         phases = tuple(config.phases) if config.phases else None
         known = StudentSampling(diffusion=config.diffusion, phases=phases)
-    known = known.or_else(config.evaluate.student_sigmas)
-    return [Sampling("student", known.sampler(steps), scale) for steps in config.evaluate.student_steps]
+    settings = config.evaluate
+    require_sigmas(settings.student_sigmas, known.diffusion)
+    known = known.or_else(settings.student_sigmas)
+    return [
+        Sampling("student", known.sampler(steps, settings.student_sampler), scale) for steps in settings.student_steps
+    ]

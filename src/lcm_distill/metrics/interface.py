@@ -49,6 +49,7 @@ class Figure:
         compute: from that part of the generated images' and of the reference's statistics, in this order.
         style: display name and format.
         compares: whether it needs a reference; without one, `compute` takes the generated images' part alone.
+        enough_images: fewer give another value on average, so that published figures do not compare. 0: any number.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Figure:
     compute: Callable[..., float]
     style: FigureStyle
     compares: bool = True
+    enough_images: int = 0
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class MetricProtocol:
         figures: computed in this order.
         sample_size: feature vectors kept at most, for figures that cannot be computed from moments.
         allows_few: whether a Fréchet distance may be computed from fewer images than features have dimensions, as is
-            sound only where figures compare with others of the same number of images.
+            sound only where figures compare with others of the same number of images. No number is too few then.
         stand_in: whether the network stands in for a published one, so that figures compare with each other only.
         refuse_caption: why a caption cannot be measured, such as `names no shape`; None where it can.
     """
@@ -70,6 +70,11 @@ class MetricProtocol:
     def frechet_figure(self) -> Figure | None:
         """The figure that is computed from mean and covariance."""
         return next((figure for figure in self.figures if figure.part == "moments"), None)
+
+    def warning(self, metric: str, images: int) -> str | None:
+        """Why a figure of so many images does not compare with published ones; None where it does."""
+        enough = next((figure.enough_images for figure in self.figures if figure.name == metric), 0)
+        return None if self.allows_few or images >= enough else f"few images, {enough:,} are usual"
 
     def minimum_images(self, width: int) -> int:
         """Fewest images that the figures can be computed from.

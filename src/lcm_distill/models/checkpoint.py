@@ -1,32 +1,39 @@
 """Strict loading and saving of MicroDiT weights, in the published key layout."""
-# safetensors types its reader as unknown.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, is_tensor
+from torch import Tensor
 
-from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.core.finite import require_finite
-from lcm_distill.core.hashing import bytes_sha256, file_sha256
+from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
+from lcm_distill.models.weight_files import cannot_read, file_metadata, files_of, network_weights, require_file
+from lcm_distill.models.wrappers import ANCHOR, no_network
 
 GUIDANCE_PREFIX = "cfg_embedder."
 CPU = torch.device("cpu")
-LARGEST_HEADER = 10_000_000
-"""Bytes of a safetensors header; that of the largest network has 200,000."""
-AGAIN = "take another copy, or run the command that trained it again, which publishes it again"
+ALTERED = "it is not what was written"
+
+METADATA = "lcm_distill"
+"""Key of the description, as JSON, in the metadata of a safetensors file or of an index of shards."""
+TENSORS_SHA256, SEAL = "tensors_sha256", "sha256"
+"""Keys of two hashes in the description: of the tensors, and of the description with the first. Earlier versions wrote
+none."""
+
+SHOWN = 12
+"""Misfits that a message names."""
 
 
 def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = False) -> None:
-    """Fill a model with the weights of a `.safetensors` or `.pt` file; see `fill`.
+    """Fill a model with the weights of a checkpoint; see `fill` and, for a teacher, `read_teacher_tensors`.
 
     Args:
         own_positions: keep the model's position embedding, which is computed, so that training continues at another
@@ -36,7 +43,7 @@ def load_checkpoint(model: MicroDiT, path: str | Path, own_positions: bool = Fal
         UserError: the file is missing, unreadable or does not fit the model.
     """
     path = Path(path)
-    tensors = read_tensors(path)
+    tensors = read_tensors(path) if model.cfg_embedder is not None else read_teacher_tensors(path)
     if own_positions:
         tensors |= {"pos_embed": model.pos_embed}
     fill(model, tensors, path)
@@ -52,20 +59,14 @@ def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
         path: where the tensors come from, for the message.
 
     Raises:
-        UserError: keys are missing, unexpected or of another shape; the message lists them.
+        UserError: keys are missing, unexpected or of another shape; the message names them.
     """
+    if ANCHOR not in tensors:
+        raise no_network(path, tensors)
+    if problems := _misfits(dict[str, Tensor](model.state_dict()), tensors):
+        shown, more = "; ".join(problems[:SHOWN]), len(problems) - SHOWN
+        raise UserError(f"{path} does not fit the model: {shown}" + (f"; and {more} more" if more > 0 else ""))
     wanted = dict[str, Tensor](model.state_dict())
-    if not any(name.startswith(GUIDANCE_PREFIX) for name in tensors):
-        wanted = {k: v for k, v in wanted.items() if not k.startswith(GUIDANCE_PREFIX)}
-    problems = [f"missing {name}" for name in wanted.keys() - tensors.keys()]
-    problems += [f"unexpected {name}" for name in tensors.keys() - wanted.keys()]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
-        if tensors[name].shape != wanted[name].shape
-    ]
-    if problems:
-        raise UserError(f"{path} does not fit the model: " + "; ".join(sorted(problems)))
     cast = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
     model.load_state_dict(cast, strict=False, assign=next(model.parameters()).is_meta)
     if model.cfg_embedder is not None and next(model.cfg_embedder.parameters()).is_meta:
@@ -73,50 +74,50 @@ def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
         model.cfg_embedder.initialise_to_zero()
 
 
+def _misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """What keeps tensors from being those that a model wants, in words; other shapes first."""
+    if not any(name.startswith(GUIDANCE_PREFIX) for name in tensors):
+        wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(GUIDANCE_PREFIX)}
+    shapes = [
+        f"{name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if tensors[name].shape != wanted[name].shape
+    ]
+    missing = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
+    return shapes + missing + [f"unexpected {name}" for name in sorted(tensors.keys() - wanted.keys())]
+
+
 def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
-    """A checkpoint's tensors by name, on a device; pickles are read with `weights_only`.
+    """A checkpoint's tensors by published name, on a device; see `weight_files` for what is read.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, or has weights that are not finite.
+        UserError: the file is missing or holds no network.
+        DataError: it is damaged, or has weights that are not finite.
     """
     if _read_description(path)[1] is not None:
         checkpoint_sha256(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors = load_file(path, device=str(device))
-        else:
-            tensors = _tensors_by_name(torch.load(path, map_location=device, weights_only=True))
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    tensors = {name: load() for name, load in network_weights(path, device).items()}
     require_finite(tensors, f"checkpoint {path}")
     return tensors
 
 
-def _tensors_by_name(loaded: Any) -> dict[str, Tensor]:
-    if isinstance(loaded, dict) and all(isinstance(x, str) for x in loaded) and all(map(is_tensor, loaded.values())):
-        return loaded
-    raise TypeError("it is no dictionary of tensors by name")
+def read_teacher_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
+    """`read_tensors` of a teacher, without a guidance embedder.
 
-
-def refuse_large_header(path: Path) -> None:
-    """Do nothing if the header of a safetensors file has the size that a network's has.
+    The original system saved its teacher with the embedder that only its student uses. It is left out, with a warning.
 
     Raises:
-        UserError: it is larger, and would cost memory and time to read.
+        UserError: as `read_tensors`, or the file describes a student.
     """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-    if size > LARGEST_HEADER:
-        raise UserError(f"checkpoint {path} cannot be read: its header has {size:,} bytes: give another file")
-
-
-METADATA = "lcm_distill"
-"""Key of the description, as JSON, in the metadata of a safetensors file."""
-TENSORS_SHA256, SEAL = "tensors_sha256", "sha256"
-"""Keys of two hashes in the description: of the tensors, and of the description with the first. Earlier versions wrote
-none."""
+    tensors = read_tensors(path, device)
+    unused = [name for name in tensors if name.startswith(GUIDANCE_PREFIX)]
+    if unused and read_description(path).get("role") == "student":
+        raise UserError(f"{path} is a student's checkpoint, and a teacher is wanted: unexpected {unused[0]}")
+    if unused:
+        warnings.warn(
+            f"{path} has a guidance embedder ({unused[0]} ...), which no teacher uses: it is left out", stacklevel=2
+        )
+    return {name: tensor for name, tensor in tensors.items() if name not in unused}
 
 
 def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
@@ -130,8 +131,13 @@ def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
     from safetensors.torch import save
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
-    described = {**description, TENSORS_SHA256: tensors_sha256(tensors)}
-    return save(tensors, {METADATA: json.dumps({**described, SEAL: _description_sha256(described)})})
+    return save(tensors, {METADATA: seal_description(description, tensors)})
+
+
+def seal_description(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """A description of weights as JSON, with their hash and its own."""
+    described = {**description, TENSORS_SHA256: tensors_sha256(weights)}
+    return json.dumps({**described, SEAL: _description_sha256(described)})
 
 
 def redescribe(path: Path, description: Mapping[str, Any]) -> bytes:
@@ -154,46 +160,37 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def _read_description(path: Path) -> tuple[dict[str, Any], str | None]:
     """The description, and the hash of the tensors where it records one."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} is missing: give the path of a .safetensors or .pt file")
-    if path.suffix != ".safetensors":
+    metadata = file_metadata(path)
+    if not metadata.get(METADATA):
+        if any(f'"{TENSORS_SHA256}"' in str(text) for text in metadata.values()):
+            raise cannot_read(path, ALTERED)  # the name of a description is damaged
         return {}, None
-    refuse_large_header(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-        if not metadata.get(METADATA):
-            if any(f'"{TENSORS_SHA256}"' in text for text in metadata.values()):
-                raise _altered(path)  # the name of a description is damaged
-            return {}, None
         described = json.loads(metadata[METADATA])
-        if not isinstance(described, dict):
-            raise ValueError("its description is no JSON object")
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError, TypeError) as error:
+        raise cannot_read(path, error) from error
+    if not isinstance(described, dict):
+        raise cannot_read(path, "its description is no JSON object")
     seal, recorded = described.pop(SEAL, None), described.pop(TENSORS_SHA256, None)
     sealed = {**described, TENSORS_SHA256: recorded}
     if seal != (None if recorded is None else _description_sha256(sealed)):
-        raise _altered(path)
+        raise cannot_read(path, ALTERED)
     return described, recorded
 
 
 def checkpoint_sha256(path: Path) -> str:
     """Identity of a checkpoint: hex SHA-256 of its tensors' names, dtypes, shapes and bytes.
 
-    It does not depend on file format or description, so a student that is described anew is still the same. A file
-    that has not changed since the last call is not read again.
+    It does not depend on file format, wrapper or description, so a student that is described anew is still the same. A
+    file that has not changed since the last call is not read again.
 
     Raises:
         UserError: the file is missing or unreadable, or its tensors are not those that its description records.
     """
     _, recorded = _read_description(path)
-    stat = path.stat()
-    found = _sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
+    found = _sha256_as_of(path, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path)))
     if recorded not in (None, found):
-        raise _altered(path)
+        raise cannot_read(path, ALTERED)
     return found
 
 
@@ -210,32 +207,25 @@ def _file_sha256_as_of(path: Path, size: int, modified: int) -> str:
 
 
 @cache
-def _sha256_as_of(path: Path, size: int, modified: int) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    del size, modified  # they distinguish a file that was replaced
-    if path.suffix != ".safetensors":
-        return tensors_sha256(read_tensors(path))
-    refuse_large_header(path)
-    try:
-        with safe_open(path, "pt") as file:  # one tensor in memory at a time
-            names = sorted(file.keys())
-            return bytes_sha256(part for name in names for part in _parts(name, file.get_tensor(name)))
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
+def _sha256_as_of(path: Path, stamps: tuple[tuple[int, int], ...]) -> str:
+    del stamps  # they distinguish a file that was replaced
+    weights = network_weights(path, CPU)  # one tensor in memory at a time
+    return bytes_sha256(part for name in sorted(weights) for part in _parts(name, weights[name]()))
 
 
 def _description_sha256(description: Mapping[str, Any]) -> str:
     return bytes_sha256([json.dumps(description, sort_keys=True).encode()])
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200]
-    return DataError(f"checkpoint {path} cannot be read ({reason}): {AGAIN}")
+def files_sha256(path: Path) -> str:
+    """Hash of a checkpoint's bytes: hex SHA-256 of its file, or of the hashes of index and shards.
 
-
-def _altered(path: Path) -> DataError:
-    return DataError(f"checkpoint {path} is not what was written: {AGAIN}")
+    Raises:
+        UserError: the file is missing, or a shard.
+    """
+    require_file(path)
+    hashes = [file_sha256(file) for file in files_of(path)]
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
 
 
 def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:

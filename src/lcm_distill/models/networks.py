@@ -8,8 +8,8 @@ from torch import Tensor
 from lcm_distill import assets
 from lcm_distill.config import ModelConfig, NetworkConfig
 from lcm_distill.core.errors import UserError
-from lcm_distill.models import MicroDiT, build, build_empty, fill, read_tensors
-from lcm_distill.models.checkpoint import CPU
+from lcm_distill.models import MicroDiT, build, build_empty, fill
+from lcm_distill.models.checkpoint import CPU, read_teacher_tensors
 
 
 def build_network(sizes: NetworkConfig, guidance_embedding: bool, empty: bool = False) -> MicroDiT:
@@ -57,7 +57,7 @@ def read_teacher(model: ModelConfig, device: torch.device = CPU) -> dict[str, Te
     Raises:
         UserError: the checkpoint is missing or unreadable.
     """
-    return read_tensors(teacher_path(model), device)
+    return read_teacher_tensors(teacher_path(model), device)
 
 
 def build_teacher(model: ModelConfig, weights: dict[str, Tensor]) -> MicroDiT:

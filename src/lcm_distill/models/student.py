@@ -1,5 +1,6 @@
 """What a student's checkpoint records of itself: everything that sampling from it needs, beside its weights."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,12 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 
 from lcm_distill.config import Config, DiffusionConfig, NetworkConfig, Weights
 from lcm_distill.core.errors import UserError
-from lcm_distill.diffusion.noise import karras_sigmas
-from lcm_distill.diffusion.samplers import Consistency, Phased
+from lcm_distill.diffusion.noise import fall_within, karras_sigmas
+from lcm_distill.diffusion.samplers import Consistency, Original, Phased
 from lcm_distill.models.checkpoint import read_description
 
 DEFAULT_STEPS = 4
 """Steps of a student that is not phased, where none are given."""
+
+StudentSampler = Literal["own", "original"]
+"""`own`: at recorded sigmas, or from edge to edge of phases. `original`: `diffusion.samplers.Original`."""
 
 
 MOST_STEPS = 1000
@@ -56,16 +60,19 @@ class StudentSampling(_Record):
         """Number of steps where none is given."""
         return len(self.phases) if self.phases else DEFAULT_STEPS
 
-    def sampler(self, steps: int | None = None) -> Consistency | Phased:
+    def sampler(self, steps: int | None = None, kind: StudentSampler = "own") -> Consistency | Phased | Original:
         """The sampler of a number of steps, `default_steps` if None.
 
         A number of steps without sigmas of its own takes EDM's schedule, less its lowest sigma, from which a
-        consistency step would change nothing.
+        consistency step would change nothing. So does one whose sigmas lie outside the range of `diffusion`, as those
+        of older checkpoints may; a warning says so.
 
         Raises:
             UserError: a student that was trained in phases has another number of them.
         """
         steps = self.default_steps if steps is None else steps
+        if kind == "original":
+            return Original(steps, self.diffusion.sigma_min, self.diffusion.sigma_max, self.diffusion.rho)
         sigma_min, sigma_max, rho = self.diffusion.sigma_min, self.diffusion.sigma_max, self.diffusion.rho
         if self.phases:
             if steps != len(self.phases):
@@ -74,14 +81,35 @@ class StudentSampling(_Record):
                     f"samples in {len(self.phases)} steps"
                 )
             return Phased(self.phases, sigma_min)
-        if steps in self.sigmas:
+        if steps in self.sigmas and fall_within(self.sigmas[steps], sigma_min, sigma_max):
             return Consistency(self.sigmas[steps], sigma_min)
+        if steps in self.sigmas:
+            warnings.warn(
+                f"this student records sigmas {list(self.sigmas[steps])} for {steps} steps, outside the {sigma_min:g} "
+                f"to {sigma_max:g} that it was trained on: EDM's schedule is used; `lcm schedule` finds better ones",
+                stacklevel=2,
+            )
         return Consistency(tuple(map(float, karras_sigmas(steps + 1, sigma_min, sigma_max, rho)[:steps])), sigma_min)
 
     def or_else(self, sigmas: Mapping[int, list[float]]) -> Self:
         """The same, with the given sigmas for numbers of steps that have none."""
         merged = {**{steps: tuple(falling) for steps, falling in sigmas.items()}, **self.sigmas}
         return self.model_copy(update={"sigmas": merged})
+
+
+def require_sigmas(sigmas: Mapping[int, list[float]], diffusion: DiffusionConfig) -> None:
+    """Check that `evaluate.student_sigmas` lie within the range that a student is trained on.
+
+    Raises:
+        UserError: they do not.
+    """
+    for steps, falling in sigmas.items():
+        if not fall_within(falling, diffusion.sigma_min, diffusion.sigma_max):
+            raise UserError(
+                f"evaluate.student_sigmas.{steps} = {falling} must fall from diffusion.sigma_max = "
+                f"{diffusion.sigma_max:g} or below to diffusion.sigma_min = {diffusion.sigma_min:g} or above: set "
+                "evaluate.student_sigmas={} for EDM's schedule, or sigmas in that range"
+            )
 
 
 class StudentEncoders(_Record):

@@ -18,6 +18,7 @@ SAMPLING: tuple[Column, ...] = (
 COSTS: tuple[Column, ...] = (
     ("network_evaluations", "network evaluations", "{}"), ("seconds_per_image", "seconds per image", "{:.4f}"),
 )  # fmt: skip
+WARNING: Column = ("warning", "warning", "{}")
 CIRCUMSTANCES: tuple[Column, ...] = (
     ("seed", "seed", "{}"),
     ("same_noise", "same noise", "{}"),
@@ -41,16 +42,17 @@ def figures_cells(rows: Sequence[Row], styles: FigureStyles) -> tuple[list[str],
     lines = _one_line_per_image_set(rows, {column.key: column.heading for column in columns})
     run = [RUN] if any(line.get("run") for line in lines) else []
     before = [*run, *SAMPLING, *_varying(lines)]
+    after = [*COSTS, *([WARNING] if any(line.get("warning") for line in lines) else [])]
     headings = [
         *(heading for _, heading, _ in before),
         *(column.heading for column in columns),
-        *(heading for _, heading, _ in COSTS),
+        *(heading for _, heading, _ in after),
     ]
     cells = [
         [
             *(_cell(line, column) for column in before),
             *(column.cell(line.get(column.heading)) for column in columns),
-            *(_cell(line, column) for column in COSTS),
+            *(_cell(line, column) for column in after),
         ]
         for line in lines
     ]
@@ -62,7 +64,9 @@ def _one_line_per_image_set(rows: Sequence[Row], headings: Mapping[Any, str]) ->
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
         key = str([row.get(name) for name, _, _ in (RUN, *SAMPLING, *CIRCUMSTANCES)])
-        merged.setdefault(key, {**row})[headings[column_key(row)]] = row["value"]
+        line = merged.setdefault(key, {**row})
+        line[headings[column_key(row)]] = row["value"]
+        line["warning"] = line.get("warning") or row.get("warning")  # of any of its figures
     return list(merged.values())
 
 
@@ -108,8 +112,8 @@ def plain_table(rows: Sequence[Row], title: str | None = None) -> Table:
 
 
 def sampling_title(model: str, sampler: str, steps: int) -> str:
-    """Model and number of steps in words, with the solver of a teacher."""
-    solver = f" {sampler.capitalize()}" if model == "teacher" else ""
+    """Model and number of steps in words, with the solver of a teacher and the original sampler of a student."""
+    solver = f" {sampler.capitalize()}" if model == "teacher" else " original" if sampler == "original" else ""
     return f"{model}, {steps}{solver} step{'s' if steps > 1 else ''}"
 
 

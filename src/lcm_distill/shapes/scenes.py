@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from lcm_distill.core.images import round_to_uint8
+from lcm_distill.core.randomness import philox
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 COLOURS = {
@@ -97,7 +98,7 @@ def brief_caption(scene: Scene, seed: int, index: int) -> str:
 
     Attributes that it leaves out may have any value: such captions have many different images.
     """
-    rng = np.random.Generator(np.random.Philox(key=(seed, index), counter=(0, 0, 0, 1)))  # apart from the image's
+    rng = philox((seed, index), (0, 0, 0, 1))  # apart from the image's
     size, colour, position, background = rng.random(4) < 0.5
     words = [
         "a",
@@ -112,7 +113,7 @@ def brief_caption(scene: Scene, seed: int, index: int) -> str:
 
 def draw(seed: int, index: int, width: int) -> tuple[Image.Image, str]:
     """Image `index` of the set under `seed`, RGB `width` x `width`, and its caption."""
-    rng = np.random.Generator(np.random.Philox(key=(seed, index)))
+    rng = philox((seed, index))
     scene = Scene(*(str(rng.choice(values)) for values in ATTRIBUTES.values()))
     caption = str(rng.choice(TEMPLATES)).format(**vars(scene))
     return render(scene, width, rng), caption

@@ -41,7 +41,7 @@ WAIT_SECONDS = 1.0
 ABLATION = pa.schema(
     [
         ("step", pa.string()),
-        ("seed", pa.int64()),
+        ("seed", pa.uint64()),
         *(column.with_name("draw_seed") if column.name == "seed" else column for column in METRICS),
     ]
 )

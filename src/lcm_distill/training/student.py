@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lcm_distill.config import Config, DiffusionConfig, DistillConfig
 from lcm_distill.core.device import to_device
-from lcm_distill.core.hashing import digest, file_sha256
+from lcm_distill.core.hashing import digest
 from lcm_distill.core.randomness import normal, uniform
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.layout import cache_fingerprint
@@ -19,6 +19,7 @@ from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.noise import lognormal_sigmas, uniform_sigmas
 from lcm_distill.diffusion.objectives.interface import Networks, Objective
 from lcm_distill.diffusion.preconditioning import consistency_function
+from lcm_distill.models.checkpoint import files_sha256
 from lcm_distill.models.networks import read_teacher, teacher_path
 from lcm_distill.models.student import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -145,7 +146,7 @@ def fingerprint(config: Config) -> str:
     return digest([
         config.fingerprint("model", "diffusion", "engine", "distill"),
         cache_fingerprint(config),
-        file_sha256(teacher_path(config.model)),
+        files_sha256(teacher_path(config.model)),
     ])  # fmt: skip
 
 

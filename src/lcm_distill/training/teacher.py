@@ -12,7 +12,7 @@ from torch import Tensor
 from lcm_distill.config import Config, DiffusionConfig, PretrainConfig
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.hashing import digest, file_sha256
+from lcm_distill.core.hashing import digest
 from lcm_distill.core.randomness import normal, stable_hash, uniform
 from lcm_distill.data.cache.layout import cache_fingerprint
 from lcm_distill.data.cache.loader import Batch
@@ -21,6 +21,7 @@ from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
 from lcm_distill.models import MicroDiT, load_checkpoint
+from lcm_distill.models.checkpoint import files_sha256
 from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.engine.engine import Engine
@@ -102,7 +103,7 @@ def build_loss(
 def fingerprint(config: Config, settings: PretrainConfig) -> str:
     """Identity of the teacher that this configuration trains: 16 hex digits."""
     caches = [[cache_fingerprint(other), settings.caches[root]] for root, other in mixed_in(config, settings).items()]
-    start = [file_sha256(Path(settings.start))] if settings.start else []
+    start = [files_sha256(Path(settings.start))] if settings.start else []
     identity = [config.fingerprint("model", "diffusion", "engine", "pretrain"), cache_fingerprint(config)]
     return digest([*identity, *([caches] if caches else []), *start])
 

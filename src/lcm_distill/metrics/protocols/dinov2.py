@@ -1,11 +1,11 @@
-"""FD-DINOv2, precision, recall, density and coverage as dgm-eval computes them (arXiv 2306.04675)."""
+"""FD-DINOv2, precision, recall, density and coverage as dgm-eval has them, by five neighbours (arXiv 2306.04675)."""
 
 from functools import partial
 
 import torch
 
 from lcm_distill.metrics import preprocessing
-from lcm_distill.metrics.figures import FD_DINOV2, NEIGHBOURS
+from lcm_distill.metrics.figures import FD_DINOV2, FIFTH_NEIGHBOURS
 from lcm_distill.metrics.interface import Extractor
 from lcm_distill.metrics.protocol import MetricProtocol, Weights
 
@@ -17,5 +17,5 @@ def _load(weights: Weights, device: torch.device) -> Extractor:
 
 
 DINOV2 = MetricProtocol(
-    "fd-dinov2", None, partial(preprocessing.bicubic, size=224), _load, (FD_DINOV2, *NEIGHBOURS)
+    "fd-dinov2", None, partial(preprocessing.bicubic, size=224), _load, (FD_DINOV2, *FIFTH_NEIGHBOURS)
 )  # fmt: skip

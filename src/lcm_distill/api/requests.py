@@ -1,0 +1,91 @@
+"""What `TextToImage.generate` is asked for: its checks, and where the noise comes from."""
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lcm_distill.core.device import to_device
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.randomness import normal, require_seed
+from lcm_distill.diffusion.samplers import Noise
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One for a whole batch, or one for each image."""
+
+
+def check_settings(steps: int | None, guidance: float | None, seed: int | None) -> None:
+    """Refuse settings of `TextToImage.generate` that no model takes.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    if steps is not None and (steps < 1 or steps != int(steps)):
+        raise UserError(f"num_inference_steps is {steps}: it must be a whole number, 1 or more")
+    if guidance is not None and not 0 <= guidance < math.inf:  # NaN included
+        raise UserError(f"guidance_scale is {guidance}: it must be 0 or more, and finite")
+    if seed is not None:
+        require_seed("seed", seed)
+
+
+def check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:
+    """Refuse no prompts, and image ids that do not fit them.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not prompts:
+        raise UserError("there is no prompt: give one caption or more")
+    if len(ids) != len(prompts):
+        raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids: give one for each")
+    if wrong := [number for number in ids if not 0 <= number < 2**64]:
+        raise UserError(f"image_ids has {wrong[0]}: they must be 0 or more, and below 2**64")
+
+
+def noise_source(
+    shape: tuple[int, ...],
+    ids: Sequence[int],
+    device: torch.device,
+    seed: int | None,
+    latents: Tensor | None,
+    generator: Generators | None,
+) -> Noise:
+    """The noise of a batch's steps, (B, C, H, W), float32, on a device.
+
+    Args:
+        shape: of one image's latents. ids: of the batch's images.
+        seed: with the ids determines the noise; None takes a random one.
+        latents: noise of step 0 instead, standard normal (B, C, H, W).
+        generator: draws the noise of all other steps, one after the other, instead of the seed.
+
+    Raises:
+        UserError: seed and generator are both given, there is not one generator for each image, or latents have
+            another shape or are not finite.
+    """
+    if generator is not None and seed is not None:
+        raise UserError("seed and generator are both given: give one of them")
+    draw = _from_seed(shape, ids, seed) if generator is None else _from_generators(shape, len(ids), generator)
+    if latents is None:
+        return lambda step: to_device(draw(step), device)
+    wanted = (len(ids), *shape)
+    if tuple(latents.shape) != wanted:
+        raise UserError(f"latents have shape {tuple(latents.shape)}: {wanted} is needed")
+    if not bool(latents.isfinite().all()):
+        raise UserError("latents hold values that are not finite: give standard normal noise")
+    first = latents.to(device, torch.float32)
+    return lambda step: first if step == 0 else to_device(draw(step), device)
+
+
+def _from_seed(shape: tuple[int, ...], ids: Sequence[int], seed: int | None) -> Callable[[int], Tensor]:
+    chosen = secrets.randbits(62) if seed is None else seed
+    return lambda step: normal(chosen, "generate", step, ids, shape)
+
+
+def _from_generators(shape: tuple[int, ...], count: int, generator: Generators) -> Callable[[int], Tensor]:
+    if isinstance(generator, torch.Generator):
+        return lambda step: torch.randn((count, *shape), generator=generator, device=generator.device)
+    if len(generator) != count:
+        raise UserError(f"there are {count} prompts and {len(generator)} generators: give one, or one for each")
+    return lambda step: torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generator])

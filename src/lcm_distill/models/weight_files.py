@@ -1,0 +1,199 @@
+"""The files that weights come in: safetensors, one or sharded, and PyTorch's pickles, whatever they are called.
+
+A pickle is read with `weights_only`: no code in it is run. NumPy's arrays and a few plain types, which trainers save
+beside the weights, are let through.
+"""
+# safetensors, NumPy and pickles have no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+import argparse
+import datetime
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.models.wrappers import no_network, unwrap
+
+Form = Literal["safetensors", "sharded", "pickle"]
+
+Load = Callable[[], Tensor]
+"""Reads one tensor."""
+
+INDEX = ".index.json"
+"""Ending of the index of a checkpoint in several files, as the Hugging Face Hub has them."""
+
+ACCEPTED = "give the path of a .safetensors file, its .index.json where it is sharded, or a .pt file"
+
+AGAIN = "take another copy, or run the command that trained it again, which publishes it again"
+
+LARGEST_HEADER = 10_000_000
+"""Bytes of a safetensors header; that of the largest network has 200,000, and reading costs memory and time."""
+
+_FIRST_OF_ZIP = b"PK\x03\x04"
+_rebuild, _scalar = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+PLAIN: list[Any] = [
+    np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"]},
+    *((function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")
+      for function, name in ((_rebuild, "_reconstruct"), (_scalar, "scalar"))),
+    datetime.timedelta, argparse.Namespace,
+]  # fmt: skip
+"""What a pickle may hold beside tensors: NumPy's arrays and numbers, durations, and the arguments of a command."""
+
+
+def require_file(path: Path) -> None:
+    """Check that a checkpoint is there.
+
+    Raises:
+        UserError: it is missing, or a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"checkpoint {path} is a folder: {ACCEPTED}")
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} is missing: {ACCEPTED}")
+
+
+def form_of(path: Path) -> Form:
+    """The form of a checkpoint that exists."""
+    if path.name.lower().endswith(INDEX):
+        return "sharded"
+    with path.open("rb") as file:
+        first = file.read(9)
+    if first.startswith(_FIRST_OF_ZIP):
+        return "pickle"
+    return "safetensors" if path.suffix.lower() == ".safetensors" or first[8:] == b"{" else "pickle"
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of a checkpoint that exists: itself, and the shards that an index names.
+
+    Raises:
+        UserError: an index is not valid, or a shard is missing.
+    """
+    if form_of(path) != "sharded":
+        return [path]
+    return [path, *sorted({*_shards(path).values()})]
+
+
+def network_weights(path: Path, device: torch.device) -> Mapping[str, Load]:
+    """The network of a checkpoint: by published name, what loads each tensor onto a device.
+
+    Raises:
+        UserError: the file is missing, unreadable, or holds no network or several.
+    """
+    require_file(path)
+    if form_of(path) == "pickle":
+        content = _unpickle(path)
+        values = {name: _tensor(value) for name, value in unwrap(content, path).items()}
+        found = {name: partial(value.to, device, copy=True) for name, value in values.items() if value is not None}
+        if not found:
+            raise no_network(path, content)
+        return found
+    files = _shards(path) if form_of(path) == "sharded" else dict.fromkeys(_names(path), path)
+    handles = {file: _open(file, device) for file in set(files.values())}
+    return {
+        name: partial(handles[files[stored]].get_tensor, stored)
+        for name, stored in unwrap({stored: stored for stored in files}, path).items()
+    }
+
+
+def file_metadata(path: Path) -> Mapping[str, str]:
+    """Metadata of a safetensors file or of an index; empty for a pickle.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
+    require_file(path)
+    match form_of(path):
+        case "pickle":
+            return {}
+        case "sharded":
+            return _index(path).get("metadata") or {}
+        case "safetensors":
+            return _open(path).metadata() or {}
+
+
+def cannot_read(path: Path, error: Exception | str) -> DataError:
+    """The error of a checkpoint that is not what it should be."""
+    return DataError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:200]}): {AGAIN}")
+
+
+def _names(path: Path) -> list[str]:
+    return list(_open(path).keys())
+
+
+def _open(path: Path, device: torch.device | None = None) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > LARGEST_HEADER:
+        raise cannot_read(path, f"its header has {size:,} bytes")
+    try:
+        return safe_open(path, "pt", device=str(device or "cpu"))
+    except (OSError, SafetensorError) as error:
+        raise cannot_read(path, error) from error
+
+
+def _index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(path.read_text())
+        if isinstance(index["weight_map"], dict):
+            return index
+    except (ValueError, KeyError, TypeError) as error:
+        raise cannot_read(path, f"it is no index of shards ({error!r})") from error
+    raise cannot_read(path, "its weight_map is no table of tensors and files")
+
+
+def _shards(path: Path) -> dict[str, Path]:
+    """The file of every tensor in an index."""
+    files = {name: path.parent / str(file) for name, file in _index(path)["weight_map"].items()}
+    for file in sorted({*files.values()}):
+        if not file.is_file():
+            raise UserError(f"{file} is missing, which {path} names: bring all shards into one folder")
+        if form_of(file) != "safetensors":
+            raise UserError(f"{file}, which {path} names, is no safetensors file: save the shards as safetensors")
+    held = {file: {*_names(file)} for file in {*files.values()}}
+    for name, file in files.items():
+        if name not in held[file]:
+            raise UserError(f"{file} holds no {name}, which {path} says it does: download both again")
+    return files
+
+
+def _unpickle(path: Path) -> Mapping[str, Any]:
+    from torch.serialization import safe_globals
+
+    with path.open("rb") as file:
+        mapped = file.read(len(_FIRST_OF_ZIP)) == _FIRST_OF_ZIP  # optimiser states are never read then
+    try:
+        with safe_globals(PLAIN):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # PyTorch's own and those of whatever bytes stand for
+        raise cannot_read(path, _in_short(error)) from error
+    if not isinstance(content, Mapping):
+        raise cannot_read(path, f"it holds a {type(content).__name__}, not tensors by name")
+    return content
+
+
+def _in_short(error: Exception) -> str:
+    """A pickle's error without PyTorch's advice to run whatever the file holds."""
+    text = str(error)
+    _, refused, rest = text.partition("Unsupported global: GLOBAL ")
+    if refused:
+        name = rest.split()[0]
+        return f"it holds a {name}, which is code and is not run; save its tensors alone"
+    return text
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """A tensor or array as a tensor; None for anything else, such as a count of steps."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    return value.detach() if isinstance(value, Tensor) else None
