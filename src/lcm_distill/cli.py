@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,9 @@ from lcm_distill.commands.options import (
     RayAddress,
     Run,
     Set,
+    StudentFile,
+    StudentSampler,
+    TeacherFile,
     Workers,
 )
 from lcm_distill.commands.ownership import owning
@@ -109,19 +113,24 @@ def evaluate(
         str | None, typer.Option(metavar="teacher,student", help="Models to evaluate, this time only.")
     ] = None,
     images_only: Annotated[bool, typer.Option("--images-only", help="Generate images only.")] = False,
+    student: StudentFile = None,
+    teacher: TeacherFile = None,
+    sampler: StudentSampler = "own",
     executor: Executor = "auto",
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
     """Stage three: generate images with teacher and student, and measure them."""
-    from lcm_distill.commands.sweep import sweep
+    from lcm_distill.commands.sweep import elsewhere, sweep
     from lcm_distill.stages.evaluate import STAGE
 
     how = How(
         json, dry_run, executor=executor, workers=workers, ray_address=ray_address,
-        sweep=lambda config: sweep(config, steps, guidance, models), options={"images_only": images_only},
+        sweep=lambda config: [*sweep(config, steps, guidance, models), *elsewhere(teacher, sampler)],
+        options={"images_only": images_only},
     )  # fmt: skip
-    work([STAGE], Choice(preset, config, set or [], run), how)
+    stage = replace(STAGE, begins=student is not None or teacher is not None)  # nothing of the run is needed then
+    work([stage], Choice(preset, config, set or [], run, student), how)
 
 
 @app.command(name="run", rich_help_panel="Stages")
@@ -149,11 +158,15 @@ def schedule(
     run: Run = None,
     json: Json = False,
     dry_run: DryRun = False,
+    student: StudentFile = None,
+    teacher: TeacherFile = None,
 ) -> None:
-    """Search for the student's sampling sigmas, and store them in its checkpoint."""
+    """Search for the student's sampling sigmas, and store them in its checkpoint, or in a copy."""
+    from lcm_distill.commands.sweep import elsewhere
     from lcm_distill.stages.schedule import STAGE
 
-    work([STAGE], Choice(preset, config, set or [], run), How(json, dry_run))
+    how = How(json, dry_run, sweep=lambda config: elsewhere(teacher))
+    work([STAGE], Choice(preset, config, set or [], run, student), how)
 
 
 @app.command(rich_help_panel="Stages")

@@ -105,23 +105,24 @@ def create_latent_cm(
     return LatentConsistencyModel(*parts, _sampling(dit_ckpt_path, DiffusionConfig()))
 
 
-def open_model(where: str | Path, role: Role = "student") -> TextToImage:
+def open_model(where: str | Path, role: Role = "student", checkpoint: Path | None = None) -> TextToImage:
     """Open a model on the CPU, in float32.
 
     Args:
         where: a run folder, a student's `.safetensors` file, or `shapes` for the model that ships.
+        checkpoint: a file from elsewhere instead of the run's student or teacher, of the sizes that `where` has.
 
     Raises:
         UserError: there is no such model, or the file does not record all that is needed to open it.
     """
-    if str(where) != SHIPPED and Path(where).is_file():
+    if str(where) != SHIPPED and Path(where).is_file() and checkpoint is None:
         if role == "teacher":
             raise UserError(f"{where} is a student's file and holds no teacher: give a run folder")
         return open_student(Path(where))
     config = open_config(where)
     student = assets.STUDENT if str(where) == SHIPPED else RunFolder(Path(where)).student
-    checkpoint = student if role == "student" else teacher_path(config.model)
-    return assemble(config.model, config.encoders, config.diffusion, checkpoint, role)
+    chosen = checkpoint or (student if role == "student" else teacher_path(config.model))
+    return assemble(config.model, config.encoders, config.diffusion, chosen, role)
 
 
 def open_student(path: Path) -> LatentConsistencyModel:

@@ -20,12 +20,16 @@ class Choice:
 
     An existing run keeps the configuration that made it: `--set` changes it, `--preset` and `--config` may only repeat
     it.
+
+    Attributes:
+        student: a checkpoint from elsewhere that stands for the run's student.
     """
 
     preset: str | None = None
     file: Path | None = None
     assignments: Sequence[str] = ()
     run: Path | None = None
+    student: Path | None = None
 
     def load(self, begins: bool = True, settings: Sequence[str] = ()) -> "tuple[Config, RunFolder]":
         """Configuration and run folder.
@@ -44,6 +48,7 @@ class Choice:
             raise UserError("--preset and --config exclude each other")
         named = bool(self.preset or self.file)
         folder = RunFolder(self.run or Path("runs") / self.given(settings).preset)
+        folder.student = self.student or folder.student
         if not folder.exists:
             if self.run is not None:
                 self._refuse_to_begin(self.run, begins and named)

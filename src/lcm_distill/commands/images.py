@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 import typer
 
 from lcm_distill.commands.errors import one_line_errors
-from lcm_distill.commands.options import Captions, Count, Guidance, Json, Model, Prompts, Seed, integers
+from lcm_distill.commands.options import (
+    Captions,
+    Count,
+    Guidance,
+    Json,
+    Model,
+    Prompts,
+    Seed,
+    StudentFile,
+    StudentSampler,
+    TeacherFile,
+    integers,
+)
 from lcm_distill.commands.show import say, show, working
 
 
@@ -19,6 +31,8 @@ def sample(
     steps: Annotated[str, typer.Option(metavar="N,N", help="Numbers of steps of the student.")] = "1,2,4",
     guidance: Guidance = None,
     seed: Seed = 0,
+    student: StudentFile = None,
+    sampler: StudentSampler = "own",
     json: Json = False,
 ) -> None:
     """Generate images of captions with a student, as a labelled grid."""
@@ -28,7 +42,7 @@ def sample(
         counts = integers("--steps", steps)
         with working("generating"):
             chosen = stage.choose_prompts(run, captions or [], prompts, count)
-            result = stage.sample(run, chosen, counts, guidance, seed, out)
+            result = stage.sample(run, chosen, counts, guidance, seed, out, student, sampler)
         show(result, json, lambda: say("wrote ", out))
 
 
@@ -42,6 +56,9 @@ def compare_samplers(
     solver: Annotated[Literal["heun", "euler"], typer.Option(help="The teacher's solver.")] = "heun",
     guidance: Guidance = None,
     seed: Seed = 0,
+    student: StudentFile = None,
+    teacher: TeacherFile = None,
+    sampler: StudentSampler = "own",
     json: Json = False,
 ) -> None:
     """Generate images with teacher and student from the same noise, side by side."""
@@ -50,5 +67,5 @@ def compare_samplers(
 
         with working("generating"):
             chosen = stage.choose_prompts(run, captions or [], prompts, count)
-            result = stage.compare_samplers(run, chosen, steps, solver, guidance, seed, out)
+            result = stage.compare_samplers(run, chosen, steps, solver, guidance, seed, out, student, teacher, sampler)
         show(result, json, lambda: say("wrote ", out))

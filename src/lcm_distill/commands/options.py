@@ -41,6 +41,17 @@ ExistingRun = Annotated[Path, typer.Option("--run", help="Run folder.")]
 Model = Annotated[
     str, typer.Option("--run", help="Run folder, student file (.safetensors), or `shapes` for the model that ships.")
 ]
+StudentFile = Annotated[
+    Path | None,
+    typer.Option("--student", help="Student's checkpoint from elsewhere, instead of the run's; this time only."),
+]
+TeacherFile = Annotated[
+    Path | None, typer.Option("--teacher", help="Teacher's checkpoint, instead of model.teacher; this time only.")
+]
+StudentSampler = Annotated[
+    Literal["own", "original"],
+    typer.Option("--sampler", help="The student's sigmas: its own, or those of MicroDiT's published student."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: work, memory, time and what is missing.")]
 AllowRandom = Annotated[

@@ -1,11 +1,19 @@
-"""What `lcm evaluate` varies for one command: steps, guidance scales and models."""
+"""What commands vary for one time: checkpoints, the student's sampler, steps, guidance scales and models."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcm_distill.commands.options import integers, numbers
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config
+
+
+def elsewhere(teacher: Path | None, sampler: str = "own") -> list[str]:
+    """Assignments for a teacher's checkpoint from elsewhere and a sampler of the student."""
+    assignments = [f"model.teacher={json.dumps(str(teacher))}"] if teacher else []
+    return assignments + ([f"evaluate.student_sampler={sampler}"] if sampler != "own" else [])
 
 
 def sweep(config: "Config", steps: str | None, guidance: str | None, models: str | None) -> list[str]:

@@ -7,23 +7,37 @@ import typer
 
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
-from lcm_distill.commands.options import DryRun, ExistingRun, File, Json, Preset, Set
+from lcm_distill.commands.options import DryRun, ExistingRun, File, Json, Preset, Set, StudentFile, TeacherFile
 from lcm_distill.commands.show import show, show_figures, working, write
+from lcm_distill.core.errors import UserError
 
 
 def export(
     run: ExistingRun,
     format: Annotated[
-        Literal["safetensors", "pt"], typer.Option(help="pt: a plain dictionary of tensors, as the original reads it.")
+        Literal["safetensors", "sharded", "pt"],
+        typer.Option(
+            help="sharded: a folder of safetensors with an index. pt: a plain dictionary of tensors, as the original "
+            "reads it."
+        ),
     ] = "safetensors",
-    out: Annotated[Path | None, typer.Option(help="File; student-export.FORMAT in the run folder by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder; student-export in the run folder by default.")
+    ] = None,
+    student: StudentFile = None,
+    teacher: TeacherFile = None,
     json: Json = False,
 ) -> None:
-    """Export the student as one file: the finished one, or that of the newest checkpoint."""
+    """Export the student: the finished one, or that of the newest checkpoint; or a checkpoint from elsewhere."""
     with one_line_errors():
-        from lcm_distill.stages.export import export as stage
+        from lcm_distill.commands.sweep import elsewhere
+        from lcm_distill.stages import export as stage
 
-        result = stage(*Choice(run=run).load(begins=False), format, out)
+        if student and teacher:
+            raise UserError("--student and --teacher exclude each other: export one, then the other")
+        config, folder = Choice(run=run, student=student).load(begins=False)
+        write = stage.export_teacher if teacher else stage.export
+        result = write(config.changed(elsewhere(teacher), "command line"), folder, format, out)
         show(result, json, lambda: show_figures(result))
 
 

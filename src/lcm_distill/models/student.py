@@ -186,13 +186,18 @@ def read_sampling(path: Path, diffusion: DiffusionConfig) -> StudentSampling:
     return student
 
 
-def recorded_description(config: Config, path: Path) -> StudentDescription:
-    """The description in a student's checkpoint, completed from the configuration of its run where it lacks something.
+def recorded_description(config: Config, path: Path, trained_here: bool = True) -> StudentDescription:
+    """The description in a student's checkpoint, completed from the configuration of a run where it lacks something.
+
+    Args:
+        trained_here: whether that run trained it; otherwise what only a training decides stays unknown.
 
     Raises:
         UserError: as `read_student`.
     """
     student, complete = read_student(path), StudentDescription.of(config)
+    if not trained_here:
+        complete = complete.model_copy(update={"guidance_range": None, "phases": None, "sigmas": {}})
     if student is None:
         return complete
     return complete.model_copy(update={name: getattr(student, name) for name in student.model_fields_set})

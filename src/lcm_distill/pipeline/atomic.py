@@ -215,7 +215,7 @@ def remove_orphans_of(*paths: Path) -> None:
         beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
         for other in beside:
             if other.name.startswith(TEMPORARY) and other.name.endswith(f"-{path.name}~") and _is_orphan(other):
-                other.unlink(missing_ok=True)
+                shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
 
 
 def _restore(replaced: Path) -> None:

@@ -24,6 +24,9 @@ class RunFolder:
 
     Args:
         data_of: a run whose images and cache this one uses; its own if none is given.
+
+    Attributes:
+        student: the student's checkpoint, which the run publishes; a command may set it to a file from elsewhere.
     """
 
     def __init__(self, root: Path, data_of: "RunFolder | None" = None) -> None:
@@ -44,12 +47,27 @@ class RunFolder:
         self.grid = root / "grid.png"
         self.guidance = root / "guidance"
         self.ablation = root / "ablation"
+        self._own_student = self.student
         self._settled_by = {
             self.images: ("seed", "data"),
             self.cache: ("seed", "data", "encoders", "cache"),
             self.pretrain: ("seed", "model", "diffusion", "engine", "pretrain"),
             self.distill: ("seed", "model", "diffusion", "engine", "distill"),
         }
+
+    @property
+    def has_foreign_student(self) -> bool:
+        """Whether `student` was set to a file that this run did not train."""
+        return self.student != self._own_student
+
+    def require_student(self) -> Path:
+        """The student's checkpoint.
+
+        Raises:
+            UserError: there is none.
+        """
+        trained = f"run `lcm distill` into {self.root} first"
+        return self.require(self.student, "give another --student" if self.has_foreign_student else trained)
 
     @property
     def exists(self) -> bool:

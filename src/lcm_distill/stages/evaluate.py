@@ -80,7 +80,7 @@ def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> li
     settings = config.evaluate
     needed: list[Check] = [partial(_require_samplings, config)]
     if "student" in settings.models and settings.student_steps and "distill" not in before:
-        needed.append(lambda: run.require(run.student, f"run `lcm distill` into {run.root} first"))
+        needed.append(run.require_student)
     if "teacher" in settings.models and settings.teacher:
         remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
         needed.append(lambda: run.require(teacher_path(config.model), remedy))

@@ -1,5 +1,6 @@
-"""`lcm export`: a student as one file, safetensors or the original's `.pt`."""
+"""`lcm export`: a student or teacher as safetensors, one file or sharded, or as the original's `.pt`."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -8,56 +9,95 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import Config
-from lcm_distill.models.checkpoint import read_tensors, serialise
+from lcm_distill.models.checkpoint import fill, read_tensors, serialise
+from lcm_distill.models.networks import build_network, read_teacher
+from lcm_distill.models.shards import INDEX_FILE, write_shards
 from lcm_distill.models.student import StudentDescription, recorded_description
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file, remove_orphans_of
+from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
 from lcm_distill.training.student_networks import student_from_teacher
+from lcm_distill.training.teacher import describe_teacher
 
-Form = Literal["safetensors", "pt"]
+Form = Literal["safetensors", "sharded", "pt"]
+"""`sharded`: a folder of safetensors files with an index. `pt`: a plain dictionary of tensors."""
 
 
 def export(config: Config, run: RunFolder, form: Form, out: Path | None = None) -> dict[str, Any]:
     """Write a run's student: the finished one, or the one that its newest checkpoint would publish.
 
     Args:
-        out: `student-export.*` in the run folder if None.
+        out: `student-export.*` in the run folder if None; without a suffix for `sharded`, which is a folder.
 
     Returns:
         The file, the steps it was trained for, the configured steps and the number of tensors.
 
-    Both formats have the published key layout. A safetensors file also records everything that sampling needs, so that
-    `api.open_model` opens it alone.
+    All formats have the published key layout. Those of safetensors also record everything that sampling needs, so that
+    `api.open_model` opens them alone. A student from elsewhere (`RunFolder.student`) is written in the same way, with
+    what it records itself and the sizes and encoders of the run.
 
     Raises:
         UserError: nothing is trained yet, or the checkpoints belong to other settings.
         DataError: every checkpoint is damaged.
     """
     step, weights = _weights(config, run)
-    out = out or run.root / f"student-export.{form}"
+    file = write_weights(form, out or _default(run, "student", form), weights, _description(config, run).to_json())
+    trained = {} if run.has_foreign_student else {"trained_steps": step, "of_steps": config.distill.steps}
+    return {"file": str(file), **trained, "tensors": len(weights)}
+
+
+def export_teacher(config: Config, run: RunFolder, form: Form, out: Path | None = None) -> dict[str, Any]:
+    """Write the teacher, `model.teacher`, in the same formats.
+
+    Args:
+        out: `teacher-export.*` in the run folder if None.
+
+    Returns:
+        The file and the number of tensors.
+
+    Raises:
+        UserError: the checkpoint is missing or unreadable.
+    """
+    weights = read_teacher(config.model)
+    file = write_weights(form, out or _default(run, "teacher", form), weights, describe_teacher(config))
+    return {"file": str(file), "tensors": len(weights)}
+
+
+def write_weights(form: Form, out: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
+    """Write weights at `out`, a folder for `sharded`; returns the file to open them by."""
     remove_orphans_of(out)
+    if form == "sharded":
+        commit_folder(out, lambda folder: write_shards(folder, weights, description))
+        return out / INDEX_FILE
     if form == "pt":
         commit_file(out, partial(_save, weights))
     else:
-        commit_bytes(out, serialise(weights, _description(config, run).to_json()))
-    return {"file": str(out), "trained_steps": step, "of_steps": config.distill.steps, "tensors": len(weights)}
+        commit_bytes(out, serialise(weights, description))
+    return out
 
 
-def _save(weights: dict[str, Tensor], path: Path) -> None:
+def _default(run: RunFolder, role: str, form: Form) -> Path:
+    return run.root / (f"{role}-export" if form == "sharded" else f"{role}-export.{form}")
+
+
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
     # Given a path, torch.save would write the temporary name into the file.
     with path.open("wb") as file:
-        torch.save(weights, file)
+        torch.save(dict(weights), file)
 
 
 def _description(config: Config, run: RunFolder) -> StudentDescription:
     if run.student.is_file():
-        return recorded_description(config, run.student)
+        return recorded_description(config, run.student, trained_here=not run.has_foreign_student)
     return StudentDescription.of(config)
 
 
 def _weights(config: Config, run: RunFolder) -> tuple[int, dict[str, Tensor]]:
+    if run.has_foreign_student:
+        weights = read_tensors(run.require_student())
+        fill(build_network(config.model, guidance_embedding=True, empty=True), weights, run.student)  # of these sizes
+        return 0, weights
     if run.student.is_file():
         return config.distill.steps, read_tensors(run.student)
     run.require(run.distill / "checkpoints", f"run `lcm distill` into {run.root} first")

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lcm_distill.api import SHIPPED, Role, TextToImage, check_settings, open_config, open_model
+from lcm_distill.api import SHIPPED, LatentConsistencyModel, Role, TextToImage, check_settings, open_config, open_model
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
-from lcm_distill.models.student import read_student
+from lcm_distill.models.student import StudentSampler, read_student
 from lcm_distill.pipeline.atomic import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.grid import gallery, labelled_grid
@@ -84,13 +84,21 @@ def find_settings(where: str) -> Settings:
 
 
 def sample(
-    where: str, prompts: Sequence[Prompt], steps: Sequence[int], guidance: float | None, seed: int, out: Path
+    where: str,
+    prompts: Sequence[Prompt],
+    steps: Sequence[int],
+    guidance: float | None,
+    seed: int,
+    out: Path,
+    student: Path | None = None,
+    sampler: StudentSampler = "own",
 ) -> dict[str, Any]:
     """Generate every caption with a student, once for each number of steps, and write a grid to `out`.
 
     Args:
         where: run folder, student's file, or `shapes`.
         guidance: the run's first configured scale if None; for a student's file the middle of its trained range.
+        student: a checkpoint from elsewhere, of the sizes that `where` has. sampler: of the student.
 
     Returns:
         The image's path, captions, guidance, seed and steps.
@@ -102,13 +110,14 @@ def sample(
     guidance = settings.guidance if guidance is None else guidance
     for count in steps:
         check_settings(count, guidance, seed)
-    model = _open(where, settings, "student")
+    model = _open(where, settings, "student", student)
+    samplers = [_sampler(model, count, sampler) for count in steps]
     columns = [
         (
-            sampling_title("student", "", count),
-            _generate(model, model.sampler(count), settings, prompts, guidance, seed),
+            sampling_title("student", chosen.name, chosen.steps),
+            _generate(model, chosen, settings, prompts, guidance, seed),
         )
-        for count in steps
+        for chosen in samplers
     ]
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": list(steps)}
 
@@ -121,6 +130,9 @@ def compare_samplers(
     guidance: float | None,
     seed: int,
     out: Path,
+    student: Path | None = None,
+    teacher: Path | None = None,
+    sampler: StudentSampler = "own",
 ) -> dict[str, Any]:
     """Generate every caption with teacher and student, in equally many steps from the same noise.
 
@@ -129,20 +141,25 @@ def compare_samplers(
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     check_settings(steps, guidance, seed)
-    teacher = _open(where, settings, "teacher")
-    diffusion = teacher.diffusion
-    sampler = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
-    generated = _generate(teacher, sampler, settings, prompts, guidance, seed)
+    model = _open(where, settings, "teacher", teacher)
+    diffusion = model.diffusion
+    solved = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
+    generated = _generate(model, solved, settings, prompts, guidance, seed)
     columns = [(sampling_title("teacher", solver, steps), generated)]
-    del teacher  # one model in memory at a time
-    student = _open(where, settings, "student")
-    generated = _generate(student, student.sampler(steps), settings, prompts, guidance, seed)
-    columns.append((sampling_title("student", "", steps), generated))
+    del model  # one model in memory at a time
+    model = _open(where, settings, "student", student)
+    chosen = _sampler(model, steps, sampler)
+    generated = _generate(model, chosen, settings, prompts, guidance, seed)
+    columns.append((sampling_title("student", chosen.name, steps), generated))
     return _write(where, columns, prompts, guidance, seed, out) | {"steps": steps, "solver": solver}
 
 
-def _open(where: str, settings: Settings, role: Role) -> TextToImage:
-    return open_model(where, role).to(resolve_device(settings.device), getattr(torch, settings.dtype))
+def _open(where: str, settings: Settings, role: Role, checkpoint: Path | None) -> TextToImage:
+    return open_model(where, role, checkpoint).to(resolve_device(settings.device), getattr(torch, settings.dtype))
+
+
+def _sampler(model: TextToImage, steps: int, kind: StudentSampler) -> Sampler:
+    return model.sampling.sampler(steps, kind) if isinstance(model, LatentConsistencyModel) else model.sampler(steps)
 
 
 def _generate(

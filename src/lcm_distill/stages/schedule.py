@@ -4,6 +4,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from lcm_distill.core.hashing import digest
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.evaluation.sigma_search import StudentSamples
-from lcm_distill.models.checkpoint import redescribe
+from lcm_distill.models.checkpoint import checkpoint_sha256, redescribe
 from lcm_distill.models.student import recorded_description
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest
@@ -33,7 +34,7 @@ TRIALS = pa.schema(
 
 
 def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
-    """Search the sigmas of every number of steps in `schedule.steps`, and store them in `student.safetensors`.
+    """Search the sigmas of every number of steps in `schedule.steps`, and store them; see `store_sigmas`.
 
     Raises:
         UserError: there is no student yet, or it was trained in phases, whose edges are its sigmas.
@@ -41,7 +42,7 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
     _require_student(config, run)
     manifest = Manifest(LocalStorage(run.schedule), TRIALS, "`lcm schedule` makes it again")
     withdraw_damaged(manifest, [])
-    tasks = {steps: Task(f"steps-{steps:02d}", _identity(config, steps)) for steps in config.schedule.steps}
+    tasks = {steps: Task(f"steps-{steps:02d}", _identity(config, run, steps)) for steps in config.schedule.steps}
     done = manifest.done(list(tasks.values()))
     pending = {steps: task for steps, task in tasks.items() if task.name not in done}
     yield Progress("schedule", len(done), len(tasks), "schedules", resumed=len(done))
@@ -69,11 +70,19 @@ def best_sigmas(manifest: Manifest, tasks: Sequence[Task]) -> dict[int, Sigmas]:
 
 
 def store_sigmas(config: Config, run: RunFolder, found: dict[int, Sigmas]) -> None:
-    """Store sigmas by number of steps in the run's student; those of other numbers of steps stay."""
-    student = recorded_description(config, run.student)
-    if any(student.sigmas.get(steps) != sigmas for steps, sigmas in found.items()):
+    """Store sigmas by number of steps in the run's student; those of other numbers of steps stay.
+
+    A file from elsewhere is left as it is: its weights with the sigmas are written into the run folder.
+    """
+    student = recorded_description(config, run.student, trained_here=not run.has_foreign_student)
+    if run.has_foreign_student or any(student.sigmas.get(steps) != sigmas for steps, sigmas in found.items()):
         student = student.model_copy(update={"sigmas": {**student.sigmas, **found}})
-        commit_bytes(run.student, redescribe(run.student, student.to_json()))
+        commit_bytes(scheduled_student(run), redescribe(run.student, student.to_json()))
+
+
+def scheduled_student(run: RunFolder) -> Path:
+    """The file that sigmas are stored in."""
+    return run.root / f"{run.student.stem}-scheduled.safetensors" if run.has_foreign_student else run.student
 
 
 def _require_student(config: Config, run: RunFolder) -> None:
@@ -82,15 +91,16 @@ def _require_student(config: Config, run: RunFolder) -> None:
             "distill.objective = 'phased': the edges of its phases are such a student's sigmas, there is nothing to "
             "search"
         )
-    run.require(run.student, f"run `lcm distill` into {run.root} first")
+    run.require_student()
 
 
-def _identity(config: Config, steps: int) -> str:
+def _identity(config: Config, run: RunFolder, steps: int) -> str:
     """Hash of everything that determines a search."""
     dtype = generation_dtype(config.evaluate.dtype, config.device)
     return digest([
         fingerprint(config), config.schedule.samples, config.evaluate.guidance[0], steps,
         *([] if dtype == "float32" else [dtype]),
+        *([checkpoint_sha256(run.student)] if run.has_foreign_student else []),
     ])  # fmt: skip
 
 

@@ -1,0 +1,149 @@
+"""Checkpoints from elsewhere stand for a run's own: evaluated, sampled, scheduled and exported by their file."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lcm_distill import assets
+from lcm_distill.api import open_model
+from lcm_distill.config import load_file, load_preset
+from lcm_distill.diffusion.samplers import Original
+from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors
+from lcm_distill.models.shards import write_shards
+from lcm_distill.models.student import StudentDescription
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.export import export
+from tests.command_line import lcm, shapes
+from tests.conftest import SMALL
+
+ORIGINAL = [80.0, 17.52783, 2.515219, 0.16975, 0.002]
+"""Five steps of the published student."""
+
+
+@pytest.fixture
+def student(tmp_path):
+    """A student as the original publishes it: a plain dictionary of tensors, without any description."""
+    path = tmp_path / "consistency_dit.pt"
+    torch.save(read_tensors(assets.STUDENT), path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, finished_run) -> RunFolder:
+    """The finished run without what its evaluation made."""
+    own = RunFolder(tmp_path / "run")
+    own.root.mkdir()
+    for folder in (finished_run.images, finished_run.cache):
+        (own.root / folder.name).symlink_to(folder)
+    shutil.copy(finished_run.config, own.config)
+    shutil.copy(finished_run.student, own.student)
+    return own
+
+
+def test_the_originals_student_is_measured_by_one_command(run, student):
+    command = ["--student", student, "--sampler", "original", "--steps", 5, "--guidance", 2, "--models", "student"]
+    result = lcm("evaluate", "--run", run.root, *command, "--json")
+    assert result.exit_code == 0, result.output
+    (row, *_) = [row for row in pq.read_table(run.metrics).to_pylist() if row["model"] == "student"]
+    assert (row["sampler"], row["steps"], row["network_evaluations"]) == ("original", 5, 5)
+    assert row["sigmas"] == pytest.approx(ORIGINAL, rel=1e-4) and row["checkpoint"] == str(student)
+    assert row["checkpoint_sha256"] == checkpoint_sha256(assets.STUDENT)
+    assert load_file(run.config).evaluate.student_sampler == "own"  # for this time only
+
+
+def test_a_run_begins_with_a_student_from_elsewhere(tmp_path, student):
+    (tmp_path / "prompts.txt").write_text("a large red circle\na small blue star\n")
+    options = shapes([*SMALL, f"evaluate.prompts={tmp_path / 'prompts.txt'}", "evaluate.images=2"])
+    command = ["evaluate", *options, "--run", tmp_path / "new", "--student", student, "--sampler", "original"]
+    result = lcm(*command, "--steps", 5, "--models", "student", "--images-only")
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "new" / "evaluate").iterdir()
+    assert folder.name.startswith("student-original-5-")
+    lacking = lcm("evaluate", *options, "--run", tmp_path / "other")
+    assert lacking.exit_code == 2 and "is not a run folder" in lacking.stderr
+
+
+def test_the_originals_last_step_changes_nothing():
+    model = open_model("shapes")
+    captions = ["a large red circle in the centre on a navy background"]
+    five, four = (
+        model.generate(captions, None, 2.0, 2024, sampler=sampler)
+        for sampler in (Original(5), _first_four(Original(5)))
+    )
+    assert torch.allclose(five, four, atol=1e-6)
+    assert Original(5).sigmas == pytest.approx(ORIGINAL, rel=1e-4) and Original(1).sigmas == pytest.approx((80.0,))
+
+
+def _first_four(sampler):
+    from lcm_distill.diffusion.samplers import Consistency
+
+    return Consistency(sampler.sigmas[:4])
+
+
+def test_exports_go_round_bit_for_bit(run, tmp_path):
+    source, paths = run.student, []
+    for form in ("safetensors", "sharded", "pt"):  # each from the one before
+        result = lcm("export", "--run", run.root, "--student", source, "--format", form, "--json")
+        assert result.exit_code == 0, result.output
+        source = json.loads(result.stdout)["file"]
+        shutil.move(run.root / f"student-export{'' if form == 'sharded' else '.' + form}", tmp_path / form)
+        source = tmp_path / form / "model.safetensors.index.json" if form == "sharded" else tmp_path / form
+        paths.append(source)
+    assert {checkpoint_sha256(path) for path in paths} == {checkpoint_sha256(run.student)}
+    assert read_description(paths[0]) == read_description(paths[1]) == read_description(run.student)
+    assert read_description(paths[2]) == {}
+    result = lcm("export", "--run", run.root, "--teacher", assets.TEACHER, "--json")
+    assert checkpoint_sha256(run.root / "teacher-export.safetensors") == checkpoint_sha256(assets.TEACHER), (
+        result.output
+    )
+
+
+def test_shards_are_no_larger_than_asked(tmp_path):
+    weights, description = read_tensors(assets.STUDENT), StudentDescription.of(load_preset("shapes")).to_json()
+    write_shards(tmp_path, weights, description, shard_bytes=10**6)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2 and all(path.stat().st_size < 1.1 * 10**6 for path in shards)
+    index = tmp_path / "model.safetensors.index.json"
+    assert checkpoint_sha256(index) == checkpoint_sha256(assets.STUDENT) and read_description(index) == description
+    assert open_model(index).sampler(2) == open_model("shapes").sampler(2)
+
+
+def test_a_file_from_elsewhere_is_exported_with_what_is_known_of_it(run, student):
+    found = export(load_file(run.config), _with(run, student), "safetensors")
+    description = read_description(run.root / "student-export.safetensors")
+    assert description["guidance_range"] is None and description["sigmas"] == {}
+    assert description["model"]["arch"] == "MicroDiT_Nano_2" and "trained_steps" not in found
+    assert open_model(run.root / "student-export.safetensors").sampler(2).steps == 2
+
+
+def _with(run, student):
+    run.student = student
+    return run
+
+
+def test_sigmas_of_a_file_from_elsewhere_go_into_a_copy(run, student):
+    before = student.read_bytes()
+    settings = ["--set", "schedule.steps=[2]", "--set", "schedule.samples=16"]
+    result = lcm("schedule", "--run", run.root, "--student", student, *settings)
+    assert result.exit_code == 0, result.output
+    scheduled = run.root / "consistency_dit-scheduled.safetensors"
+    assert student.read_bytes() == before and checkpoint_sha256(scheduled) == checkpoint_sha256(student)
+    assert list(read_description(scheduled)["sigmas"]) == ["2"]
+    assert read_description(run.student)["sigmas"].keys() != {"2"}
+
+
+@pytest.mark.parametrize("command", ["sample", "compare-samplers"])
+def test_images_of_a_file_from_elsewhere(tmp_path, student, command):
+    options = ["--student", student, "--sampler", "original", "--steps", 2, "--out", tmp_path / "grid.png"]
+    options += ["--teacher", assets.TEACHER] if command == "compare-samplers" else []
+    result = lcm(command, "a large red circle", *options)
+    assert result.exit_code == 0 and (tmp_path / "grid.png").is_file(), result.output
+
+
+def test_a_file_that_is_missing_or_of_other_sizes_is_one_line(run, tmp_path):
+    for command in (["evaluate"], ["schedule"], ["export"]):
+        result = lcm(*command, "--run", run.root, "--student", tmp_path / "gone.pt")
+        assert result.exit_code == 2 and "gone.pt is missing: give another --student" in result.stderr, result.output
