@@ -27,7 +27,7 @@ class NoiseBatches:
         model, tokens = self.config.model, self.captions.field.shape[0]
         latents = torch.randn(self.size, model.in_channels, model.latent_size, model.latent_size)
         captions = torch.randn(self.size, tokens, model.caption_channels)
-        return Batch(np.arange(self.size), latents.half(), captions.half())
+        return Batch(np.arange(self.size), np.arange(self.size), latents.half(), captions.half())
 
 
 class Waits(TorchDispatchMode):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lcm_distill.data.cache.loader import MixedBatches, ShuffledBatches
+from lcm_distill.core.randomness import normal
+from lcm_distill.data.cache.loader import MixedBatches, ShuffledBatches, distinct_addresses
 from lcm_distill.data.cache.reader import FieldReader
 
 
@@ -118,3 +119,31 @@ def test_rows_of_a_mixture_lead_back_to_their_caches():
     origins = [mixed().cache_of(row) for row in batch.rows.tolist()]
     assert [number for number, _ in origins] == [0] * 30 + [1] * 10 + [2] * 20
     np.testing.assert_array_equal(batch.latents[:, 0], [row for _, row in origins])
+
+
+def test_the_first_occurrence_of_a_sample_keeps_its_row_as_address():
+    rows = np.array([3, 5, 3, 3, 5, 9])
+    assert distinct_addresses(rows).tolist() == [3, 5, 3 + 2**40, 3 + 2**41, 5 + 2**40, 9]
+    assert distinct_addresses(np.arange(7)[::-1]).tolist() == list(range(7))[::-1]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_sample_repeated_in_a_batch_has_numbers_of_its_own_each_time(samples, ranks):
+    """Whatever the ranks, and whichever step is asked for first, as after a resumption."""
+    few = [
+        ShuffledBatches(reader(), reader(), np.arange(samples), np.arange(samples), 8, seed=0, rank=rank, ranks=ranks)
+        for rank in range(ranks)
+    ]
+    alone = ShuffledBatches(reader(), reader(), np.arange(samples), np.arange(samples), 8, seed=0)
+    for step in (2, 0):
+        whole, parts = alone[step], [part[step] for part in few]
+        assert len(set(whole.addresses.tolist())) == 8 and set(whole.rows.tolist()) == set(range(samples))
+        for rank, part in enumerate(parts):
+            assert part.addresses.tolist() == whole.addresses[rank::ranks].tolist()
+    noise = normal(0, "distill noise", 0, whole.addresses, (4,))
+    assert len({tuple(values) for values in noise.tolist()}) == 8
+    (first, *_) = np.flatnonzero(whole.rows == 0)
+    assert torch.equal(noise[first], normal(0, "distill noise", 0, [0], (4,))[0])
+    pieces = whole.split(3)
+    assert np.concatenate([piece.addresses for piece in pieces]).tolist() == whole.addresses.tolist()

@@ -114,7 +114,7 @@ class RandomBatches:
         draw = torch.Generator().manual_seed(step)
         latents = torch.randn(size, model.in_channels, model.latent_size, model.latent_size, generator=draw)
         captions = torch.randn(size, self.captions.field.shape[0], model.caption_channels, generator=draw)
-        return Batch(np.arange(size), latents.half(), captions.half())
+        return Batch(np.arange(size), np.arange(size), latents.half(), captions.half())
 
 
 def test_a_step_of_xl(tmp_path, monkeypatch):

@@ -83,15 +83,13 @@ class TextToImage:
         Args:
             prompt: one caption or several.
             num_inference_steps: steps of the model's own sampler; each kind of model has a default.
-            guidance_scale: 0 or more and finite; 1 is no guidance, 0 the null caption. None is no guidance: a student's
-                network is called without a scale, as its teacher's is.
+            guidance_scale: 0 or more and finite; 1 is no guidance, 0 the null caption. None: no scale is given at all.
             seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
                 batch; 0, 1, 2 ... by default.
             sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency`, `Phased` or
                 `Original` for a student (`lcm_distill.diffusion.samplers`). It has its own number of steps.
-            latents: the initial noise, standard normal (B, C, H, W), instead of one from the seed; the sampler scales
-                it by its first sigma.
+            latents: the initial noise, standard normal (B, C, H, W), which the sampler scales by its first sigma.
             generator: PyTorch's, or one for each prompt; draws all noise, step after step, instead of the seed.
 
         Returns:
@@ -108,8 +106,7 @@ class TextToImage:
         shape = (self.network.in_channels, self.network.latent_size, self.network.latent_size)
         noise = noise_source(shape, ids, self.device, seed, latents, generator)
         captions = self.text_encoder.encode(prompts).to(self.device)
-        guidance = None if guidance_scale is None else float(guidance_scale)
-        return self.image_encoder.decode(sampler(self.denoiser(captions, guidance), noise))
+        return self.image_encoder.decode(sampler(self.denoiser(captions, guidance_scale), noise))
 
     def sampler(self, steps: int | None = None) -> Sampler:
         """The model's own sampler of a number of steps, 1 or more; its default number if None.
@@ -139,7 +136,7 @@ class TextToImage:
 
     def _scales(self, guidance: float, captions: Tensor) -> Tensor:
         """The guidance scale of each caption, (B,), float32."""
-        return torch.full((len(captions),), guidance, device=self.device)
+        return torch.full((len(captions),), float(guidance), device=self.device)
 
 
 class LatentDiffusion(TextToImage):

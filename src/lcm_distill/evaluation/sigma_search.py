@@ -42,8 +42,8 @@ class StudentSamples:
     def __init__(self, config: Config, run: RunFolder) -> None:
         self.config, self.diffusion, self.device = config, config.diffusion, resolve_device(config.device)
         batch = Cache.open(config, run).batches(config.schedule.samples, config.seed)[0]
-        rows, size = batch.rows.tolist(), config.evaluate.batch_size
-        self.rows = [rows[start : start + size] for start in range(0, len(rows), size)]
+        addresses, size = batch.addresses.tolist(), config.evaluate.batch_size
+        self.addresses = [addresses[start : start + size] for start in range(0, len(addresses), size)]
         self.clean, self.captions = batch.latents.float().split(size), batch.captions.float().split(size)
         self.teacher = load_teacher(config.model)
         self.student = build_network(config.model, guidance_embedding=True, empty=True).eval().requires_grad_(False)
@@ -82,7 +82,7 @@ class StudentSamples:
     def _noise(self, stream: str, part: int) -> Tensor:
         """Standard normal noise of a part's shape."""
         shape = self.clean[0].shape[1:]
-        return to_device(normal(self.config.seed, f"schedule {stream}", 0, self.rows[part], shape), self.device)
+        return to_device(normal(self.config.seed, f"schedule {stream}", 0, self.addresses[part], shape), self.device)
 
     def _moments(self, latents: Sequence[Tensor]) -> Moments:
         sigma = torch.tensor([FEATURE_SIGMA], device=self.device)

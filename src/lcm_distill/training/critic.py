@@ -48,33 +48,35 @@ class DistributionMatching:
         self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
         self.student, self.teacher, self.critic = student, teacher, critic
 
-    def loss(self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]) -> Tensor:
+    def loss(
+        self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
+    ) -> Tensor:
         """The critic's loss, plus the weighted matching loss once `matching.start` of the training is over; a scalar.
 
         Args:
-            rows: (B,), rows of the samples in the cache, which address their random numbers.
+            addresses: (B,), which address the samples' random numbers.
             captions: (B, L, C). guidance: (B,).
             shape: (C, H, W) of the latents.
         """
         own, sigma_data = self.settings.matching, self.diffusion.sigma_data
-        samples = self._generate(step, rows, captions, guidance, shape)
+        samples = self._generate(step, addresses, captions, guidance, shape)
         scores = real_and_fake_scores(
             both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
             real_guidance=1 + own.guidance_share * (guidance - 1),
             assumed_guidance=guidance.new_full((1,), self.settings.middle_guidance),
         )
-        noise, sigma = self._noise_and_sigma("critic", step, rows, shape)
+        noise, sigma = self._noise_and_sigma("critic", step, addresses, shape)
         critic_loss = denoising_loss(
             lambda x, sigma: scores(x, sigma)[1], samples.detach(), noise, sigma, sigma_data
         ).mean()
         if step < own.start * self.settings.steps:
             return critic_loss
-        matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, rows, shape))
+        matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, addresses, shape))
         return critic_loss + own.weight * matching.mean()
 
     def _generate(
-        self, step: int, rows: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
+        self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
     ) -> Tensor:
         """The student's samples after a random number of its sampling steps, (B, C, H, W).
 
@@ -85,19 +87,21 @@ class DistributionMatching:
         function = consistency_function(self.student, self.diffusion.sigma_data, sigma_min, captions, guidance)
 
         def fresh_noise(number: int) -> Tensor:
-            return self._noise(f"matching jump {number}", step, rows, shape)
+            return self._noise(f"matching jump {number}", step, addresses, shape)
 
         return Consistency(sigmas[:steps], sigma_min)(gradient_in_last_call(function, steps), fresh_noise)
 
-    def _noise_and_sigma(self, stream: str, step: int, rows: np.ndarray, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _noise_and_sigma(
+        self, stream: str, step: int, addresses: np.ndarray, shape: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         """Noise (B, C, H, W) and noise levels (B,) at which samples are scored."""
         own = self.settings.matching
-        draws = to_device(normal(self.seed, f"{stream} sigma", step, rows, ()), self.device)
+        draws = to_device(normal(self.seed, f"{stream} sigma", step, addresses, ()), self.device)
         sigma = lognormal_sigmas(
             draws, own.sigma_mean, own.sigma_std, self.diffusion.sigma_min, self.diffusion.sigma_max
         )
-        return self._noise(f"{stream} noise", step, rows, shape), sigma
+        return self._noise(f"{stream} noise", step, addresses, shape), sigma
 
-    def _noise(self, stream: str, step: int, rows: np.ndarray, shape: Sequence[int]) -> Tensor:
+    def _noise(self, stream: str, step: int, addresses: np.ndarray, shape: Sequence[int]) -> Tensor:
         """Standard normal (B, C, H, W)."""
-        return to_device(normal(self.seed, stream, step, rows, shape), self.device)
+        return to_device(normal(self.seed, stream, step, addresses, shape), self.device)

@@ -45,7 +45,7 @@ class FakeStep:
         model = config.model
         latents = torch.zeros(samples, model.in_channels, model.latent_size, model.latent_size, dtype=torch.float16)
         captions = torch.zeros(samples, caption_tokens, model.caption_channels, dtype=torch.float16)
-        self.batch = Batch(np.arange(samples), latents, captions)
+        self.batch = Batch(np.arange(samples), np.arange(samples), latents, captions)
 
     def passes(self) -> None:
         """All forward and backward passes of the micro-batch; gradients accumulate."""

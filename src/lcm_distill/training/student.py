@@ -94,9 +94,9 @@ def build_loss(
 
     def loss(step: int, batch: Batch) -> Tensor:
         clean, captions = batch.to(device)
-        noise = to_device(normal(seed, "distill noise", step, batch.rows, clean.shape[1:]), device)
-        sigma = to_device(draws.sigmas(objective.lowest_sigma, step, batch.rows), device)
-        guidance = to_device(draws.guidance(step, batch.rows), device)
+        noise = to_device(normal(seed, "distill noise", step, batch.addresses, clean.shape[1:]), device)
+        sigma = to_device(draws.sigmas(objective.lowest_sigma, step, batch.addresses), device)
+        guidance = to_device(draws.guidance(step, batch.addresses), device)
         functions = Networks(
             student=consistency_function(student, diffusion.sigma_data, diffusion.sigma_min, captions, guidance),
             target=consistency_function(target, diffusion.sigma_data, diffusion.sigma_min, captions, guidance),
@@ -105,14 +105,14 @@ def build_loss(
         distillation = objective(functions, clean, noise, sigma, step / settings.steps).mean()
         if matching is None:
             return distillation
-        return distillation + matching.loss(step, batch.rows, captions, guidance, clean.shape[1:])
+        return distillation + matching.loss(step, batch.addresses, captions, guidance, clean.shape[1:])
 
     return loss
 
 
 @dataclass(frozen=True)
 class StepDraws:
-    """The random conditions of a step's samples, addressed by seed, step and row in the cache.
+    """The random conditions of a step's samples, by seed, step and address (`Batch.addresses`).
 
     Attributes:
         settings: of the distillation, which name the distributions.

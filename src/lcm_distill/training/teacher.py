@@ -81,17 +81,17 @@ def build_loss(
 
     def loss(step: int, batch: Batch) -> Tensor:
         clean, captions = batch.to(device)
-        noise = to_device(normal(seed, "pretrain noise", step, batch.rows, clean.shape[1:]), device)
-        draws = to_device(normal(seed, "pretrain sigma", step, batch.rows, ()), device)
+        noise = to_device(normal(seed, "pretrain noise", step, batch.addresses, clean.shape[1:]), device)
+        draws = to_device(normal(seed, "pretrain sigma", step, batch.addresses, ()), device)
         sigma = lognormal_sigmas(
             draws, settings.sigma_mean, settings.sigma_std, diffusion.sigma_min, diffusion.sigma_max
         )
-        has_caption = to_device(uniform(seed, "caption drop", step, batch.rows), device) >= settings.caption_drop
+        has_caption = to_device(uniform(seed, "caption drop", step, batch.addresses), device) >= settings.caption_drop
         captions = captions * has_caption[:, None, None]
         if not settings.mask_ratio:
             denoise = edm_denoiser(network, diffusion.sigma_data, captions)
             return denoising_loss(denoise, clean, noise, sigma, diffusion.sigma_data).mean()
-        draws = normal(seed, "mask", step, batch.rows, (side**2,))
+        draws = normal(seed, "mask", step, batch.addresses, (side**2,))
         kept = to_device(kept_patches(draws, settings.mask_ratio), device)
         denoise = edm_denoiser(masked(network, kept), diffusion.sigma_data, captions)
         mask = patch_mask(kept, side, model.patch_size)

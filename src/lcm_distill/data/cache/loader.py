@@ -24,18 +24,21 @@ class Batch:
     """Samples of one step.
 
     Attributes:
-        rows: int64 (B,), the samples' rows in the cache, which address their random numbers.
+        rows: int64 (B,), the samples' rows in the cache.
+        addresses: int64 (B,), which address the samples' random numbers; see `distinct_addresses`.
         latents: float16 (B, C, h, w), scaled.
         captions: float16 (B, L, width), token embeddings.
     """
 
     rows: np.ndarray
+    addresses: np.ndarray
     latents: Tensor
     captions: Tensor
 
     def split(self, parts: int) -> "list[Batch]":
         """Split into `parts` batches, in order and of nearly equal size."""
-        pieces = np.array_split(self.rows, parts), self.latents.tensor_split(parts), self.captions.tensor_split(parts)
+        rows, addresses = np.array_split(self.rows, parts), np.array_split(self.addresses, parts)
+        pieces = rows, addresses, self.latents.tensor_split(parts), self.captions.tensor_split(parts)
         return [Batch(*piece) for piece in zip(*pieces, strict=True)]
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -44,6 +47,23 @@ class Batch:
         The memory of a batch is reused as soon as nothing refers to the batch.
         """
         return to_device(self.latents, device).float(), to_device(self.captions, device).float()
+
+
+OCCURRENCE = 2**40
+"""Distance of the addresses of a sample's occurrences in one batch; a cache has fewer rows."""
+
+
+def distinct_addresses(rows: np.ndarray) -> np.ndarray:
+    """Addresses of a step's samples, of all ranks together, int64 (B,), no two of which are equal.
+
+    They are the rows themselves, but for a sample that a batch holds again, as happens where there are few samples and
+    where an epoch ends: each further occurrence has an address of its own, and so another noise.
+    """
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    occurrences = np.empty_like(order)
+    occurrences[order] = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
+    return rows + OCCURRENCE * occurrences
 
 
 class Batches(ABC):
@@ -62,9 +82,14 @@ class Batches(ABC):
     def __getitem__(self, step: int) -> Batch:
         """This rank's part of the batch of a step, counted from 0."""
         ahead = self._next
-        batch = ahead[1].result() if ahead and ahead[0] == step else self._read(step)
-        self._next = step + 1, self._thread.submit(self._read, step + 1)
+        batch = ahead[1].result() if ahead and ahead[0] == step else self._addressed(step)
+        self._next = step + 1, self._thread.submit(self._addressed, step + 1)
         return batch
+
+    def _addressed(self, step: int) -> Batch:
+        """A step's batch, with addresses that are counted over all ranks."""
+        addresses = distinct_addresses(self.samples(step))[self.rank :: self.ranks]
+        return replace(self._read(step), addresses=addresses)
 
     @abstractmethod
     def samples(self, step: int) -> np.ndarray:
@@ -114,7 +139,7 @@ class ShuffledBatches(Batches):
         """The samples at these positions."""
         chosen = self._chosen(positions)
         rows, caption_rows = self.rows[chosen], self.caption_rows[chosen]
-        return Batch(rows, torch.from_numpy(self.latents[rows]), torch.from_numpy(self.captions[caption_rows]))
+        return Batch(rows, rows, torch.from_numpy(self.latents[rows]), torch.from_numpy(self.captions[caption_rows]))
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return permutation(self._seed, "batches", epoch, len(self.rows))
@@ -188,8 +213,10 @@ class MixedBatches(Batches):
             if len(own):
                 batch = part.read(own)
                 batches.append(replace(batch, rows=batch.rows + first))
+        rows = np.concatenate([batch.rows for batch in batches])
         return Batch(
-            np.concatenate([batch.rows for batch in batches]),
+            rows,
+            rows,
             torch.cat([batch.latents for batch in batches]),
             torch.cat([batch.captions for batch in batches]),
         )
