@@ -52,6 +52,7 @@ class WaitingVae:
     """In place of SDXL's VAE."""
 
     scaling_factor, channels, downsampling = 0.13025, 4, 8
+    normalisation: ClassVar[dict[str, list[float]]] = {}
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.clock, self.seconds = clock, seconds

@@ -5,7 +5,7 @@
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 """The variational autoencoder between images and latents, with the scaling of its latents."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 class ImageEncoder:
     """A frozen VAE; `encode` returns scaled latents and `decode` takes them.
 
+    Scaled latents are (x - shift) * scaling_factor / std of the VAE's own latents x. Shift and std are 0 and 1 unless
+    its configuration has a `shift_factor` (a number) or `latents_mean` and `latents_std` (a number a channel), as
+    diffusers' pipelines apply them.
+
     Attributes:
         scaling_factor: multiplies the VAE's own latents (0.13025 for SDXL).
+        shift: subtracted before, one number or one a channel; empty for none.
+        std: divides them afterwards, one number a channel; empty for none.
         channels: of the latents.
         downsampling: ratio of image to latent size, along each side.
     """
@@ -31,8 +37,14 @@ class ImageEncoder:
     def __init__(self, vae: "AutoencoderKL") -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.scaling_factor = float(vae.config.scaling_factor)
+        self.shift, self.std = _normalisation(vae.config)
         self.channels = int(vae.config.latent_channels)
         self.downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @property
+    def normalisation(self) -> dict[str, list[float]]:
+        """`shift` and `std` under these names, as far as the VAE has them; a cache records them."""
+        return {name: values for name, values in (("shift", self.shift), ("std", self.std)) if values}
 
     def to(self, device: str | torch.device) -> "ImageEncoder":
         """Move the weights, in place; on CUDA the VAE's blocks are replaced by `to_channels_last`. Returns self."""
@@ -56,7 +68,11 @@ class ImageEncoder:
         """
         posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
         mean, std = posterior.mean.float(), torch.exp(0.5 * posterior.logvar.float())
-        return (mean + std * to_device(noise, mean.device)) * self.scaling_factor
+        latents = mean + std * to_device(noise, mean.device)
+        if self.shift:
+            latents = latents - _by_channel(self.shift, latents)
+        latents = latents * self.scaling_factor
+        return latents / _by_channel(self.std, latents) if self.std else latents
 
     def encode_pixels(self, pixels: Tensor, noise: Tensor) -> Tensor:
         """`encode` of uint8 images (B, H, W, 3) on the CPU, which are copied to the device as uint8."""
@@ -66,8 +82,33 @@ class ImageEncoder:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (B, C, h, w) to images (B, 3, H, W), float32 in [0, 1]."""
-        latents = (latents / self.scaling_factor).to(self.vae.device, self.vae.dtype)
-        return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
+        if self.std:
+            latents = latents * _by_channel(self.std, latents)
+        latents = latents / self.scaling_factor
+        if self.shift:
+            latents = latents + _by_channel(self.shift, latents)
+        return (self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+
+
+def _normalisation(config: Any) -> tuple[list[float], list[float]]:
+    """Shift and std of a VAE's latents by its configuration, both empty where it has none.
+
+    Raises:
+        UserError: it has a mean or a std of the channels without the other, or a shift beside them.
+    """
+    shift, mean, std = (getattr(config, name, None) for name in ("shift_factor", "latents_mean", "latents_std"))
+    if (mean is None) != (std is None) or (mean is not None and shift):
+        raise UserError(
+            f"encoders.vae: its config.json has shift_factor = {shift}, latents_mean = {mean} and latents_std = {std}: "
+            "mean and std belong together, without a shift_factor"
+        )
+    if mean is not None:
+        return [float(value) for value in mean], [float(value) for value in std]
+    return ([float(shift)] if shift else []), []
+
+
+def _by_channel(values: list[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
 
 
 def load_image_encoder(

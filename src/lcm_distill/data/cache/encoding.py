@@ -141,6 +141,7 @@ class Encoding:
         attributes = {
             **provenance(self.config.encoders, "vae"),
             "scaling_factor": self.encoders.images.scaling_factor,
+            **self.encoders.images.normalisation,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
             "transform": self.transform,
         }
