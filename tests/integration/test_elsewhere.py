@@ -147,3 +147,22 @@ def test_a_file_that_is_missing_or_of_other_sizes_is_one_line(run, tmp_path):
     for command in (["evaluate"], ["schedule"], ["export"]):
         result = lcm(*command, "--run", run.root, "--student", tmp_path / "gone.pt")
         assert result.exit_code == 2 and "gone.pt is missing: give another --student" in result.stderr, result.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "distill"])
+@pytest.mark.parametrize("sigmas", ["{2=[90.0,2.0]}", "{2=[80.0,0.001]}"])
+def test_sigmas_beyond_the_models_range_are_refused(run, command, sigmas):
+    steps = ["--steps", 3] if command == "evaluate" else []  # that are not among evaluate.student_steps
+    result = lcm(command, "--run", run.root, "--set", f"evaluate.student_sigmas={sigmas}", *steps)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 2 and "evaluate.student_sigmas.2 = [" in last, result.output
+    assert "must fall from diffusion.sigma_max = 80" in last and "set evaluate.student_sigmas={}" in last
+    accepted = lcm("evaluate", "--run", run.root, "--set", "evaluate.student_sigmas={}", *steps, "--dry-run")
+    assert accepted.exit_code == 0, accepted.output
+
+
+@pytest.mark.parametrize("sigmas", ["{2=[2.0,80.0]}", "{2=[2.0,2.0]}", "{2=[80.0,nan]}", "{1=[inf]}", "{2=[80.0]}"])
+def test_sigmas_that_are_no_schedule_name_their_key(run, sigmas):
+    result = lcm("evaluate", "--run", run.root, "--set", f"evaluate.student_sigmas={sigmas}", "--steps", 3)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.exit_code == 2 and "student_sigmas" in last and "student_steps" not in last, result.output

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.metrics.neighbours import coverage, density, precision, recall
 from lcm_distill.metrics.registry import PROTOCOLS, figure_styles, find_protocol, open_protocol, register_protocol
 from lcm_distill.shapes.network import ShapesExtractor
 
@@ -97,3 +98,21 @@ def test_shapes_protocol_opens_the_network_that_ships():
     expected, _ = opened.extractor.network(images.float() / 255)
     assert found.shape == (7, opened.extractor.width)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_dinov2_counts_five_neighbours_for_all_four_figures_under_names_of_their_own():
+    """As dgm-eval does; figures of three neighbours, measured before, stay apart from them."""
+    figures = {figure.name: figure for figure in find_protocol("fd-dinov2").figures}
+    assert list(figures) == ["fd_dinov2", "precision_k5", "recall_k5", "density", "coverage"]
+    generated, real = (torch.randn(60, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    for name, compute in (("precision_k5", precision), ("recall_k5", recall)):
+        assert figures[name].compute(generated, real) == compute(generated, real, 5) != compute(generated, real, 3)
+    for name, compute in (("density", density), ("coverage", coverage)):
+        assert figures[name].compute(generated, real) == compute(generated, real, 5)
+
+
+def test_figures_of_few_images_carry_a_warning():
+    fid, shapes, clip = (find_protocol(name) for name in ("t2i-benchmark", "shapes", "clip-vit-b-32"))
+    assert fid.warning("fid", 9_999) == "few images, 10,000 are usual" and fid.warning("fid", 10_000) is None
+    assert fid.warning("precision", 2_500) and fid.warning("kid", 2_500) is None  # unbiased (arXiv 1801.01401)
+    assert shapes.warning("frechet_distance", 14) is None and clip.warning("clip_score", 14) is None

@@ -83,3 +83,14 @@ def test_markdown_reads_as_plain_text():
         "| `original` |  12.00 |",
         "| `x`        |    3.5 |",
     ]
+
+
+def test_a_warning_of_any_figure_stands_in_the_last_column():
+    rows = [{**SAMPLING, "metric": "fid", "protocol": "t2i-benchmark", "reference": "r", "value": 9.0, "images": 2500,
+             "sigmas": [80.0], "checkpoint_sha256": "a", "prompts": "p", "dtype": "float32", "network_evaluations": 1,
+             "seconds_per_image": 0.1, "warning": "few images, 10,000 are usual"}]  # fmt: skip
+    rows.append({**rows[0], "metric": "kid", "warning": None})
+    for given in (rows, rows[::-1]):
+        headings, (cells,) = figures_cells(given, figure_styles())
+        assert (headings[-1], cells[-1]) == ("warning", "few images, 10,000 are usual")
+    assert "warning" not in figures_cells(rows[1:], figure_styles())[0]
