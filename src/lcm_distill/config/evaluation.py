@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from lcm_distill.config.section import BY_CONTENT, ROUNDS, OnResume, Section
+from lcm_distill.config.section import BY_CONTENT, IDENTITY, ROUNDS, OnResume, Section
 
 
 class ScheduleConfig(Section):
@@ -49,7 +49,7 @@ class EvaluateConfig(Section):
     """Sigmas that a newly distilled student is published with, falling, by number of steps. The student's checkpoint
     decides, where `lcm schedule` stores the sigmas that it finds: these serve only for numbers of steps that it has
     none for, and EDM's schedule for those that are not here either. A phased student takes its edges."""
-    student_sampler: Literal["own", "original"] = Field(default="own", json_schema_extra=NOT_IDENTITY)
+    student_sampler: Literal["own", "original"] = Field(default="own", json_schema_extra={IDENTITY: False})
     """Sampler of the student. `own`: at the sigmas that it was published with. `original`: that of the published
     consistency student of MicroDiT, EDM's schedule of as many sigmas, the last of which is sigma_min."""
     seed: int | None = Field(default=None, ge=0, lt=2**64)
