@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lcm_distill.commands import cache, images, weights
+from lcm_distill.commands import cache, images, runs, weights
 from lcm_distill.commands import config as configuration
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
@@ -19,7 +19,6 @@ from lcm_distill.commands.options import (
     AllowRandom,
     DryRun,
     Executor,
-    ExistingRun,
     File,
     Json,
     Preset,
@@ -31,9 +30,7 @@ from lcm_distill.commands.options import (
     TeacherFile,
     Workers,
 )
-from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import show, show_figures, show_rows, show_written, write
-from lcm_distill.commands.work import How, show_progress, work
+from lcm_distill.commands.work import How, work
 
 app = typer.Typer(
     help="Distil a text-to-image diffusion transformer into one that generates images in one to five steps.",
@@ -211,78 +208,8 @@ def ablate(
     command(Choice(preset, config, set or [], run), only.split(",") if only else [], seeds, how)
 
 
-@app.command(rich_help_panel="Runs")
-def status(run: ExistingRun, json: Json = False) -> None:
-    """Show the progress of a run, and what it quarantined."""
-    with one_line_errors():
-        from lcm_distill.stages.status import status as stage
-
-        result = stage(*Choice(run=run).load(begins=False))
-        show(result, json, lambda: show_figures(result))
-
-
-@app.command(rich_help_panel="Runs")
-def inspect(
-    sql: Annotated[
-        str,
-        typer.Argument(help="Query over samples, captions, manifest, events, images, scores, metrics, guidance ..."),
-    ],
-    run: ExistingRun,
-    json: Json = False,
-) -> None:
-    """Run SQL over a run, with DuckDB."""
-    with one_line_errors():
-        from lcm_distill.stages.queries import inspect as stage
-
-        rows = stage(*Choice(run=run).load(begins=False), sql)
-        show(rows, json, lambda: show_rows(rows))
-
-
-@app.command(rich_help_panel="Runs")
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with results of `lcm evaluate`.")],
-    out: Annotated[Path, typer.Option(help="Result, with suffixes .md, .png and .parquet.")] = Path("compare"),
-    json: Json = False,
-) -> None:
-    """Compare the metrics of several runs in one table and chart."""
-    with one_line_errors():
-        from lcm_distill.stages.compare import compare as stage
-
-        rows = stage(runs, out)
-        show(rows, json, lambda: write(out.with_suffix(".md").read_text()))
-        show_written(out)
-
-
-@app.command(rich_help_panel="Runs")
-def verify(
-    run: ExistingRun,
-    repair: Annotated[bool, typer.Option("--repair", help="Repair it: encode what is damaged again.")] = False,
-    json: Json = False,
-) -> None:
-    """Check every row of a run's cache against its recorded checksums."""
-    with one_line_errors():
-        from lcm_distill.pipeline.atomic import remove_orphans
-        from lcm_distill.stages.verify import Verification
-
-        choice = Choice(run=run)
-        if not repair:
-            verification = Verification(*choice.load(begins=False))
-            show_progress(verification.check())
-        else:
-            with owning(choice, "verify --repair", ["precompute"], begins=False) as (config, folder):
-                remove_orphans(folder.root)
-                verification = Verification(config, folder)
-                show_progress(verification.check())
-                if verification.damage:
-                    show_progress(verification.repair())
-        result = verification.result()
-        if not json and result["damage"]:
-            show_rows(result["damage"], "damaged")
-        show(result, json, lambda: show_figures({name: value for name, value in result.items() if name != "damage"}))
-        verification.raise_if_broken()
-
-
 for panel, commands in {
+    "Runs": (runs.status, runs.inspect, runs.compare, runs.verify),
     "Images": (images.sample, images.compare_samplers),
     "Weights": (weights.export, weights.fetch),
 }.items():

@@ -102,7 +102,7 @@ def _normalisation(config: Any) -> tuple[list[float], list[float]]:
             f"encoders.vae: its config.json has shift_factor = {shift}, latents_mean = {mean} and latents_std = {std}: "
             "mean and std belong together, without a shift_factor"
         )
-    if mean is not None:
+    if mean is not None and std is not None:
         return [float(value) for value in mean], [float(value) for value in std]
     return ([float(shift)] if shift else []), []
 

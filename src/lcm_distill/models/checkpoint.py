@@ -166,11 +166,9 @@ def _read_description(path: Path) -> tuple[dict[str, Any], str | None]:
             raise cannot_read(path, ALTERED)  # the name of a description is damaged
         return {}, None
     try:
-        described = json.loads(metadata[METADATA])
+        described = dict[str, Any](json.loads(metadata[METADATA]))
     except (ValueError, RecursionError, TypeError) as error:
         raise cannot_read(path, error) from error
-    if not isinstance(described, dict):
-        raise cannot_read(path, "its description is no JSON object")
     seal, recorded = described.pop(SEAL, None), described.pop(TENSORS_SHA256, None)
     sealed = {**described, TENSORS_SHA256: recorded}
     if seal != (None if recorded is None else _description_sha256(sealed)):
