@@ -7,6 +7,7 @@ import pytest
 
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.report.figures import LATENTS, of_images
 from lcm_distill.stages.evaluate import evaluate
 from tests.command_line import lcm
 from tests.runs import borrow
@@ -32,17 +33,34 @@ def test_every_sampling_at_every_scale(run):
     reports = list(evaluate(config, run))
     generated = [report for report in reports if report.label == "generate"]
     assert generated[-1].done == 14 * 4 * 2 and generated[-1].resumed == 14 * 4  # guidance 2 is what the fixture has
-    rows = pq.read_table(f"{run.guidance}.parquet").to_pylist()
+    every_row = pq.read_table(f"{run.guidance}.parquet").to_pylist()
+    rows = of_images(every_row)
     assert [(row["model"], row["sampler"], row["steps"], row["guidance"]) for row in rows[::2]] == [
         (*sampling, scale) for scale in (2.0, 1.0) for sampling in SAMPLINGS
     ]
     plain = {row["steps"]: row["network_evaluations"] for row in rows if row["guidance"] == 1}
     assert plain[3] == 5  # two Heun steps and an Euler step at the end, without a second pass for guidance
     metrics = pq.read_table(run.metrics).to_pylist()
-    assert [row for row in metrics if row["model"] != "real"] == rows
+    assert [row for row in metrics if row["model"] != "real"] == every_row
     text = run.guidance.with_suffix(".md").read_text()
     assert "trained on scales from 1 to 3" in text and "| teacher, 3 Heun steps" in text
     assert run.guidance.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_response_of_the_student_to_the_scale_is_a_figure(run):
+    """A student that has hardly been trained hardly has one; a teacher in its place has all of it."""
+    list(evaluate(load_file(run.config, ["evaluate.guidance=[1, 3]"]), run))
+    rows = [row for row in pq.read_table(run.metrics).to_pylist() if row["protocol"] == LATENTS]
+    names = ["slope", "size", "cosine", "slope_from_80", "slope_from_10", "slope_from_2"]
+    assert [(row["steps"], row["guidance"], row["metric"]) for row in rows] == [
+        (steps, 3.0, f"guidance_{name}") for steps in (1, 2) for name in names
+    ]
+    assert all(abs(row["value"]) < 0.2 and row["images"] == 14 for row in rows if "slope" in row["metric"])
+    text = run.guidance.with_suffix(".md").read_text()
+    response = text.partition("## Response of the student")[2]
+    assert "from the same 14 noisy samples" in response and "| student, 2 steps" in response
+    line, *_ = [line for line in lcm("evaluate", "--run", run.root).stdout.splitlines() if "guidance slope" in line]
+    assert line.count("guidance cosine") == 1
 
 
 def test_rows_say_where_their_figure_comes_from(run):

@@ -1,7 +1,7 @@
 """Rows of `metrics.parquet` side by side."""
 
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.report.figures import figure_columns
+from lcm_distill.report.figures import LATENTS, figure_columns
 from lcm_distill.report.tables import figures_cells, markdown_table
 
 SAMPLING = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,
@@ -94,3 +94,10 @@ def test_a_warning_of_any_figure_stands_in_the_last_column():
         headings, (cells,) = figures_cells(given, figure_styles())
         assert (headings[-1], cells[-1]) == ("warning", "few images, 10,000 are usual")
     assert "warning" not in figures_cells(rows[1:], figure_styles())[0]
+
+
+def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_about():
+    rows = [row("fid", 1.0, "gigagan"), row("guidance_slope", 0.5, LATENTS, "teacher:1", images=192)]
+    (line,) = as_dicts(rows)
+    assert line["FID (gigagan)"] == "1.00" and line["guidance slope"] == "0.50" and "images" not in line
+    assert len(as_dicts([*rows, row("guidance_slope", 0.5, LATENTS, "teacher:1", images=192, steps=4)])) == 2

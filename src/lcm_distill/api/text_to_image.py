@@ -10,10 +10,10 @@ from torch import Tensor
 from lcm_distill.api.requests import Generators, check_prompts, check_settings, noise_source
 from lcm_distill.config import DiffusionConfig
 from lcm_distill.core.errors import UserError
-from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.noise import require_falling
-from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Original, Phased, Sampler
+from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
+from lcm_distill.diffusion.samplers import Consistency, Deterministic, Euler, FewStepSampler, Heun, Original, Sampler
 from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
@@ -87,8 +87,9 @@ class TextToImage:
             seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
                 batch; 0, 1, 2 ... by default.
-            sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency`, `Phased` or
-                `Original` for a student (`lcm_distill.diffusion.samplers`). It has its own number of steps.
+            sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency`,
+                `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion.samplers`). It has its own
+                number of steps.
             latents: the initial noise, standard normal (B, C, H, W), which the sampler scales by its first sigma.
             generator: PyTorch's, or one for each prompt; draws all noise, step after step, instead of the seed.
 
@@ -134,10 +135,6 @@ class TextToImage:
         require_falling(f"sampler {sampler.name}: sigmas", sampler.sigmas, settings.sigma_min, settings.sigma_max)
         return sampler
 
-    def _scales(self, guidance: float, captions: Tensor) -> Tensor:
-        """The guidance scale of each caption, (B,), float32."""
-        return torch.full((len(captions),), float(guidance), device=self.device)
-
 
 class LatentDiffusion(TextToImage):
     """A teacher: EDM's deterministic sampler (Heun, 30 steps by default) with classifier-free guidance."""
@@ -151,9 +148,7 @@ class LatentDiffusion(TextToImage):
 
     def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
         """EDM's denoiser, with guidance unless the scale is 1."""
-        if guidance is None or guidance == 1:
-            return edm_denoiser(self.network, self.diffusion.sigma_data, captions)
-        return guided_denoiser(self.network, self.diffusion.sigma_data, captions, self._scales(guidance, captions))
+        return denoiser_at(self.network, self.diffusion.sigma_data, captions, 1 if guidance is None else guidance)
 
 
 class LatentConsistencyModel(TextToImage):
@@ -163,7 +158,7 @@ class LatentConsistencyModel(TextToImage):
         sampling: sigmas by number of steps, trained guidance range and phases. Guidance outside the range warns.
     """
 
-    samplers = (Consistency, Phased, Original)
+    samplers = (Consistency, Deterministic, Original)
 
     def __init__(
         self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, sampling: StudentSampling
@@ -171,7 +166,7 @@ class LatentConsistencyModel(TextToImage):
         super().__init__(network, image_encoder, text_encoder, sampling.diffusion)
         self.sampling = sampling
 
-    def sampler(self, steps: int | None = None) -> Sampler:
+    def sampler(self, steps: int | None = None) -> FewStepSampler:
         """See `TextToImage`; without sigmas of their own, steps take EDM's schedule."""
         return self.sampling.sampler(steps)
 
@@ -186,5 +181,5 @@ class LatentConsistencyModel(TextToImage):
                 f"guidance {guidance:g} lies outside {low:g} to {high:g}, which this student was trained on",
                 stacklevel=3,
             )
-        scales = self._scales(guidance, captions)
+        scales = torch.full((len(captions),), float(guidance), device=self.device)
         return consistency_function(self.network, settings.sigma_data, settings.sigma_min, captions, scales)

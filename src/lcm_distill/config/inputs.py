@@ -6,9 +6,9 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lcm_distill.config.section import (
+    ADDED,
     BY_CONTENT,
     IDENTITY,
-    IDENTITY_IF_SET,
     NOT_IDENTITY,
     OLD_NAME,
     ON_RESUME,
@@ -40,7 +40,7 @@ class DataConfig(Section):
     a record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
     (JourneyDB), `text` (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
     `Task2.Caption` leaves much open); `coco` has captions of its own."""
-    image_column: str | None = Field(default=None, min_length=1, json_schema_extra=IDENTITY_IF_SET)
+    image_column: str | None = Field(default=None, min_length=1, json_schema_extra=ADDED)
     """Column of the images, where it has another name than usual: the path in the metadata files of a `folder`
     (`file_name`), which may be nested, `image.path`; the bytes in `parquet` (unset: the only column of bytes)."""
     images: PositiveInt = Field(default=8_000, json_schema_extra={OLD_NAME: "pictures"})

@@ -1,10 +1,11 @@
 """Settings of the objectives that a student can be trained with, and of the terms and adapters beside them."""
 
+from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lcm_distill.config.section import Section
+from lcm_distill.config.section import ADDED, Section
 
 
 class ObjectiveConfig(Section):
@@ -85,6 +86,11 @@ class MatchingConfig(Section):
     guidance_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the guidance beyond 1 that the teacher keeps where it scores generated latents. With all of it they
     agree better with captions, at the cost of variety."""
+    guidance_less: float = Field(default=0.0, ge=0, json_schema_extra=ADDED)
+    """What is taken off that guidance in addition, down to 1: unlike a smaller share it asks for as much of a difference
+    between scales as the teacher has."""
+    shared_noise: bool = Field(default=False, json_schema_extra=ADDED)
+    """Compare the scores where the critic learns, in the same noise, so that the teacher is asked once a step."""
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
     sigmas: list[PositiveFloat] = [80.0, 8.0, 2.0, 0.5]
@@ -93,6 +99,24 @@ class MatchingConfig(Section):
     """Mean of ln sigma of the noise levels at which the scores of critic and teacher are compared."""
     sigma_std: PositiveFloat = 1.4
     """Standard deviation of that ln sigma."""
+
+
+class ResponseConfig(Section):
+    """The student's response to its guidance scale, regressed on the teacher's, beside any objective."""
+
+    weight: float = Field(default=0.0, ge=0)
+    """Weight of the term; 0 disables it."""
+    every: PositiveInt = 4
+    """Number of steps of which one has the term."""
+    sigmas: list[PositiveFloat] = Field(default=[80.0, 10.0, 5.0, 2.5, 1.2, 0.5], min_length=3)
+    """Noise levels, falling, of the teacher's trajectories, one evaluation each and two where guidance is applied. Half
+    of the steps start at the first, the others at any but the last."""
+
+    @model_validator(mode="after")
+    def _sigmas_fall(self) -> Self:
+        if any(upper <= lower for upper, lower in pairwise(self.sigmas)):
+            raise ValueError(f"sigmas = {self.sigmas} must fall")
+        return self
 
 
 class LoraSettings(Section):

@@ -116,7 +116,7 @@ class Config(Section):
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""
-        identity = {name: identity_of(getattr(self, name), old_names=True) for name in sections}
+        identity = {name: identity_of(getattr(self, name), fingerprint=True) for name in sections}
         return digest({"schema": SCHEMA_VERSION, "seed": self.seed, **identity})
 
     def deviations(self, other: "Config", sections: Iterable[str]) -> dict[str, tuple[Any, Any]]:

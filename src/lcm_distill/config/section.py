@@ -31,11 +31,11 @@ ROUNDS: dict[str, Any] = {IDENTITY: False, ON_RESUME: OnResume.ROUNDING}
 """Marks a key that changes how work is done, and what comes out in rounding alone; fingerprints leave it out too."""
 BY_CONTENT: dict[str, Any] = {IDENTITY: False}
 """Marks a path: what lies there is part of an identity, and not where it lies."""
-IDENTITY_IF_SET: dict[str, Any] = {IDENTITY: "if set"}
-"""Marks a key that configurations did not have at first: unset, it leaves their fingerprints as they were."""
 
 OLD_NAME = "old_name"
 """Marks a key that had another name: that is read as well, and stays the key's name in fingerprints."""
+ADDED: dict[str, Any] = {"added": True}
+"""Marks a key that came after others: at its default, which is what there was before it, fingerprints leave it out."""
 
 
 class Section(BaseModel):
@@ -65,19 +65,21 @@ class Section(BaseModel):
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-def identity_of(value: Any, old_names: bool = False) -> Any:
+def identity_of(value: Any, fingerprint: bool = False) -> Any:
     """A value of the configuration without the keys that do not change results.
 
     Args:
-        old_names: call keys by the first name they had, as fingerprints do.
+        fingerprint: as fingerprints have it, which older versions can have made: call keys by the first name they had,
+            and leave out those that are `ADDED` and have their default.
     """
     if not isinstance(value, BaseModel):
         return value
     return {
-        _old_name(field, name) if old_names else name: identity_of(getattr(value, name), old_names)
+        _old_name(field, name) if fingerprint else name: identity_of(own, fingerprint)
         for name, field in type(value).model_fields.items()
+        for own in [getattr(value, name)]
         if _extra(field).get(IDENTITY, True)
-        and not (field.json_schema_extra == IDENTITY_IF_SET and getattr(value, name) == field.default)
+        and not (fingerprint and _extra(field) == ADDED and own == field.default)
     }
 
 

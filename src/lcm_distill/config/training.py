@@ -11,10 +11,11 @@ from lcm_distill.config.objectives import (
     MatchingConfig,
     ObjectiveConfig,
     PhasedConfig,
+    ResponseConfig,
     ScmConfig,
     TuningConfig,
 )
-from lcm_distill.config.section import BY_CONTENT, NOT_IDENTITY, OLD_NAME, ROUNDS, Section
+from lcm_distill.config.section import ADDED, BY_CONTENT, NOT_IDENTITY, OLD_NAME, ROUNDS, Section
 
 
 class OptimiserConfig(Section):
@@ -182,6 +183,11 @@ class DistillConfig(OptimiserConfig):
 
     matching: MatchingConfig = MatchingConfig()
     """A distribution-matching term, beside any objective."""
+    response: ResponseConfig = Field(default=ResponseConfig(), json_schema_extra=ADDED)
+    """A term for the response to the guidance scale, beside any objective."""
+    fresh_noise: bool = Field(default=True, json_schema_extra=ADDED)
+    """Whether a step of the student after its first adds fresh noise, in distribution matching and wherever it is
+    sampled. Without, a sample keeps the noise it began with. A phased student never adds any."""
     lora: LoraSettings = LoraSettings()
     """Trains only adapters and the guidance embedder. The student is published merged, and as the run's `adapter/`."""
 

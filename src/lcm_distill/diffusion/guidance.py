@@ -8,10 +8,21 @@ from torch import Tensor
 from lcm_distill.diffusion.preconditioning import Denoiser, Network, edm_denoiser
 
 
+def denoiser_at(network: Network, sigma_data: float, captions: Tensor, guidance: float) -> Denoiser:
+    """EDM's denoiser at one guidance scale for all samples; at 1, which is no guidance, it costs half.
+
+    Args:
+        captions: (B, L, C). guidance: 1 or more.
+    """
+    if guidance == 1:
+        return edm_denoiser(network, sigma_data, captions)
+    return guided_denoiser(network, sigma_data, captions, captions.new_full((1,), guidance, dtype=torch.float32))
+
+
 def guided_denoiser(network: Network, sigma_data: float, captions: Tensor, guidance: Tensor) -> Denoiser:
     """EDM's denoiser with classifier-free guidance; at guidance 1 it is the conditional one.
 
-    Both branches are computed at every scale: where all scales are 1, `edm_denoiser` costs half.
+    Both branches are computed at every scale; see `denoiser_at` for one scale.
 
     Args:
         captions: (B, L, C). guidance: scales (B,) or (1,), 1 or more.

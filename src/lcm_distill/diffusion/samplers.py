@@ -5,9 +5,9 @@ A sampler is a value: how many steps, at which sigmas. Teachers take `Heun` or `
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -207,39 +207,41 @@ class Consistency:
             x = consistency_step(function, x, sigmas[step : step + 1], self.sigma_min, noise(step))
         return x
 
+    def started_at(self, sigma: float) -> Self:
+        """The sampler of a trajectory's point at `sigma`: a jump from there, and the steps that lie below."""
+        return replace(self, sigmas=(sigma, *(own for own in self.sigmas if own < sigma)))
+
 
 @dataclass(frozen=True)
-class Phased:
-    """From edge to edge of the phases, without fresh noise (PCM, arXiv 2405.18407, section 3.1).
+class Deterministic:
+    """Jumps of a consistency function without fresh noise: each keeps what it takes for the noise of its sample.
+
+    A sample goes down the straight line to where its jump leads, as in DDIM (arXiv 2010.02502), as far as the next
+    sigma. So all steps belong to one sample of noise, which only the first draws.
 
     Attributes:
-        edges: upper edges of the phases that the student was trained within, falling, above sigma_min.
-        sigma_min: lower edge of the last phase, where the last step ends.
+        sigmas: falling, above sigma_min.
+        sigma_min: where the consistency function maps to.
 
     Raises:
-        UserError: edges do not fall, are not finite or lie below sigma_min.
+        UserError: sigmas do not fall, are not finite or lie below sigma_min.
     """
 
-    edges: tuple[float, ...]
+    sigmas: tuple[float, ...]
     sigma_min: float = 0.002
 
     def __post_init__(self) -> None:
-        require_falling("edges", self.edges, self.sigma_min)
+        require_falling("sigmas", self.sigmas, self.sigma_min)
 
     @property
     def name(self) -> str:
         """See `Sampler`."""
-        return "phased"
+        return "deterministic"
 
     @property
     def steps(self) -> int:
         """See `Sampler`."""
-        return len(self.edges)
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """See `Sampler`."""
-        return self.edges
+        return len(self.sigmas)
 
     def evaluations(self, guided: bool) -> int:
         """See `Sampler`; guidance is an input of the network and costs nothing."""
@@ -249,11 +251,30 @@ class Phased:
     def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
         """See `Sampler`; only the noise of step 0 is used."""
         x = noise(0)
-        edges = to_device(torch.tensor([*self.edges, self.sigma_min], dtype=torch.float64), x.device)
-        x = x * edges[0].to(x.dtype)
-        for sigma, edge in pairwise(edges):
-            x = jump_to(function, x, sigma[None], edge[None], self.sigma_min)
+        sigmas = to_device(torch.tensor([*self.sigmas, self.sigma_min], dtype=torch.float64), x.device)
+        x = x * sigmas[0].to(x.dtype)
+        for sigma, sigma_next in pairwise(sigmas):
+            x = jump_to(function, x, sigma[None], sigma_next[None], self.sigma_min)
         return x
+
+    def started_at(self, sigma: float) -> Self:
+        """The sampler of a trajectory's point at `sigma`: a jump from there, and the steps that lie below."""
+        return replace(self, sigmas=(sigma, *(own for own in self.sigmas if own < sigma)))
+
+
+@dataclass(frozen=True)
+class Phased(Deterministic):
+    """From edge to edge of the phases, without fresh noise (PCM, arXiv 2405.18407, section 3.1).
+
+    Attributes:
+        sigmas: upper edges of the phases that the student was trained within, falling, above sigma_min.
+        sigma_min: lower edge of the last phase, where the last step ends.
+    """
+
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "phased"
 
 
 @dataclass(frozen=True)
@@ -290,3 +311,16 @@ class Original:
     def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
         """See `Sampler`; every step takes its own noise."""
         return Consistency(self.sigmas, self.sigma_min)(function, noise)
+
+    def started_at(self, sigma: float) -> Consistency:
+        """See `Consistency`."""
+        return Consistency(self.sigmas, self.sigma_min).started_at(sigma)
+
+
+FewStepSampler = Consistency | Deterministic | Original
+"""Samplers of students; a `Phased` one is `Deterministic`."""
+
+
+def few_step_sampler(sigmas: tuple[float, ...], sigma_min: float, fresh_noise: bool) -> Consistency | Deterministic:
+    """A student's sampler without phases: with fresh noise `Consistency`, otherwise `Deterministic`."""
+    return Consistency(sigmas, sigma_min) if fresh_noise else Deterministic(sigmas, sigma_min)

@@ -208,6 +208,11 @@ def prompts_sha256(prompts: Sequence[Prompt]) -> str:
     return digest([[prompt.image_id, prompt.caption] for prompt in prompts])
 
 
+def prompt_source(config: Config, prompts: Sequence[Prompt]) -> str:
+    """Where the prompts come from, with 12 digits of their hash, as rows of figures name them."""
+    return f"{Path(config.evaluate.prompts).name}:{prompts_sha256(prompts)[:12]}"
+
+
 def generate_images(label: str, image_sets: Sequence[ImageSet], executor: Executor | None = None) -> Iterator[Progress]:
     """Generate what is missing, shard by shard; a worker holds one model at a time."""
     return work_through(label, "images", image_sets, executor)

@@ -5,13 +5,12 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lcm_distill.config import Config
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.extractors import ExtractorInfo
-from lcm_distill.evaluation.image_sets import prompts_sha256
+from lcm_distill.evaluation.image_sets import prompt_source
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.reference_statistics import ReferenceStatistics
 from lcm_distill.evaluation.requirements import require_captions
@@ -66,7 +65,7 @@ def _find_reference(
     config: Config, run: RunFolder, prompts: Sequence[Prompt], extractor: ExtractorInfo
 ) -> Generator[Progress, None, Reference]:
     path = config.evaluate.reference.get(extractor.protocol)
-    reference = Reference(extractor, f"{Path(config.evaluate.prompts).name}:{prompts_sha256(prompts)[:12]}")
+    reference = Reference(extractor, prompt_source(config, prompts))
     if not extractor.traits.compares:
         return reference
     if path is None:

@@ -29,16 +29,19 @@ def write_results(
     image_sets: Sequence[ImageSet],
     references: Sequence[Reference],
     prompts: Sequence[Prompt],
+    responses: Rows = (),
 ) -> None:
     """Write the results of image sets that are generated and whose features are extracted.
 
     Args:
         image_sets: at least one at the first configured guidance scale, which the grid shows.
         references: one for each protocol; empty where nothing is measured.
+        responses: rows of the student's response to the guidance scale.
     """
     rows = [
         *(row for image_set in image_sets for row in metric_rows(image_set, references)),
         *real_image_rows(config, references),
+        *responses,
     ]
     table = merged_metrics(run.metrics, rows)
     commit_bytes(run.metrics, encode_table(table))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 from lcm_distill.config import Config, DiffusionConfig, NetworkConfig, Weights
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.noise import fall_within, karras_sigmas
-from lcm_distill.diffusion.samplers import Consistency, Original, Phased
+from lcm_distill.diffusion.samplers import FewStepSampler, Original, Phased, few_step_sampler
 from lcm_distill.models.checkpoint import read_description
 
 DEFAULT_STEPS = 4
@@ -41,12 +41,14 @@ class StudentSampling(_Record):
         sigmas: sigmas of the multistep consistency sampler, falling, by number of steps.
         guidance_range: lowest and highest guidance scale that it was trained with; None if unknown.
         phases: upper edges of the phases that it was trained within, falling; None without phases.
+        fresh_noise: whether steps after the first add fresh noise, without phases.
     """
 
     diffusion: DiffusionConfig = DiffusionConfig()
     sigmas: Annotated[dict[PositiveInt, Sigmas], Field(max_length=MOST_STEPS)] = {}
     guidance_range: tuple[FiniteFloat, FiniteFloat] | None = None
     phases: Sigmas | None = None
+    fresh_noise: bool = True
 
     @model_validator(mode="after")
     def _sigmas_fall(self) -> Self:
@@ -60,7 +62,7 @@ class StudentSampling(_Record):
         """Number of steps where none is given."""
         return len(self.phases) if self.phases else DEFAULT_STEPS
 
-    def sampler(self, steps: int | None = None, kind: StudentSampler = "own") -> Consistency | Phased | Original:
+    def sampler(self, steps: int | None = None, kind: StudentSampler = "own") -> FewStepSampler:
         """The sampler of a number of steps, `default_steps` if None.
 
         A number of steps without sigmas of its own takes EDM's schedule, less its lowest sigma, from which a
@@ -82,14 +84,15 @@ class StudentSampling(_Record):
                 )
             return Phased(self.phases, sigma_min)
         if steps in self.sigmas and fall_within(self.sigmas[steps], sigma_min, sigma_max):
-            return Consistency(self.sigmas[steps], sigma_min)
+            return few_step_sampler(self.sigmas[steps], sigma_min, self.fresh_noise)
         if steps in self.sigmas:
             warnings.warn(
                 f"this student records sigmas {list(self.sigmas[steps])} for {steps} steps, outside the {sigma_min:g} "
                 f"to {sigma_max:g} that it was trained on: EDM's schedule is used; `lcm schedule` finds better ones",
                 stacklevel=2,
             )
-        return Consistency(tuple(map(float, karras_sigmas(steps + 1, sigma_min, sigma_max, rho)[:steps])), sigma_min)
+        edms = tuple(map(float, karras_sigmas(steps + 1, sigma_min, sigma_max, rho)[:steps]))
+        return few_step_sampler(edms, sigma_min, self.fresh_noise)
 
     def or_else(self, sigmas: Mapping[int, list[float]]) -> Self:
         """The same, with the given sigmas for numbers of steps that have none."""
@@ -143,11 +146,12 @@ class StudentDescription(StudentSampling):
             "sigmas": config.evaluate.student_sigmas,
             "guidance_range": config.distill.guidance_range,
             "phases": config.phases,
+            "fresh_noise": config.distill.fresh_noise,
         })  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """As `models.checkpoint.serialise` takes it."""
-        return self.model_dump(mode="json")
+        """As `models.checkpoint.serialise` takes it; without `fresh_noise` where there is, as it was before that key."""
+        return self.model_dump(mode="json", exclude={"fresh_noise"} if self.fresh_noise else None)
 
 
 def read_student(path: Path) -> StudentDescription | None:

@@ -10,12 +10,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns
+from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]
 
-FRECHET, CAPTIONS = "frechet_distance", "caption_accuracy"
+FRECHET, CAPTIONS, SLOPE = "frechet_distance", "caption_accuracy", "guidance_slope"
 """Metrics of the headline."""
 FIRST, LAST = "original", "default"
 """Names of the steps that headline figures compare."""
@@ -26,21 +26,25 @@ def headline(rows: Rows) -> dict[str, float]:
     """Figures that sum up an ablation, of means over seeds; a figure whose rows are missing is left out.
 
     Ratios are of Fréchet distances. `caption_gap_points` is the teacher's caption accuracy less the default student's
-    in four steps, in percentage points. The teacher is the first one of the rows.
+    in four steps, in percentage points; `guidance_slope` is that student's response to the guidance scale over its
+    teacher's. The teacher is the first one of the rows.
     """
     teacher, teacher_accuracy = (_values(rows, metric, model="teacher")[:1] for metric in (FRECHET, CAPTIONS))
-    first, one, four = (
-        _values(rows, FRECHET, step=step, steps=steps) for step, steps in ((FIRST, 1), (LAST, 1), (LAST, 4))
+    first, one, two, four = (
+        _values(rows, FRECHET, step=step, steps=steps) for step, steps in ((FIRST, 1), (LAST, 1), (LAST, 2), (LAST, 4))
     )
     accuracy = _values(rows, CAPTIONS, step=LAST, steps=4)
     ratios = {
         "original_over_ours_1step": (first, one),
         "ours_over_teacher_4step": (four, teacher),
+        "ours_over_teacher_2step": (two, teacher),
         "ours_over_teacher_1step": (one, teacher),
     }
     figures = {name: mean(over) / mean(under) for name, (over, under) in ratios.items() if over and under}
     if teacher_accuracy and accuracy:
         figures["caption_gap_points"] = 100 * (mean(teacher_accuracy) - mean(accuracy))
+    if slopes := _values(rows, SLOPE, step=LAST, steps=4):
+        figures["guidance_slope"] = mean(slopes)
     return figures
 
 
@@ -71,7 +75,7 @@ def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[
 
 def _introduction(rows: Rows) -> str:
     seeds, images = len({row["seed"] for row in rows if row["seed"] is not None}), max(row["images"] for row in rows)
-    guidance = max(row["guidance"] for row in rows if row["model"] != "real")
+    guidance = max(row["guidance"] for row in of_images(rows) if row["model"] != "real")
     references = list(dict.fromkeys(row["reference"] for row in rows if row["reference"]))
     if any(row["model"] == "real" for row in rows):
         compared = " Distances are to real images of the same captions; lower is better."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns
+from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import figures_cells, markdown_table, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,7 +44,7 @@ def comparison_chart(rows: Rows, stand_ins: Sequence[str], styles: FigureStyles)
 def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     """Rows that compare, by captions and seed in words, in order of appearance."""
     sections: dict[str, list[Mapping[str, Any]]] = {}
-    images = {row["prompts"]: row["images"] for row in rows if row["model"] != "real"}
+    images = {row["prompts"]: row["images"] for row in of_images(rows) if row["model"] != "real"}
     for row in rows:
         noise = ", the same noise for every image" if row["same_noise"] else ""
         title = f"{images.get(row['prompts'], row['images']):,} captions, {row['prompts']}, seed {row['seed']}{noise}"

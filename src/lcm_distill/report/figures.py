@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LATENTS = "latents"
+"""In place of a protocol: figures of a student's latents beside its teacher's, for which no image is decoded."""
+
 
 @dataclass(frozen=True)
 class FigureStyle:
@@ -84,6 +87,11 @@ class FigureColumn:
 def column_key(row: Mapping[str, Any]) -> tuple[str, str, str | None]:
     """Metric, protocol and reference of a row of `metrics.parquet`."""
     return row["metric"], row["protocol"], row["reference"]
+
+
+def of_images(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of `metrics.parquet` whose figures were measured on images."""
+    return [row for row in rows if row["protocol"] != LATENTS]
 
 
 def figure_columns(rows: Iterable[Mapping[str, Any]], styles: FigureStyles) -> list[FigureColumn]:

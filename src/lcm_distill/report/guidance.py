@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns
+from lcm_distill.report.figures import LATENTS, FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]
@@ -23,6 +23,8 @@ def guidance_text(rows: Rows, trained: tuple[float, float], stand_ins: Sequence[
         trained: guidance scales the student was trained on, lowest and highest.
         stand_ins: parts of the run that are stand-ins.
     """
+    responses = [row for row in rows if row["protocol"] == LATENTS]
+    rows = of_images(rows)
     scales = sorted({row["guidance"] for row in rows})
     parts = [
         f"# {TITLE}",
@@ -36,13 +38,32 @@ def guidance_text(rows: Rows, trained: tuple[float, float], stand_ins: Sequence[
             values = _values_by_scale(rows, sampling, column)
             table.append([sampling_title(*sampling), *(column.cell(values.get(scale)) for scale in scales)])
         parts += [f"## {column.title}", markdown_table(["", *(f"{scale:g}" for scale in scales)], table)]
+    parts += _response(responses, styles) if responses else []
     return "\n\n".join(parts) + "\n"
+
+
+def _response(rows: Rows, styles: FigureStyles) -> list[str]:
+    """Heading and table of the student's response to the scale, one row a sampling and one column a figure."""
+    columns = figure_columns(rows, styles)
+    table: list[list[str]] = []
+    for sampling in _samplings(rows):
+        values = {column.heading: _values_by_scale(rows, sampling, column) for column in columns}
+        cells = [column.cell(next(iter(values[column.heading].values()), None)) for column in columns]
+        table.append([sampling_title(*sampling), *cells])
+    return [
+        "## Response of the student",
+        f"What final latents at {rows[0]['guidance']:g} have beyond those at the lowest scale, beside the teacher's from "
+        f"the same {rows[0]['images']:,} noisy samples: projected on the teacher's (slope), its size, and their cosine; "
+        "1 is the teacher's.",
+        markdown_table(["", *(column.heading for column in columns)], table),
+    ]
 
 
 def guidance_chart(
     rows: Rows, trained: tuple[float, float], stand_ins: Sequence[str], styles: FigureStyles
 ) -> Callable[[Path], None]:
     """One panel a figure, one line a sampling; the result writes a PNG file to the path it is given."""
+    responses, rows = rows, of_images(rows)
     panels: list[Panel] = []
     for column in figure_columns(rows, styles):
         curves = [(sampling, _values_by_scale(rows, sampling, column)) for sampling in _samplings(rows)]
@@ -52,7 +73,19 @@ def guidance_chart(
         ]
         band = (*trained, "student's training")
         panels.append(Panel("guidance scale", column.heading, lines, column.style.logarithmic, band=band))
+    panels += _response_panels(responses)
     return partial(draw_chart, panels, "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
+
+
+def _response_panels(rows: Rows) -> list[Panel]:
+    """A panel of slope, size and cosine against the student's number of steps, if they were measured."""
+    lines: list[Line] = []
+    for colour, name in enumerate(("slope", "size", "cosine")):
+        curve = {row["steps"]: row["value"] for row in rows if row["metric"] == f"guidance_{name}"}
+        steps = sorted(curve)
+        lines.append(Line(steps, [curve[count] for count in steps], [0.0] * len(steps), colour, name))
+    measured = any(line.x for line in lines)
+    return [Panel("steps of the student", "response to guidance\n(teacher: 1)", lines)] if measured else []
 
 
 def _samplings(rows: Rows) -> list[SamplingKey]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lcm_distill.report.figures import FigureStyles, column_key, figure_columns
+from lcm_distill.report.figures import LATENTS, FigureStyles, column_key, figure_columns, of_images
 
 Row = Mapping[str, Any]
 Column = tuple[str, str, str]
@@ -61,10 +61,16 @@ def figures_cells(rows: Sequence[Row], styles: FigureStyles) -> tuple[list[str],
 
 def _one_line_per_image_set(rows: Sequence[Row], headings: Mapping[Any, str]) -> list[dict[str, Any]]:
     """Rows of `metrics.parquet` with all figures of one set of images side by side, each under its heading."""
+    names = [name for name, _, _ in (RUN, *SAMPLING, *CIRCUMSTANCES)]
+    same_sampling = [name for name in names if name not in ("images", "dtype")]
     merged: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        key = str([row.get(name) for name, _, _ in (RUN, *SAMPLING, *CIRCUMSTANCES)])
-        line = merged.setdefault(key, {**row})
+    lines: dict[str, dict[str, Any]] = {}
+    for row in (*of_images(rows), *(row for row in rows if row["protocol"] == LATENTS)):
+        key, sampling = (str([row.get(name) for name in chosen]) for chosen in (names, same_sampling))
+        if row["protocol"] == LATENTS:  # of fewer samples, and in float32: in the line of the sampling's images
+            line = lines.get(sampling) or merged.setdefault(key, {**row})
+        else:
+            line = lines[sampling] = merged.setdefault(key, {**row})
         line[headings[column_key(row)]] = row["value"]
         line["warning"] = line.get("warning") or row.get("warning")  # of any of its figures
     return list(merged.values())

@@ -16,6 +16,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.extractors import ExtractorInfo
 from lcm_distill.evaluation.features import extract_features
+from lcm_distill.evaluation.guidance_response import ResponseComparison, measures_response, response_rows
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.metric_rows import METRICS, metric_rows, real_image_rows
 from lcm_distill.evaluation.prompts import HELD_OUT, Prompt, find_prompts
@@ -125,8 +126,8 @@ def ablate(
     for number, trial in enumerate(chosen, 1):
         yield from _train(trial, f"{trial.title} ({number} of {len(chosen)})", measuring, executor)
     if executor.leads:
-        rows = ablation_rows(config, measuring, teachers, chosen)
-        _write_results(config, run, steps, rows)
+        responses = yield from _responses(config, measuring, chosen)
+        _write_results(config, run, steps, [*ablation_rows(config, measuring, teachers, chosen), *responses])
 
 
 def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -> list[ExtractorInfo]:
@@ -201,6 +202,20 @@ def ablation_rows(
         ),
         *(_row({**figure, "steps": None, "guidance": None}) for figure in real_image_rows(config, references)),
     ]
+
+
+def _responses(
+    config: Config, measuring: Measuring, chosen: Sequence[Trial]
+) -> Generator[Progress, None, list[dict[str, Any]]]:
+    """Rows of `ablation.parquet` of every student's response to the guidance scale, if there are several scales."""
+    rows: list[dict[str, Any]] = []
+    if not measures_response(config):
+        return rows
+    comparison = ResponseComparison(config, measuring.prompts)
+    for trial in chosen:
+        figures = yield from response_rows(comparison, trial.config, trial.run, f"respond {trial.title}")
+        rows += [_row(figure, trial.step.name, trial.seed) for figure in figures]
+    return rows
 
 
 def _row(figure: Mapping[str, Any], step: str | None = None, seed: int | None = None) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Iterator
 from functools import partial
+from typing import Any
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.extractors import chosen_protocols
 from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
 from lcm_distill.evaluation.grid import GRID_ROWS
+from lcm_distill.evaluation.guidance_response import ResponseComparison, measures_response, response_rows
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.plan import plan_evaluation
 from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
@@ -51,8 +53,12 @@ def evaluate(
     yield from generate_images("generate", image_sets, executor)
     if extractors:
         yield from extract_features("measure", image_sets, extractors, executor)
-    if executor.leads:
-        write_results(config, run, image_sets, references, prompts)
+    if not executor.leads:
+        return
+    responses: list[dict[str, Any]] = []
+    if extractors and measures_response(config):
+        responses = yield from response_rows(ResponseComparison(config, prompts), config, run)
+    write_results(config, run, image_sets, references, prompts, responses)
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str], images_only: bool = False) -> list[Check]:

@@ -18,7 +18,7 @@ from lcm_distill.diffusion.objectives.distribution_matching import (
     real_and_fake_scores,
 )
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import Consistency
+from lcm_distill.diffusion.samplers import few_step_sampler
 
 
 class DistributionMatching:
@@ -63,16 +63,18 @@ class DistributionMatching:
         scores = real_and_fake_scores(
             both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
-            real_guidance=1 + own.guidance_share * (guidance - 1),
+            real_guidance=(1 + own.guidance_share * (guidance - 1) - own.guidance_less).clamp(min=1),
             assumed_guidance=guidance.new_full((1,), self.settings.middle_guidance),
         )
         noise, sigma = self._noise_and_sigma("critic", step, addresses, shape)
-        critic_loss = denoising_loss(
-            lambda x, sigma: scores(x, sigma)[1], samples.detach(), noise, sigma, sigma_data
-        ).mean()
+        real, fake = scores(samples.detach() + sigma.view(-1, 1, 1, 1) * noise, sigma)
+        critic_loss = denoising_loss(lambda x, sigma: fake, samples.detach(), noise, sigma, sigma_data).mean()
         if step < own.start * self.settings.steps:
             return critic_loss
-        matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, addresses, shape))
+        if own.shared_noise:
+            matching = matching_loss(lambda x, sigma: (real, fake), samples, noise, sigma)
+        else:
+            matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, addresses, shape))
         return critic_loss + own.weight * matching.mean()
 
     def _generate(
@@ -86,10 +88,11 @@ class DistributionMatching:
         steps = 1 + integer(self.seed, "matching jumps", step, len(sigmas))
         function = consistency_function(self.student, self.diffusion.sigma_data, sigma_min, captions, guidance)
 
-        def fresh_noise(number: int) -> Tensor:
+        def noise(number: int) -> Tensor:
             return self._noise(f"matching jump {number}", step, addresses, shape)
 
-        return Consistency(sigmas[:steps], sigma_min)(gradient_in_last_call(function, steps), fresh_noise)
+        sampler = few_step_sampler(sigmas[:steps], sigma_min, self.settings.fresh_noise)
+        return sampler(gradient_in_last_call(function, steps), noise)
 
     def _noise_and_sigma(
         self, stream: str, step: int, addresses: np.ndarray, shape: Sequence[int]

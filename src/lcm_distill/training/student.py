@@ -31,6 +31,7 @@ from lcm_distill.training.engine.world import World, single_process
 from lcm_distill.training.loop import Loss, Trainer, Validate, no_validation, publish
 from lcm_distill.training.lora import merge
 from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.response import GuidanceTerm
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
 from lcm_distill.training.throughput import peak_flop
 
@@ -86,6 +87,9 @@ def build_loss(
     target = engine.prepare_average(networks.target) if networks.target else student
     engine.prepare_stored(networks.average)
     critic = engine.prepare_trained(networks.critic) if networks.critic else None
+    response = (
+        GuidanceTerm(settings, diffusion, seed, student, teacher, device) if settings.response.weight else None
+    )
     matching = (
         DistributionMatching(settings, diffusion, seed, student, teacher, critic, device)
         if critic is not None
@@ -103,6 +107,8 @@ def build_loss(
             teacher=guided_denoiser(teacher, diffusion.sigma_data, captions, guidance),
         )
         distillation = objective(functions, clean, noise, sigma, step / settings.steps).mean()
+        if response is not None and response.due(step):
+            distillation = distillation + response.loss(step, batch.rows, clean, captions)
         if matching is None:
             return distillation
         return distillation + matching.loss(step, batch.addresses, captions, guidance, clean.shape[1:])

@@ -1,0 +1,76 @@
+"""The response to the guidance scale in a distillation: when it is trained, between which scales, and from where."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcm_distill.config import DiffusionConfig, DistillConfig
+from lcm_distill.core.device import to_device
+from lcm_distill.core.randomness import integer, normal, uniform
+from lcm_distill.diffusion.guidance import denoiser_at, guided_denoiser
+from lcm_distill.diffusion.objectives.guidance_response import response_loss
+from lcm_distill.diffusion.objectives.pairs import pseudo_huber
+from lcm_distill.diffusion.preconditioning import Network, consistency_function
+
+
+class GuidanceTerm:
+    """Compares the student's response to its scale with the teacher's, in every n-th step.
+
+    The lower scale is the lowest of `guidance_range`; the higher is drawn from the upper half of the range.
+
+    Args:
+        settings: of the distillation.
+        seed: of the distillation's random numbers.
+        student, teacher: networks as the engine prepared them.
+        device: where they are.
+    """
+
+    def __init__(
+        self,
+        settings: DistillConfig,
+        diffusion: DiffusionConfig,
+        seed: int,
+        student: Network,
+        teacher: Network,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
+        self.student, self.teacher = student, teacher
+
+    def due(self, step: int) -> bool:
+        """Whether a step has the term: the last one has it, and every n-th before."""
+        return (self.settings.steps - 1 - step) % self.settings.response.every == 0
+
+    def loss(self, step: int, rows: np.ndarray, clean: Tensor, captions: Tensor) -> Tensor:
+        """The weighted loss of a step that is due, a scalar.
+
+        Args:
+            rows: (B,), rows of the samples in the cache, which address their random numbers.
+            clean: (B, C, H, W). captions: (B, L, C).
+        """
+        own, diffusion = self.settings.response, self.diffusion
+        sigmas = own.sigmas[self._start(step) :]
+        noise = to_device(normal(self.seed, "response noise", step, rows, clean.shape[1:]), self.device)
+        lower, higher = self._scales(step, rows)
+        student = (
+            consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, lower),
+            consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, higher),
+        )
+        teacher = (
+            denoiser_at(self.teacher, diffusion.sigma_data, captions, self.settings.guidance_range[0]),
+            guided_denoiser(self.teacher, diffusion.sigma_data, captions, higher),
+        )
+        distance = pseudo_huber(self.settings.huber)
+        return own.weight * response_loss(student, teacher, clean + sigmas[0] * noise, sigmas, distance).mean()
+
+    def _start(self, step: int) -> int:
+        """Place of the first sigma: half of the steps start at the highest, the others at any but the last."""
+        draw = integer(self.seed, "response start", step, 2 * (len(self.settings.response.sigmas) - 2))
+        return max(0, draw - (len(self.settings.response.sigmas) - 2) + 1)
+
+    def _scales(self, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The lower and the higher scale, each (B,)."""
+        low, high = self.settings.guidance_range
+        middle = self.settings.middle_guidance
+        higher = middle + (high - middle) * uniform(self.seed, "response guidance", step, rows)
+        return torch.full((len(rows),), low, device=self.device), to_device(higher, self.device)
