@@ -35,14 +35,12 @@ def fresh(step: int) -> torch.Tensor:
 def response(function, sampler, start: float):
     point = trajectory_point(denoiser(1.0), fresh(0), SIGMA_MAX, start, 64)
     teacher = scale_difference(denoiser, Heun(64, SIGMA_MIN, start), point, fresh, (1.0, 3.0))
-    return guidance_response(
-        scale_difference(function, sampler.started_at(start), point, fresh, (1.0, 3.0)), teacher
-    )
+    return guidance_response(scale_difference(function, sampler.started_at(start), point, fresh, (1.0, 3.0)), teacher)
 
 
 @pytest.mark.parametrize("start", [80.0, 10.0, 2.0])
 def test_an_exact_student_answers_as_its_teacher_from_everywhere(start):
-    assert response(jump, Consistency((80.0,)), start) == pytest.approx((1, 1, 1), abs=2e-3)
+    assert response(jump, Consistency((80.0,)), start) == pytest.approx((1, 1, 1), abs=5e-3)
 
 
 @pytest.mark.parametrize("sampler", [Consistency(SIGMAS), Deterministic(SIGMAS), Phased(SIGMAS)])
@@ -81,7 +79,7 @@ def test_multistep_solver_follows_the_trajectory_to_its_end():
     few = follow_to_end(denoiser(1.0), 80 * fresh(0), (80.0, 10.0, 5.0, 2.5, 1.2, 0.5))
     assert torch.allclose(few, end, rtol=0.25)
     sigmas = [80 * 0.8**step for step in range(60)]
-    assert torch.allclose(follow_to_end(denoiser(1.0), 80 * fresh(0), sigmas), end, rtol=2e-3)
+    assert torch.allclose(follow_to_end(denoiser(1.0), 80 * fresh(0), sigmas), end, rtol=5e-3)
 
 
 def test_multistep_solver_is_exact_where_the_denoised_sample_is_linear_in_the_logarithm_of_sigma():

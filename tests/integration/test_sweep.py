@@ -48,7 +48,7 @@ def test_every_sampling_at_every_scale(run):
 
 
 def test_the_response_of_the_student_to_the_scale_is_a_figure(run):
-    """A student that has hardly been trained hardly has one; a teacher in its place has all of it."""
+    """A student that has hardly been trained hardly has one."""
     list(evaluate(load_file(run.config, ["evaluate.guidance=[1, 3]"]), run))
     rows = [row for row in pq.read_table(run.metrics).to_pylist() if row["protocol"] == LATENTS]
     names = ["slope", "size", "cosine", "slope_from_80", "slope_from_10", "slope_from_2"]
@@ -59,8 +59,6 @@ def test_the_response_of_the_student_to_the_scale_is_a_figure(run):
     text = run.guidance.with_suffix(".md").read_text()
     response = text.partition("## Response of the student")[2]
     assert "from the same 14 noisy samples" in response and "| student, 2 steps" in response
-    line, *_ = [line for line in lcm("evaluate", "--run", run.root).stdout.splitlines() if "guidance slope" in line]
-    assert line.count("guidance cosine") == 1
 
 
 def test_rows_say_where_their_figure_comes_from(run):

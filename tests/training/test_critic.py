@@ -89,3 +89,40 @@ def test_the_critic_is_trained_beside_the_student_and_saved(start):
         assert not differ(unbroken.modules[name].state_dict(), resumed.modules[name].state_dict())
     list(distill(config, run))
     assert not any(name.startswith("critic") for name in read_tensors(run.student))
+
+
+def test_one_noise_for_critic_and_matching_asks_the_teacher_once_and_is_the_same_to_rounding(start, monkeypatch):
+    losses, gradients, calls = [], [], []
+    for shared in ("false", "true"):
+        config, _ = start(*MATCHED, f"distill.matching.shared_noise={shared}")
+        torch.manual_seed(0)  # of the guidance embedders' first layers
+        student, critic, matching = networks_of(config)
+        with torch.no_grad():
+            critic.final_layer.linear.bias.add_(0.1)
+        teacher, asked = matching.teacher, []
+        matching.teacher = lambda *inputs, teacher=teacher, asked=asked: asked.append(1) or teacher(*inputs)
+        drawn = matching._noise_and_sigma
+        monkeypatch.setattr(matching, "_noise_and_sigma", lambda _, *where, drawn=drawn: drawn("critic", *where))
+        loss = loss_of(matching, 2, 2.0)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append([p.grad for network in (student, critic) for p in network.parameters() if p.grad is not None])
+        calls.append(len(asked))
+    assert calls == [2, 1] and losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-7) for one, other in zip(*gradients, strict=True))
+
+
+def test_guidance_is_taken_off_down_to_none(start):
+    """With all of its guidance less a half, 1.2 is scored at 1: as at 1 itself."""
+    captured = []
+
+    def scores(teacher, fake, real_guidance, assumed_guidance):
+        captured.append(real_guidance)
+        raise StopIteration
+
+    config, _ = start(*MATCHED, "distill.matching.guidance_share=1", "distill.matching.guidance_less=0.5")
+    _, _, matching = networks_of(config)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr("lcm_distill.training.critic.real_and_fake_scores", scores)
+        matching.loss(2, torch.arange(3).numpy(), torch.zeros(3, 16, 64), torch.tensor([1.0, 1.2, 3.0]), LATENTS)
+    assert captured[0].tolist() == [1.0, 1.0, 2.5]

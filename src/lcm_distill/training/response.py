@@ -49,9 +49,9 @@ class GuidanceTerm:
             clean: (B, C, H, W). captions: (B, L, C).
         """
         own, diffusion = self.settings.response, self.diffusion
-        sigmas = own.sigmas[self._start(step) :]
+        sigmas = self.sigmas(step)
         noise = to_device(normal(self.seed, "response noise", step, rows, clean.shape[1:]), self.device)
-        lower, higher = self._scales(step, rows)
+        lower, higher = self.scales(step, rows)
         student = (
             consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, lower),
             consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, higher),
@@ -63,12 +63,14 @@ class GuidanceTerm:
         distance = pseudo_huber(self.settings.huber)
         return own.weight * response_loss(student, teacher, clean + sigmas[0] * noise, sigmas, distance).mean()
 
-    def _start(self, step: int) -> int:
-        """Place of the first sigma: half of the steps start at the highest, the others at any but the last."""
-        draw = integer(self.seed, "response start", step, 2 * (len(self.settings.response.sigmas) - 2))
-        return max(0, draw - (len(self.settings.response.sigmas) - 2) + 1)
+    def sigmas(self, step: int) -> list[float]:
+        """The teacher's, falling; the first is that of the noisy samples."""
+        sigmas = self.settings.response.sigmas
+        lower = len(sigmas) - 2
+        draw = integer(self.seed, "response start", step, 2 * lower)
+        return sigmas[max(0, draw - lower + 1) :]
 
-    def _scales(self, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def scales(self, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """The lower and the higher scale, each (B,)."""
         low, high = self.settings.guidance_range
         middle = self.settings.middle_guidance

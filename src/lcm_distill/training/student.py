@@ -87,9 +87,7 @@ def build_loss(
     target = engine.prepare_average(networks.target) if networks.target else student
     engine.prepare_stored(networks.average)
     critic = engine.prepare_trained(networks.critic) if networks.critic else None
-    response = (
-        GuidanceTerm(settings, diffusion, seed, student, teacher, device) if settings.response.weight else None
-    )
+    response = GuidanceTerm(settings, diffusion, seed, student, teacher, device) if settings.response.weight else None
     matching = (
         DistributionMatching(settings, diffusion, seed, student, teacher, critic, device)
         if critic is not None

@@ -19,7 +19,9 @@ AtBoth = tuple[Denoiser, Denoiser]
 """One network at a lower and at a higher guidance scale of each sample."""
 
 
-def response_loss(student: AtBoth, teacher: AtBoth, noisy: Tensor, sigmas: Sequence[float], distance: Distance) -> Tensor:
+def response_loss(
+    student: AtBoth, teacher: AtBoth, noisy: Tensor, sigmas: Sequence[float], distance: Distance
+) -> Tensor:
     """The distance between the student's and the teacher's difference of final samples, higher scale less lower.
 
     Args:
