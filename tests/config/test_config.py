@@ -173,6 +173,18 @@ def test_runs_that_say_they_do_not_compile_still_open():
         load_preset("shapes", ["engine.compile=true"])
 
 
+def test_a_key_that_was_added_counts_in_fingerprints_where_it_is_not_the_default():
+    """So students of before are known by their fingerprints still; differences name the key in either case."""
+    plain = load_preset("shapes")
+    for assignment in ("distill.fresh_noise=false", "distill.matching.shared_noise=true", "distill.response.weight=1"):
+        key, changed = assignment.split("=")[0], load_preset("shapes", [assignment])
+        assert changed.fingerprint("distill") != plain.fingerprint("distill")
+        assert list(changed.deviations(plain, ["distill"])) == [key]
+        assert list(plain.deviations(changed, ["distill"]).values())[0][0] is not None
+    again = load_preset("shapes", ["distill.fresh_noise=true", "distill.response.weight=0"])
+    assert again.fingerprint("distill") == plain.fingerprint("distill")
+
+
 def test_keys_that_had_another_name_are_read_and_keep_their_fingerprint():
     config = load_preset("shapes", ["data.pictures=72", "distill.levels=uniform"])
     assert (config.data.images, config.distill.sigma_distribution) == (72, "uniform")

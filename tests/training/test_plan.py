@@ -48,6 +48,24 @@ def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
     assert distill_flop(heun.model, heun.distill, 77) == 4 * forward + 2 * guided
 
 
+def test_operations_of_terms_beside_matching(xl):
+    """One noise for critic and matching saves a guided evaluation and the critic's; the response has trajectories of
+    6, 5, 4, 3 or 2 evaluations, of which half are the first, and two trained passes."""
+    forward = forward_flop(meta_network(xl.model, True), 77)
+    guided, conditional = (forward_flop(meta_network(xl.model, False), 77, branches) for branches in (True, False))
+
+    def flop(*settings: str) -> int:
+        config = load_preset("microdit_xl_512", ["distill.matching.weight=1", *settings])
+        return distill_flop(config.model, config.distill, 77)
+
+    assert flop() - flop("distill.matching.shared_noise=true") == guided + forward
+    response = ("distill.response.weight=1", "distill.response.every=2")
+    mean = 6 / 2 + (5 + 4 + 3 + 2) / 4 / 2  # the lower trajectory, at scale 1, needs no second branch
+    assert flop(*response) - flop() == pytest.approx(mean * (conditional + guided) / 2 + 3 * forward, abs=2)
+    both = (*response, "distill.guidance_range=[2.0, 7.0]")
+    assert flop(*both) - flop() == pytest.approx(mean * 2 * guided / 2 + 3 * forward, abs=2)
+
+
 def test_peak_memory_of_a_known_layer():
     layer = FeedForward(8, 24, 16)
     x = torch.randn(4, 8)

@@ -95,8 +95,11 @@ def test_a_new_student_learns_to_answer_in_its_guidance_embedder(term):
 
 def test_it_changes_the_student_and_resumes_to_the_same_bits(start):
     """Beside matching whose two draws of noise are one, in jumps without fresh noise."""
-    settings = (*ANSWERING, "distill.matching.weight=1", "distill.matching.shared_noise=true", "distill.batch_size=4",
-                "distill.matching.guidance_less=0.5", "distill.fresh_noise=false", "distill.checkpoint_every=1")  # fmt: skip
+    settings = (
+        *(f"distill.matching.{key}" for key in ("weight=1", "shared_noise=true", "guidance_less=0.5")),
+        *("distill.fresh_noise=false", "distill.checkpoint_every=1", "distill.batch_size=4"),
+        *ANSWERING,
+    )
     config, run = start(*settings)
     for report in prepare(config, run).run():
         if report.done == 1:

@@ -87,8 +87,8 @@ class MatchingConfig(Section):
     """Share of the guidance beyond 1 that the teacher keeps where it scores generated latents. With all of it they
     agree better with captions, at the cost of variety."""
     guidance_less: float = Field(default=0.0, ge=0, json_schema_extra=ADDED)
-    """What is taken off that guidance in addition, down to 1: unlike a smaller share it asks for as much of a difference
-    between scales as the teacher has."""
+    """What is taken off that guidance in addition, down to 1: unlike a smaller share it leaves the difference between
+    scales as the teacher has it."""
     shared_noise: bool = Field(default=False, json_schema_extra=ADDED)
     """Compare the scores where the critic learns, in the same noise, so that the teacher is asked once a step."""
     critic_rate: PositiveFloat = 4.0
@@ -111,6 +111,11 @@ class ResponseConfig(Section):
     sigmas: list[PositiveFloat] = Field(default=[80.0, 10.0, 5.0, 2.5, 1.2, 0.5], min_length=3)
     """Noise levels, falling, of the teacher's trajectories, one evaluation each and two where guidance is applied. Half
     of the steps start at the first, the others at any but the last."""
+
+    @property
+    def mean_evaluations(self) -> float:
+        """Evaluations of a trajectory in the mean over steps: half have all, the others from two to all but one."""
+        return (len(self.sigmas) + (len(self.sigmas) + 1) / 2) / 2
 
     @model_validator(mode="after")
     def _sigmas_fall(self) -> Self:

@@ -22,7 +22,7 @@ from lcm_distill.diffusion.scale_difference import scale_difference, trajectory_
 from lcm_distill.evaluation.image_sets import prompt_source
 from lcm_distill.evaluation.metric_rows import FINGERPRINTED
 from lcm_distill.evaluation.prompt_files import Prompt
-from lcm_distill.evaluation.samplings import student_samplings
+from lcm_distill.evaluation.samplings import student_samplers
 from lcm_distill.metrics.guidance_response import GuidanceResponse, guidance_response, mean_response
 from lcm_distill.models.checkpoint import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
@@ -63,7 +63,7 @@ def response_rows(
         "config_fingerprint": config.fingerprint(*FINGERPRINTED), "commit": source_commit(), "time": datetime.now(UTC),
     }  # fmt: skip
     rows: list[dict[str, Any]] = []
-    samplers = [sampling.sampler for sampling in student_samplings(config, run.student)]
+    samplers = student_samplers(config, run.student)
     for number, sampler in enumerate(samplers):
         yield Progress(label, number, len(samplers), "samplers")
         own = {"sampler": sampler.name, "steps": sampler.steps, "sigmas": list(sampler.sigmas),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lcm_distill.config import Config
-from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, FewStepSampler, Sampler
 from lcm_distill.models.student import StudentSampling, read_sampling, require_sigmas
 from lcm_distill.report.tables import sampling_title
 
@@ -84,14 +84,18 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
             configuration lie outside the range that the student was trained on.
     """
     scale = config.evaluate.guidance[0] if guidance is None else guidance
+    return [Sampling("student", sampler, scale) for sampler in student_samplers(config, student)]
+
+
+def student_samplers(config: Config, student: Path | None = None) -> list[FewStepSampler]:
+    """The student's samplers; arguments and errors are those of `student_samplings`."""
     if student is not None and student.is_file():
         known = read_sampling(student, config.diffusion)
     else:
         phases = tuple(config.phases) if config.phases else None
-        known = StudentSampling(diffusion=config.diffusion, phases=phases)
+        fresh_noise = config.distill.fresh_noise
+        known = StudentSampling(diffusion=config.diffusion, phases=phases, fresh_noise=fresh_noise)
     settings = config.evaluate
     require_sigmas(settings.student_sigmas, known.diffusion)
     known = known.or_else(settings.student_sigmas)
-    return [
-        Sampling("student", known.sampler(steps, settings.student_sampler), scale) for steps in settings.student_steps
-    ]
+    return [known.sampler(steps, settings.student_sampler) for steps in settings.student_steps]

@@ -150,7 +150,7 @@ class StudentDescription(StudentSampling):
         })  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """As `models.checkpoint.serialise` takes it; without `fresh_noise` where there is, as it was before that key."""
+        """As `models.checkpoint.serialise` takes it; `fresh_noise`, which came later, only where there is none."""
         return self.model_dump(mode="json", exclude={"fresh_noise"} if self.fresh_noise else None)
 
 

@@ -52,9 +52,9 @@ def _response(rows: Rows, styles: FigureStyles) -> list[str]:
         table.append([sampling_title(*sampling), *cells])
     return [
         "## Response of the student",
-        f"What final latents at {rows[0]['guidance']:g} have beyond those at the lowest scale, beside the teacher's from "
-        f"the same {rows[0]['images']:,} noisy samples: projected on the teacher's (slope), its size, and their cosine; "
-        "1 is the teacher's.",
+        f"What final latents at {rows[0]['guidance']:g} have beyond those at the lowest scale, beside the teacher's "
+        f"from the same {rows[0]['images']:,} noisy samples: projected on the teacher's (slope), its size, and their "
+        "cosine; 1 is the teacher's.",
         markdown_table(["", *(column.heading for column in columns)], table),
     ]
 

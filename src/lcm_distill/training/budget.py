@@ -47,7 +47,12 @@ def distill_flop(model: ModelConfig, settings: DistillConfig, caption_tokens: in
     if settings.matching.weight:
         mean_steps = (1 + len(settings.matching.sigmas)) / 2
         # Sampling with a gradient through the last step, the critic's training, and the comparison with the teacher.
-        flop += int((mean_steps + 2) * forward) + (guided + 3 * forward) + (guided + forward)
+        flop += int((mean_steps + 2) * forward) + (guided + 3 * forward)
+        flop += 0 if settings.matching.shared_noise else guided + forward
+    if settings.response.weight:
+        lower = guided if settings.guidance_range[0] > 1 else forward_flop(teacher, caption_tokens)
+        due = settings.response.mean_evaluations * (lower + guided) + 2 * 3 * forward
+        flop += int(due / settings.response.every)
     return flop
 
 
