@@ -180,7 +180,7 @@ def test_a_key_that_was_added_counts_in_fingerprints_where_it_is_not_the_default
         key, changed = assignment.split("=")[0], load_preset("shapes", [assignment])
         assert changed.fingerprint("distill") != plain.fingerprint("distill")
         assert list(changed.deviations(plain, ["distill"])) == [key]
-        assert list(plain.deviations(changed, ["distill"]).values())[0][0] is not None
+        assert next(iter(plain.deviations(changed, ["distill"]).values()))[0] is not None
     again = load_preset("shapes", ["distill.fresh_noise=true", "distill.response.weight=0"])
     assert again.fingerprint("distill") == plain.fingerprint("distill")
 

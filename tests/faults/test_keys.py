@@ -63,6 +63,8 @@ CHANGED = {
     "distill.phased.edges": "[3.0, 1.0]", "distill.phased.gap_ratio": 0.5, "distill.matching.weight": 1.0,
     "distill.matching.start": 0.2, "distill.matching.guidance_share": 0.4, "distill.matching.critic_rate": 2.0,
     "distill.matching.sigmas": "[80.0, 4.0]", "distill.matching.sigma_mean": 0.1, "distill.matching.sigma_std": 1.0,
+    "distill.matching.guidance_less": 0.3, "distill.matching.shared_noise": "true", "distill.fresh_noise": "false",
+    "distill.response.weight": 1.0, "distill.response.every": 2, "distill.response.sigmas": "[80.0, 5.0, 1.0]",
     "distill.lora.rank": 2, "distill.lora.alpha": 32.0,
     "schedule.steps": "[2]", "schedule.samples": 9,
     "evaluate.prompts": f"'{WHERE}/prompts.txt'", "evaluate.images": 5, "evaluate.models": "['student']",

@@ -12,7 +12,7 @@ from lcm_distill.training.response import GuidanceTerm
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import student_from_teacher
 from tests.diffusion.gaussian import column, noise
-from tests.training.test_student import differ, start
+from tests.trainings import differ, start
 
 __all__ = ["start"]  # a fixture
 

@@ -78,8 +78,7 @@ def identity_of(value: Any, fingerprint: bool = False) -> Any:
         _old_name(field, name) if fingerprint else name: identity_of(own, fingerprint)
         for name, field in type(value).model_fields.items()
         for own in [getattr(value, name)]
-        if _extra(field).get(IDENTITY, True)
-        and not (fingerprint and _extra(field) == ADDED and own == field.default)
+        if _extra(field).get(IDENTITY, True) and not (fingerprint and _extra(field) == ADDED and own == field.default)
     }
 
 
