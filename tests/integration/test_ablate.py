@@ -14,6 +14,7 @@ from lcm_distill.config.ablation import load_ablation
 from lcm_distill.evaluation.image_sets import generate_images
 from lcm_distill.evaluation.prompts import held_out_prompts
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.report.figures import LATENTS, of_images
 from lcm_distill.stages.ablate import ablate, trials
 from lcm_distill.stages.distill import distill
 from lcm_distill.training.loop import Trainer
@@ -42,7 +43,7 @@ def ablation(finished_run, tmp_path_factory):
 
 def test_rows(ablation):
     run, _ = ablation
-    rows = rows_of(run)
+    rows = of_images(rows_of(run))
     students = {(row["step"], row["seed"], row["steps"], row["metric"]) for row in rows if row["model"] == "student"}
     metrics = ("frechet_distance", "caption_accuracy")
     assert students == {
@@ -55,13 +56,24 @@ def test_rows(ablation):
     assert {row["images"] for row in rows if row["model"] != "real"} == {14}
 
 
+def test_every_students_response_to_the_scale_is_measured(ablation):
+    run, _ = ablation
+    rows = [row for row in rows_of(run) if row["protocol"] == LATENTS]
+    slopes = [(row["step"], row["seed"], row["steps"]) for row in rows if row["metric"] == "guidance_slope"]
+    assert sorted(slopes) == [
+        (step, seed, steps) for step in ("default", "original") for seed in (0, 1) for steps in (1, 2)
+    ]
+    assert {row["guidance"] for row in rows} == {3.0} and len(rows) == 6 * len(slopes)
+
+
 def test_text_and_chart(ablation):
     run, result = ablation
     text = run.ablation.with_suffix(".md").read_text()
     values = [row["value"] for row in rows_of(run)
               if (row["step"], row["steps"], row["metric"]) == ("default", 1, "frechet_distance")]  # fmt: skip
-    distances, hits = [line for line in text.splitlines() if line.startswith("| `default`")]
+    distances, hits, *responses = [line for line in text.splitlines() if line.startswith("| `default`")]
     assert f"| {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in distances
+    assert len(responses) == 6
     assert distances.count("±") == hits.count("±") == 2 and hits.count("%") == 4
     assert "| teacher, 3 Heun steps" in text and "| real images of other captions" in text
     assert "**shapes: stand-in data" in text and "14 images to a figure" in text and "2 seeds" in text
@@ -73,7 +85,11 @@ def test_text_and_chart(ablation):
 def test_the_last_line_holds_what_was_run(ablation):
     run, result = ablation
     figures = dict(pair.split("=") for pair in result.stdout.strip().splitlines()[-1].split())
-    assert list(figures) == ["original_over_ours_1step", "ours_over_teacher_1step"]  # there is no 4-step student
+    assert list(figures) == [
+        "original_over_ours_1step",
+        "ours_over_teacher_2step",
+        "ours_over_teacher_1step",
+    ]  # there is no 4-step student
     rows = rows_of(run)
 
     def distance(model, step):
