@@ -13,7 +13,7 @@ from lcm_distill.core.device import resolve_device, to_device
 from lcm_distill.core.randomness import normal
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_scalings
-from lcm_distill.diffusion.samplers import consistency_step
+from lcm_distill.diffusion.samplers import Deterministic, consistency_step
 from lcm_distill.diffusion.sigma_search import Sigmas
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.metrics.frechet import Moments, frechet_distance
@@ -21,6 +21,7 @@ from lcm_distill.models.checkpoint import load_checkpoint
 from lcm_distill.models.features import token_features
 from lcm_distill.models.networks import build_network, load_teacher
 from lcm_distill.models.precision import cast_matrices
+from lcm_distill.models.student import read_sampling
 from lcm_distill.pipeline.run_folder import RunFolder
 
 FEATURE_SIGMA = 0.3
@@ -48,6 +49,7 @@ class StudentSamples:
         self.teacher = load_teacher(config.model)
         self.student = build_network(config.model, guidance_embedding=True, empty=True).eval().requires_grad_(False)
         load_checkpoint(self.student, run.student)
+        self.fresh_noise = read_sampling(run.student, config.diffusion).fresh_noise
         for network in (self.teacher, self.student):
             if generation_dtype(config.evaluate.dtype, config.device) == "bfloat16":
                 cast_matrices(network)
@@ -67,6 +69,8 @@ class StudentSamples:
 
     def _sample(self, part: int, sigmas: Sigmas) -> Tensor:
         x, jump = self.first[part], self._consistency_function(part)
+        if not self.fresh_noise:
+            return Deterministic(sigmas, self.diffusion.sigma_min)(jump, lambda step: self._noise(str(step), part))
         rest = torch.tensor(sigmas[1:], device=self.device)[:, None]
         for step, sigma in enumerate(rest, 1):
             x = consistency_step(jump, x, sigma, self.diffusion.sigma_min, self._noise(str(step), part))
