@@ -13,8 +13,9 @@ from lcm_distill.api import LatentConsistencyModel, Role, create_latent_cm, crea
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.randomness import normal
+from lcm_distill.diffusion.few_step_samplers import Consistency, Original, Phased
 from lcm_distill.diffusion.noise import karras_sigmas
-from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Original, Phased
+from lcm_distill.diffusion.samplers import Euler, Heun
 from lcm_distill.models.checkpoint import read_description, redescribe
 from lcm_distill.models.student import StudentDescription
 
@@ -231,7 +232,7 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
         ({"image_ids": [-1]}, "image_ids has -1"),
         (
             {"sampler": Heun(2)},
-            "sampler heun does not suit a LatentConsistencyModel: give Consistency or Phased or Original",
+            "heun does not suit a LatentConsistencyModel: give Consistency or Deterministic or Phased or Original",
         ),
         ({"sampler": Consistency((80.0,)), "num_inference_steps": 2}, "num_inference_steps is 2 and the sampler has 1"),
         ({"sampler": Consistency((90.0, 2.0))}, r"sigmas = \[90.0, 2.0\]: .* fall, .* not above sigma_max 80"),

@@ -10,9 +10,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from lcm_distill.api import DFN5B_CLIP, SDXL_VAE, LatentConsistencyModel, LatentDiffusion, TextToImage
 from lcm_distill.config import DiffusionConfig
+from lcm_distill.diffusion.few_step_samplers import Consistency, Phased
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Consistency, Phased
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.evaluation.generation import generation_dtype

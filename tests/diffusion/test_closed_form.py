@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lcm_distill.core.randomness import normal, permutation, uniform
 from lcm_distill.diffusion.ema import power_decay, update_average
+from lcm_distill.diffusion.few_step_samplers import Consistency, Phased
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.noise import karras_sigmas, lognormal_sigmas, uniform_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
@@ -19,7 +20,7 @@ from lcm_distill.diffusion.preconditioning import (
     consistency_scalings,
     edm_denoiser,
 )
-from lcm_distill.diffusion.samplers import Consistency, Euler, Heun, Phased, euler_step, heun_step
+from lcm_distill.diffusion.samplers import Euler, Heun, euler_step, heun_step
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lcm_distill.diffusion.few_step_samplers import Consistency
 from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.distribution_matching import (
@@ -12,7 +13,7 @@ from lcm_distill.diffusion.objectives.distribution_matching import (
     real_and_fake_scores,
 )
 from lcm_distill.diffusion.preconditioning import edm_denoiser
-from lcm_distill.diffusion.samplers import Consistency, Heun
+from lcm_distill.diffusion.samplers import Heun
 from tests.diffusion.gaussian import (
     CAPTIONS,
     SIGMA_DATA,

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from lcm_distill.diffusion.few_step_samplers import Phased as PhasedSampler
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.objectives.pairs import PairLoss, l2, pseudo_huber
 from lcm_distill.diffusion.objectives.phased import Phased
 from lcm_distill.diffusion.objectives.tuning import Tuning
 from lcm_distill.diffusion.preconditioning import jump_to
-from lcm_distill.diffusion.samplers import Phased as PhasedSampler
 from lcm_distill.diffusion.samplers import euler_step, heun_step
 from tests.diffusion.gaussian import (
     SIGMA_DATA,

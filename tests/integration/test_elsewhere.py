@@ -10,7 +10,7 @@ import torch
 from lcm_distill import assets
 from lcm_distill.api import open_model
 from lcm_distill.config import load_file, load_preset
-from lcm_distill.diffusion.samplers import Original
+from lcm_distill.diffusion.few_step_samplers import Original
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors
 from lcm_distill.models.shards import write_shards
 from lcm_distill.models.student import StudentDescription
@@ -78,7 +78,7 @@ def test_the_originals_last_step_changes_nothing():
 
 
 def _first_four(sampler):
-    from lcm_distill.diffusion.samplers import Consistency
+    from lcm_distill.diffusion.few_step_samplers import Consistency
 
     return Consistency(sampler.sigmas[:4])
 

@@ -21,7 +21,7 @@ from lcm_distill.api import TextToImage
 from lcm_distill.config import Config, load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.diffusion.samplers import Consistency
+from lcm_distill.diffusion.few_step_samplers import Consistency
 from lcm_distill.evaluation.generation import batch_generator
 from lcm_distill.evaluation.image_sets import IMAGE_COLUMNS, ImageSet
 from lcm_distill.evaluation.prompts import find_prompts

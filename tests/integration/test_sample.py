@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from lcm_distill.api import open_model
-from lcm_distill.diffusion.samplers import Consistency, Heun
+from lcm_distill.diffusion.few_step_samplers import Consistency
+from lcm_distill.diffusion.samplers import Heun
 from lcm_distill.stages import sample as stage
 from tests.command_line import lcm
 

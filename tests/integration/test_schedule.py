@@ -8,6 +8,7 @@ import torch
 
 from lcm_distill.api import LatentConsistencyModel, open_model
 from lcm_distill.config import load_file, parse
+from lcm_distill.diffusion.few_step_samplers import Deterministic
 from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models import read_tensors
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, redescribe
@@ -135,3 +136,13 @@ def test_found_sigmas_outlive_evaluation_distillation_and_export(run):
     assert sigmas_of(run) == found.sigmas
     exported = read_student(Path(export(config, run, "safetensors")["file"]))
     assert exported is not None and exported.sigmas == found.sigmas and exported.encoders == found.encoders
+
+
+def test_students_without_fresh_noise_are_searched_as_they_sample(run):
+    config = load_file(run.config, SEARCH)
+    fresh = StudentSamples(config, run)
+    run.student.write_bytes(redescribe(run.student, {**read_description(run.student), "fresh_noise": False}))
+    kept = StudentSamples(config, run)
+    assert kept.distance((80.0,)) == pytest.approx(fresh.distance((80.0,)), rel=1e-5)
+    assert kept.distance((80.0, 2.0)) != pytest.approx(fresh.distance((80.0, 2.0)), rel=1e-2)
+    assert open_model(run.root).sampler(2) == Deterministic((80.0, 2.0))

@@ -100,7 +100,9 @@ def test_one_noise_for_critic_and_matching_asks_the_teacher_once_and_is_the_same
         with torch.no_grad():
             critic.final_layer.linear.bias.add_(0.1)
         teacher, asked = matching.teacher, []
-        matching.teacher = lambda *inputs, teacher=teacher, asked=asked: asked.append(1) or teacher(*inputs)
+        monkeypatch.setattr(
+            matching, "teacher", lambda *inputs, teacher=teacher, asked=asked: asked.append(1) or teacher(*inputs)
+        )
         drawn = matching._noise_and_sigma
         monkeypatch.setattr(matching, "_noise_and_sigma", lambda _, *where, drawn=drawn: drawn("critic", *where))
         loss = loss_of(matching, 2, 2.0)

@@ -10,10 +10,11 @@ from torch import Tensor
 from lcm_distill.api.requests import Generators, check_prompts, check_settings, noise_source
 from lcm_distill.config import DiffusionConfig
 from lcm_distill.core.errors import UserError
+from lcm_distill.diffusion.few_step_samplers import Consistency, Deterministic, FewStepSampler, Original, Phased
 from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.noise import require_falling
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
-from lcm_distill.diffusion.samplers import Consistency, Deterministic, Euler, FewStepSampler, Heun, Original, Sampler
+from lcm_distill.diffusion.samplers import Euler, Heun, Sampler
 from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
@@ -88,7 +89,7 @@ class TextToImage:
             image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
                 batch; 0, 1, 2 ... by default.
             sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency`,
-                `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion.samplers`). It has its own
+                `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion`). It has its own
                 number of steps.
             latents: the initial noise, standard normal (B, C, H, W), which the sampler scales by its first sigma.
             generator: PyTorch's, or one for each prompt; draws all noise, step after step, instead of the seed.
@@ -158,7 +159,7 @@ class LatentConsistencyModel(TextToImage):
         sampling: sigmas by number of steps, trained guidance range and phases. Guidance outside the range warns.
     """
 
-    samplers = (Consistency, Deterministic, Original)
+    samplers = (Consistency, Deterministic, Phased, Original)
 
     def __init__(
         self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, sampling: StudentSampling

@@ -17,7 +17,8 @@ from lcm_distill.api import TextToImage, assemble
 from lcm_distill.config import Config
 from lcm_distill.core.device import resolve_device, to_device
 from lcm_distill.core.randomness import normal
-from lcm_distill.diffusion.samplers import FewStepSampler, Heun, Sampler
+from lcm_distill.diffusion.few_step_samplers import FewStepSampler
+from lcm_distill.diffusion.samplers import Heun, Sampler
 from lcm_distill.diffusion.scale_difference import scale_difference, trajectory_point
 from lcm_distill.evaluation.image_sets import prompt_source
 from lcm_distill.evaluation.metric_rows import FINGERPRINTED

@@ -12,8 +12,9 @@ from lcm_distill.config import Config
 from lcm_distill.core.device import resolve_device, to_device
 from lcm_distill.core.randomness import normal
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.diffusion.few_step_samplers import Deterministic
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function, edm_scalings
-from lcm_distill.diffusion.samplers import Deterministic, consistency_step
+from lcm_distill.diffusion.samplers import consistency_step
 from lcm_distill.diffusion.sigma_search import Sigmas
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.metrics.frechet import Moments, frechet_distance

@@ -9,6 +9,7 @@ from torch import Tensor
 from lcm_distill.config import DiffusionConfig, DistillConfig
 from lcm_distill.core.device import to_device
 from lcm_distill.core.randomness import integer, normal
+from lcm_distill.diffusion.few_step_samplers import few_step_sampler
 from lcm_distill.diffusion.guidance import both_branches
 from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
@@ -18,7 +19,6 @@ from lcm_distill.diffusion.objectives.distribution_matching import (
     real_and_fake_scores,
 )
 from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
-from lcm_distill.diffusion.samplers import few_step_sampler
 
 
 class DistributionMatching:
