@@ -1,5 +1,6 @@
 """Many runs in one process: nothing that a run opened or kept is there after it."""
 
+import gc
 import json
 import os
 import threading
@@ -27,6 +28,7 @@ def run_again_and_again(encoded: str, place: str, times: int) -> None:
         for stage in ("distill", "evaluate"):
             result = lcm_here(stage, "--run", run)
             assert result.exit_code == 0, result.output
+        gc.collect()  # a training is in reference cycles
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         files = len(list(Path("/proc/self/fd").iterdir()))
         held.append({"files": files, "threads": threading.active_count(), "bytes": resident})
