@@ -192,7 +192,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path, tensors, value, form):
     tensors["blocks.1.norm1.weight"][7] = value
     path = tmp_path / f"weights.{form}"
     torch.save(tensors, path) if form == "pt" else save_file(tensors, path)
-    with pytest.raises(DataError, match=r"blocks\.1\.norm1\.weight holds values that are not finite"):
+    with pytest.raises(DataError, match=r"not finite \(1 of .*blocks\.1\.norm1\.weight"):
         load_checkpoint(build("MicroDiT_Nano_2", 8, 64, guidance_embedding=True), path)
 
 
@@ -212,7 +212,7 @@ def test_a_folder_is_refused_with_what_to_give(tmp_path):
 
 
 def test_reading_leaves_the_list_of_what_pickles_may_hold_as_it_was(tmp_path, tensors):
-    before = torch.serialization.get_safe_globals()
+    before = sorted(map(repr, torch.serialization.get_safe_globals()))
     torch.save(tensors, tmp_path / "weights.pt")
     read_tensors(tmp_path / "weights.pt")
-    assert torch.serialization.get_safe_globals() == before
+    assert sorted(map(repr, torch.serialization.get_safe_globals())) == before

@@ -88,9 +88,8 @@ class TextToImage:
             seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
                 batch; 0, 1, 2 ... by default.
-            sampler: samples instead of the model's own: `Heun` or `Euler` for a teacher, `Consistency`,
-                `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion`). It has its own
-                number of steps.
+            sampler: samples instead of the model's own, in its own number of steps: `Heun` or `Euler` for a teacher,
+                `Consistency`, `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion`).
             latents: the initial noise, standard normal (B, C, H, W), which the sampler scales by its first sigma.
             generator: PyTorch's, or one for each prompt; draws all noise, step after step, instead of the seed.
 

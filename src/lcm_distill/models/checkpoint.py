@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -166,9 +166,12 @@ def _read_description(path: Path) -> tuple[dict[str, Any], str | None]:
             raise cannot_read(path, ALTERED)  # the name of a description is damaged
         return {}, None
     try:
-        described = dict[str, Any](json.loads(metadata[METADATA]))
+        described = json.loads(metadata[METADATA])
     except (ValueError, RecursionError, TypeError) as error:
         raise cannot_read(path, error) from error
+    if not isinstance(described, dict):
+        raise cannot_read(path, "its description is no JSON object")
+    described = cast(dict[str, Any], described)
     seal, recorded = described.pop(SEAL, None), described.pop(TENSORS_SHA256, None)
     sealed = {**described, TENSORS_SHA256: recorded}
     if seal != (None if recorded is None else _description_sha256(sealed)):

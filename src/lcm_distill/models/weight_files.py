@@ -177,7 +177,7 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # PyTorch's own and those of whatever bytes stand for
         raise cannot_read(path, _in_short(error)) from error
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise cannot_read(path, f"it holds a {type(content).__name__}, not tensors by name")
     return content
 
