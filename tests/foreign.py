@@ -148,7 +148,7 @@ def images_on_disk(root: Path) -> int:
 class Zeros:
     """Stands for `CacheEncoders`."""
 
-    images = SimpleNamespace(scaling_factor=1.0)
+    images = SimpleNamespace(scaling_factor=1.0, normalisation={})
 
     def __init__(self, encoders, model, device, resolutions) -> None:
         self.width, self.channels = model.caption_channels, model.in_channels

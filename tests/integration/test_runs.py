@@ -109,7 +109,7 @@ def test_the_traceback_of_a_failure_is_in_the_log_of_the_run(run):
     run.student.write_bytes(b"no checkpoint")
     lcm("--log-level", "debug", "evaluate", "--run", run.root)
     log = (run.root / "logs" / "main.log").read_text()
-    assert "Traceback (most recent call last)" in log and "UserError" in log
+    assert "Traceback (most recent call last)" in log and "DataError" in log
 
 
 def test_a_plan_lists_what_the_command_would_refuse(tmp_path):
