@@ -69,7 +69,8 @@ CHANGED = {
     "schedule.steps": "[2]", "schedule.samples": 9,
     "evaluate.prompts": f"'{WHERE}/prompts.txt'", "evaluate.images": 5, "evaluate.models": "['student']",
     "evaluate.guidance": "[1.5]", "evaluate.teacher": "[['heun', 2]]", "evaluate.student_steps": "[2]",
-    "evaluate.student_sigmas": "{3=[80.0, 2.0, 1.0]}", "evaluate.seed": 1, "evaluate.same_noise": "true",
+    "evaluate.student_sigmas": "{3=[80.0, 2.0, 1.0]}", "evaluate.student_sampler": "original",
+    "evaluate.seed": 1, "evaluate.same_noise": "true",
     "evaluate.protocols": "[]", "evaluate.reference": f"{{shapes='{WHERE}/encoded/images'}}",
     "evaluate.weights": f"{{shapes='{assets.FEATURES}'}}", "evaluate.dtype": "bfloat16", "evaluate.batch_size": 1,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from lcm_distill.shapes.scenes import draw
 from lcm_distill.stages.ablate import ablate
 from tests.ablations import SMALL_CHAIN, rows_of
 
-FEW = ["data.images=24", "evaluate.images=4", "evaluate.student_steps=[1]", "distill.steps=1",
+FEW = ["data.images=24", "evaluate.guidance=2", "evaluate.images=4", "evaluate.student_steps=[1]", "distill.steps=1",
        "distill.checkpoint_every=1"]  # fmt: skip
 
 
