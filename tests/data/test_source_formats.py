@@ -45,7 +45,7 @@ def contents_of(name: str, root: Path) -> dict[str, bytes | UnusableImage]:
 
 def tar(path: Path, *members: tuple[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
         for name, content in members:
             member(archive, name, content)
 
@@ -60,6 +60,33 @@ def test_of_members_of_one_name_the_last_counts_of_image_and_caption(tmp_path):
         ("2.txt", b"red"))  # fmt: skip
     assert records_of("webdataset", tmp_path) == {"a.tar/1.png//2": "blue", "a.tar/2.png": "red"}
     assert contents_of("webdataset", tmp_path) == {"a.tar/1.png//2": blue, "a.tar/2.png": red}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_of_images_of_one_name_in_an_archive_of_journeydb_the_last_counts(tmp_path, cut):
+    """Of an archive that is cut short, the last that can be read."""
+    red, blue, end = image_bytes(1), image_bytes(2), image_bytes(3, size=(256, 256))
+    pack([Item(f"{n}.jpg", red, '"a caption"') for n in range(2)], tmp_path, "journeydb-packed")
+    whole = tmp_path / IMAGES / "000.tgz"
+    tar(whole, ("000/0.jpg", red), ("000/1.jpg", red), ("./000/0.jpg", blue), ("000/0.jpg", end))
+    if cut:
+        whole.write_bytes(whole.read_bytes()[: -len(end) // 2])
+    expected = blue if cut else end
+    assert contents_of("journeydb", tmp_path) == {f"{IMAGES}/000/0.jpg": expected, f"{IMAGES}/000/1.jpg": red}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_archives_of_a_webdataset_may_be_called_compressed(tmp_path, suffix):
+    """Folders and members may be called as archives are; of members of one name the last counts."""
+    red, blue = image_bytes(1), image_bytes(2)
+    members = ("a.tar/1.jpg", red), ("b.tgz/2.jpg", red), ("b.tgz/2.jpg", blue), ("a.tar/1.txt", b"one")
+    tar(tmp_path / "sets.tar" / f"0{suffix}", *members)
+    (tmp_path / "sets.tar" / "0_more.json").write_text('{"2": {"txt": "two"}}')
+    place = f"sets.tar/0{suffix}"
+    assert records_of("webdataset", tmp_path) == {f"{place}/a.tar/1.jpg": "one", f"{place}/b.tgz/2.jpg//2": "two"}
+    assert contents_of("webdataset", tmp_path) == {f"{place}/a.tar/1.jpg": red, f"{place}/b.tgz/2.jpg//2": blue}
+    source = source_of("webdataset", tmp_path)
+    assert source.file_of(f"{place}/b.tgz/2.jpg//2") == tmp_path / place
 
 
 @pytest.mark.parametrize("name", ["webdataset", "folder"])
@@ -241,8 +268,8 @@ def test_columns_that_contradict_each_other_are_refused():
 
 def test_unset_columns_leave_the_fingerprint_of_older_configurations():
     unset, set_ = (load_preset("shapes", columns) for columns in ([], ["data.image_column=x"]))
-    assert "image_column" not in identity_of(unset.data, fingerprint=True)
-    assert identity_of(set_.data, fingerprint=True)["image_column"] == "x"
+    unset, set_ = (identity_of(config.data, fingerprint=True) for config in (unset, set_))
+    assert "image_column" not in unset and set_["image_column"] == "x"
 
 
 # COCO

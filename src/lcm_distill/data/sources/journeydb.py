@@ -11,7 +11,7 @@ from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import parse_line
-from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, open_archive, read_members
+from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, open_archive, read_members
 from lcm_distill.data.sources.text import as_utf8, bounded_lines
 from lcm_distill.data.sources.tree import entries, is_image
 
@@ -56,13 +56,17 @@ class JourneyDB:
         yield from named.left_out(self.archives)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images from extracted folders if they are there, else streamed from `NNN.tgz`."""
+        """Images from extracted folders if they are there, else streamed from `NNN.tgz`.
+
+        An archive is read twice, as only its end tells which member of a name is the last.
+        """
         for _, members in group_by_parent(paths):
             archive = self._archive(members[0])
             packed = [path for path in members if not (self.root / path).is_file()] if archive.is_file() else []
             yield from read_files(self.root, [path for path in members if path not in set(packed)])
             if packed:
-                yield from read_members(archive, {(_member(path), 1): path for path in packed})
+                last = last_numbers(archive, {_member(path) for path in packed})
+                yield from read_members(archive, {(_member(path), last.get(_member(path), 1)): path for path in packed})
 
     def file_of(self, path: str) -> Path:
         """The image, or `NNN.tgz` where it is not extracted from the archive."""

@@ -6,8 +6,8 @@ import lzma
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
@@ -87,6 +87,18 @@ def read_members(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterat
     except FileNotFoundError:
         pass
     yield from ((called, UnusableImage(reason)) for called in left.values())
+
+
+def last_numbers(archive: Path, names: Collection[str]) -> dict[str, int]:
+    """Which one of the members of its name is the last, from 1 on, for those of `names` that an archive holds.
+
+    Extracting an archive leaves the last. Of a damaged archive what precedes the damage counts.
+    """
+    counts = Counter[str]()
+    with suppress(DamagedArchive, FileNotFoundError):
+        for name, _ in stream_members(archive, names.__contains__):
+            counts[name] += 1
+    return counts
 
 
 @contextmanager

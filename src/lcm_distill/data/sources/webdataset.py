@@ -1,5 +1,6 @@
 """WebDataset: tar archives with images and, under the same key, captions as `key.txt` or `key.json`."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +20,16 @@ from lcm_distill.data.sources.tree import is_hidden, walk
 
 MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+"""Suffixes of archives. What an archive is compressed with, if at all, its content tells."""
 AGAIN = "//"
 """Before the number of a member whose name an archive holds several times, in its path; no name contains it."""
 
+_ARCHIVE = re.compile("(?:" + "|".join(map(re.escape, ARCHIVE_SUFFIXES)) + ")/")
+
 
 class WebDataset:
-    """All `.tar` archives below a folder.
+    """All archives (`ARCHIVE_SUFFIXES`) below a folder.
 
     The fields of a record are those of its `.json` file, and `txt` for its file of text. An image and a caption belong
     together if their names differ in the suffix only, else if they agree up to the first dot of the file's own name:
@@ -46,9 +51,11 @@ class WebDataset:
             UserError: there is no archive below the root.
         """
         tree = walk(self.root)
-        archives = [path for path in tree.files if path.endswith(".tar")]
+        archives = [path for path in tree.files if path.endswith(ARCHIVE_SUFFIXES)]
         if not archives:
-            raise UserError(f"{self.root} holds no .tar archive: set data.root to a WebDataset's folder")
+            raise UserError(
+                f"{self.root} holds no {' or '.join(ARCHIVE_SUFFIXES)} archive: set data.root to a WebDataset's folder"
+            )
         yield from tree.bad
         for archive in archives:
             sidecars = dict[str, dict[str, Any]]()
@@ -61,12 +68,17 @@ class WebDataset:
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`."""
-        for archive, members in groupby(paths, key=_archive_of):
+        for archive, members in groupby(paths, key=self._archive_of):
             yield from read_members(self.root / archive, {_member(archive, path): path for path in members})
 
     def file_of(self, path: str) -> Path:
         """The archive."""
-        return self.root / _archive_of(path)
+        return self.root / self._archive_of(path)
+
+    def _archive_of(self, path: str) -> str:
+        """The part of a path that is the archive; folders and members may be called as archives are."""
+        found = [path[: match.end() - 1] for match in _ARCHIVE.finditer(path)]
+        return next((place for place in found[:-1] if (self.root / place).is_file()), found[-1]) if found else path
 
     def _annotations_of(self, archive: str, sidecars: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
         content = _Content()
@@ -141,7 +153,7 @@ class _Content:
 
 def _sidecars_of(archive: str, files: list[str]) -> list[str]:
     """The JSON files beside an archive that are about its images."""
-    stem = archive.removesuffix(".tar")
+    stem = archive.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
     return [path for path in files if path.endswith(".json") and path.startswith((f"{stem}.json", f"{stem}_"))]
 
 
@@ -167,11 +179,6 @@ def _split(name: str) -> tuple[str, str]:
     """A member's name without its suffix, and the suffix in lower case."""
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix), suffix.lower()
-
-
-def _archive_of(path: str) -> str:
-    archive, ending, _ = path.partition(".tar/")
-    return (archive + ending).removesuffix("/")
 
 
 def _member(archive: str, path: str) -> tuple[str, int]:
