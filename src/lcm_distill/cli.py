@@ -17,9 +17,11 @@ from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
 from lcm_distill.commands.options import (
     AllowRandom,
+    CaptionColumn,
     DryRun,
     Executor,
     File,
+    ImageColumn,
     Json,
     Preset,
     RayAddress,
@@ -29,6 +31,7 @@ from lcm_distill.commands.options import (
     StudentSampler,
     TeacherFile,
     Workers,
+    columns,
 )
 from lcm_distill.commands.work import How, work
 
@@ -60,6 +63,8 @@ def precompute(
     config: File = None,
     set: Set = None,
     run: Run = None,
+    caption_column: CaptionColumn = None,
+    image_column: ImageColumn = None,
     json: Json = False,
     dry_run: DryRun = False,
     executor: Executor = "auto",
@@ -75,7 +80,7 @@ def precompute(
 
     options = {"retry_quarantined": retry_quarantined}
     how = How(json, dry_run, executor=executor, workers=workers, ray_address=ray_address, options=options)
-    work([STAGE], Choice(preset, config, set or [], run), how)
+    work([STAGE], Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run), how)
 
 
 @app.command(rich_help_panel="Stages")
@@ -136,6 +141,8 @@ def run_all(
     config: File = None,
     set: Set = None,
     run: Run = None,
+    caption_column: CaptionColumn = None,
+    image_column: ImageColumn = None,
     json: Json = False,
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
@@ -144,7 +151,8 @@ def run_all(
     from lcm_distill.stages import distill, evaluate, precompute
 
     stages = [precompute.STAGE, distill.STAGE, evaluate.STAGE]
-    work(stages, Choice(preset, config, set or [], run), How(json, dry_run, allow_random_weights, command="run"))
+    choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run)
+    work(stages, choice, How(json, dry_run, allow_random_weights, command="run"))
 
 
 @app.command(rich_help_panel="Stages")
@@ -172,6 +180,8 @@ def pretrain(
     config: File = None,
     set: Set = None,
     run: Run = None,
+    caption_column: CaptionColumn = None,
+    image_column: ImageColumn = None,
     json: Json = False,
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
@@ -179,7 +189,7 @@ def pretrain(
     """Train a teacher by denoising; its cache is made first."""
     from lcm_distill.stages import precompute, pretrain
 
-    choice = Choice(preset, config, set or [], run)
+    choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run)
     with one_line_errors():
         settings = choice.load()[0].pretrain
     own_cache = settings is None or settings.own_share > 0

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lcm_distill.commands.options import columns
 from lcm_distill.config import load_preset
 from lcm_distill.config.section import identity_of
 from lcm_distill.core.errors import UserError
@@ -20,6 +21,7 @@ from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, UnusableImage
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.data.sources.records import checked
+from tests.command_line import lcm
 from tests.data.test_sources import source_of
 from tests.foreign import Item, image_bytes, member, pack, write_image
 
@@ -244,8 +246,8 @@ def test_one_of_a_list_of_captions_is_drawn_by_the_name():
 
 def test_columns_of_other_names(tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"image": {"path": "a.jpg"}, "en.long": "dotted", "text": "other"}')
-    columns = "data.image_column=image.path", "data.caption_column=en.long"
-    assert records_of("folder", tmp_path, *columns) == {"a.jpg": "dotted"}
+    own = "data.image_column=image.path", "data.caption_column=en.long"
+    assert records_of("folder", tmp_path, *own) == {"a.jpg": "dotted"}
     rows = {"jpg.x": [image_bytes(0)], "thumbnail": [b"small"], "en.long": ["literal"], "de": [{"long": "nested"}]}
     pq.write_table(pa.table(rows), tmp_path / "0.parquet")
     image = "data.image_column=jpg.x"
@@ -255,6 +257,34 @@ def test_columns_of_other_names(tmp_path):
         records_of("parquet", tmp_path, "data.caption_column=de.long")
     source = source_of("parquet", tmp_path, image, "data.caption_column=en.long")
     assert dict(source.read(["0.parquet/0"])) == {"0.parquet/0": image_bytes(0)}
+
+
+@pytest.mark.parametrize("command", ["precompute", "pretrain", "run"])
+def test_options_name_the_columns(tmp_path, command):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.jpg").write_bytes(image_bytes(0))
+    (data / "metadata.jsonl").write_text('{"im": {"path": "a.jpg"}, "en.long": "a caption", "text": " "}')
+
+    def survey(*options: str) -> dict:
+        words = "--preset", "shapes", "--set", "data.source=folder", "--set", f"data.root={data}", "--dry-run", "--json"
+        result = lcm(command, *words, "--run", tmp_path / "run", *options)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["precompute"]["data"]
+
+    assert survey()["quarantined"] == {"malformed annotation: no file_name": "1, such as metadata.jsonl:1"}
+    assert survey("--image-column", "im.path")["quarantined"] == {
+        "malformed annotation: no text": "1, such as metadata.jsonl:1"
+    }
+    assert survey("--image-column", "im.path", "--caption-column", "en.long")["pairs"] == 1
+    wrong = lcm(command, "--preset", "shapes", "--run", tmp_path / "run", "--caption-column", "")
+    assert wrong.exit_code == 2 and "at least 1 character" in wrong.stderr and not (tmp_path / "run").exists()
+
+
+def test_the_column_of_an_option_stands_alone():
+    odd = 'x."y" = é'
+    config = load_preset("shapes", ["data.captions={de=1, fr=2}", *columns(odd, odd)])
+    assert config.data.captions == {odd: 1.0} and config.data.image_column == odd
 
 
 def test_columns_that_contradict_each_other_are_refused():
@@ -267,7 +297,7 @@ def test_columns_that_contradict_each_other_are_refused():
 
 
 def test_unset_columns_leave_the_fingerprint_of_older_configurations():
-    unset, set_ = (load_preset("shapes", columns) for columns in ([], ["data.image_column=x"]))
+    unset, set_ = (load_preset("shapes", assigned) for assigned in ([], ["data.image_column=x"]))
     unset, set_ = (identity_of(config.data, fingerprint=True) for config in (unset, set_))
     assert "image_column" not in unset and set_["image_column"] == "x"
 

@@ -1,5 +1,6 @@
 """Options that several commands have, so that each is spelt and explained once."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,15 @@ Set = Annotated[
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Set one key: section.key=value. Repeatable.", autocompletion=complete_key
     ),
+]
+CaptionColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Field or column of the captions, alone: data.captions. A dot leads into a record."
+    ),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Field or column of the images: data.image_column.")
 ]
 Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET by default.")]
 ExistingRun = Annotated[Path, typer.Option("--run", help="Run folder.")]
@@ -72,6 +82,20 @@ Prompts = Annotated[
 Count = Annotated[int, typer.Option(min=1, help="Number of captions taken from --prompts, evenly spread.")]
 Guidance = Annotated[float | None, typer.Option(help="Guidance scale, 0 or more; the run's first one by default.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+
+
+def columns(captions: str | None, images: str | None) -> list[str]:
+    """The assignments that `--caption-column` and `--image-column` stand for."""
+    assigned: list[str] = []
+    if captions is not None:
+        assigned.append(f"data.captions={{{_quoted(captions)}=1.0}}")
+    if images is not None:
+        assigned.append(f"data.image_column={_quoted(images)}")
+    return assigned
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def integers(option: str, text: str) -> list[int]:

@@ -1,7 +1,7 @@
 """Data, encoders, cache, network and noise levels: what a training starts from."""
 
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -34,7 +34,7 @@ class DataConfig(Section):
     there is refused, as images of both would be mixed."""
     archives: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
     """Numbered archives of JourneyDB to use: `000-001` is one percent, `0-9,42` eleven of 200. Unset: all."""
-    captions: dict[str, PositiveFloat] | None = Field(default=None, min_length=1)
+    captions: dict[Annotated[str, Field(min_length=1)], PositiveFloat] | None = Field(default=None, min_length=1)
     """Fields or columns that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`; a dot
     leads into a nested record. The choice is a function of the sample's name, also that among a list of captions; where
     a record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
