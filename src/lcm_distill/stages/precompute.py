@@ -26,6 +26,7 @@ from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.shapes.dataset import annotations_path, write_images
+from lcm_distill.stages.fitting import fitting_teacher
 from lcm_distill.stages.stage import Check, Stage
 
 CATALOG_SECONDS = 3600
@@ -141,6 +142,7 @@ def plan_precompute(config: Config, run: RunFolder, retry_quarantined: bool = Fa
         "vae": config.encoders.vae,
         "text_encoder": config.encoders.text,
         "weights": config.encoders.weights,
+        "fitting_teacher": fitting_teacher(config, run),
         "latent_bytes_per_sample": cache.layout.latents(1).row_bytes,
     }
     if cache.has_catalog:

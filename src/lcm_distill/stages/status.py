@@ -20,6 +20,7 @@ from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
+from lcm_distill.stages.fitting import fitting_teacher
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.events import last_loss
 
@@ -50,7 +51,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     names = set(manifest.task_names())
     if CATALOG_TASK not in names:
         return {"tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
-                "left_out": {}, "data": {},
+                "left_out": {}, "data": {}, "fitting_teacher": None,
                 "rows_per_second": None, "seconds_left": None}  # fmt: skip
     tasks = cache.tasks()
     done = manifest.done(tasks)
@@ -65,6 +66,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
         "quarantined": rejected[QUARANTINED],
         "left_out": rejected[LEFT_OUT],
         "data": _data_changes(cache),
+        "fitting_teacher": fitting_teacher(config, run),
         **encode_rate(manifest, tasks, done),
     }
 

@@ -1,0 +1,62 @@
+"""Which teacher fits the cache of a configuration: said where a cache is made, as all that follows depends on it."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from lcm_distill import assets
+from lcm_distill.config import Config
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.sources.registry import source_type
+from lcm_distill.models.checkpoint import read_description
+from lcm_distill.models.networks import teacher_path
+from lcm_distill.pipeline.run_folder import RunFolder
+
+
+def fitting_teacher(config: Config, run: RunFolder) -> str:
+    """Whether the configured teacher fits data set, encoders and resolution, and which one does if not: one line.
+
+    What a teacher was trained on is known of those that ship, and of the one that the run trained itself.
+    """
+    name, path = config.model.teacher, teacher_path(config.model)
+    shipped = name in assets.TEACHERS
+    if shipped and not source_type(config.data).generated:
+        return f"{name}, which ships, knows nothing of these images: {_remedy(config, run)}"
+    if shipped and (config.encoders.vae, config.encoders.text, config.encoders.weights) != (
+        *["shapes"] * 2,
+        "pretrained",
+    ):
+        return f"{name}, which ships, was trained with other encoders: {_remedy(config, run)}"
+    if not path.exists():
+        return f"{path} is missing: {_remedy(config, run)}"
+    if flaw := _flaw(config, path):
+        return f"{name} {flaw}: {_remedy(config, run)}"
+    if shipped:
+        return f"{name}, which ships and was trained on such images"
+    if path.resolve() == run.teacher.resolve():
+        return f"{path}, which this run has trained"
+    return f"{path}, if it was trained on {_inputs(config)}"
+
+
+def _flaw(config: Config, path: Path) -> str | None:
+    """How the network that a checkpoint describes differs from the configured one; None if nothing shows it."""
+    try:
+        described: Any = read_description(path).get("model")
+    except UserError:
+        return "cannot be read"
+    known = cast(dict[str, Any], described) if isinstance(described, dict) else {}
+    own = config.model.model_dump()
+    found = [f"{key} {known[key]}, not {own[key]}" for key in own if key in known and known[key] != own[key]]
+    return f"has {', '.join(found)}" if found else None
+
+
+def _remedy(config: Config, run: RunFolder) -> str:
+    if run.teacher.is_file() and config.model.teacher != str(run.teacher):
+        return f"set model.teacher={run.teacher}, which this run has trained"
+    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if config.pretrain else ""
+    return f"{trained}set model.teacher to a checkpoint that was trained on {_inputs(config)}"
+
+
+def _inputs(config: Config) -> str:
+    return (
+        f"latents of {config.encoders.vae} at {config.resolution} px and captions as {config.encoders.text} embeds them"
+    )

@@ -1,0 +1,74 @@
+"""What `lcm precompute` says about the teacher that a cache will be distilled from."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcm_distill import assets
+from lcm_distill.config import load_preset
+from lcm_distill.models.checkpoint import serialise
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.fitting import fitting_teacher
+from tests.command_line import lcm
+from tests.foreign import Zeros, image_bytes
+
+OWN = ["data.source=folder", "data.root=images"]
+SHAPES = "latents of shapes at 64 px and captions as shapes embeds them"
+
+
+def said(*assignments: str, preset: str = "shapes") -> str:
+    return fitting_teacher(load_preset(preset, assignments), RunFolder(Path("runs/mine")))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["shapes", "shapes-brief"])
+def test_teachers_that_ship_fit_generated_images_alone(name):
+    chosen = f"model.teacher={name}"
+    assert said(chosen) == f"{name}, which ships and was trained on such images"
+    assert said(chosen, *OWN) == (
+        f"{name}, which ships, knows nothing of these images: run `lcm pretrain --run runs/mine` and set model.teacher="
+        f"runs/mine/teacher.safetensors, or set model.teacher to a checkpoint that was trained on {SHAPES}"
+    )
+    assert said(chosen, "encoders.weights=random").startswith(f"{name}, which ships, was trained with other encoders: ")
+    other = said(chosen, "data.resolutions=[128]", "model.latent_size=16")
+    assert other.startswith(f"{name} has latent_size 8, not 16: run `lcm pretrain") and "at 128 px" in other
+
+
+def test_a_teacher_of_the_run_fits_once_it_is_trained(here):
+    own = here / "runs" / "mine" / "teacher.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(assets.TEACHER.read_bytes())
+    assert said(*OWN).endswith("set model.teacher=runs/mine/teacher.safetensors, which this run has trained")
+    chosen = "model.teacher=runs/mine/teacher.safetensors"
+    assert said(*OWN, chosen) == "runs/mine/teacher.safetensors, which this run has trained"
+    own.write_bytes(b"damaged")
+    assert said(*OWN, chosen).startswith("runs/mine/teacher.safetensors cannot be read: ")
+
+
+def test_a_teacher_from_elsewhere_fits_if_it_was_trained_so(here):
+    (here / "t.safetensors").write_bytes(serialise({"x": torch.zeros(1)}, {"role": "teacher"}))
+    assert said("model.teacher=t.safetensors") == f"t.safetensors, if it was trained on {SHAPES}"
+    missing = said(preset="microdit_xl_512")
+    assert missing.startswith("dit_4_channel_37M_real_and_synthetic_data.pt is missing: set model.teacher to a")
+    assert "stabilityai/stable-diffusion-xl-base-1.0 at 512 px" in missing and "pretrain" not in missing
+
+
+def test_the_command_line_says_so_before_and_after(here, monkeypatch):
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+    (here / "images").mkdir()
+    for n in range(4):
+        (here / "images" / f"{n}.jpg").write_bytes(image_bytes(n))
+        (here / "images" / f"{n}.txt").write_text(f"caption {n}")
+    options = ["--preset", "shapes", "--run", "run", "--set", OWN[0], "--set", OWN[1], "--json"]
+    plan = json.loads(lcm("precompute", *options, "--dry-run").stdout)["precompute"]["fitting_teacher"]
+    result = json.loads(lcm("precompute", *options).stdout)["fitting_teacher"]
+    assert plan == result and plan.startswith("shapes, which ships, knows nothing of these images: run `lcm pretrain")
+    printed = " ".join(lcm("precompute", *options[:-1], "--dry-run").stdout.split())
+    assert "fitting teacher" in printed
