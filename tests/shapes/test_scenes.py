@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.interface import Annotation
 from lcm_distill.data.sources.journeydb import JourneyDB
 from lcm_distill.data.transforms import decode
@@ -72,10 +73,10 @@ def test_brief_captions_name_the_shape_and_half_of_the_rest():
 def test_layout_is_journeydbs(tmp_path):
     lines = [line for _, line in write_images(tmp_path, seed=0, count=3, width=64)]
     annotations_path(tmp_path).write_text("\n".join(lines) + "\n")
-    source = JourneyDB(tmp_path, None, {"prompt": 1.0})
+    source = JourneyDB(tmp_path, None, Captions({"prompt": 1.0}))
     annotations = [record for record in source.annotations() if isinstance(record, Annotation)]
     assert [annotation.caption for annotation in annotations] == [draw(0, index, 64)[1] for index in range(3)]
-    brief = JourneyDB(tmp_path, None, {"Task2.Caption": 1.0}).annotations()
+    brief = JourneyDB(tmp_path, None, Captions({"Task2.Caption": 1.0})).annotations()
     assert [record.caption for record in brief if isinstance(record, Annotation)] == [
         brief_caption(scene_of(draw(0, index, 64)[1]), 0, index) for index in range(3)
     ]

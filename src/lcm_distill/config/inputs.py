@@ -40,6 +40,16 @@ class DataConfig(Section):
     a record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
     (JourneyDB), `text` (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
     `Task2.Caption` leaves much open); `coco` has captions of its own."""
+    captions_per_image: Literal["one", "all"] = Field(default="one", json_schema_extra=ADDED)
+    """`one`: one of an image's captions is drawn, by its name; of `coco` it is the first. `all`: each is a sample of
+    its own, of a row of its own, whatever the shares of `captions`; the first of them decides whether they are held
+    out."""
+    caption_suffixes: list[Annotated[str, Field(pattern=r"^[^/]+$")]] | None = Field(
+        default=None, min_length=1, json_schema_extra=ADDED
+    )
+    """What follows an image's name, without its own suffix, in the names of its caption files, in a `folder` or
+    `webdataset`: `["_caption.txt", "_InternVL2-26B.json"]`; of fields that several have, the last counts. Unset:
+    `.cap`, `.caption`, `.txt`, `.json`."""
     image_column: str | None = Field(default=None, min_length=1, json_schema_extra=ADDED)
     """Column of the images, where it has another name than usual: the path in the metadata files of a `folder`
     (`file_name`), which may be nested, `image.path`; the bytes in `parquet` (unset: the only column of bytes)."""

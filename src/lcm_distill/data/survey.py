@@ -44,28 +44,30 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
 
     Returns:
         `pairs`: usable annotations; `captions`: distinct ones; `images`: images that a record is about or that lie on
-        disk. `quarantined` and `left_out`: number and examples by reason; a caption without an image is among the
-        latter. `opened`: how many images were decoded, the first `OPENED`; `sizes`, `aspect_ratios` (width over
-        height): least, median and greatest of them.
+        disk, each once. `quarantined` and `left_out`: number and examples by reason; a caption without an image is
+        among the latter. `opened`: how many images were decoded, the first `OPENED`; `sizes`, `aspect_ratios` (width
+        over height): least, median and greatest of them.
 
     Raises:
         UserError: there is no data set.
     """
-    captions, quarantined, left_out = set[int](), _Reasons(), _Reasons()
+    captions, images, quarantined, left_out = set[int](), set[int](), _Reasons(), _Reasons()
     paths, pairs = list[str](), 0
     for record in checked(source.annotations()):
         match record:
             case Annotation():
                 pairs += 1
                 captions.add(hash(record.caption))
-                paths += [record.path] if len(paths) < OPENED else []
+                paths += [record.path] if len(paths) < OPENED and record.path not in paths[-1:] else []
+                images.add(hash(record.path))
             case BadAnnotation(where, error):
                 quarantined.add(error, where)
+                images.add(hash(where))
             case LeftOut(where, reason):
                 left_out.add(reason, where)
-    orphans = left_out.counts[ORPHAN]
-    images = pairs + quarantined.counts.total() + left_out.counts.total() - orphans
-    found = {"pairs": pairs, "captions": len(captions), "images": images, "captions_without_an_image": orphans}
+                images |= set() if reason == ORPHAN else {hash(where)}
+    found = {"pairs": pairs, "captions": len(captions), "images": len(images)}
+    found["captions_without_an_image"] = left_out.counts[ORPHAN]
     opened = _opened(source, paths, min_size, quarantined)
     return {**found, "quarantined": quarantined.figures(), "left_out": left_out.figures(), **opened}
 

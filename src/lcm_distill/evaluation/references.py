@@ -87,7 +87,8 @@ def _held_out(
     found = replace(reference, statistics=statistics, source=HELD_OUT_IMAGES)
     if reference.extractor.traits.frechet_figure is None:
         return found
-    others = Cache.local(config, run).usable("train").slice(0, config.evaluate.images)
-    other_statistics = yield from compute.of_data_set(others["source"].to_pylist())
+    usable = Cache.local(config, run).usable("train").slice(0, config.evaluate.images)
+    others = list(dict.fromkeys(usable["source"].to_pylist()))
+    other_statistics = yield from compute.of_data_set(others)
     distance = frechet_distance(other_statistics.moments, statistics.moments)
     return replace(found, real_distance=distance, real_images=len(others))

@@ -22,9 +22,9 @@ SAMPLES = pa.schema(
 CAPTIONS = pa.schema([("row", pa.int64()), ("caption", pa.string()), ("split", pa.string())])
 RECORDS = pa.schema(
     [("position", pa.int64()), ("parent", pa.string()), ("sample_id", pa.string()), ("path", pa.string()),
-     ("caption", pa.string())]
+     ("caption", pa.string()), ("decides", pa.string())]
 )  # fmt: skip
-"""Columns of the annotations that are numbered, in order of appearance."""
+"""Columns of the annotations that are numbered, in order of appearance; the text `decides` what is held out."""
 
 SAMPLES_FILE, CAPTIONS_FILE = "catalog/samples.parquet", "catalog/captions.parquet"
 """Files of a cache that contain the catalog."""
@@ -36,15 +36,16 @@ CREATE TEMP TABLE records AS
     SELECT *, row_number() OVER (PARTITION BY sample_id ORDER BY position) AS appearance
     FROM read_parquet($records, hive_partitioning = false);
 CREATE TEMP TABLE samples AS
-    SELECT $samples + row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption
+    SELECT $samples + row_number() OVER (ORDER BY parent, position) - 1 AS row, sample_id, path, caption, decides
     FROM records ANTI JOIN known_samples USING (sample_id) WHERE appearance = 1;
 CREATE TEMP TABLE captions AS
-    SELECT $captions + row_number() OVER (ORDER BY min(row)) - 1 AS row, caption
+    SELECT $captions + row_number() OVER (ORDER BY min(row)) - 1 AS row, caption, arg_min(decides, row) AS decides
     FROM samples ANTI JOIN known_captions USING (caption) GROUP BY caption;
 """
 ADDRESSED = """
 SELECT samples.row, sample_id, path, texts.row AS caption_row
-FROM samples JOIN (FROM captions UNION ALL SELECT row, caption FROM known_captions) AS texts USING (caption)
+FROM samples JOIN (SELECT row, caption FROM captions UNION ALL SELECT row, caption FROM known_captions) AS texts
+USING (caption)
 ORDER BY samples.row
 """
 REPEATED = "SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position"
@@ -102,8 +103,9 @@ def extend_catalog(
     """Number the samples and distinct captions that a catalog does not have yet, after those that it has.
 
     Samples are numbered in order of the parents of their paths, such as archives, and within a parent in order of
-    appearance; captions in order of their first sample. The split of a caption is a function of its text, so that all
-    images of a caption are in the same split, which does not change when a data set grows.
+    appearance; captions in order of their first sample. The split of a caption is a function of its text, or of the
+    first caption of the image that it appeared with first, so that all images of a caption are in the same split, which
+    does not change when a data set grows.
 
     Args:
         valid_fraction: share of distinct captions that are held out.
@@ -127,8 +129,9 @@ def extend_catalog(
         )
         samples = database.sql(ADDRESSED).to_arrow_table()
         captions = database.sql("FROM captions ORDER BY row").to_arrow_table()
-    splits = pa.array([split_of(caption.as_py(), valid_fraction) for caption in captions["caption"]], pa.string())
-    captions = pa.concat_tables([known.captions, captions.append_column("split", splits).cast(CAPTIONS)])
+    splits = pa.array([split_of(text.as_py(), valid_fraction) for text in captions["decides"]], pa.string())
+    captions = captions.drop_columns(["decides"]).append_column("split", splits)
+    captions = pa.concat_tables([known.captions, captions.cast(CAPTIONS)])
     own = captions["split"].take(samples["caption_row"])
     samples = pa.concat_tables([known.samples, samples.append_column("split", own).cast(SAMPLES)])
     added = len(samples) - len(known.samples)
@@ -136,7 +139,7 @@ def extend_catalog(
 
 
 def split_of(caption: str, valid_fraction: float) -> str:
-    """The split of a caption: `train` or `valid`."""
+    """The split that a caption decides: `train` or `valid`."""
     return "valid" if stable_hash(caption) < valid_fraction * 2**63 else "train"
 
 
@@ -149,5 +152,6 @@ def _tables(annotations: Iterable[Annotation]) -> Iterator[pa.Table]:
             "sample_id": [annotation.sample_id for _, annotation in batch],
             "path": [annotation.path for _, annotation in batch],
             "caption": [annotation.caption for _, annotation in batch],
+            "decides": [annotation.first or annotation.caption for _, annotation in batch],
         }
         yield pa.table(columns, schema=RECORDS)

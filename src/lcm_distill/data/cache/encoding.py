@@ -30,6 +30,10 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 
 BATCHES_AHEAD = 2
+Places = list[tuple[RowRange, list[int]]]
+"""Where an image goes: ranges of rows, and the indices of its samples in each."""
+Arrived = tuple[str, bytes | UnusableImage, Places]
+"""An image by its path, with the content of its file."""
 
 log = logging.getLogger(__name__)
 
@@ -100,30 +104,38 @@ class Encoding:
 
     def _batches(self, tasks: Iterable[Task]) -> Iterator[ImageBatch]:
         """Batches of every shard as its images come: each image is read once, in the order of the source."""
-        expected: dict[str, tuple[RowRange, int]] = {}
+        expected: dict[str, Places] = {}
         size = self.config.encoders.batch_size
 
         def paths() -> Iterator[str]:
             for _, same in groupby(tasks, key=lambda task: task.inputs["start"]):
                 shards = [self._open_shard(task) for task in same]
                 row_range = RowRange(shards, left=len(shards[0].samples))
-                for index, sample in enumerate(shards[0].samples):
-                    expected[sample["path"]] = (row_range, index)
-                    yield sample["path"]
+                for path, indices in _indices_by_path(shards[0].samples):
+                    known = expected.setdefault(path, [])
+                    known.append((row_range, indices))
+                    if len(known) == 1:
+                        yield path
 
-        def crop(item: tuple[str, bytes | UnusableImage]) -> tuple[str, CroppedImage | UnusableImage]:
-            path, content = item
-            return path, expected[path][0].crop(content, self.config.data.min_size, self.transform)
+        def arrived() -> Iterator[Arrived]:
+            # In the thread that asks for the paths, so that none is added to what has arrived.
+            for path, content in self.cache.source.read(paths()):
+                yield path, content, expected.pop(path)
 
-        contents = self.cache.source.read(paths())
-        for path, image in prefetch_map(crop, contents, os.cpu_count() or 1, ahead=2 * size):
-            row_range, index = expected.pop(path)
-            row_range.add(index, image)
-            if isinstance(image, UnusableImage):
-                log.warning("quarantined %s: %s", path, readable(image))
-            for shard in row_range.shards:
-                if len(shard.waiting) == size or not row_range.left:
-                    yield shard.batch(self.config.seed, last=not row_range.left)
+        for path, images in prefetch_map(self._crop, arrived(), os.cpu_count() or 1, ahead=2 * size):
+            for row_range, indices, image in images:
+                if isinstance(image, UnusableImage):
+                    log.warning("quarantined %s: %s", path, readable(image))
+                for index in indices:
+                    row_range.add(index, image)
+                    for shard in row_range.shards:
+                        if len(shard.waiting) == size or not row_range.left:
+                            yield shard.batch(self.config.seed, last=not row_range.left)
+
+    def _crop(self, item: Arrived) -> tuple[str, list[tuple[RowRange, list[int], CroppedImage | UnusableImage]]]:
+        path, content, places = item
+        size, version = self.config.data.min_size, self.transform
+        return path, [(rows, indices, rows.crop(content, size, version)) for rows, indices in places]
 
     def _encode(self, batch: ImageBatch) -> tuple[ImageBatch, HostCopy]:
         if not batch.indices:
@@ -173,3 +185,9 @@ class Encoding:
 def _rows(table: Any, task: Task) -> list[dict[str, Any]]:
     start, stop = task.inputs["start"], task.inputs["stop"]
     return table.slice(start, stop - start).to_pylist()
+
+
+def _indices_by_path(samples: list[dict[str, Any]]) -> Iterator[tuple[str, list[int]]]:
+    """The indices of the samples of each image, which follow each other."""
+    for path, same in groupby(enumerate(samples), key=lambda sample: sample[1]["path"]):
+        yield path, [index for index, _ in same]

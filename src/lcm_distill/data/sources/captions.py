@@ -1,63 +1,99 @@
 """Choosing a caption among the texts of a record."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, cast
 
 from lcm_distill.core.randomness import stable_hash
+from lcm_distill.data.sources.interface import AGAIN, Annotation
 from lcm_distill.data.sources.text import decode_text, parse_object
 
-TEXT_SUFFIXES = (".cap", ".caption", ".txt")
-CAPTION_SUFFIXES = (*TEXT_SUFFIXES, ".json")
+CAPTION_SUFFIXES = (".cap", ".caption", ".txt", ".json")
 """Suffixes of files with the caption of the image of the same name; where several are there, later ones prevail."""
 
+Texts = Sequence[tuple[str, bytes | Exception]]
+"""Suffix and content of each caption file of an image, or why it cannot be read."""
 
-def read_fields(suffix: str, content: bytes, text: str) -> dict[str, Any]:
-    """The fields of a caption file: those of its JSON object, or the whole of a file of text.
 
-    Args:
-        suffix: of the file, one of `CAPTION_SUFFIXES`.
-        text: name of the field that a file of text becomes.
+@dataclass(frozen=True)
+class Captions:
+    """Which texts of a data set are its captions.
 
-    Raises:
-        ValueError: it is no JSON object, or not UTF-8 or marked as another encoding.
+    Attributes:
+        shares: weights by field, one of which is drawn. A dot separates the names of nested records, `Task2.Caption`,
+            unless the record has a field of that whole name.
+        every: each text of these fields makes a sample of its own, and none is drawn.
+        suffixes: what follows an image's name, without its own suffix, in the names of its caption files; later ones
+            prevail. A file whose suffix ends in `.json` is a JSON object, any other is text.
     """
-    return parse_object(content) if suffix == ".json" else {text: decode_text(content)}
 
+    shares: Mapping[str, float]
+    every: bool = False
+    suffixes: Sequence[str] = CAPTION_SUFFIXES
 
-def caption_of_files(
-    files: Iterable[tuple[str, bytes | Exception]],
-    text: str,
-    shares: Mapping[str, float],
-    sample_id: str,
-    known: Mapping[str, Any] | None = None,
-) -> str:
-    """The caption of an image that has caption files of its own: `choose_caption` among all their fields.
+    def annotations(self, sample_id: str, path: str, record: Mapping[str, Any]) -> Iterator[Annotation]:
+        """The samples of an image, whose fields are `record`.
 
-    Args:
-        files: suffix and content of each, or why it cannot be read.
-        text: as for `read_fields`.
-        known: fields from elsewhere, over which those of the files prevail.
+        Raises:
+            ValueError: no field has text.
+        """
+        if not self.every:
+            return iter([Annotation(sample_id, path, choose_caption(record, self.shares, sample_id))])
+        texts = [text for field in self.shares for text in texts_of(look_up(record, field))]
+        if not texts:
+            raise ValueError(f"no {' or '.join(self.shares)}")
+        return numbered(sample_id, path, texts)
 
-    Raises:
-        ValueError: no field has text; the message is about the first file that cannot be used, if there is one.
-    """
-    record, flaws = dict(known or {}), list[str]()
-    for suffix, content in files:
+    def annotations_of_files(
+        self, sample_id: str, path: str, files: Texts, text: str, key: str, known: Mapping[str, Any] | None = None
+    ) -> Iterator[Annotation]:
+        """The samples of an image that has caption files: `annotations` of all their fields.
+
+        Args:
+            files: the later ones prevail.
+            text: name of the field that a file of text becomes.
+            key: name of the image, under which a JSON object may have its fields, or its text.
+            known: fields from elsewhere, over which those of the files prevail.
+
+        Raises:
+            ValueError: no field has text; the message is about the first file that cannot be used, if there is one.
+        """
+        record, flaws = dict(known or {}), list[str]()
+        for suffix, content in files:
+            try:
+                if isinstance(content, Exception):
+                    raise ValueError(str(content))
+                fields = _read_fields(suffix, content, text, key)
+                record |= {name: value for name, value in fields.items() if value is not None}
+            except ValueError as error:
+                flaws.append(f"its {suffix} is unusable: {error}")
         try:
-            if isinstance(content, Exception):
-                raise ValueError(str(content))
-            fields = read_fields(suffix, content, text)
-            record |= {name: value for name, value in fields.items() if value is not None}
-        except ValueError as error:
-            flaws.append(f"its {suffix} is unusable: {error}")
-    try:
-        return choose_caption(record, shares, sample_id)
-    except ValueError:
-        if flaws:
-            raise ValueError(flaws[0]) from None
-        raise
+            return self.annotations(sample_id, path, record)
+        except ValueError:
+            if flaws:
+                raise ValueError(flaws[0]) from None
+            raise
+
+    def files_among(self, names: Iterable[str]) -> dict[tuple[str, str], str]:
+        """The caption files among names, by the name without suffix that their image has, and suffix."""
+        return {(stem, suffix): name for name in names for stem, suffix in self.split(name)}
+
+    def split(self, name: str) -> Iterator[tuple[str, str]]:
+        """Each way to take a name for that of a caption file: what precedes a suffix, in any case, and the suffix."""
+        lower = name.lower()
+        for suffix in self.suffixes:
+            if lower.endswith(suffix.lower()):
+                yield name[: len(name) - len(suffix)], suffix
+
+
+def numbered(sample_id: str, path: str, texts: Iterable[str]) -> Iterator[Annotation]:
+    """A sample for each of an image's distinct captions; the first has the image's identifier itself."""
+    first, *others = dict.fromkeys(texts)
+    yield Annotation(sample_id, path, first)
+    for number, text in enumerate(others, start=2):
+        yield Annotation(f"{sample_id}{AGAIN}{number}", path, text, first)
 
 
 def choose_caption(record: Mapping[str, Any], shares: Mapping[str, float], sample_id: str) -> str:
@@ -66,16 +102,16 @@ def choose_caption(record: Mapping[str, Any], shares: Mapping[str, float], sampl
     Where that field has no text, the first one that has is taken. Of a list of texts one is drawn in the same way.
 
     Args:
-        shares: weights by field. A dot separates the names of nested records, `Task2.Caption`, unless the record has
-            a field of that whole name.
+        shares: as of `Captions`.
 
     Raises:
         ValueError: no field has text.
     """
     fields = [_drawn(shares, sample_id), *shares]
     for value in (look_up(record, field) for field in fields):
-        if text := _one_text(value, sample_id):
-            return text
+        if texts := texts_of(value):
+            listed = isinstance(value, list)
+            return texts[stable_hash(f"caption in the list of {sample_id}") % len(texts)] if listed else texts[0]
     raise ValueError(f"no {' or '.join(shares)}")
 
 
@@ -88,13 +124,25 @@ def look_up(record: Any, field: str) -> Any:
     return value
 
 
-def _one_text(value: Any, sample_id: str) -> str | None:
-    if isinstance(value, str):
-        return value.strip() or None
-    if not isinstance(value, list):
-        return None
-    texts = [text.strip() for text in cast(list[Any], value) if isinstance(text, str) and text.strip()]
-    return texts[stable_hash(f"caption in the list of {sample_id}") % len(texts)] if texts else None
+def texts_of(value: Any) -> list[str]:
+    """The texts of a field: its own, or those of a list; blank ones are none."""
+    values = cast(list[Any], value) if isinstance(value, list) else [value]
+    return [text.strip() for text in values if isinstance(text, str) and text.strip()]
+
+
+def _read_fields(suffix: str, content: bytes, text: str, key: str) -> dict[str, Any]:
+    """The fields of a caption file: those of its JSON object, or the whole of a file of text.
+
+    Raises:
+        ValueError: it is no JSON object, or not UTF-8 or marked as another encoding.
+    """
+    if not suffix.lower().endswith(".json"):
+        return {text: decode_text(content)}
+    fields = parse_object(content)
+    own = fields.get(key)
+    if isinstance(own, str):
+        return {text: own, **fields}
+    return {**fields, **cast(dict[str, Any], own)} if isinstance(own, dict) else fields
 
 
 def _drawn(shares: Mapping[str, float], sample_id: str) -> str:

@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
+from lcm_distill.data.sources.captions import numbered
 from lcm_distill.data.sources.files import leaves_root, read_files
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Record, UnusableImage
+from lcm_distill.data.sources.interface import BadAnnotation, Record, UnusableImage
 from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
 from lcm_distill.data.sources.tree import not_named, walk
 
@@ -19,10 +20,13 @@ class Coco:
 
     The images may also be in `images/<split>/`, in `images/`, or beside the caption files, and the caption files in the
     root itself. The caption of an image is the first one that has text, in order of caption id.
+
+    Args:
+        every: each caption of an image makes a sample of its own.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, every: bool = False) -> None:
+        self.root, self.every = root, every
 
     def annotations(self) -> Iterator[Record]:
         """Every image of every split.
@@ -51,7 +55,7 @@ class Coco:
     def _annotations_of(self, path: Path, files: set[str], named: set[str]) -> Iterator[Record]:
         split, folder = path.stem.removeprefix("captions_"), path.parent.relative_to(self.root).as_posix()
         images, captions = _read(path)
-        texts = _first_texts(captions)
+        texts = _texts(captions)
         for number, name in ((record.get("id"), record.get("file_name")) for record in images):
             if not isinstance(name, str) or not name or not isinstance(number, int | str):
                 yield BadAnnotation(f"{path.name}: image {number}", "malformed annotation: no id or no file_name")
@@ -63,7 +67,7 @@ class Coco:
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption")
             else:
-                yield Annotation(f"{split}/{number}", where, texts[number])
+                yield from numbered(f"{split}/{number}", where, texts[number][: None if self.every else 1])
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -81,15 +85,15 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return images, captions
 
 
-def _first_texts(captions: list[dict[str, Any]]) -> dict[Any, str]:
-    """The first caption of each image that has text, in order of caption id."""
-    texts: dict[Any, str] = {}
+def _texts(captions: list[dict[str, Any]]) -> dict[Any, list[str]]:
+    """The captions of each image that have text, in order of caption id."""
+    texts: dict[Any, list[str]] = {}
     numbered = [record for record in captions if isinstance(record.get("id"), int)]
     others = [record for record in captions if not isinstance(record.get("id"), int)]
     for record in [*sorted(numbered, key=lambda record: record["id"]), *others]:
         image, text = record.get("image_id"), record.get("caption")
         if isinstance(image, int | str) and isinstance(text, str) and text.strip():
-            texts.setdefault(image, text.strip())
+            texts.setdefault(image, []).append(text.strip())
     return texts
 
 

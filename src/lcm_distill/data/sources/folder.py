@@ -6,9 +6,9 @@ from typing import Any
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files, choose_caption, look_up
+from lcm_distill.data.sources.captions import Captions, look_up
 from lcm_distill.data.sources.files import leaves_root, read_files
-from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.interface import ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import METADATA, read_metadata
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
 from lcm_distill.data.sources.tree import Tree, not_named, walk
@@ -20,15 +20,15 @@ class ImageFolder:
     """Images named by the metadata files (`METADATA`) below a folder, and those that have a caption file.
 
     A metadata file decides about the images in its folder and below: those that it does not name are left out. Of the
-    others, the caption is in the file of the same name with a suffix of `CAPTION_SUFFIXES`, where a file of text is
-    the field `text`.
+    others, the caption is in a file of the same name with one of the suffixes of `captions`, where a file of text is
+    the field `text`, and a JSON file may have the fields under the image's name.
 
     Args:
-        captions: fields that captions come from, with their weights.
+        captions: fields that captions come from, and suffixes of the files.
         image: field of a metadata file with the path of the image.
     """
 
-    def __init__(self, root: Path, captions: Mapping[str, float], image: str = FILE_NAME) -> None:
+    def __init__(self, root: Path, captions: Captions, image: str = FILE_NAME) -> None:
         self.root, self.captions, self.image = root, captions, image
 
     def annotations(self) -> Iterator[Record]:
@@ -50,7 +50,7 @@ class ImageFolder:
         governed = {PurePosixPath(path).parent for path in tables}
         pairs = [path for path in tree.images if governed.isdisjoint(PurePosixPath(path).parents)]
         yield from self._pairs(tree, [path for path in pairs if path not in named])
-        yield from _orphans(tree, governed)
+        yield from self._orphans(tree, governed)
         yield from not_named(tree, {*named, *pairs}, "not named by the metadata file above it")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -70,7 +70,7 @@ class ImageFolder:
                     raise fields
                 path = self._path(fields, folder)
                 named.add(path)
-                yield Annotation(path, path, choose_caption(fields, self.captions, path))
+                yield from self.captions.annotations(path, path, fields)
             except ValueError as error:
                 yield BadAnnotation(str(folder / where), f"malformed annotation: {error}")
 
@@ -84,13 +84,13 @@ class ImageFolder:
         return str(folder / name)
 
     def _pairs(self, tree: Tree, images: list[str]) -> Iterator[Record]:
-        files = {(stem, suffix.lower()): f"{stem}{suffix}" for stem, suffix in map(_split, tree.files)}
+        files = self.captions.files_among(tree.files)
         for path in images:
-            stem, _ = _split(path)
-            own = [(suffix, files[stem, suffix]) for suffix in CAPTION_SUFFIXES if (stem, suffix) in files]
-            contents = ((suffix, self._content(name)) for suffix, name in own)
+            stem = _stem(path)
+            own = [(suffix, files[stem, suffix]) for suffix in self.captions.suffixes if (stem, suffix) in files]
+            contents, key = [(suffix, self._content(name)) for suffix, name in own], PurePosixPath(stem).name
             try:
-                yield Annotation(path, path, caption_of_files(contents, "text", self.captions, path))
+                yield from self.captions.annotations_of_files(path, path, contents, "text", key)
             except ValueError as error:
                 yield BadAnnotation(path, f"malformed annotation: {error}")
 
@@ -100,18 +100,15 @@ class ImageFolder:
         except OSError as error:
             return ValueError(error.strerror or str(error))
 
-
-def _orphans(tree: Tree, governed: set[PurePosixPath]) -> Iterator[LeftOut]:
-    """Caption files without an image, where no metadata file has the captions."""
-    stems = {_split(path)[0] for path in tree.images}
-    for path in tree.files:
-        stem, suffix = _split(path)
-        lone = suffix.lower() in CAPTION_SUFFIXES and stem not in stems
-        if lone and governed.isdisjoint(PurePosixPath(path).parents):
-            yield LeftOut(path, ORPHAN)
+    def _orphans(self, tree: Tree, governed: set[PurePosixPath]) -> Iterator[LeftOut]:
+        """Caption files without an image, where no metadata file has the captions."""
+        stems = set(map(_stem, tree.images))
+        for path in tree.files:
+            images = [stem for stem, _ in self.captions.split(path)]
+            if images and stems.isdisjoint(images) and governed.isdisjoint(PurePosixPath(path).parents):
+                yield LeftOut(path, ORPHAN)
 
 
-def _split(path: str) -> tuple[str, str]:
-    """A path without its suffix, and the suffix."""
-    suffix = PurePosixPath(path).suffix
-    return path.removesuffix(suffix), suffix
+def _stem(path: str) -> str:
+    """A path without its suffix."""
+    return path.removesuffix(PurePosixPath(path).suffix)

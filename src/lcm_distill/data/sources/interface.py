@@ -14,11 +14,13 @@ class Annotation:
         sample_id: identifier, unique in the data set.
         path: where it is, as the source defines paths. Images with the same parent are best read together.
         caption: its text.
+        first: the first caption of the image, where it has several, each in an annotation of its own; None: this one.
     """
 
     sample_id: str
     path: str
     caption: str
+    first: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class BadAnnotation:
     error: str
 
 
+AGAIN = "//"
+"""Before the number of what comes again under one name, in paths and identifiers; no name contains it."""
 ORPHAN = "caption without an image"
 """Reason of a `LeftOut` that is a caption."""
 

@@ -7,9 +7,9 @@ from typing import IO, Any
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
-from lcm_distill.data.sources.captions import choose_caption
+from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.interface import BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import parse_line
 from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, open_archive, read_members
 from lcm_distill.data.sources.text import as_utf8, bounded_lines
@@ -25,10 +25,10 @@ class JourneyDB:
     Args:
         root: folder that contains `data/train`.
         archives: numbers of the archives that are read; None reads all.
-        captions: annotation fields that captions come from, with their weights.
+        captions: annotation fields that captions come from.
     """
 
-    def __init__(self, root: Path, archives: frozenset[int] | None, captions: Mapping[str, float]) -> None:
+    def __init__(self, root: Path, archives: frozenset[int] | None, captions: Captions) -> None:
         self.root, self.archives, self.captions = root, archives, captions
 
     def annotations(self) -> Iterator[Record]:
@@ -50,7 +50,7 @@ class JourneyDB:
                     if self.archives is not None and not self._chosen(image):
                         continue
                     named.add(image)
-                    yield Annotation(image.stem, f"{IMAGES}/{image}", choose_caption(fields, self.captions, image.stem))
+                    yield from self.captions.annotations(image.stem, f"{IMAGES}/{image}", fields)
                 except ValueError as error:
                     yield BadAnnotation(source, f"malformed annotation: {error}")
         yield from named.left_out(self.archives)

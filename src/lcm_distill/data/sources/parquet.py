@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import open_regular
-from lcm_distill.data.sources.captions import choose_caption
+from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, Record, UnusableImage
+from lcm_distill.data.sources.interface import BadAnnotation, Record, UnusableImage
 from lcm_distill.data.sources.metadata import Fields, batch_records
 from lcm_distill.data.sources.tree import walk
 
@@ -29,11 +29,11 @@ class ParquetImages:
     """All `.parquet` files below a folder.
 
     Args:
-        captions: columns that captions come from, with their weights.
+        captions: columns that captions come from.
         image: the column of images; None is the only one of bytes.
     """
 
-    def __init__(self, root: Path, captions: Mapping[str, float], image: str | None = None) -> None:
+    def __init__(self, root: Path, captions: Captions, image: str | None = None) -> None:
         self.root, self.captions, self.image = root, captions, image
 
     def annotations(self) -> Iterator[Record]:
@@ -72,8 +72,8 @@ class ParquetImages:
         try:
             with _open(self.root / path) as file:
                 _image_column(file.schema_arrow, self.image)
-                if not _caption_columns(file.schema_arrow, self.captions):
-                    return False, f"has no column {' or '.join(self.captions)}: set data.captions to one it has"
+                if not _caption_columns(file.schema_arrow, self.captions.shares):
+                    return False, f"has no column {' or '.join(self.captions.shares)}: set data.captions to one it has"
         except UserError as error:
             return False, str(error)
         except DAMAGE as error:
@@ -84,21 +84,21 @@ class ParquetImages:
         row = 0
         try:
             with _open(self.root / path) as file:
-                columns = _caption_columns(file.schema_arrow, self.captions)
+                columns = _caption_columns(file.schema_arrow, self.captions.shares)
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                     for record in batch_records(batch):
-                        yield self._annotation(f"{path}/{row}", record)
+                        yield from self._annotations(f"{path}/{row}", record)
                         row += 1
         except DAMAGE as error:
             yield BadAnnotation(path, f"{_damaged(path, error)} (after {row:,} rows)")
 
-    def _annotation(self, name: str, record: Fields) -> Record:
+    def _annotations(self, name: str, record: Fields) -> Iterator[Record]:
         try:
             if isinstance(record, ValueError):
                 raise record
-            return Annotation(name, name, choose_caption(record, self.captions, name))
+            yield from self.captions.annotations(name, name, record)
         except ValueError as error:
-            return BadAnnotation(name, f"malformed annotation: {error}")
+            yield BadAnnotation(name, f"malformed annotation: {error}")
 
     def _read_rows(self, path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         left = dict(wanted)

@@ -1,11 +1,12 @@
 """The data sets that can be read. A new one is added as one entry of `SOURCES`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lcm_distill.config import DataConfig
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, Captions
 from lcm_distill.data.sources.coco import Coco
 from lcm_distill.data.sources.folder import FILE_NAME, ImageFolder
 from lcm_distill.data.sources.interface import Source
@@ -19,12 +20,12 @@ class Chosen:
     """What a configuration chooses of a data set.
 
     Attributes:
-        captions: fields that captions come from, with their weights.
+        captions: fields that captions come from, and the files that they are in.
         archives: numbers of the archives that are read; None reads all.
         image_column: field or column of the images; None is the source's own.
     """
 
-    captions: Mapping[str, float]
+    captions: Captions
     archives: frozenset[int] | None = None
     image_column: str | None = None
 
@@ -38,6 +39,7 @@ class SourceType:
         caption: the field that captions come from by default; None if `data.captions` cannot choose one.
         numbered_archives: whether `data.archives` can choose some of its archives.
         image_columns: whether `data.image_column` can choose where its images are.
+        caption_files: whether `data.caption_suffixes` can choose its caption files.
         generated: whether its images are generated, by default in the run folder, rather than downloaded.
     """
 
@@ -45,6 +47,7 @@ class SourceType:
     caption: str | None
     numbered_archives: bool = False
     image_columns: bool = False
+    caption_files: bool = False
     generated: bool = False
 
     @property
@@ -58,12 +61,12 @@ SOURCES: dict[str, SourceType] = {
     "journeydb": SourceType(
         lambda root, chosen: JourneyDB(root, chosen.archives, chosen.captions), "prompt", numbered_archives=True
     ),
-    "coco": SourceType(lambda root, chosen: Coco(root), None),
+    "coco": SourceType(lambda root, chosen: Coco(root, chosen.captions.every), None),
     "folder": SourceType(
         lambda root, chosen: ImageFolder(root, chosen.captions, chosen.image_column or FILE_NAME), "text",
-        image_columns=True,
+        image_columns=True, caption_files=True,
     ),
-    "webdataset": SourceType(lambda root, chosen: WebDataset(root, chosen.captions), "txt"),
+    "webdataset": SourceType(lambda root, chosen: WebDataset(root, chosen.captions), "txt", caption_files=True),
     "parquet": SourceType(
         lambda root, chosen: ParquetImages(root, chosen.captions, chosen.image_column), "caption", image_columns=True
     ),
@@ -86,6 +89,10 @@ def source_type(data: DataConfig) -> SourceType:
         raise UserError(f"data.captions = {data.captions}: source {data.source} has captions of its own: unset it")
     if data.image_column is not None and not found.image_columns:
         raise UserError(f"data.image_column = {data.image_column!r}: source {data.source} has no columns: unset it")
+    if data.caption_suffixes is not None and not found.caption_files:
+        raise UserError(
+            f"data.caption_suffixes = {data.caption_suffixes}: source {data.source} has no caption files: unset it"
+        )
     return found
 
 
@@ -116,5 +123,6 @@ def open_source(data: DataConfig, generated: Path) -> Source:
         UserError: as `source_type` and `source_root`.
     """
     found = source_type(data)
-    captions = data.captions or ({found.caption: 1.0} if found.caption else {})
+    shares = data.captions or ({found.caption: 1.0} if found.caption else {})
+    captions = Captions(shares, data.captions_per_image == "all", tuple(data.caption_suffixes or CAPTION_SUFFIXES))
     return found.open(source_root(data, generated), Chosen(captions, data.archive_numbers(), data.image_column))

@@ -11,9 +11,9 @@ from typing import Any, cast
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.images import IMAGE_SUFFIXES
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.data.sources.captions import CAPTION_SUFFIXES, caption_of_files
+from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.files import leaves_root
-from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
 from lcm_distill.data.sources.text import MAX_TABLE_BYTES, MAX_TEXT_BYTES, parse_object
 from lcm_distill.data.sources.tree import is_hidden, walk
@@ -22,8 +22,6 @@ MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 """Suffixes of archives. What an archive is compressed with, if at all, its content tells."""
-AGAIN = "//"
-"""Before the number of a member whose name an archive holds several times, in its path; no name contains it."""
 
 _ARCHIVE = re.compile("(?:" + "|".join(map(re.escape, ARCHIVE_SUFFIXES)) + ")/")
 
@@ -38,10 +36,10 @@ class WebDataset:
     suffix: objects with fields, or texts, which are the field `txt`.
 
     Args:
-        captions: fields that captions come from, with their weights.
+        captions: fields that captions come from, and suffixes of the files.
     """
 
-    def __init__(self, root: Path, captions: Mapping[str, float]) -> None:
+    def __init__(self, root: Path, captions: Captions) -> None:
         self.root, self.captions = root, captions
 
     def annotations(self) -> Iterator[Record]:
@@ -81,7 +79,7 @@ class WebDataset:
         return next((place for place in found[:-1] if (self.root / place).is_file()), found[-1]) if found else path
 
     def _annotations_of(self, archive: str, sidecars: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
-        content = _Content()
+        content = _Content(self.captions)
         try:
             for name, text in stream_members(self.root / archive, content.wants):
                 content.add_text(name, text)
@@ -98,18 +96,18 @@ class WebDataset:
                 yield LeftOut(path, "hidden file")
             else:
                 known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
-                yield self._annotation(content.texts_of(stem), known, sample_id, path)
+                yield from self._annotations(content, stem, known, sample_id, path)
         for name in content.orphans():
             yield LeftOut(f"{archive}/{name}", ORPHAN)
 
-    def _annotation(
-        self, texts: list[tuple[str, bytes | Exception]], known: Mapping[str, Any] | None, sample_id: str, path: str
-    ) -> Record:
+    def _annotations(
+        self, content: "_Content", stem: str, known: Mapping[str, Any] | None, sample_id: str, path: str
+    ) -> Iterator[Record]:
+        key, files = content.texts_of(stem)
         try:
-            caption = caption_of_files(texts, "txt", self.captions, sample_id, known)
+            yield from self.captions.annotations_of_files(sample_id, path, files, "txt", key, known)
         except ValueError as error:
-            return BadAnnotation(path, f"malformed annotation: {error}")
-        return Annotation(sample_id, path, caption)
+            yield BadAnnotation(path, f"malformed annotation: {error}")
 
 
 @dataclass
@@ -118,37 +116,44 @@ class _Content:
 
     Attributes:
         images: how many members have the name of an image, by name.
-        texts: the last caption file by name without suffix, and suffix.
+        texts: the last caption file by the name without suffix of its image, and suffix.
+        names: of the caption files.
     """
 
+    captions: Captions
     images: Counter[str] = field(default_factory=Counter[str])
     texts: dict[tuple[str, str], bytes | Exception] = field(default_factory=dict[tuple[str, str], bytes | Exception])
+    names: dict[str, None] = field(default_factory=dict[str, None])
 
     def wants(self, name: str) -> bool:
         """Count an image; whether a member is a caption file, whose content is wanted."""
-        _, suffix = _split(name)
-        if suffix in MEMBER_SUFFIXES:
+        if _split(name)[1] in MEMBER_SUFFIXES:
             self.images[name] += 1
-        return suffix in CAPTION_SUFFIXES
+        return any(self.captions.split(name))
 
     def add_text(self, name: str, content: bytes | UnusableImage) -> None:
         """Keep a caption file."""
         if not isinstance(content, Exception) and len(content) > MAX_TEXT_BYTES:
             content = UnusableImage(f"more than {MAX_TEXT_BYTES:,} bytes")
-        self.texts[_split(name)] = content
+        self.names[name] = None
+        self.texts |= dict.fromkeys(self.captions.split(name), content)
 
     def orphans(self) -> list[str]:
         """Caption files that no image has."""
         keys = {key for name in self.images for key in _keys(_split(name)[0])}
-        return [f"{stem}{suffix}" for stem, suffix in self.texts if stem not in keys and not is_hidden(stem)]
+        return [
+            name
+            for name in self.names
+            if keys.isdisjoint(stem for stem, _ in self.captions.split(name)) and not is_hidden(name)
+        ]
 
-    def texts_of(self, stem: str) -> list[tuple[str, bytes | Exception]]:
-        """Suffix and content of the caption files of an image."""
+    def texts_of(self, stem: str) -> tuple[str, Texts]:
+        """The name that the captions of an image have, and suffix and content of each caption file."""
         for key in _keys(stem):
-            found = [(suffix, self.texts[key, suffix]) for suffix in CAPTION_SUFFIXES if (key, suffix) in self.texts]
-            if found:
-                return found
-        return []
+            suffixes = (suffix for suffix in self.captions.suffixes if (key, suffix) in self.texts)
+            if found := [(suffix, self.texts[key, suffix]) for suffix in suffixes]:
+                return PurePosixPath(key).name, found
+        return PurePosixPath(stem).name, []
 
 
 def _sidecars_of(archive: str, files: list[str]) -> list[str]:
