@@ -239,27 +239,6 @@ def test_one_of_a_list_of_captions_is_drawn_by_the_name():
     assert choose_caption({"en": {"long": "nested"}}, {"en.long": 1.0}, "x") == "nested"
 
 
-# COCO
-
-
-@pytest.mark.parametrize("place", ["val", "images/val", "images", "annotations", "."])
-def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
-    (tmp_path / "annotations").mkdir()
-    images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(3)]
-    captions = [(0, None), (0, "  "), (0, "third"), (1, 7), (2, None), (2, "second"), (9, "of no image")]
-    records = [{"id": n, "image_id": image, "caption": caption} for n, (image, caption) in enumerate(captions)]
-    content = {"images": [*images, {"id": 5}, "junk"], "annotations": [*records, None]}
-    (tmp_path / "annotations" / "captions_val.json").write_text(json.dumps(content))
-    for n in range(3):
-        write_image(tmp_path / place / f"{n}.jpg", image_bytes(n))
-    name = "" if place == "." else f"{place}/"
-    found = records_of("coco", tmp_path)
-    assert {path: found[path] for path in (f"{name}0.jpg", f"{name}1.jpg", f"{name}2.jpg")} == {
-        f"{name}0.jpg": "third", f"{name}1.jpg": "bad: malformed annotation: no caption", f"{name}2.jpg": "second"
-    }  # fmt: skip
-    assert len(found) == 5 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
-
-
 # Archives
 
 

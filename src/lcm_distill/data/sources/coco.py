@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import numbered
 from lcm_distill.data.sources.files import leaves_root, read_files
@@ -13,6 +13,7 @@ from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
 from lcm_distill.data.sources.tree import not_named, walk
 
 CAPTION_FILES = "captions_*.json"
+REMEDY = "download it again, or move it away to go without its images"
 
 
 class Coco:
@@ -79,9 +80,9 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             [cast(dict[str, Any], it) if isinstance(it, dict) else {} for it in list_] for list_ in lists
         )
     except KeyError as error:
-        raise UserError(f"{path} is not a file of COCO captions: it has no {error}") from error
+        raise UserError(f"{path} is not a file of COCO captions: it has no {error}: {REMEDY}") from error
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a file of COCO captions: {error}") from error
+        raise UserError(f"{path} is not a file of COCO captions: {one_line(error)}: {REMEDY}") from error
     return images, captions
 
 

@@ -1,0 +1,58 @@
+"""COCO's layout: where its images may be, and what becomes of a file of captions that is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import lcm
+from tests.data.test_source_formats import contents_of, records_of
+from tests.foreign import Item, Zeros, image_bytes, pack, write_image
+
+
+def tree(run: Path) -> dict[str, bytes]:
+    """The files of a run but logs and locks."""
+    files = (path for path in run.rglob("*") if path.is_file() and not {"logs", "locks"} & {*path.parts})
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("place", ["val", "images/val", "images", "annotations", "."])
+def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
+    (tmp_path / "annotations").mkdir()
+    images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(3)]
+    captions = [(0, None), (0, "  "), (0, "third"), (1, 7), (2, None), (2, "second"), (9, "of no image")]
+    records = [{"id": n, "image_id": image, "caption": caption} for n, (image, caption) in enumerate(captions)]
+    content = {"images": [*images, {"id": 5}, "junk"], "annotations": [*records, None]}
+    (tmp_path / "annotations" / "captions_val.json").write_text(json.dumps(content))
+    for n in range(3):
+        write_image(tmp_path / place / f"{n}.jpg", image_bytes(n))
+    name = "" if place == "." else f"{place}/"
+    found = records_of("coco", tmp_path)
+    assert {path: found[path] for path in (f"{name}0.jpg", f"{name}1.jpg", f"{name}2.jpg")} == {
+        f"{name}0.jpg": "third", f"{name}1.jpg": "bad: malformed annotation: no caption", f"{name}2.jpg": "second"
+    }  # fmt: skip
+    assert len(found) == 5 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
+
+
+@pytest.mark.parametrize("spoilt", ["cut", "latin", "list", "lacks", "number", "empty"])
+def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_path, monkeypatch, spoilt):
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+    root, run = tmp_path / "coco", tmp_path / "run"
+    pack([Item(f"{n}.jpg", image_bytes(n), f'"caption {n}"') for n in range(3)], root, "coco")
+    file = root / "annotations" / "captions_val.json"
+    options = ["--preset", "shapes", "--set", "data.source=coco", "--set", f"data.root={root}"]
+    assert lcm("precompute", *options, "--run", run).exit_code == 0
+    whole, before = file.read_bytes(), tree(run)
+    file.write_bytes({
+        "cut": whole[:-9], "latin": whole.replace(b"caption 1", b"caf\xe9"), "list": b"[1]", "lacks": b'{"images": []}',
+        "number": b'{"images": [], "annotations": 3}', "empty": b"",
+    }[spoilt])  # fmt: skip
+    for folder in (run, tmp_path / "new"):
+        ended = lcm("precompute", *options, "--run", folder)
+        *notice, line = ended.stderr.splitlines()
+        assert ended.exit_code == 2 and len(notice) <= 1, ended.stderr
+        assert line.startswith(f"lcm: {file} is not a file of COCO captions: ")
+        assert line.endswith("download it again, or move it away to go without its images")
+    assert tree(run) == before and not tree(tmp_path / "new")
+    file.write_bytes(whole)
+    assert lcm("precompute", *options, "--run", tmp_path / "new").exit_code == 0
