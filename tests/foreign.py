@@ -131,11 +131,16 @@ def manifest(run: Path) -> list[tuple[str, str, str]]:
 
 
 def images_on_disk(root: Path) -> int:
-    """How many image files, or what looks like one, lie below a folder or in its archives and tables."""
+    """How many image files, or what looks like one, lie below a folder or in its archives and tables.
+
+    What is hidden is not opened: an archive counts once.
+    """
     number = 0
     for folder, _, names in os.walk(root):
         for path in (Path(folder, name) for name in names):
-            if path.suffix in (".tar", ".tgz"):
+            if any(part.startswith(".") for part in path.relative_to(root).parts):
+                number += path.suffix.lower() in (*IMAGE_SUFFIXES, ".tar", ".tgz", ".parquet")
+            elif path.name.endswith((".tar", ".tar.gz", ".tgz")):
                 with tarfile.open(path) as archive:
                     number += sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in set(archive.getnames()))
             elif path.suffix == ".parquet" and path.name != "metadata.parquet":

@@ -1,5 +1,7 @@
 """What every source promises: each image on disk is a row that is ok, or quarantined, or counted as left out."""
 
+import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from lcm_distill.data.sources.interface import ORPHAN, Annotation, UnusableImage
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.data.sources.records import checked
 from tests.data.test_sources import source_of
-from tests.foreign import SOURCE_OF, SOURCES, Item, encode, image_bytes, images_on_disk, pack, write_image
+from tests.foreign import SOURCE_OF, SOURCES, Item, encode, image_bytes, images_on_disk, member, pack, write_image
 
 KINDS = ["JPEG"] * 4 + ["PNG", "WEBP", "GIF", "BMP", "TIFF"]
 ENDINGS = {"JPEG": (".jpg", ".JPG", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "GIF": (".gif",), "BMP": (".bmp",),
@@ -38,42 +40,75 @@ def tree_of(number: int) -> list[Item]:
     return made
 
 
-def add_hidden_and_unnamed(root: Path, form: str) -> int:
-    """Files that are no part of the data set, where the form has files; returns how many are images."""
-    folder = {"coco": root / "val", "journeydb": root / IMAGES / "000"}.get(form, root)
-    if form in ("parquet", "webdataset", "journeydb-packed"):
-        return 0
+def add_left_out(root: Path, form: str) -> int:
+    """Files that are no part of the data set, images all of them but for a hidden archive; returns how many."""
+    folder = {"coco": root / "val", "journeydb": root / IMAGES / "000", "journeydb-packed": root / IMAGES / "001"}
     hidden = ["._0.jpg", ".ipynb_checkpoints/0.png", "__MACOSX/._1.jpg", "sub/.thumbnails/2.webp", "@eaDir/3.gif"]
-    for name in hidden:
-        write_image(folder / name, b"hidden")
+    archives = {"webdataset": ["._0.tar", ".old/1.tgz"], "parquet": ["._0.parquet"]}.get(form, [])
+    for name in [*hidden, *archives]:
+        write_image(folder.get(form, root) / name, b"hidden")
     if form == "folder":
         return len(hidden)
-    write_image(folder / "unnamed.jpg", image_bytes(0))
-    return len(hidden) + 1
+    write_image(folder.get(form, root) / "unnamed.jpg", image_bytes(0))
+    return len(hidden) + len(archives) + 1
 
 
-@pytest.mark.parametrize("form", SOURCES)
-def test_every_image_on_disk_is_in_the_manifest(form, tmp_path):
+def add_links(root: Path, form: str, elsewhere: Path) -> int:
+    """A link to a folder of images elsewhere, and links that lead back; returns how many images it adds."""
+    if form != "folder":
+        return 0
+    pack(tree_of(20), elsewhere, "folder")
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    (root / "again").symlink_to(elsewhere)
+    return images_on_disk(elsewhere)
+
+
+def add_several(root: Path, form: str) -> None:
+    """Images with a list of captions, in archives one name twice; of the last image none is text."""
+    lists = [["one", " ", "two", "one"], [f"single {form}"], [None, " "]]
+    texts = [json.dumps({"text": captions, "txt": captions}).encode() for captions in lists]
+    if form == "folder":
+        for n, text in enumerate(texts):
+            write_image(root / f"several/{n}.jpg", image_bytes(n, size=(16, 16)))
+            (root / f"several/{n}.json").write_bytes(text)
+    if form == "webdataset":
+        for suffix in (".tgz", ".tar.gz"):
+            with tarfile.open(root / f"several{suffix}", "w:gz") as archive:
+                for n, text in [*enumerate(texts), (0, texts[0])]:
+                    member(archive, f"{n}.jpg", image_bytes(n, size=(16, 16)))
+                    member(archive, f"{n}.json", text)
+
+
+@pytest.mark.parametrize(
+    ("form", "per_image"), [*((form, "one") for form in SOURCES), ("folder", "all"), ("webdataset", "all")]
+)
+def test_every_image_on_disk_is_in_the_manifest(form, per_image, tmp_path):
     """2,000 files of all kinds: images on disk = rows ok + rows quarantined + files counted as left out."""
     root = tmp_path / "data"
-    made = tree_of(2_000 if form == "folder" else 400)
+    made = tree_of(1_000 if form == "folder" else 2_000)  # with as many caption files
     if form == "coco":  # one byte that is not UTF-8 ends its only file
         made = [item for item in made if item.caption is None or "\xe9" not in item.caption.replace("\xc3\xa9", "")]
     pack(made, root, form)
-    others = add_hidden_and_unnamed(root, form)
-    counts, rows = encode(root, tmp_path / "run", form, "data.min_size=8", "data.resolutions=[64]")
-    lone = sum(error == ORPHAN for _, _, error in rows)
+    others = add_left_out(root, form)
+    add_several(root, form)
+    linked = add_links(root, form, tmp_path / "elsewhere")
+    counts, rows = encode(root, tmp_path / "run", form, "data.min_size=8", f"data.captions_per_image={per_image}")
+    reasons = Counter(error for _, status, error in rows if status == "left out")
+    no_image = reasons[ORPHAN] + reasons["link to a folder that is read already"]
     lines = sum("not UTF-8: byte 0xe9" in error for _, _, error in rows)
-    assert counts["ok"] > 200 and counts["quarantined"] > 20
+    assert counts["ok"] > 500 and counts["quarantined"] > 100
+    assert reasons["hidden file"] == (others if form == "folder" else others - 1)
+    on_disk = images_on_disk(root) + linked
     if form == "journeydb-packed":
-        assert counts.total() == len(made)
-    else:
-        on_disk = images_on_disk(root)
-        assert on_disk == len(made) + others
-        # A line that cannot be read names no image, which is left out for that.
-        unnamed = lines if form in ("metadata", "journeydb") else 0
-        assert counts.total() - lone - unnamed == on_disk
-        assert counts["left out"] - lone == others + unnamed
+        on_disk = len(made) + others
+    # A line that cannot be read names no image, which is left out for that.
+    unnamed = lines if form in ("metadata", "journeydb") else 0
+    assert counts["left out"] - no_image == others + unnamed
+    images = {source for source, _, error in rows if error not in (ORPHAN, "link to a folder that is read already")}
+    assert len(images) - unnamed == on_disk
+    further = {"folder": 1, "webdataset": 2}[form] if per_image == "all" else 0
+    assert counts.total() - no_image - unnamed - further == on_disk
     assert all(error for _, status, error in rows if status != "ok")
 
 

@@ -18,7 +18,7 @@ from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent
 from lcm_distill.data.sources.interface import BadAnnotation, Record, UnusableImage
 from lcm_distill.data.sources.metadata import Fields, batch_records
-from lcm_distill.data.sources.tree import walk
+from lcm_distill.data.sources.tree import is_image, not_named, walk
 
 BATCH_ROWS = 256
 DAMAGE = (pa.ArrowException, OSError, ValueError, NotImplementedError)
@@ -42,7 +42,7 @@ class ParquetImages:
         Raises:
             UserError: there is no file, or none that can be read has one of the caption columns and a column of images.
         """
-        tree = walk(self.root)
+        tree = walk(self.root, lambda path: is_image(path) or path.endswith(".parquet"))
         files = [path for path in tree.files if path.endswith(".parquet")]
         if not files:
             raise UserError(f"{self.root} holds no .parquet file: set data.root to their folder")
@@ -57,6 +57,7 @@ class ParquetImages:
                 yield BadAnnotation(path, lacks[path][1])
             else:
                 yield from self._annotations_of(path)
+        yield from not_named(tree, set(), "not in a Parquet file")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in order of row. A path is `file.parquet/row`."""

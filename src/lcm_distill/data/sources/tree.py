@@ -1,7 +1,7 @@
 """Every file below a folder of unknown origin: links are followed, loops and hidden files are told apart."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +18,7 @@ class Tree:
 
     Attributes:
         files: everything that is no folder and not hidden.
-        left_out: hidden image files, and links to folders that are read already.
+        left_out: hidden files that would be part of a data set, and links to folders that are read already.
         bad: folders that cannot be read.
     """
 
@@ -32,10 +32,19 @@ class Tree:
         return [path for path in self.files if is_image(path)]
 
 
-def walk(root: Path) -> Tree:
-    """Everything below a folder; nothing where there is no such folder."""
+def is_image(path: str) -> bool:
+    """Whether a path has the suffix of an image file."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def walk(root: Path, counts: Callable[[str], bool] = is_image) -> Tree:
+    """Everything below a folder; nothing where there is no such folder.
+
+    Args:
+        counts: whether a file would be part of the data set, were it not hidden.
+    """
     tree = Tree()
-    for found in entries(root):
+    for found in entries(root, counts):
         match found:
             case str():
                 tree.files.append(found)
@@ -48,20 +57,18 @@ def walk(root: Path) -> Tree:
     return tree
 
 
-def entries(root: Path) -> Iterator[str | LeftOut | BadAnnotation]:
+def entries(root: Path, counts: Callable[[str], bool] = is_image) -> Iterator[str | LeftOut | BadAnnotation]:
     """Each file below a folder, or why it is left out or what cannot be read, in an order that does not change.
 
     Nothing is kept but the folders, so there may be millions of files. Each folder is read once, at its own place if it
     has one below `root`, else where the first link to it is: links that lead back to a folder above end there.
+
+    Args:
+        counts: as of `walk`.
     """
     seen, links = set[tuple[int, int]](), [""]
     while links:
-        yield from _own_entries(root, links.pop(0), seen, links)
-
-
-def is_image(path: str) -> bool:
-    """Whether a path has the suffix of an image file."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+        yield from _own_entries(root, links.pop(0), seen, links, counts)
 
 
 def is_hidden(path: str) -> bool:
@@ -70,7 +77,7 @@ def is_hidden(path: str) -> bool:
 
 
 def _own_entries(
-    root: Path, start: str, seen: set[tuple[int, int]], links: list[str]
+    root: Path, start: str, seen: set[tuple[int, int]], links: list[str], counts: Callable[[str], bool]
 ) -> Iterator[str | LeftOut | BadAnnotation]:
     """What lies below `start` itself; links to folders are added to `links`, for later."""
     waiting = [start]
@@ -93,7 +100,7 @@ def _own_entries(
                 (links if entry.is_symlink() else waiting).append(path)
             elif not is_hidden(path):
                 yield path
-            elif is_image(path):
+            elif counts(path):
                 yield LeftOut(path, "hidden file")
 
 

@@ -16,7 +16,7 @@ from lcm_distill.data.sources.files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
 from lcm_distill.data.sources.text import MAX_TABLE_BYTES, MAX_TEXT_BYTES, parse_object
-from lcm_distill.data.sources.tree import is_hidden, walk
+from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, walk
 
 MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
@@ -48,7 +48,7 @@ class WebDataset:
         Raises:
             UserError: there is no archive below the root.
         """
-        tree = walk(self.root)
+        tree = walk(self.root, lambda path: is_image(path) or path.endswith(ARCHIVE_SUFFIXES))
         archives = [path for path in tree.files if path.endswith(ARCHIVE_SUFFIXES)]
         if not archives:
             raise UserError(
@@ -63,6 +63,7 @@ class WebDataset:
                 except (OSError, ValueError) as error:
                     yield BadAnnotation(path, f"damaged file: {one_line(error)}")
             yield from self._annotations_of(archive, sidecars)
+        yield from not_named(tree, set(), "not in an archive")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`."""
