@@ -65,6 +65,7 @@ def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatc
         return json.loads(lcm("status", "--run", run, "--json").stdout)["precompute"]
 
     assert status()["data"]["not_in_the_cache"] == 0
+    assert status()["try_again"] == f"lcm precompute --run {run} --retry-quarantined"
     assert status()["left_out"] == {"hidden file": 2, ORPHAN: 2}
     (root / "silent-0.txt").write_text("no longer")
     (root / "1.txt").write_text("another caption than before")
@@ -72,4 +73,4 @@ def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatc
     assert status()["data"] == {"not_in_the_cache": 1, "changed": ["1.jpg"], "gone": []}
     assert lcm("precompute", "--run", run, "--retry-quarantined").exit_code == 0
     assert status()["data"]["not_in_the_cache"] == 0
-    assert status()["quarantined"] == {"malformed annotation: no text": 2}
+    assert status()["quarantined"] == {"malformed annotation: no text": 2} and status()["try_again"] is None

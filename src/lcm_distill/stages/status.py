@@ -51,7 +51,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     names = set(manifest.task_names())
     if CATALOG_TASK not in names:
         return {"tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
-                "left_out": {}, "data": {}, "fitting_teacher": None,
+                "left_out": {}, "data": {}, "try_again": None, "fitting_teacher": None,
                 "rows_per_second": None, "seconds_left": None}  # fmt: skip
     tasks = cache.tasks()
     done = manifest.done(tasks)
@@ -66,6 +66,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
         "quarantined": rejected[QUARANTINED],
         "left_out": rejected[LEFT_OUT],
         "data": _data_changes(cache),
+        "try_again": _try_again(manifest, run),
         "fitting_teacher": fitting_teacher(config, run),
         **encode_rate(manifest, tasks, done),
     }
@@ -82,6 +83,12 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
         status: dict(Counter(sorted(rows.filter(pc.field("status") == status)["error"].to_pylist())).most_common())
         for status in (QUARANTINED, LEFT_OUT)
     }
+
+
+def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
+    """What takes quarantined images up once their files are there or mended; None where no image is quarantined."""
+    quarantined = sum(entry.quarantined for name, entry in manifest.entries().items() if name != CATALOG_TASK)
+    return f"lcm precompute --run {run.root} --retry-quarantined" if quarantined else None
 
 
 def _data_changes(cache: Cache) -> dict[str, Any]:
