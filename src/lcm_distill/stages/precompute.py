@@ -26,8 +26,8 @@ from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.shapes.dataset import annotations_path, write_images
-from lcm_distill.stages.fitting import fitting_teacher
 from lcm_distill.stages.stage import Check, Stage
+from lcm_distill.training.fitting import fitting_teacher
 
 CATALOG_SECONDS = 3600
 """How long other ranks wait for the first one to number the data set."""

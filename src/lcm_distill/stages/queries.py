@@ -13,9 +13,9 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.evaluation.intact import require_intact
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.tables import open_tables
-from lcm_distill.stages.intact import require_intact
 
 VIEWS = {
     "samples": "cache/catalog/samples.parquet",

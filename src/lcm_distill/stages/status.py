@@ -20,9 +20,9 @@ from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
-from lcm_distill.stages.fitting import fitting_teacher
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.events import last_loss
+from lcm_distill.training.fitting import fitting_teacher
 
 EXAMPLES = 5
 """How many records are named of each kind."""

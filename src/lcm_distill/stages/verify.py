@@ -10,10 +10,10 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.repair import encode_again, repair_catalog
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Check, Damage
+from lcm_distill.evaluation.intact import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.intact import damaged_results
 
 
 class Verification:
