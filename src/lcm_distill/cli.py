@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lcm_distill.commands import cache, images, runs, weights
+from lcm_distill.commands import cache as caches
 from lcm_distill.commands import config as configuration
+from lcm_distill.commands import images, runs, weights
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
 from lcm_distill.commands.options import (
@@ -23,6 +24,7 @@ from lcm_distill.commands.options import (
     File,
     ImageColumn,
     Json,
+    OtherCache,
     Preset,
     RayAddress,
     Run,
@@ -44,7 +46,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 """Of every option or argument that is wrong; typer has no name for it."""
 
 app.add_typer(configuration.app, name="config")
-app.add_typer(cache.app, name="cache")
+app.add_typer(caches.app, name="cache")
 
 
 @app.callback()
@@ -89,6 +91,7 @@ def distill(
     config: File = None,
     set: Set = None,
     run: Run = None,
+    cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
@@ -96,7 +99,7 @@ def distill(
     """Stage two: train the few-step student on the cache."""
     from lcm_distill.stages.distill import STAGE
 
-    work([STAGE], Choice(preset, config, set or [], run), How(json, dry_run, allow_random_weights))
+    work([STAGE], Choice(preset, config, set or [], run, cache=cache), How(json, dry_run, allow_random_weights))
 
 
 @app.command(rich_help_panel="Stages")
@@ -105,6 +108,7 @@ def evaluate(
     config: File = None,
     set: Set = None,
     run: Run = None,
+    cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
     steps: Annotated[
@@ -132,7 +136,7 @@ def evaluate(
         options={"images_only": images_only},
     )  # fmt: skip
     stage = replace(STAGE, begins=student is not None or teacher is not None)  # nothing of the run is needed then
-    work([stage], Choice(preset, config, set or [], run, student), how)
+    work([stage], Choice(preset, config, set or [], run, student, cache), how)
 
 
 @app.command(name="run", rich_help_panel="Stages")
@@ -143,6 +147,7 @@ def run_all(
     run: Run = None,
     caption_column: CaptionColumn = None,
     image_column: ImageColumn = None,
+    cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
@@ -151,7 +156,7 @@ def run_all(
     from lcm_distill.stages import distill, evaluate, precompute
 
     stages = [precompute.STAGE, distill.STAGE, evaluate.STAGE]
-    choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run)
+    choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run, cache=cache)
     work(stages, choice, How(json, dry_run, allow_random_weights, command="run"))
 
 
@@ -161,6 +166,7 @@ def schedule(
     config: File = None,
     set: Set = None,
     run: Run = None,
+    cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
     student: StudentFile = None,
@@ -171,7 +177,7 @@ def schedule(
     from lcm_distill.stages.schedule import STAGE
 
     how = How(json, dry_run, sweep=lambda config: elsewhere(teacher))
-    work([STAGE], Choice(preset, config, set or [], run, student), how)
+    work([STAGE], Choice(preset, config, set or [], run, student, cache), how)
 
 
 @app.command(rich_help_panel="Stages")
@@ -182,6 +188,7 @@ def pretrain(
     run: Run = None,
     caption_column: CaptionColumn = None,
     image_column: ImageColumn = None,
+    cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
@@ -189,7 +196,7 @@ def pretrain(
     """Train a teacher by denoising; its cache is made first."""
     from lcm_distill.stages import precompute, pretrain
 
-    choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run)
+    choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run, cache=cache)
     with one_line_errors():
         settings = choice.load()[0].pretrain
     own_cache = settings is None or settings.own_share > 0
@@ -205,6 +212,7 @@ def ablate(
     run: Annotated[Path, typer.Option(help="Run folder. An existing run is resumed.")] = Path("runs/ablation"),
     only: Annotated[str | None, typer.Option(metavar="STEP,STEP", help="Steps of the chain; all by default.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of trainings of each step, one per seed.")] = 3,
+    cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
     executor: Executor = "auto",
@@ -215,7 +223,7 @@ def ablate(
     from lcm_distill.commands.ablate import ablate as command
 
     how = How(json, dry_run, executor=executor, workers=workers, ray_address=ray_address)
-    command(Choice(preset, config, set or [], run), only.split(",") if only else [], seeds, how)
+    command(Choice(preset, config, set or [], run, cache=cache), only.split(",") if only else [], seeds, how)
 
 
 for panel, commands in {

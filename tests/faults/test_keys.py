@@ -38,7 +38,7 @@ CHANGED = {
     "data.resolutions": "[64, 32]", "data.min_size": 32, "data.valid_fraction": 0.4,
     "encoders.vae": f"'{assets.VAE}'", "encoders.text": "'openclip:ViT-B-32'", "encoders.downsampling": 4,
     "encoders.weights": "random", "encoders.dtype": "bfloat16", "encoders.tiling": "true", "encoders.batch_size": 3,
-    "cache.shard_rows": 4, "cache.location": "s3://bucket/keys",
+    "cache.shard_rows": 4, "cache.location": "s3://bucket/keys", "cache.run": f"'{WHERE}/encoded'",
     "model.arch": "MicroDiT_Tiny_2", "model.latent_size": 4, "model.in_channels": 4, "model.caption_channels": 32,
     "model.pos_interp_scale": 2.0, "model.teacher": "shapes-brief",
     "diffusion.sigma_min": 0.003, "diffusion.sigma_max": 70.0, "diffusion.sigma_data": 0.8, "diffusion.rho": 6.0,

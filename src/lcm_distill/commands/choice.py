@@ -1,5 +1,6 @@
 """The run that a command works on, and its configuration."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,15 @@ DEFAULT = "shapes"
 
 @dataclass(frozen=True)
 class Choice:
-    """What the options `--preset`, `--config`, `--set` and `--run` of a command say.
+    """What the options `--preset`, `--config`, `--set`, `--run` and `--cache` of a command say.
 
     An existing run keeps the configuration that made it: `--set` changes it, `--preset` and `--config` may only repeat
     it.
 
     Attributes:
         student: a checkpoint from elsewhere that stands for the run's student.
+        cache: another run, whose cache is used. A new run takes the settings of the cache from there, and all others
+            too where neither `--preset` nor `--config` is given.
     """
 
     preset: str | None = None
@@ -30,6 +33,7 @@ class Choice:
     assignments: Sequence[str] = ()
     run: Path | None = None
     student: Path | None = None
+    cache: Path | None = None
 
     def load(self, begins: bool = True, settings: Sequence[str] = ()) -> "tuple[Config, RunFolder]":
         """Configuration and run folder.
@@ -47,13 +51,15 @@ class Choice:
         if self.preset and self.file:
             raise UserError("--preset and --config exclude each other")
         named = bool(self.preset or self.file)
+        begins = begins or self.cache is not None
         folder = RunFolder(self.run or Path("runs") / self.given(settings).preset)
         folder.student = self.student or folder.student
         if not folder.exists:
             if self.run is not None:
-                self._refuse_to_begin(self.run, begins and named)
+                self._refuse_to_begin(self.run, begins and (named or self.cache is not None))
             return self.given(settings), folder
-        stored = load_file(folder.config, self.assignments)
+        used = [f"cache.run={json.dumps(str(self.cache))}"] if self.cache else []
+        stored = load_file(folder.config, [*used, *self.assignments])
         if named:
             self._refuse_conflict(folder, stored, self.given(settings))
         return stored, folder
@@ -65,11 +71,19 @@ class Choice:
             raise UserError(f"{run} is not a run folder: it has no config.toml; a new run needs --preset or --config")
 
     def given(self, settings: Sequence[str] = ()) -> "Config":
-        """The configuration that `--preset` or `--config` and `--set` name, whatever the run."""
+        """The configuration that `--preset` or `--config`, `--cache` and `--set` name, whatever the run.
+
+        Raises:
+            UserError: as `load`.
+        """
         from lcm_distill.config import load_file, load_preset
 
         assignments = [*settings, *self.assignments]
-        return load_file(self.file, assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
+        if self.cache is None:
+            return load_file(self.file, assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
+        other = load_file(self.cache / "config.toml")
+        base = load_file(self.file) if self.file else load_preset(self.preset) if self.preset else other
+        return base.sharing(other, self.cache).changed(assignments, f"--cache {self.cache}")
 
     def _refuse_conflict(self, folder: "RunFolder", stored: "Config", given: "Config") -> None:
         from lcm_distill.config.describe import differing

@@ -62,6 +62,15 @@ StudentSampler = Annotated[
     Literal["own", "original"],
     typer.Option("--sampler", help="The student's sigmas: its own, or those of MicroDiT's published student."),
 ]
+OtherCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="RUN",
+        help="Run whose cache is used, instead of one of this run's. A new run takes seed, [data], [encoders] and "
+        "[cache] from there, and without --preset or --config the rest as well.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan: work, memory, time and what is missing.")]
 AllowRandom = Annotated[

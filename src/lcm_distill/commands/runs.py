@@ -59,6 +59,7 @@ def verify(
 ) -> None:
     """Check every row of a run's cache against its recorded checksums."""
     with one_line_errors():
+        from lcm_distill.data.cache.shared import require_own
         from lcm_distill.pipeline.atomic import remove_orphans
         from lcm_distill.stages.verify import Verification
 
@@ -69,6 +70,7 @@ def verify(
         else:
             with owning(choice, "verify --repair", ["precompute"], begins=False) as (config, folder):
                 remove_orphans(folder.root)
+                require_own(config, folder, "verify --repair")
                 verification = Verification(config, folder)
                 show_progress(verification.check())
                 if verification.damage:

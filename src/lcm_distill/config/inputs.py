@@ -122,6 +122,16 @@ class CacheConfig(Section):
     )
     """Object store of the cache: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it into the run
     folder, where training reads it. Unset: the run folder."""
+    run: Path | None = Field(default=None, json_schema_extra=BY_CONTENT)
+    """Folder of another run whose cache this run reads and never writes; `--cache RUN` sets it for a new run. `seed`,
+    `[data]`, `[encoders]` and `cache.shard_rows` must be that run's. A cache that has changed since a training here
+    began with it is refused. Unset: this run has its own."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.location is not None and self.run is not None:
+            raise ValueError(f"location = {self.location!r} and run = '{self.run}' exclude each other: leave one out")
+        return self
 
 
 class NetworkConfig(Section):

@@ -146,6 +146,16 @@ class Config(Section):
             return []
         return [f"data.root = {_shown(root)}, not {_shown(others)}"]
 
+    def sharing(self, other: "Config", root: Path) -> "Config":
+        """This configuration with another run's cache, and with what must then be that run's.
+
+        Args:
+            other: configuration of the run in the folder `root`, which may use the cache of a further one.
+        """
+        cache = other.cache.model_copy(update={"location": None, "run": other.cache.run or root})
+        taken = {"seed": other.seed, "data": other.data, "encoders": other.encoders, "cache": cache}
+        return self.model_copy(update=taken)
+
     def changed(self, assignments: Sequence[str], origin: str) -> "Config":
         """This configuration, changed by `section.key=value` assignments.
 

@@ -40,7 +40,7 @@ def held_out_prompts(config: Config, run: RunFolder) -> list[Prompt]:
         UserError: the run has no cache yet, or nothing is held out.
     """
     cache, count = Cache.local(config, run), config.evaluate.images
-    run.require(run.cache / "manifest", cache.remedy)
+    cache.require_begun()
     held_out = cache.usable("valid")
     if not len(held_out):
         raise UserError("no image is held out: raise data.valid_fraction")

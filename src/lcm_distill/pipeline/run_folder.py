@@ -36,6 +36,7 @@ class RunFolder:
         self.logs = root / "logs"
         self.images = data_of.images if data_of else _first_folder(root / "pictures", root / "images")
         self.cache = data_of.cache if data_of else root / "cache"
+        self.held_cache = root / "cache.json"
         self.pretrain = root / "pretrain"
         self.distill = root / "distill"
         self.evaluate = root / "evaluate"
@@ -137,7 +138,7 @@ class RunFolder:
     def _restore(self, before: dict[Path, bytes]) -> None:
         for path, content in before.items():
             commit_bytes(path, content)
-        own = {self.config, self.environment, self.logs, self.root / LOCKS}
+        own = {self.config, self.environment, self.logs, self.held_cache, self.root / LOCKS}
         if not before and own.issuperset(self.root.iterdir()):
             shutil.rmtree(self.root)
 
@@ -150,6 +151,11 @@ class RunFolder:
         if not self.exists:
             return
         stored = load_file(self.config)
+        if config.cache.run is not None and self.cache.exists():
+            raise UserError(
+                f"{self.cache} was made here, and cache.run = '{config.cache.run}' names another run's: leave it out, "
+                "or choose another --run"
+            )
         for work in self._works():
             differences = stored.differences(config, self._settled_by[work])
             if "data" in self._settled_by[work]:

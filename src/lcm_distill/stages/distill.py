@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator
 
 from lcm_distill.config import Config
-from lcm_distill.data.cache.cache import Cache
 from lcm_distill.models.networks import require_teacher
 from lcm_distill.models.student import StudentDescription, require_sigmas
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -32,7 +31,7 @@ def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
     """What a distillation needs: a cache, a teacher, and sigmas that the student can be published with."""
     return [
-        *needs_cache(run, Cache.open(config, run).remedy, before),
+        *needs_cache(config, run, before),
         lambda: require_teacher(config.model),
         lambda: require_sigmas(config.evaluate.student_sigmas, config.diffusion),
     ]

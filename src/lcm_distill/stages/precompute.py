@@ -17,6 +17,7 @@ from lcm_distill.data.cache.growth import Changes, remember_state, restore_catal
 from lcm_distill.data.cache.numbering import open_catalog
 from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.data.cache.shared import require_own
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.atomic import commit_bytes
@@ -49,8 +50,9 @@ def precompute(
         DataError: the catalog is damaged.
         WorkError: tasks failed repeatedly, or the first rank did not number the data set.
     """
-    executor = executor or Serial()
-    cache = Cache.open(config, run)
+    executor, cache = executor or Serial(), Cache.open(config, run)
+    if cache.is_shared:
+        return (yield from use_shared(cache))
     if executor.leads:
         yield from generate_images(cache)
         changes = number(cache)
@@ -74,6 +76,17 @@ def precompute(
     log.info("%d rows are encoded, %d quarantined", rows_done, quarantined)
     if executor.leads and not len(cache.usable("train")):
         raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {run.root}`")
+
+
+def use_shared(cache: Cache) -> Iterator[Progress]:
+    """Check that the cache of another run is complete, of which nothing is encoded here.
+
+    Raises:
+        UserError: it is not complete, or not what it has to be; DataError: it is damaged.
+    """
+    catalog = cache.require_complete()
+    rows = sum(task.size for task in cache.tasks(catalog))
+    yield Progress("encode", rows, rows, "rows", resumed=rows)
 
 
 def number(cache: Cache) -> Changes:
@@ -137,7 +150,7 @@ def plan_precompute(config: Config, run: RunFolder, retry_quarantined: bool = Fa
     cache = Cache.open(config, run)
     figures: dict[str, Any] = {
         "source": config.data.source,
-        "root": str(config.data.root or run.images),
+        "root": str(config.data.root or cache.owner.images),
         "cache": cache.storage.locate(),
         "vae": config.encoders.vae,
         "text_encoder": config.encoders.text,
@@ -162,8 +175,14 @@ def _survey(cache: Cache) -> dict[str, Any]:
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str], retry_quarantined: bool = False) -> list[Check]:
-    """What encoding needs: a data set."""
-    return [lambda: Cache.open(config, run).source_root]
+    """What encoding needs: a data set, or the cache of the run that made it."""
+    cache = Cache.open(config, run)
+    if not cache.is_shared:
+        return [lambda: cache.source_root]
+    return [
+        cache.require_begun,
+        *([lambda: require_own(config, run, "precompute --retry-quarantined")] * retry_quarantined),
+    ]
 
 
 STAGE = Stage("precompute", precompute, plan_precompute, checks, "share", begins=True)

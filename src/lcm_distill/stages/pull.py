@@ -10,6 +10,7 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.metadata import read_metadata
+from lcm_distill.data.cache.shared import require_own
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.parts import Entry, decode_part
 from lcm_distill.pipeline.prefetch import prefetch_map
@@ -30,9 +31,10 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     """Copy every committed task that is not in the run folder: its files, whose hashes are verified, and then its part.
 
     Raises:
-        UserError: the cache is not made in an object store, or nothing is there yet.
+        UserError: the cache is not made in an object store, or is another run's, or nothing is there yet.
         DataError: files in the store are not what was written; all others are copied.
     """
+    require_own(config, run, "cache pull")
     if config.cache.location is None:
         raise UserError(f"cache.location is unset: the cache of {run.root} is made where it is used")
     remote, local = Cache.open(config, run).manifest, Cache.local(config, run).manifest

@@ -4,6 +4,7 @@
 """SQL over what a run has committed, which reads the run's tables and nothing else, and writes nothing."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import duckdb
@@ -64,7 +65,7 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
             return relation.to_arrow_table().to_pylist()
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
             for view in named:
-                require_intact(run, sorted(run.root.glob(VIEWS[view])))
+                require_intact(*_files(config, run, view))
             raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
 
 
@@ -73,12 +74,19 @@ def _open(config: Config, run: RunFolder, view: str) -> Any:
     pattern = VIEWS[view]
     if config.cache.location and pattern.startswith("cache/"):
         return _remote_table(config, run, view)
-    files = sorted(run.root.glob(pattern))
-    require_intact(run, files)
+    owner, files = _files(config, run, view)
+    require_intact(owner, files)
     cache = Cache.open(config, run)
     if view in ("samples", "captions") and CATALOG_TASK in cache.manifest.task_names():
         cache.read_catalog()
     return open_tables(files)
+
+
+def _files(config: Config, run: RunFolder, view: str) -> tuple[RunFolder, list[Path]]:
+    """The run that a view's files lie in, which is another one where the cache is that one's, and the files."""
+    pattern = VIEWS[view]
+    place = Cache.local(config, run).owner if pattern.startswith("cache/") else run
+    return place, sorted(place.root.glob(pattern))
 
 
 def _remote_table(config: Config, run: RunFolder, view: str) -> Any:

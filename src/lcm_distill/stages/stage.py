@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 
@@ -58,9 +59,9 @@ def failures(checks: Sequence[Check]) -> list[str]:
     return [line for check in checks if (line := _failure(check)) is not None]
 
 
-def needs_cache(run: RunFolder, remedy: str, before: Collection[str]) -> list[Check]:
+def needs_cache(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
     """That a cache was begun, unless `precompute` comes before."""
-    return [] if "precompute" in before else [lambda: run.require(run.cache / "catalog", remedy)]
+    return [] if "precompute" in before else [Cache.open(config, run).require_begun]
 
 
 def _failure(check: Check) -> str | None:

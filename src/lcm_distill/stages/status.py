@@ -50,7 +50,8 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     manifest = cache.manifest
     names = set(manifest.task_names())
     if CATALOG_TASK not in names:
-        return {"tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
+        return {"cache": cache.storage.locate(),
+                "tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
                 "left_out": {}, "data": {}, "try_again": None, "fitting_teacher": None,
                 "rows_per_second": None, "seconds_left": None}  # fmt: skip
     tasks = cache.tasks()
@@ -58,6 +59,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     running, failed = _under_way(read_workers(cache.storage), done)
     rejected = _rejected(manifest)
     return {
+        "cache": cache.storage.locate(),
         "tasks": len(tasks),
         "done": len(done),
         "running": len(running),

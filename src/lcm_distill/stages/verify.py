@@ -9,6 +9,7 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.repair import encode_again, repair_catalog
 from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.data.cache.shared import require_own
 from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.evaluation.intact import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER
@@ -37,7 +38,9 @@ class Verification:
         self._check = Check(self.cache)
         storage = self.cache.storage
         if not storage.listing(FOLDER) and not storage.listing("catalog"):
-            raise UserError(f"{storage.locate(FOLDER)} is missing: run `lcm precompute` into {run.root} first")
+            raise UserError(
+                f"{storage.locate(FOLDER)} is missing: run `lcm precompute` into {self.cache.owner.root} first"
+            )
 
     @property
     def damage(self) -> list[Damage]:
@@ -57,6 +60,7 @@ class Verification:
     def result(self) -> dict[str, Any]:
         """What was found, for a table or JSON."""
         return {
+            "cache": self.cache.storage.locate(),
             "sound": not self.damage and not self.results,
             "rows": self.rows,
             "pending": self.pending,
@@ -81,7 +85,8 @@ class Verification:
                 "and run `lcm precompute`, which encodes what is there now"
             )
         if self.damage:
-            remedy = "`lcm verify --repair` encodes it again"
+            shared = f" --run {self.cache.owner.root}" if self.cache.is_shared else ""
+            remedy = f"`lcm verify --repair{shared}` encodes it again"
             raise DataError(f"{self.cache.storage.locate()} is damaged in {len(self.damage)} places: {remedy}")
         for path, how in self.results.items():
             raise DataError(f"{self._run.root} has {len(self.results)} damaged files, such as {path}: {how}")
@@ -97,8 +102,10 @@ class Verification:
 
         Raises:
             DataError: the data set no longer contains what the cache was made from; nothing was changed.
-            UserError: an encoder has other weights than those that encoded the cache; nothing was changed.
+            UserError: an encoder has other weights than those that encoded the cache, or the cache is another run's;
+                nothing was changed.
         """
+        require_own(self.cache.config, self._run, "verify --repair")
         if any(damage.task == CATALOG_TASK for damage in self.damage):
             repair_catalog(self.cache, self.damage)
             self.repaired.append(CATALOG_TASK)

@@ -7,6 +7,7 @@ from lcm_distill.config import Config, PretrainConfig, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.loader import Batches, MixedBatches
+from lcm_distill.data.cache.shared import width_differences
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.engine.world import World
 
@@ -29,6 +30,8 @@ def open_mixture(config: Config, settings: PretrainConfig, run: RunFolder, world
         UserError: a cache is incomplete or does not fit.
     """
     caches, size = mixture(config, settings, run), settings.batch_size
+    if settings.own_share and world.is_main:
+        caches[0][0].hold()
     if not settings.caches:
         return caches[0][0].batches(size, config.seed, world.rank, world.size)
     parts = [cache.batches(size, config.seed) for cache, _ in caches]
@@ -55,10 +58,7 @@ def mixed_in(config: Config, settings: PretrainConfig) -> dict[str, Config]:
 def _fitting(config: Config, root: str) -> Config:
     run = RunFolder(Path(root))
     other = load_file(run.require(run.config, "name folders of runs in pretrain.caches"))
-    differences = other.differences(config, ["encoders"])
-    for key in ("in_channels", "caption_channels"):
-        own, theirs = getattr(config.model, key), getattr(other.model, key)
-        differences += [f"model.{key} = {theirs}, not {own}"] if own != theirs else []
+    differences = other.differences(config, ["encoders"]) + width_differences(config, other)
     if config.resolution not in other.data.resolutions:
         differences.append(f"data.resolutions = {other.data.resolutions} without {config.resolution}")
     if differences:

@@ -34,6 +34,7 @@ def plan_pretraining(config: Config, run: RunFolder) -> dict[str, Any]:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
     return {
         **_training(config, settings, guidance_embedding=False),
+        "cache": Cache.open(config, run).storage.locate(),
         "start": settings.start,
         "mask_ratio": settings.mask_ratio,
         "share_of_own_cache": settings.own_share,
@@ -45,6 +46,7 @@ def plan_distillation(config: Config, run: RunFolder) -> dict[str, Any]:
     teacher = teacher_path(config.model)
     return {
         **_training(config, config.distill, guidance_embedding=True),
+        "cache": Cache.open(config, run).storage.locate(),
         "teacher": str(teacher),
         "teacher_present": teacher.is_file(),
         "objective": config.distill.objective,

@@ -49,6 +49,8 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
     engine = Engine(config.engine, world)
     cache = Cache.open(config, run)
     batches = cache.batches(settings.batch_size, config.distill_seed, world.rank, world.size)
+    if world.is_main:
+        cache.hold()
     objective = build_objective(settings, config.diffusion)
     networks = build_networks(config, objective, read_teacher(config.model, world.device))
     student, target, average = networks.student, networks.target, networks.average

@@ -23,6 +23,7 @@ from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.provenance import require_same_weights
 from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
+from lcm_distill.data.cache.shared import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.data.transforms import TRANSFORM
@@ -42,22 +43,33 @@ class Cache:
     """The cache of a configuration and run folder.
 
     Nothing is read until it is needed, and nothing is kept: the catalog of a large data set takes hundreds of MB.
+
+    Attributes:
+        run: the run that uses it. owner: the run that makes it, which is another one where `cache.run` names it.
+        storage: where it is.
     """
 
     config: Config
     run: RunFolder
+    owner: RunFolder
     storage: Storage
 
     @classmethod
     def open(cls, config: Config, run: RunFolder) -> "Cache":
-        """The cache where it is made: in the run folder, or in the object store that `cache.location` names."""
+        """The cache where it is made: in a run folder, or in the object store that `cache.location` names."""
         location = config.cache.location
-        return cls(config, run, RemoteStorage(location)) if location else cls.local(config, run)
+        return cls(config, run, run, RemoteStorage(location)) if location else cls.local(config, run)
 
     @classmethod
     def local(cls, config: Config, run: RunFolder) -> "Cache":
-        """The cache in the run folder, from which training reads."""
-        return cls(config, run, LocalStorage(run.cache))
+        """The cache in a run folder, from which training reads: in this one, or in that of `cache.run`."""
+        owner = run if config.cache.run is None else RunFolder(config.cache.run)
+        return cls(config, run, owner, LocalStorage(owner.cache))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is another run's, which this run only reads."""
+        return self.config.cache.run is not None
 
     @property
     def layout(self) -> CacheLayout:
@@ -71,16 +83,16 @@ class Cache:
 
     @property
     def remedy(self) -> str:
-        """How to complete the cache in the run folder, for error messages."""
-        command = "cache pull" if self.config.cache.location else "precompute"
-        return f"run `lcm {command}` into {self.run.root} first"
+        """How to complete the cache in its run folder, for error messages."""
+        command = "cache pull" if location_of(self.config, self.owner) else "precompute"
+        return f"run `lcm {command}` into {self.owner.root} first"
 
     @property
     def shard_remedy(self) -> str:
-        """What to do about a damaged shard in the run folder, for error messages."""
-        if self.config.cache.location:
-            return f"delete the file and run `lcm cache pull` into {self.run.root}"
-        return f"`lcm verify --repair --run {self.run.root}` encodes it again"
+        """What to do about a damaged shard in its run folder, for error messages."""
+        if location_of(self.config, self.owner):
+            return f"delete the file and run `lcm cache pull` into {self.owner.root}"
+        return f"`lcm verify --repair --run {self.owner.root}` encodes it again"
 
     @property
     def source_root(self) -> Path:
@@ -89,7 +101,7 @@ class Cache:
         Raises:
             UserError: `data.root` is needed and unset.
         """
-        return source_root(self.config.data, self.run.images)
+        return source_root(self.config.data, self.owner.images)
 
     @property
     def source(self) -> Source:
@@ -98,7 +110,7 @@ class Cache:
         Raises:
             UserError: `data.root` is needed and unset.
         """
-        return open_source(self.config.data, self.run.images)
+        return open_source(self.config.data, self.owner.images)
 
     @property
     def transform(self) -> int:
@@ -170,29 +182,55 @@ class Cache:
         return rows.filter(usable).sort_by("row").select(kept)
 
     def batches(self, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> ShuffledBatches:
-        """Training batches from the complete cache in the run folder, shuffled by `seed`; a rank's part of them.
+        """Training batches from the complete cache in its run folder, shuffled by `seed`; a rank's part of them.
 
         Raises:
-            UserError: there is no cache in the run folder, or it is not complete; DataError: it is damaged.
+            UserError: there is no cache in the run folder, or it is not complete, or another than the run began with;
+                DataError: it is damaged.
         """
         local = Cache.local(self.config, self.run)
-        self.run.require(self.run.cache / SAMPLES_FILE, self.remedy)
-        catalog = local.find_catalog()
-        if catalog is None:
-            raise UserError(f"{self.run.cache / SAMPLES_FILE} is not committed: {self.remedy}")
-        tasks = self.layout.tasks(catalog)
-        local._require_complete(tasks)
+        catalog = local.require_complete()
         samples = local.usable("train")
         fields = self.layout.latents(len(catalog.samples)), local.stored_text_field(catalog)
         checksums = local.recorded_checksums(fields)
         latents, captions = (
-            FieldReader(self.run.cache, field, checksums=checksums[field.name], remedy=self.shard_remedy)
+            FieldReader(self.owner.cache, field, checksums=checksums[field.name], remedy=self.shard_remedy)
             for field in fields
         )
         rows, caption_rows = samples["row"].to_numpy(), samples["caption_row"].to_numpy()
         return ShuffledBatches(latents, captions, rows, caption_rows, batch_size, seed, rank, ranks)
 
-    def _require_complete(self, tasks: Sequence[Task]) -> None:
+    def require_begun(self) -> None:
+        """Check that there is a cache in its run folder and, if it is another run's, that it is what it has to be.
+
+        Raises:
+            UserError: it is missing, made with other settings, or not the one that this run began with.
+        """
+        if self.is_shared:
+            require_same_settings(self.config, self.owner)
+        self.owner.require(self.owner.cache / SAMPLES_FILE, self.remedy)
+        if self.is_shared:
+            require_held(self.run, self.owner, self.manifest)
+
+    def require_complete(self) -> Catalog:
+        """The catalog of the cache in its run folder, once all tasks are known to be done.
+
+        Raises:
+            UserError: as `require_begun`, or the cache is not complete; DataError: it is damaged.
+        """
+        self.require_begun()
+        catalog = self.find_catalog()
+        if catalog is None:
+            raise UserError(f"{self.owner.cache / SAMPLES_FILE} is not committed: {self.remedy}")
+        self._require_done(self.layout.tasks(catalog))
+        return catalog
+
+    def hold(self) -> None:
+        """Record what another run's cache is, with which a training of this run begins."""
+        if self.is_shared:
+            hold(self.run, self.owner, Cache.local(self.config, self.run).manifest)
+
+    def _require_done(self, tasks: Sequence[Task]) -> None:
         """Check that tasks are committed and their shards as long as they were written.
 
         Raises:

@@ -1,0 +1,99 @@
+"""A cache that another run made and several read: what must agree with it, and that it stays what a run began with."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from lcm_distill.config import Config, load_file
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.hashing import digest
+from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.manifest import Manifest
+from lcm_distill.pipeline.run_folder import RunFolder
+
+CONTENT = "content"
+
+
+def require_own(config: Config, run: RunFolder, command: str) -> None:
+    """Check that a run's cache is its own, which a command is to change.
+
+    Args:
+        command: without `lcm` and the run, such as `verify --repair`.
+
+    Raises:
+        UserError: it is another run's; the message has the command for that one.
+    """
+    if (owner := config.cache.run) is not None:
+        raise UserError(f"{run.root} only reads the cache of {owner}: run `lcm {command} --run {owner}`")
+
+
+def location_of(config: Config, owner: RunFolder) -> str | None:
+    """The object store that a cache comes from: a configuration's, or that of the run which it names in `cache.run`."""
+    return (load_file(owner.config) if config.cache.run is not None and owner.exists else config).cache.location
+
+
+def require_same_settings(config: Config, owner: RunFolder) -> None:
+    """Check that a configuration describes the cache of another run.
+
+    Raises:
+        UserError: there is no such run, it has no cache of its own, or keys differ; the message names them.
+    """
+    other = load_file(owner.require(owner.config, "name the folder of a run in cache.run"))
+    if other.cache.run is not None:
+        raise UserError(f"cache.run = '{owner.root}': that run uses the cache of {other.cache.run}: name this one")
+    differences = other.differences(config, ["seed", "data", "encoders", "cache"]) + other.other_data(config)
+    if differences := differences + width_differences(config, other):
+        raise UserError(
+            f"the cache of {owner.root} was made with {'; '.join(differences)}: set the same here, or begin another "
+            f"--run with --cache {owner.root}, which takes them from there"
+        )
+
+
+def width_differences(config: Config, other: Config) -> list[str]:
+    """In the words of `Config.differences`: sizes that another run's cache has, and this configuration's network not.
+
+    Args:
+        other: configuration of the run whose cache it is.
+    """
+    keys = ("in_channels", "caption_channels")
+    pairs = [(key, getattr(config.model, key), getattr(other.model, key)) for key in keys]
+    return [f"model.{key} = {theirs}, not {own}" for key, own, theirs in pairs if own != theirs]
+
+
+def require_held(run: RunFolder, owner: RunFolder, manifest: Manifest) -> None:
+    """Check that the cache of another run is the one that a run's training began with; nothing before there is one.
+
+    Raises:
+        UserError: it is another by now.
+        DataError: the record is damaged.
+    """
+    held = _read(run.held_cache)
+    if held is None or held == content(manifest):
+        return
+    begun = [str(training) for training in (run.pretrain, run.distill) if training.exists()]
+    raise UserError(
+        f"{owner.cache} is not the cache that {run.root} began with: it was extended or made anew; put it back, choose "
+        f"another --run, or delete {' and '.join([str(run.held_cache), *begun])} to begin again with what it is now"
+    )
+
+
+def hold(run: RunFolder, owner: RunFolder, manifest: Manifest) -> None:
+    """Record what the cache of another run is, which a run's training begins with."""
+    if not run.held_cache.is_file():
+        held = {"run": str(owner.root.resolve()), CONTENT: content(manifest)}
+        commit_bytes(run.held_cache, json.dumps(held, indent=2).encode())
+
+
+def content(manifest: Manifest) -> str:
+    """Identity of all that a cache has committed: each task's fingerprint, numbers of rows, and files with hashes."""
+    entries = manifest.entries()
+    return digest([asdict(entries[name]) for name in sorted(entries)])
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_bytes())[CONTENT])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: delete it, if the cache is still the same; it is written again") from error
