@@ -199,6 +199,7 @@ CHECKS: dict[OnResume, Callable[[Runs, Path, str, str, Ended], None]] = {
     OnResume.SAME: same,
     OnResume.ROUNDING: agrees,
     OnResume.REFUSED: refused,
+    OnResume.CONTINUED: refused,  # as it is not finished
     OnResume.NEW_WORK: makes_new_work,
 }
 
@@ -206,6 +207,7 @@ COUNTED = {
     OnResume.SAME: "with the same bits",
     OnResume.ROUNDING: "the same up to rounding",
     OnResume.REFUSED: "refused",
+    OnResume.CONTINUED: "refused",
     OnResume.NEW_WORK: "new work",
 }
 

@@ -79,6 +79,7 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
 def _checked(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder", how: How) -> "Config":
     """The configuration of this command, sweep included, which the run accepts."""
     swept = config.changed(how.sweep(config), "command line")
+    folder.continued = [stage.name for stage in stages]
     folder.refuse_other_settings(swept)
     if not how.allow_random_weights:
         refuse_random_weights(config, stages)

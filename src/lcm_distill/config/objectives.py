@@ -19,6 +19,11 @@ class ObjectiveConfig(Section):
         """Inner edges of the phases that the student is trained within, falling; None without phases."""
         return None
 
+    @property
+    def spread_by(self) -> str | None:
+        """Name of a key whose effect is spread over all steps, so that each depends on their number; None without."""
+        return None
+
 
 class DiscreteConfig(ObjectiveConfig):
     """Pairs of neighbouring points of a fixed grid (LCM, arXiv 2310.04378)."""
@@ -49,6 +54,11 @@ class TuningConfig(ObjectiveConfig):
     weighting: Literal["even", "inverse_gap"] = "even"
     """`inverse_gap` divides a pair's loss by the difference of its noise levels, as in ECT."""
 
+    @property
+    def spread_by(self) -> str | None:
+        """See `ObjectiveConfig`."""
+        return "halvings" if self.halvings else None
+
 
 class ScmConfig(ObjectiveConfig):
     """The limit of vanishing gaps (sCM, arXiv 2410.11081). It needs no solver, distance or average of the student."""
@@ -59,6 +69,11 @@ class ScmConfig(ObjectiveConfig):
     """c of the tangent's normalisation g / (|g| + c), with |g| the root mean square over the latents."""
     warmup: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps over which the student turns from its teacher's denoiser into a consistency function."""
+
+    @property
+    def spread_by(self) -> str | None:
+        """See `ObjectiveConfig`."""
+        return "warmup" if self.warmup else None
 
 
 class PhasedConfig(ObjectiveConfig):
@@ -100,6 +115,10 @@ class MatchingConfig(Section):
     sigma_std: PositiveFloat = 1.4
     """Standard deviation of that ln sigma."""
 
+    def begun(self, step: int, steps: int) -> bool:
+        """Whether the student has the term in a step, counted from 0, of a training of `steps`."""
+        return step >= self.start * steps
+
 
 class ResponseConfig(Section):
     """The student's response to its guidance scale, regressed on the teacher's, beside any objective."""
@@ -111,6 +130,10 @@ class ResponseConfig(Section):
     sigmas: list[PositiveFloat] = Field(default=[80.0, 10.0, 5.0, 2.5, 1.2, 0.5], min_length=3)
     """Noise levels, falling, of the teacher's trajectories, one evaluation each and two where guidance is applied. Half
     of the steps start at the first, the others at any but the last."""
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether a step, counted from 0, of a training of `steps` has the term: the last, and every n-th before."""
+        return (steps - 1 - step) % self.every == 0
 
     @property
     def mean_evaluations(self) -> float:

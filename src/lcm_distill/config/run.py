@@ -1,6 +1,6 @@
 """The configuration of a whole run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -132,10 +132,10 @@ class Config(Section):
             if flat.get(key) != other_flat.get(key)
         }
 
-    def differences(self, other: "Config", sections: Iterable[str]) -> list[str]:
-        """`deviations` in words: `key = value, not other's`."""
+    def differences(self, other: "Config", sections: Iterable[str], but: Collection[str] = ()) -> list[str]:
+        """`deviations` in words, those of the keys in `but` left out: `key = value, not other's`."""
         deviations = self.deviations(other, sections)
-        return [f"{key} = {own!r}, not {others!r}" for key, (own, others) in deviations.items()]
+        return [f"{key} = {own!r}, not {others!r}" for key, (own, others) in deviations.items() if key not in but]
 
     def other_data(self, other: "Config") -> list[str]:
         """In the words of `differences`: another folder of images, while this configuration's is still there."""

@@ -19,6 +19,8 @@ class OnResume(StrEnum):
     """Sums are taken in another order."""
     REFUSED = "is refused"
     """Nothing changes on disk, and the plain command goes on with the value that the work began with."""
+    CONTINUED = "is refused, unless it is higher and the training is finished: it is then continued"
+    """Where the number decides nothing in the steps that are done; otherwise it is refused like any other."""
     NEW_WORK = "makes new work"
     """What the new value asks for is made; nothing that was made for the other value counts for it."""
 

@@ -15,14 +15,25 @@ from lcm_distill.config.objectives import (
     ScmConfig,
     TuningConfig,
 )
-from lcm_distill.config.section import ADDED, BY_CONTENT, NOT_IDENTITY, OLD_NAME, ROUNDS, Section
+from lcm_distill.config.section import (
+    ADDED,
+    BY_CONTENT,
+    NOT_IDENTITY,
+    OLD_NAME,
+    ON_RESUME,
+    ROUNDS,
+    OnResume,
+    Section,
+)
 
 
 class OptimiserConfig(Section):
     """AdamW and its schedule: linear warm-up, constant, then linear to zero."""
 
-    steps: PositiveInt
-    """Optimiser steps."""
+    steps: PositiveInt = Field(json_schema_extra={ON_RESUME: OnResume.CONTINUED})
+    """Optimiser steps. A finished training goes on to a higher number, with the result of one training of so many, if
+    the number decides nothing in the steps that are done: `decay_fraction = 0`, and no other key that counts in shares
+    of the training."""
     batch_size: PositiveInt
     """Samples in a step."""
     learning_rate: PositiveFloat

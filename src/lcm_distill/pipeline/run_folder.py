@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -27,6 +27,7 @@ class RunFolder:
 
     Attributes:
         student: the student's checkpoint, which the run publishes; a command may set it to a file from elsewhere.
+        continued: names of trainings whose number of steps may change, as a command that runs them sets it.
     """
 
     def __init__(self, root: Path, data_of: "RunFolder | None" = None) -> None:
@@ -48,6 +49,7 @@ class RunFolder:
         self.grid = root / "grid.png"
         self.guidance = root / "guidance"
         self.ablation = root / "ablation"
+        self.continued: Collection[str] = ()
         self._own_student = self.student
         self._settled_by = {
             self.images: ("seed", "data"),
@@ -96,17 +98,18 @@ class RunFolder:
         """The folder, open; a changed configuration is stored once the work has succeeded.
 
         It is stored at once where the work may begin something whose settings the configuration holds, such as a
-        training, which must find them when it resumes; work that fails before it begins restores the earlier one.
+        training, which must find them when it resumes; work that fails before it begins restores the earlier one. It is
+        stored for good where a finished training is continued.
 
         Raises:
             UserError: as `open`.
         """
-        before, works = self._recorded(), self._works()
-        self.open(config if self._may_begin(config) else load_file(self.config))
+        before, works, continues = self._recorded(), self._works(), self._continues(config)
+        self.open(config if continues or self._may_begin(config) else load_file(self.config))
         try:
             yield
         except BaseException:
-            if self._works() == works:
+            if self._works() == works and not continues:
                 self._restore(before)
             raise
         self.open(config)
@@ -127,6 +130,17 @@ class RunFolder:
         return any(
             stored.differences(config, sections) for work, sections in self._settled_by.items() if not work.exists()
         )
+
+    def _continues(self, config: Config) -> bool:
+        """Whether a training that is here gets another number of steps."""
+        return self.exists and any(
+            load_file(self.config).deviations(config, sections).keys() & self._may_change(work)
+            for work, sections in self._settled_by.items()
+            if work.exists()
+        )
+
+    def _may_change(self, work: Path) -> set[str]:
+        return {f"{work.name}.steps"} if work.name in self.continued else set()
 
     def _recorded(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (self.config, self.environment) if path.is_file()}
@@ -157,7 +171,7 @@ class RunFolder:
                 "or choose another --run"
             )
         for work in self._works():
-            differences = stored.differences(config, self._settled_by[work])
+            differences = stored.differences(config, self._settled_by[work], self._may_change(work))
             if "data" in self._settled_by[work]:
                 differences += stored.other_data(config)
             if differences:

@@ -8,12 +8,13 @@ from lcm_distill.models.student import StudentDescription, require_sigmas
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.stage import Check, Stage, needs_cache
+from lcm_distill.training.continuation import require_continuable
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import init_world
 from lcm_distill.training.loop import publish
 from lcm_distill.training.lora import export_adapter
 from lcm_distill.training.plan import plan_distillation
-from lcm_distill.training.student import as_plain, prepare, published
+from lcm_distill.training.student import as_plain, continuation, prepare, published
 
 
 def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
@@ -34,6 +35,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
         *needs_cache(config, run, before),
         lambda: require_teacher(config.model),
         lambda: require_sigmas(config.evaluate.student_sigmas, config.diffusion),
+        lambda: require_continuable(run, run.distill, continuation(config)),
     ]
 
 

@@ -4,7 +4,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -78,7 +78,7 @@ def precompute(
         raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {run.root}`")
 
 
-def use_shared(cache: Cache) -> Iterator[Progress]:
+def use_shared(cache: Cache) -> Generator[Progress]:
     """Check that the cache of another run is complete, of which nothing is encoded here.
 
     Raises:

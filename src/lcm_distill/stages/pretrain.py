@@ -7,11 +7,12 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.stage import Check, Stage
+from lcm_distill.training.continuation import require_continuable
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import init_world
 from lcm_distill.training.loop import publish
 from lcm_distill.training.plan import plan_pretraining
-from lcm_distill.training.teacher import describe_teacher, prepare
+from lcm_distill.training.teacher import continuation, describe_teacher, prepare
 
 
 def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
@@ -27,7 +28,10 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
     """What a teacher's training needs: its section of the configuration."""
-    return [lambda: plan_pretraining(config, run)]
+    settings = config.pretrain
+    if settings is None:
+        return [lambda: plan_pretraining(config, run)]
+    return [lambda: require_continuable(run, run.pretrain, continuation(config, settings))]
 
 
 STAGE = Stage("pretrain", pretrain, plan_pretraining, checks, "together", begins=True)

@@ -7,7 +7,7 @@ have written.
 import json
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,16 @@ ABOUT = "about.json"
 """Step, and fingerprint of the training."""
 
 
+Continues = Callable[[int, str | None, Sequence[int]], bool]
+"""(step, recorded fingerprint, steps of all checkpoints) -> whether a training goes on from another's checkpoint."""
+
+
+def continues_none(step: int, fingerprint: str | None, saved: Sequence[int]) -> bool:
+    """A `Continues` of a training that begins by itself."""
+    del step, fingerprint, saved
+    return False
+
+
 class Checkpoints:
     """The checkpoints of one training in one folder. `save`, `load` and `load_latest` are collective calls.
 
@@ -37,10 +47,18 @@ class Checkpoints:
         keep: number of newest checkpoints to keep on disk.
         background: write in a thread while training continues, which pays where tensors are on a GPU. It needs a
             process group, even for a single process.
+        continues: tells which other trainings' checkpoints it goes on from.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, keep: int = 2, background: bool = False) -> None:
-        self.folder, self.fingerprint, self.keep = folder, fingerprint, keep
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        keep: int = 2,
+        background: bool = False,
+        continues: Continues = continues_none,
+    ) -> None:
+        self.folder, self.fingerprint, self.keep, self.continues = folder, fingerprint, keep, continues
         self._background = Background() if background else None
         self._is_main = not dist.is_initialized() or dist.get_rank() == 0
 
@@ -161,7 +179,7 @@ class Checkpoints:
         for step in reversed(steps):
             damage = self.damage(step)
             if damage is None:
-                self._require_own(step)
+                self.require_own(step)
                 return step
             self._warn(damage, step != steps[0])
         if self.steps():
@@ -174,8 +192,14 @@ class Checkpoints:
         before = ": training resumes from the one before" if goes_on else ""
         warnings.warn(f"checkpoint damaged: {damage}{before}", stacklevel=2)
 
-    def _require_own(self, step: int) -> None:
-        if _fingerprint(self._path(step)) != self.fingerprint:
+    def require_own(self, step: int) -> None:
+        """Check that the training goes on from the checkpoint of a step.
+
+        Raises:
+            UserError: it is another training's.
+        """
+        recorded = _fingerprint(self._path(step))
+        if recorded != self.fingerprint and not self.continues(step, recorded, self.steps()):
             raise UserError(f"{self.folder} was trained with other settings: choose another --run, or delete it")
 
     def _path(self, step: int) -> Path:

@@ -69,7 +69,7 @@ class DistributionMatching:
         noise, sigma = self._noise_and_sigma("critic", step, addresses, shape)
         real, fake = scores(samples.detach() + sigma.view(-1, 1, 1, 1) * noise, sigma)
         critic_loss = denoising_loss(lambda x, sigma: fake, samples.detach(), noise, sigma, sigma_data).mean()
-        if step < own.start * self.settings.steps:
+        if not own.begun(step, self.settings.steps):
             return critic_loss
         if own.shared_noise:
             matching = matching_loss(lambda x, sigma: (real, fake), samples, noise, sigma)

@@ -19,7 +19,7 @@ from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.anomaly import ENCODE_AGAIN, HISTORY, LOWER_RATE, REPORT, RESUME, AnomalyDetector
 from lcm_distill.training.checkpointing.tensors import not_finite
-from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.checkpoints import Checkpoints, Continues, continues_none
 from lcm_distill.training.engine.agreement import all_found, decide_on_main
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_tensor
@@ -61,6 +61,7 @@ class Trainer:
         flop: operations of all passes for one sample, without recomputation; None to leave utilisation out.
         sources: names the origin of samples, by their rows in the cache.
         validate: see `Validate`.
+        continues: which other trainings' checkpoints it goes on from.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Trainer:
     flop: float | None = None
     sources: Callable[[Iterable[int]], list[str]] = lambda rows: ["" for _ in rows]
     validate: Validate = no_validation
+    continues: Continues = continues_none
 
     def __post_init__(self) -> None:
         settings, world = self.settings, self.engine.world
@@ -93,6 +95,7 @@ class Trainer:
             self.fingerprint,
             self.engine.settings.keep_checkpoints,
             background=world.device.type == "cuda",
+            continues=self.continues,
         )
         self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike)
 

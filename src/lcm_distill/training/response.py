@@ -38,8 +38,8 @@ class GuidanceTerm:
         self.student, self.teacher = student, teacher
 
     def due(self, step: int) -> bool:
-        """Whether a step has the term: the last one has it, and every n-th before."""
-        return (self.settings.steps - 1 - step) % self.settings.response.every == 0
+        """Whether a step has the term."""
+        return self.settings.response.due(step, self.settings.steps)
 
     def loss(self, step: int, rows: np.ndarray, clean: Tensor, captions: Tensor) -> Tensor:
         """The weighted loss of a step that is due, a scalar.

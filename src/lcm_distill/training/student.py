@@ -24,6 +24,7 @@ from lcm_distill.models.networks import read_teacher, teacher_path
 from lcm_distill.models.student import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.budget import distill_flop
+from lcm_distill.training.continuation import Continuation, decided_in_distillation, with_steps
 from lcm_distill.training.critic import DistributionMatching
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
@@ -72,6 +73,7 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
         flop=distill_flop(config.model, settings, tokens) if peak_flop(world.device) else None,
         sources=cache.sample_paths,
         validate=_validation(config, run, world, published(settings, student, average)),
+        continues=continuation(config),
     )
 
 
@@ -154,6 +156,15 @@ def fingerprint(config: Config) -> str:
         cache_fingerprint(config),
         files_sha256(teacher_path(config.model)),
     ])  # fmt: skip
+
+
+def continuation(config: Config) -> Continuation:
+    """Which students' training goes on to the configured number of steps."""
+
+    def fingerprint_of(steps: int) -> str:
+        return fingerprint(config.model_copy(update={"distill": with_steps(config.distill, steps)}))
+
+    return Continuation("distill", config.distill, fingerprint_of, decided_in_distillation)
 
 
 def published(settings: DistillConfig, model: nn.Module, average: nn.Module) -> nn.Module:

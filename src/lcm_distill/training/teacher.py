@@ -24,6 +24,7 @@ from lcm_distill.models import MicroDiT, load_checkpoint
 from lcm_distill.models.checkpoint import files_sha256
 from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.training.continuation import Continuation, with_steps
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
@@ -61,6 +62,7 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder, world: Wor
         engine=engine,
         sources=partial(sources, mixture(config, settings, run), batches),
         validate=_validation(config, run, world, average),
+        continues=continuation(config, settings),
     )
 
 
@@ -106,6 +108,16 @@ def fingerprint(config: Config, settings: PretrainConfig) -> str:
     start = [files_sha256(Path(settings.start))] if settings.start else []
     identity = [config.fingerprint("model", "diffusion", "engine", "pretrain"), cache_fingerprint(config)]
     return digest([*identity, *([caches] if caches else []), *start])
+
+
+def continuation(config: Config, settings: PretrainConfig) -> Continuation:
+    """Which teachers' training goes on to the configured number of steps."""
+
+    def fingerprint_of(steps: int) -> str:
+        other = with_steps(settings, steps)
+        return fingerprint(config.model_copy(update={"pretrain": other}), other)
+
+    return Continuation("pretrain", settings, fingerprint_of)
 
 
 def initial_model(config: Config, settings: PretrainConfig) -> MicroDiT:
