@@ -45,9 +45,10 @@ def test_a_cpu_is_left_alone(gpus):
         (0, "cuda", "device 'cuda' is not here: PyTorch finds no CUDA device"),
         (1, "cuda:1", "device 'cuda:1' is not here: there is 1 CUDA device, counted from cuda:0"),
         (8, "cuda:8", "device 'cuda:8' is not here: there are 8 CUDA devices, counted from cuda:0"),
-        (1, "gpu", "device 'gpu' is unknown: write auto, cpu, cuda or cuda:0"),
-        (1, "mps", "device 'mps' is unknown: write auto, cpu, cuda or cuda:0"),
-        (1, "cuda:256", "device 'cuda:256' is unknown: write auto, cpu, cuda or cuda:0"),
+        (1, "gpu", "device 'gpu' is unknown: write auto, cpu, cuda, cuda:0 or mps"),
+        (1, "mps", "device 'mps' is not here: PyTorch finds no Metal device"),
+        (1, "mps:1", "device 'mps:1' is not here: PyTorch finds no Metal device"),
+        (1, "cuda:256", "device 'cuda:256' is unknown: write auto, cpu, cuda, cuda:0 or mps"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(gpus, count, name, message):

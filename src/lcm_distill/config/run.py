@@ -23,7 +23,8 @@ class Config(Section):
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Seed of all random numbers."""
     device: str = Field(default="auto", json_schema_extra=ROUNDS)
-    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ... Another kind of device rounds differently."""
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..., `mps` (Apple's Metal). Another kind of device
+    rounds differently."""
     data: DataConfig
     encoders: EncodersConfig
     cache: CacheConfig = CacheConfig()

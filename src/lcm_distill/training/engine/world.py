@@ -67,15 +67,19 @@ def single_process(device: str) -> World:
 def init_world(device: str, engine: EngineConfig) -> Generator[World]:
     """The world that this process belongs to, with a process group where one is needed.
 
-    A single process on a CPU needs none, unless weights are sharded; on a GPU, checkpoints written in the background
-    need one.
+    A single process on a CPU or on Metal needs none, unless weights are sharded; on a GPU, checkpoints written in the
+    background need one.
 
     Raises:
-        UserError: ranks were launched without a rendezvous address, or not each with a GPU of its own.
+        UserError: ranks were launched without a rendezvous address, or not each with a GPU of its own, or on Metal.
     """
     ranks = launched_ranks() or SINGLE
     own_device = _own_device(device, ranks)
-    if ranks.world == 1 and own_device.type == "cpu" and engine.sharding == "none":
+    if own_device.type == "mps" and (ranks.world > 1 or engine.sharding != "none"):
+        raise UserError(
+            "device = 'mps' trains in one process on whole weights: start one rank, with engine.sharding='none'"
+        )
+    if ranks.world == 1 and own_device.type != "cuda" and engine.sharding == "none":
         yield World(0, 1, own_device)
         return
     _init_process_group(ranks, own_device)
