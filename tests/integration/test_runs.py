@@ -135,7 +135,7 @@ def test_a_plan_is_in_units_that_people_read(tmp_path):
 
 def test_every_key_is_shown_with_value_type_and_meaning():
     rows = {row["name"]: row for row in json.loads(lcm("config", "show", *shapes(SMALL), "--json").stdout)}
-    steps = rows["distill.steps"]
+    steps = dict(rows["distill.steps"])
     assert steps.pop("on_resume").startswith("is refused, unless")
     assert steps.pop("help").startswith("Optimiser steps. A finished training goes on")
     assert steps == {"name": "distill.steps", "value": 6, "type": "int"}
