@@ -113,7 +113,8 @@ def test_the_traceback_of_a_failure_is_in_the_log_of_the_run(run):
 
 
 def test_a_plan_lists_what_the_command_would_refuse(tmp_path):
-    result = lcm("distill", "--preset", "microdit_xl_512", "--run", tmp_path / "run", "--dry-run", "--json")
+    small = ("--preset", "microdit_xl_512", "--set", "model.arch=MicroDiT_Nano_2")
+    result = lcm("distill", *small, "--run", tmp_path / "run", "--dry-run", "--json")
     missing = json.loads(result.stdout)["distill"]["missing"]
     assert len(missing) == 2 and "`lcm precompute`" in missing[0] and "model.teacher" in missing[1]
     assert lcm("run", *shapes(SMALL), "--run", tmp_path / "run", "--dry-run", "--json").exit_code == 0
