@@ -15,6 +15,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.growth import find_changes
 from lcm_distill.data.cache.verification import Check
 from lcm_distill.pipeline.compaction import compact
+from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 from tests.foreign import Zeros, image_bytes
@@ -127,6 +128,18 @@ def test_a_data_set_does_not_grow_under_a_training(data, work):
     data.add("z", "new")
     assert "added" not in data.encode().counts and len(data.rows()) == 6
     assert find_changes(data.cache).added == 1
+
+
+def test_a_numbering_that_was_interrupted_is_done_again_and_remembered(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "commit", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            data.encode()
+    assert (data.run.cache / "catalog/samples.parquet").is_file()
+    data.encode()
+    assert (data.run.cache / growth.STATE_FILE).is_file()
+    monkeypatch.setattr(growth, "extend_annotations", lambda *_: pytest.fail("the annotations were read again"))
+    data.encode()
 
 
 @pytest.mark.parametrize("compacted", [False, True])

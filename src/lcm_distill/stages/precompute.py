@@ -100,7 +100,7 @@ def number(cache: Cache) -> Changes:
         DataError: the catalog is damaged.
     """
     restore_catalog(cache)
-    if not cache.has_catalog:
+    if cache.find_catalog() is None:  # its files alone, without their commit, are none
         generated = source_type(cache.config.data).generated
         state = "" if generated else source_state(cache.source_root)
         open_catalog(cache)
