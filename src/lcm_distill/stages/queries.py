@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.interruption import queries_interrupted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.evaluation.intact import require_intact
@@ -54,7 +55,7 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
     """
     named = [view for view in VIEWS if view in sql.lower()] or list(VIEWS)
     tables = {view: table for view in named if (table := _open(config, run, view)) is not None}
-    with duckdb.connect(config=READ_ONLY) as connection:
+    with queries_interrupted(), duckdb.connect(config=READ_ONLY) as connection:
         for view, table in tables.items():
             connection.register(view, table)
         connection.execute("SET lock_configuration=true")
@@ -63,6 +64,8 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
             if relation is None:
                 raise UserError("the query returns no rows: write a SELECT")
             return relation.to_arrow_table().to_pylist()
+        except duckdb.InterruptException:
+            raise
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
             for view in named:
                 require_intact(*_files(config, run, view))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from glob import escape
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lcm_distill.core.interruption import queries_interrupted
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.sources.interface import Annotation
 
@@ -118,7 +120,8 @@ def extend_catalog(
         for table in _tables(annotations):
             writer.write_table(table)
     values = {"records": escape(str(records)), "samples": len(known.samples), "captions": len(known.captions)}
-    with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": "2GB"}) as database:
+    limits: dict[str, Any] = {"temp_directory": str(scratch), "memory_limit": "2GB"}
+    with queries_interrupted(), duckdb.connect(config=limits) as database:
         database.register("known_samples", known.samples)
         database.register("known_captions", known.captions)
         for statement in NUMBERED.split(";")[:-1]:
