@@ -112,3 +112,15 @@ def test_it_changes_the_student_and_resumes_to_the_same_bits(start):
     for name in ("model", "average", "critic"):
         assert not differ(unbroken.modules[name].state_dict(), resumed.modules[name].state_dict())
     assert differ(without.modules["model"].state_dict(), unbroken.modules["model"].state_dict())
+
+
+def test_a_sample_that_a_batch_holds_twice_has_random_numbers_of_its_own(start, monkeypatch):
+    given = []
+
+    def loss(self, step, addresses, *rest):
+        given.extend(addresses.tolist())
+        return torch.zeros(())
+
+    monkeypatch.setattr(GuidanceTerm, "loss", loss)
+    list(prepare(*start(*ANSWERING, "distill.response.every=1", "distill.steps=1", "distill.batch_size=64")).run())
+    assert len(set(given)) == len(given) == 64 > len({address % 2**40 for address in given})

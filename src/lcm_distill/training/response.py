@@ -41,17 +41,17 @@ class GuidanceTerm:
         """Whether a step has the term."""
         return self.settings.response.due(step, self.settings.steps)
 
-    def loss(self, step: int, rows: np.ndarray, clean: Tensor, captions: Tensor) -> Tensor:
+    def loss(self, step: int, addresses: np.ndarray, clean: Tensor, captions: Tensor) -> Tensor:
         """The weighted loss of a step that is due, a scalar.
 
         Args:
-            rows: (B,), rows of the samples in the cache, which address their random numbers.
+            addresses: (B,), which address the samples' random numbers.
             clean: (B, C, H, W). captions: (B, L, C).
         """
         own, diffusion = self.settings.response, self.diffusion
         sigmas = self.sigmas(step)
-        noise = to_device(normal(self.seed, "response noise", step, rows, clean.shape[1:]), self.device)
-        lower, higher = self.scales(step, rows)
+        noise = to_device(normal(self.seed, "response noise", step, addresses, clean.shape[1:]), self.device)
+        lower, higher = self.scales(step, addresses)
         student = (
             consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, lower),
             consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, higher),
@@ -70,9 +70,9 @@ class GuidanceTerm:
         draw = integer(self.seed, "response start", step, 2 * lower)
         return sigmas[max(0, draw - lower + 1) :]
 
-    def scales(self, step: int, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def scales(self, step: int, addresses: np.ndarray) -> tuple[Tensor, Tensor]:
         """The lower and the higher scale, each (B,)."""
         low, high = self.settings.guidance_range
         middle = self.settings.middle_guidance
-        higher = middle + (high - middle) * uniform(self.seed, "response guidance", step, rows)
-        return torch.full((len(rows),), low, device=self.device), to_device(higher, self.device)
+        higher = middle + (high - middle) * uniform(self.seed, "response guidance", step, addresses)
+        return torch.full((len(addresses),), low, device=self.device), to_device(higher, self.device)

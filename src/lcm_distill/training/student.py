@@ -110,7 +110,7 @@ def build_loss(
         )
         distillation = objective(functions, clean, noise, sigma, step / settings.steps).mean()
         if response is not None and response.due(step):
-            distillation = distillation + response.loss(step, batch.rows, clean, captions)
+            distillation = distillation + response.loss(step, batch.addresses, clean, captions)
         if matching is None:
             return distillation
         return distillation + matching.loss(step, batch.addresses, captions, guidance, clean.shape[1:])
