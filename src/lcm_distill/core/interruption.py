@@ -11,9 +11,13 @@ def queries_interrupted() -> Generator[None]:
     Raises:
         KeyboardInterrupt: DuckDB was interrupted.
     """
+    import duckdb
+
     try:
         yield
-    except Exception as error:  # `duckdb.InterruptException`, or a RuntimeError where it is met while rows are fetched
-        if "interrupted" in str(error).lower() and type(error).__name__ in ("InterruptException", "RuntimeError"):
-            raise KeyboardInterrupt from error
-        raise
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:  # where it is met while rows are fetched
+        if "Query interrupted" not in str(error):
+            raise
+        raise KeyboardInterrupt from error

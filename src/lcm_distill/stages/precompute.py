@@ -100,7 +100,7 @@ def number(cache: Cache) -> Changes:
         DataError: the catalog is damaged.
     """
     restore_catalog(cache)
-    if cache.find_catalog() is None:  # its files alone, without their commit, are none
+    if not cache.manifest.is_done(cache.catalog_task):
         generated = source_type(cache.config.data).generated
         state = "" if generated else source_state(cache.source_root)
         open_catalog(cache)

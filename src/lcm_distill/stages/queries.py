@@ -77,11 +77,10 @@ def _open(config: Config, run: RunFolder, view: str) -> Any:
     pattern = VIEWS[view]
     if config.cache.location and pattern.startswith("cache/"):
         return _remote_table(config, run, view)
+    if view in ("samples", "captions") and CATALOG_TASK in (cache := Cache.local(config, run)).manifest.task_names():
+        return getattr(cache.read_catalog(), view)
     owner, files = _files(config, run, view)
     require_intact(owner, files)
-    cache = Cache.open(config, run)
-    if view in ("samples", "captions") and CATALOG_TASK in cache.manifest.task_names():
-        cache.read_catalog()
     return open_tables(files)
 
 
