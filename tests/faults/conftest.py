@@ -1,10 +1,12 @@
 """Rows of the reliability table: `make test-faults` makes all trials, `make test` a few of each row."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import TRIED
+from tests.faults.trainings import begin
 from tests.faults.trials import Trials
 
 
@@ -18,3 +20,9 @@ def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
     assert made.made >= number > 0, f"{made.made} of {number} trials were counted"
     title = (request.node.obj.__doc__ or made.row).splitlines()[0].rstrip(".")
     request.node.user_properties.append((TRIED, f"| {title} | {made.made} | {made.summary()} |"))
+
+
+@pytest.fixture(scope="session")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose cache is made, to be copied."""
+    return begin(tmp_path_factory.mktemp("encoded") / "run", "precompute")

@@ -16,7 +16,7 @@ from lcm_distill.training.checkpointing.hashes import HASHES, write_hashes
 from lcm_distill.training.checkpointing.index import Chunk, encode_index, read_index
 from tests.faults.commands import lcm
 from tests.faults.spoil import spoil
-from tests.faults.trainings import begin, checkpoints, copied
+from tests.faults.trainings import checkpoints, copied
 
 
 class Code:
@@ -64,11 +64,6 @@ def read_index_of_any_size(checkpoint: Path) -> Any:
 CHECKPOINTS = list(
     itertools.product([pickled_metadata, metadata_that_asks_for_bytes, data], [True, False], ["distill", "export"])
 )
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory):
-    return begin(tmp_path_factory.mktemp("attacks") / "encoded", "precompute")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.commands import lcm
-from tests.faults.trainings import begin, copied
+from tests.faults.trainings import copied
 
 SETTLED = 3
 """Runs after which libraries have loaded what they load once."""
@@ -36,9 +36,8 @@ def run_again_and_again(encoded: str, place: str, times: int) -> None:
 
 
 @pytest.mark.trials(full=10, sample=5)
-def test_endurance(trials, tmp_path):
+def test_endurance(trials, encoded, tmp_path):
     """Distillations and evaluations, one after the other in one process: open files, threads and memory stay."""
-    encoded = begin(tmp_path / "encoded", "precompute")
     fault = partial(run_again_and_again, str(encoded), str(tmp_path), trials.number)
     assert lcm("config", "presets", fault=fault, seconds=600).is_clean(0)
     held = json.loads((tmp_path / "held.json").read_text())

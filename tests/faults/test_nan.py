@@ -8,15 +8,10 @@ import pytest
 from lcm_distill.training.checkpointing.hashes import damage
 from tests.faults.commands import lcm
 from tests.faults.spoil import FIGURES, SAMPLES, STATES, spoil
-from tests.faults.trainings import begin, checkpoints, copied, held_by
+from tests.faults.trainings import checkpoints, copied, held_by
 
 PLACES = ("average", *SAMPLES, *FIGURES, *(place for place in STATES if place != "average"))
 STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory):
-    return begin(tmp_path_factory.mktemp("nan") / "encoded", "precompute")
 
 
 @pytest.fixture(scope="module")

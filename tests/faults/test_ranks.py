@@ -9,7 +9,7 @@ import pytest
 from lcm_distill.models import read_tensors
 from tests.faults.commands import lcm
 from tests.faults.spoil import die_after_step
-from tests.faults.trainings import begin, copied
+from tests.faults.trainings import copied
 from tests.ranks import assert_same_weights, finish, start
 
 LIVES = ((2, 1), (1, 2), (3, 3), (2, None))
@@ -29,9 +29,8 @@ def live(run: Path, sharding: str, killed_after: int | None) -> None:
 
 
 @pytest.mark.trials(full=10, sample=1)
-def test_ranks(trials, tmp_path):
+def test_ranks(trials, encoded, tmp_path):
     """Ranks 2 -> 1 -> 3 -> 2, each life killed, replicated or sharded: the weights of one unbroken process."""
-    encoded = begin(tmp_path / "encoded", "precompute")
     unbroken = copied(encoded, tmp_path / "unbroken")
     assert lcm("distill", "--run", unbroken).is_clean(0)
     for trial in trials:

@@ -81,13 +81,17 @@ def test_what_was_made_meanwhile_stays(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["student"]
 
 
-def test_a_killed_owner_has_ended(tmp_path):
-    held = owned(tmp_path, ["distill"], "distill", REMEDY)
-    child = in_a_child(held.__enter__)
-    with pytest.raises(UserError, match=f"process {child} "), owned(tmp_path, ["distill"], "distill", REMEDY):
+def kill_an_owner(folder):
+    """Kill the owner of a stage, after seeing that nobody else owns it meanwhile."""
+    child = in_a_child(owned(folder, ["distill"], "distill", REMEDY).__enter__)
+    with pytest.raises(UserError, match=f"process {child} "), owned(folder, ["distill"], "distill", REMEDY):
         pytest.fail("owned twice")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def test_a_killed_owner_has_ended(tmp_path):
+    kill_an_owner(tmp_path)
     assert (tmp_path / "locks" / "distill").exists()
     with owned(tmp_path, ["distill"], "distill", REMEDY):
         pass
@@ -156,12 +160,7 @@ def test_an_owner_that_has_ended_is_not_watched(tmp_path, monkeypatch):
 
 
 def test_without_locks_counters_tell(tmp_path, no_locks):
-    held = owned(tmp_path, ["distill"], "distill", REMEDY)
-    child = in_a_child(held.__enter__)
-    with pytest.raises(UserError, match=f"process {child} "), owned(tmp_path, ["distill"], "distill", REMEDY):
-        pytest.fail("owned twice")
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    kill_an_owner(tmp_path)
     with owned(tmp_path, ["distill"], "distill", REMEDY):
         pass
     assert not (tmp_path / "locks").exists()

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 
+def json_sha256(value: Any) -> str:
+    """Hex SHA-256 of a JSON value; the order of dictionary keys does not matter."""
+    return bytes_sha256([json.dumps(value, sort_keys=True, default=str).encode()])
+
+
 def digest(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of a JSON value; the order of dictionary keys does not matter."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """The first 16 digits of `json_sha256`."""
+    return json_sha256(value)[:16]
 
 
 def file_sha256(path: Path) -> str:

@@ -14,8 +14,8 @@ from lcm_distill.diffusion.samplers import Noise, consistency_step
 
 
 @dataclass(frozen=True)
-class Consistency:
-    """The multistep consistency sampler: denoise, add fresh noise, denoise again (arXiv 2303.01469, algorithm 1).
+class _Jumps:
+    """Jumps of a consistency function at sigmas of its own.
 
     Attributes:
         sigmas: falling, above sigma_min, where a consistency function is the identity.
@@ -32,11 +32,6 @@ class Consistency:
         require_falling("sigmas", self.sigmas, self.sigma_min)
 
     @property
-    def name(self) -> str:
-        """See `Sampler`."""
-        return "consistency"
-
-    @property
     def steps(self) -> int:
         """See `Sampler`."""
         return len(self.sigmas)
@@ -45,6 +40,20 @@ class Consistency:
         """See `Sampler`; guidance is an input of the network and costs nothing."""
         del guided
         return self.steps
+
+    def started_at(self, sigma: float) -> Self:
+        """The sampler of a trajectory's point at `sigma`: a jump from there, and the steps that lie below."""
+        return replace(self, sigmas=(sigma, *(own for own in self.sigmas if own < sigma)))
+
+
+@dataclass(frozen=True)
+class Consistency(_Jumps):
+    """The multistep consistency sampler: denoise, add fresh noise, denoise again (arXiv 2303.01469, algorithm 1)."""
+
+    @property
+    def name(self) -> str:
+        """See `Sampler`."""
+        return "consistency"
 
     def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
         """See `Sampler`; every step takes its own noise."""
@@ -55,46 +64,19 @@ class Consistency:
             x = consistency_step(function, x, sigmas[step : step + 1], self.sigma_min, noise(step))
         return x
 
-    def started_at(self, sigma: float) -> Self:
-        """The sampler of a trajectory's point at `sigma`: a jump from there, and the steps that lie below."""
-        return replace(self, sigmas=(sigma, *(own for own in self.sigmas if own < sigma)))
-
 
 @dataclass(frozen=True)
-class Deterministic:
+class Deterministic(_Jumps):
     """Jumps of a consistency function without fresh noise: each keeps what it takes for the noise of its sample.
 
     A sample goes down the straight line to where its jump leads, as in DDIM (arXiv 2010.02502), as far as the next
     sigma. So all steps belong to one sample of noise, which only the first draws.
-
-    Attributes:
-        sigmas: falling, above sigma_min.
-        sigma_min: where the consistency function maps to.
-
-    Raises:
-        UserError: sigmas do not fall, are not finite or lie below sigma_min.
     """
-
-    sigmas: tuple[float, ...]
-    sigma_min: float = 0.002
-
-    def __post_init__(self) -> None:
-        require_falling("sigmas", self.sigmas, self.sigma_min)
 
     @property
     def name(self) -> str:
         """See `Sampler`."""
         return "deterministic"
-
-    @property
-    def steps(self) -> int:
-        """See `Sampler`."""
-        return len(self.sigmas)
-
-    def evaluations(self, guided: bool) -> int:
-        """See `Sampler`; guidance is an input of the network and costs nothing."""
-        del guided
-        return self.steps
 
     def __call__(self, function: Denoiser, noise: Noise) -> Tensor:
         """See `Sampler`; only the noise of step 0 is used."""
@@ -104,10 +86,6 @@ class Deterministic:
         for sigma, sigma_next in pairwise(sigmas):
             x = jump_to(function, x, sigma[None], sigma_next[None], self.sigma_min)
         return x
-
-    def started_at(self, sigma: float) -> Self:
-        """The sampler of a trajectory's point at `sigma`: a jump from there, and the steps that lie below."""
-        return replace(self, sigmas=(sigma, *(own for own in self.sigmas if own < sigma)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.finite import require_finite
-from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256
+from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256, json_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 from lcm_distill.models.weight_files import cannot_read, file_metadata, files_of, network_weights, require_file
@@ -137,7 +137,7 @@ def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
 def seal_description(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     """A description of weights as JSON, with their hash and its own."""
     described = {**description, TENSORS_SHA256: tensors_sha256(weights)}
-    return json.dumps({**described, SEAL: _description_sha256(described)})
+    return json.dumps({**described, SEAL: json_sha256(described)})
 
 
 def redescribe(path: Path, description: Mapping[str, Any]) -> bytes:
@@ -174,7 +174,7 @@ def _read_description(path: Path) -> tuple[dict[str, Any], str | None]:
     described = cast(dict[str, Any], described)
     seal, recorded = described.pop(SEAL, None), described.pop(TENSORS_SHA256, None)
     sealed = {**described, TENSORS_SHA256: recorded}
-    if seal != (None if recorded is None else _description_sha256(sealed)):
+    if seal != (None if recorded is None else json_sha256(sealed)):
         raise cannot_read(path, ALTERED)
     return described, recorded
 
@@ -212,10 +212,6 @@ def _sha256_as_of(path: Path, stamps: tuple[tuple[int, int], ...]) -> str:
     del stamps  # they distinguish a file that was replaced
     weights = network_weights(path, CPU)  # one tensor in memory at a time
     return bytes_sha256(part for name in sorted(weights) for part in _parts(name, weights[name]()))
-
-
-def _description_sha256(description: Mapping[str, Any]) -> str:
-    return bytes_sha256([json.dumps(description, sort_keys=True).encode()])
 
 
 def files_sha256(path: Path) -> str:

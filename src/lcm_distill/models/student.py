@@ -17,7 +17,7 @@ DEFAULT_STEPS = 4
 """Steps of a student that is not phased, where none are given."""
 
 StudentSampler = Literal["own", "original"]
-"""`own`: at recorded sigmas, or from edge to edge of phases. `original`: `diffusion.samplers.Original`."""
+"""`own`: at recorded sigmas, or from edge to edge of phases. `original`: `diffusion.few_step_samplers.Original`."""
 
 
 MOST_STEPS = 1000

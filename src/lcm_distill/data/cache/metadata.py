@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.hashing import json_sha256
 from lcm_distill.data.cache.format import Field, describe
 from lcm_distill.pipeline.parts import REPAIR
 from lcm_distill.pipeline.storage import Storage
@@ -17,7 +17,7 @@ SEAL = "sha256"
 def write_metadata(storage: Storage, field: Field, attributes: Mapping[str, Any]) -> None:
     """Write a field's `zarr.json`; attributes are what explains the array to its readers."""
     plain = json.loads(describe(field, attributes))
-    storage.put(field.metadata_name, [describe(field, {**attributes, SEAL: _sha256(plain)})])
+    storage.put(field.metadata_name, [describe(field, {**attributes, SEAL: json_sha256(plain)})])
 
 
 def read_metadata(storage: Storage, name: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_metadata(storage: Storage, name: str) -> dict[str, Any]:
     try:
         metadata = json.loads(storage.read(name))
         sealed = metadata["attributes"].pop(SEAL, None)
-        if sealed not in (None, _sha256(metadata)) or metadata["shape"][0] < 0:
+        if sealed not in (None, json_sha256(metadata)) or metadata["shape"][0] < 0:
             raise ValueError("it is not what was written")
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise DataError(f"{storage.locate(name)} is missing or damaged: {REPAIR}") from error
@@ -45,7 +45,3 @@ def require_description(storage: Storage, field: Field) -> None:
     metadata, own = read_metadata(storage, field.metadata_name), json.loads(describe(field, {}))
     if any(metadata[key] != own[key] for key in ("shape", "data_type")):
         raise DataError(f"{storage.locate(field.metadata_name)} describes another array: {REPAIR}")
-
-
-def _sha256(metadata: Any) -> str:
-    return bytes_sha256([json.dumps(metadata, sort_keys=True).encode()])
