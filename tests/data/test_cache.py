@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from functools import partial
 
 import numpy as np
@@ -70,10 +71,14 @@ def test_many_threads_and_few_open_files_change_nothing(cache, rows, monkeypatch
     monkeypatch.setattr(reader_module, "THREAD_BYTES", 1024)
     monkeypatch.setattr(reader_module, "OPEN_SHARDS", 1)
     monkeypatch.setattr(reader_module, "RUN_ROWS", 3)
-    reader = FieldReader(cache, FIELD)
+    before, reader = set(threading.enumerate()), FieldReader(cache, FIELD)
     for seed in range(20):
         wanted = np.random.default_rng(seed).integers(0, 23, 60)
         np.testing.assert_array_equal(reader[wanted], rows[wanted])
+    own = set(threading.enumerate()) - before
+    assert own
+    reader.close()
+    assert not own & set(threading.enumerate())
 
 
 def test_what_is_held_is_never_written_over(cache, rows):

@@ -1,5 +1,6 @@
 """Batches are functions of their step."""
 
+import threading
 from typing import cast
 
 import numpy as np
@@ -14,8 +15,13 @@ from lcm_distill.data.cache.reader import FieldReader
 class Rows:
     """Stands where a `FieldReader` does; a row holds its own number."""
 
+    is_closed = False
+
     def __getitem__(self, rows):
         return np.asarray(rows, np.float16)[:, None]
+
+    def close(self):
+        self.is_closed = True
 
 
 def reader(rows: Rows | None = None) -> FieldReader:
@@ -66,6 +72,21 @@ def test_error_of_the_batch_read_ahead_comes_when_that_batch_is_asked_for():
         broken[step]
     with pytest.raises(ValueError, match="row 0"):
         broken[bad]
+
+
+def test_closing_ends_every_thread_that_reads():
+    def reading() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("next-batch")}
+
+    before, rows = reading(), [Rows() for _ in range(4)]
+    latents, captions, *others = map(reader, rows)
+    one = ShuffledBatches(latents, captions, np.arange(10), np.arange(10), batch_size=4, seed=0)
+    both = MixedBatches([one, ShuffledBatches(*others, np.arange(3), np.arange(3), 1, seed=0)], [1 / 2, 1 / 2], 4)
+    one[0], both[0]
+    assert len(reading() - before) == 2
+    both.close()
+    assert not reading() - before
+    assert all(part.is_closed for part in rows)
 
 
 def mixed(batch_size=4, rank=0, ranks=1) -> MixedBatches:

@@ -69,6 +69,8 @@ def save_thrice(folder: Path) -> None:
         may_write.set()
         checkpoints.wait()
         may_write.clear()
+    checkpoints.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
     dist.barrier()
     for step in (1, 2, 3):
         checkpoints.load(step, tensors)

@@ -112,21 +112,21 @@ def interrupt_while_a_checkpoint_is_written(place: Path, name: str) -> None:
     trainer = prepare(config, run)
     old = trainer.checkpoints
     trainer.checkpoints = Checkpoints(old.folder, old.fingerprint, background=True)
-    commit, wait, may_write = checkpoints_module.commit_folder, trainer.checkpoints.wait, threading.Event()
+    commit, close, may_write = checkpoints_module.commit_folder, trainer.checkpoints.close, threading.Event()
     checkpoints_module.commit_folder = lambda *arguments: (
         may_write.wait(60) and commit(*arguments)
     )  # until the test ends
 
-    def wait_at_last() -> None:
+    def close_at_last() -> None:
         may_write.set()
-        wait()
+        close()
 
     steps = trainer.run()
     with pytest.raises(KeyboardInterrupt):
         for report in steps:
             if report.done == 21:
                 assert trainer.checkpoints.steps() == []
-                trainer.checkpoints.wait = wait_at_last
+                trainer.checkpoints.close = close_at_last
                 steps.throw(KeyboardInterrupt)
     assert trainer.checkpoints.steps() == [20]
 

@@ -4,6 +4,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ class StudentSamples:
 
     def __init__(self, config: Config, run: RunFolder) -> None:
         self.config, self.diffusion, self.device = config, config.diffusion, resolve_device(config.device)
-        batch = Cache.open(config, run).batches(config.schedule.samples, config.seed)[0]
+        with closing(Cache.open(config, run).batches(config.schedule.samples, config.seed)) as batches:
+            batch = batches[0]
         addresses, size = batch.addresses.tolist(), config.evaluate.batch_size
         self.addresses = [addresses[start : start + size] for start in range(0, len(addresses), size)]
         self.clean, self.captions = batch.latents.float().split(size), batch.captions.float().split(size)

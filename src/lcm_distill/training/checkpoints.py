@@ -88,6 +88,15 @@ class Checkpoints:
         if self._background is not None:
             self._background.finish()
 
+    def close(self) -> None:
+        """Wait until saved checkpoints are committed, and end the thread that writes them.
+
+        Raises:
+            OSError: the checkpoint could not be written.
+        """
+        if self._background is not None:
+            self._background.close()
+
     def load_latest(self, tensors: Callable[[], Mapping[str, Tensor]]) -> int | None:
         """Fill tensors from the newest intact checkpoint and return its step.
 

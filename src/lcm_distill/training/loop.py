@@ -120,7 +120,8 @@ class Trainer:
         finally:
             if events:
                 events.close()
-            self.checkpoints.wait()
+            self.batches.close()
+            self.checkpoints.close()
 
     def _steps(self, start: int, events: Events | None) -> Iterator[Progress]:
         total = self.settings.steps

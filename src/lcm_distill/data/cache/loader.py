@@ -86,6 +86,10 @@ class Batches(ABC):
         self._next = step + 1, self._thread.submit(self._addressed, step + 1)
         return batch
 
+    def close(self) -> None:
+        """End the threads that read, after what they read now; no batch can be read afterwards."""
+        self._thread.shutdown(cancel_futures=True)
+
     def _addressed(self, step: int) -> Batch:
         """A step's batch, with addresses that are counted over all ranks."""
         addresses = distinct_addresses(self.samples(step))[self.rank :: self.ranks]
@@ -141,6 +145,12 @@ class ShuffledBatches(Batches):
         rows, caption_rows = self.rows[chosen], self.caption_rows[chosen]
         return Batch(rows, rows, torch.from_numpy(self.latents[rows]), torch.from_numpy(self.captions[caption_rows]))
 
+    def close(self) -> None:
+        """End the threads that read, those of both fields too."""
+        super().close()
+        self.latents.close()
+        self.captions.close()
+
     def _permutation(self, epoch: int) -> np.ndarray:
         return permutation(self._seed, "batches", epoch, len(self.rows))
 
@@ -184,6 +194,12 @@ class MixedBatches(Batches):
         """Rows of a step's samples, of all ranks together, counted through all caches, int64 (batch_size,)."""
         parts = zip(self.parts, self._first_rows, self._positions(step), strict=True)
         return np.concatenate([part.rows_at(positions) + first for part, first, positions in parts if len(positions)])
+
+    def close(self) -> None:
+        """End the threads that read, those of every cache too."""
+        super().close()
+        for part in self.parts:
+            part.close()
 
     def cache_of(self, row: int) -> tuple[int, int]:
         """The number of the cache that a row is in, and its row there."""

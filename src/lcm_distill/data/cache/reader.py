@@ -76,6 +76,10 @@ class FieldReader:
                 raise self._broken(int(rows[place]), "does not match the manifest's checksum")
         return payload.view(np.float16).reshape(len(rows), *field.shape)
 
+    def close(self) -> None:
+        """End the threads that read; no rows can be read afterwards."""
+        self._threads.shutdown()
+
     def _gather(
         self,
         rows: np.ndarray,

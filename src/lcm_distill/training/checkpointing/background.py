@@ -45,6 +45,11 @@ class Background:
             self._written.result()
             self._written = None
 
+    def close(self) -> None:
+        """Wait for the last work, end the thread, and raise the work's error if there was one."""
+        self._thread.shutdown()
+        self.finish()
+
     def _allocate(self, tensors: Mapping[str, Tensor]) -> None:
         for name in tensors.keys() - self._copies.keys():
             self._copies[name] = _empty_on_cpu(tensors[name])
