@@ -143,6 +143,11 @@ def test_every_key_is_documented():
     assert undocumented == []
 
 
+def test_the_mission_tunes_the_teacher_that_it_distils():
+    config = load_preset("microdit_xl_512", ["pretrain.steps=500"])
+    assert config.pretrain and config.pretrain.start == config.model.teacher
+
+
 def test_presets_name_themselves():
     from importlib import resources
 

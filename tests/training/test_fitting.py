@@ -56,8 +56,9 @@ def test_a_teacher_from_elsewhere_fits_if_it_was_trained_so(here):
     (here / "t.safetensors").write_bytes(serialise({"x": torch.zeros(1)}, {"role": "teacher"}))
     assert said("model.teacher=t.safetensors") == f"t.safetensors, if it was trained on {SHAPES}"
     missing = said(preset="microdit_xl_512")
-    assert missing.startswith("dit_4_channel_37M_real_and_synthetic_data.pt is missing: set model.teacher to a")
-    assert "stabilityai/stable-diffusion-xl-base-1.0 at 512 px" in missing and "pretrain" not in missing
+    assert missing.startswith("dit_4_channel_37M_real_and_synthetic_data.pt is missing: run `lcm pretrain --run ")
+    assert "stabilityai/stable-diffusion-xl-base-1.0 at 512 px" in missing
+    assert "pretrain" not in said(preset="original")
 
 
 def test_the_command_line_says_so_before_and_after(here, monkeypatch):
