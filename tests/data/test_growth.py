@@ -17,7 +17,7 @@ from lcm_distill.data.cache.verification import Check
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.precompute import precompute
+from lcm_distill.stages.precompute import plan_precompute, precompute
 from tests.foreign import Zeros, image_bytes
 
 
@@ -136,7 +136,9 @@ def test_a_numbering_that_was_interrupted_is_done_again_and_remembered(data, mon
         with pytest.raises(pytest.fail.Exception):
             data.encode()
     assert (data.run.cache / "catalog/samples.parquet").is_file()
+    assert "tasks" not in plan_precompute(data.config, data.run)
     data.encode()
+    assert plan_precompute(data.config, data.run)["tasks"] == plan_precompute(data.config, data.run)["done"] > 0
     assert (data.run.cache / growth.STATE_FILE).is_file()
     monkeypatch.setattr(growth, "extend_annotations", lambda *_: pytest.fail("the annotations were read again"))
     data.encode()

@@ -158,8 +158,8 @@ def plan_precompute(config: Config, run: RunFolder, retry_quarantined: bool = Fa
         "fitting_teacher": fitting_teacher(config, run),
         "latent_bytes_per_sample": cache.layout.latents(1).row_bytes,
     }
-    if cache.has_catalog:
-        tasks = cache.tasks()
+    if catalog := cache.find_catalog():
+        tasks = cache.tasks(catalog)
         figures |= {"tasks": len(tasks), "done": len(cache.manifest.done(tasks))}
     if not source_type(config.data).generated:
         figures["data"] = _survey(cache)

@@ -138,10 +138,10 @@ def largest_micro_batch(size: int, states: float, per_sample: int) -> int:
 
 def _cache_bytes(config: Config, run: RunFolder) -> int:
     """Bytes of the latents and captions that training reads; 0 before the data set is listed."""
-    cache = Cache.open(config, run)
-    if not cache.has_catalog:
+    cache, tokens = Cache.open(config, run), caption_tokens(config)
+    catalog = cache.find_catalog()
+    if catalog is None:
         return 0
-    catalog, tokens = cache.read_catalog(), caption_tokens(config)
     latents, captions = cache.layout.latents(1).row_bytes, cache.layout.text(1, tokens).row_bytes
     return len(catalog.samples) * latents + len(catalog.captions) * captions
 

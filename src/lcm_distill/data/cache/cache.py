@@ -124,11 +124,6 @@ class Cache:
             return TRANSFORM
         return int(read_metadata(self.storage, name)["attributes"].get("transform", 1))
 
-    @property
-    def has_catalog(self) -> bool:
-        """Whether the data set has been numbered."""
-        return bool(self.storage.sizes([SAMPLES_FILE]))
-
     def read_catalog(self) -> Catalog:
         """The catalog as it is stored, compared with the hashes that its commit recorded.
 
