@@ -215,6 +215,7 @@ def ablate(
     cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,
+    allow_random_weights: AllowRandom = False,
     executor: Executor = "auto",
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -222,7 +223,7 @@ def ablate(
     """Train and measure the chain of changes from the original recipe to the default."""
     from lcm_distill.commands.ablate import ablate as command
 
-    how = How(json, dry_run, executor=executor, workers=workers, ray_address=ray_address)
+    how = How(json, dry_run, allow_random_weights, executor, workers, ray_address)
     command(Choice(preset, config, set or [], run, cache=cache), only.split(",") if only else [], seeds, how)
 
 

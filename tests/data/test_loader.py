@@ -79,10 +79,11 @@ def test_closing_ends_every_thread_that_reads():
         return {thread for thread in threading.enumerate() if thread.name.startswith("next-batch")}
 
     before, rows = reading(), [Rows() for _ in range(4)]
-    latents, captions, *others = map(reader, rows)
-    one = ShuffledBatches(latents, captions, np.arange(10), np.arange(10), batch_size=4, seed=0)
-    both = MixedBatches([one, ShuffledBatches(*others, np.arange(3), np.arange(3), 1, seed=0)], [1 / 2, 1 / 2], 4)
-    one[0], both[0]
+    fields = [reader(part) for part in rows]
+    one = ShuffledBatches(fields[0], fields[1], np.arange(10), np.arange(10), batch_size=4, seed=0)
+    other = ShuffledBatches(fields[2], fields[3], np.arange(3), np.arange(3), batch_size=1, seed=0)
+    both = MixedBatches([one, other], [1 / 2, 1 / 2], 4)
+    assert len(one[0].rows) == len(both[0].rows) == 4
     assert len(reading() - before) == 2
     both.close()
     assert not reading() - before

@@ -143,6 +143,9 @@ def test_every_key_is_shown_with_value_type_and_meaning():
     assert rows["data.root"]["type"] == "path | None"
     assert rows["engine.sharding"]["type"] == '"none" | "fsdp"'
     assert all(row["help"] for row in rows.values())
+    missing = {row["name"]: row for row in json.loads(lcm("config", "show", "--preset", "original", "--json").stdout)}
+    assert missing.keys() == rows.keys() and {name for name in missing if not missing[name]["help"]} == set()
+    assert missing["pretrain.mask_ratio"]["value"] is None and missing["pretrain.mask_ratio"]["type"] == "float"
     assert "distill.steps = 6  (int)\n    Optimiser steps." in lcm("config", "show", *shapes(SMALL)).stdout
 
 

@@ -132,7 +132,7 @@ def test_rows_without_a_recorded_checksum_are_read(small_config, run):
 
 
 def test_other_weights_of_an_encoder_are_refused(small_config, run, monkeypatch):
-    attributes = read_metadata(LocalStorage(run.cache), "latents_64/zarr.json")["attributes"]
+    attributes = read_metadata(LocalStorage(run.cache), "latents_64/zarr.json", "")["attributes"]
     assert attributes["weights_sha256"] == provenance.weights_sha256(small_config.encoders, "vae")
     assert attributes["compute_dtype"] == "float32" and set(attributes["versions"]) == {"torch", "diffusers"}
     before, real = shard_files(run.cache), provenance.weights_sha256

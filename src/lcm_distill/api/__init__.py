@@ -4,6 +4,7 @@ model = create_latent_cm(dit_ckpt_path="consistency_dit.pt", latent_res=64, pos_
 images = model.generate(["An astronaut riding a horse"], num_inference_steps=5, guidance_scale=7.0, seed=2024)
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,13 +30,14 @@ from lcm_distill.pipeline.run_folder import RunFolder
 
 __all__ = [
     "DFN5B_CLIP", "SDXL_VAE", "SHIPPED", "LatentConsistencyModel", "LatentDiffusion", "Role", "TextToImage", "assemble",
-    "check_settings", "create_latent_cm", "create_latent_diffusion", "open_config", "open_model", "open_student",
+    "check_settings", "create_latent_cm", "create_latent_diffusion", "is_file", "is_shipped", "open_config",
+    "open_model", "open_student",
 ]  # fmt: skip
 
 SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
 DFN5B_CLIP = "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378"
 SHIPPED = "shapes"
-"""Name of the model that ships with the package."""
+"""Name of the model that ships with the package; a run folder of that name comes first."""
 
 Role = Literal["student", "teacher"]
 
@@ -109,20 +111,32 @@ def open_model(where: str | Path, role: Role = "student", checkpoint: Path | Non
     """Open a model on the CPU, in float32.
 
     Args:
-        where: a run folder, a student's `.safetensors` file, or `shapes` for the model that ships.
+        where: a run folder, a student's `.safetensors` file, or, where no run folder has that name, `shapes` for the
+            model that ships.
         checkpoint: a file from elsewhere instead of the run's student or teacher, of the sizes that `where` has.
 
     Raises:
         UserError: there is no such model, or the file does not record all that is needed to open it.
     """
-    if str(where) != SHIPPED and Path(where).is_file() and checkpoint is None:
+    if is_file(where) and checkpoint is None:
         if role == "teacher":
             raise UserError(f"{where} is a student's file and holds no teacher: give a run folder")
         return open_student(Path(where))
     config = open_config(where)
-    student = assets.STUDENT if str(where) == SHIPPED else RunFolder(Path(where)).student
+    student = assets.STUDENT if is_shipped(where) else RunFolder(Path(where)).student
     chosen = checkpoint or (student if role == "student" else teacher_path(config.model))
-    return assemble(config.model, config.encoders, config.diffusion, chosen, role)
+    sigmas = config.evaluate.student_sigmas
+    return assemble(config.model, config.encoders, config.diffusion, chosen, role, sigmas)
+
+
+def is_shipped(where: str | Path) -> bool:
+    """Whether this is the name of the model that ships, and no run folder."""
+    return str(where) == SHIPPED and not RunFolder(Path(where)).exists
+
+
+def is_file(where: str | Path) -> bool:
+    """Whether this is a file, and not the model that ships."""
+    return not is_shipped(where) and Path(where).is_file()
 
 
 def open_student(path: Path) -> LatentConsistencyModel:
@@ -145,12 +159,12 @@ def open_student(path: Path) -> LatentConsistencyModel:
 
 
 def open_config(where: str | Path) -> Config:
-    """The configuration of a run folder, or of the model that ships, for `shapes`.
+    """The configuration of a run folder, or of the model that ships.
 
     Raises:
         UserError: the folder is no run.
     """
-    if str(where) == SHIPPED:
+    if is_shipped(where):
         return load_preset(SHIPPED)
     run = RunFolder(Path(where))
     if not run.exists:
@@ -161,7 +175,12 @@ def open_config(where: str | Path) -> Config:
 
 
 def assemble(
-    model: NetworkConfig, encoders: EncodersConfig, diffusion: DiffusionConfig, checkpoint: Path | None, role: Role
+    model: NetworkConfig,
+    encoders: EncodersConfig,
+    diffusion: DiffusionConfig,
+    checkpoint: Path | None,
+    role: Role,
+    sigmas: Mapping[int, list[float]] | None = None,
 ) -> TextToImage:
     """A teacher or student from sections of the configuration, on the CPU, in float32.
 
@@ -169,6 +188,7 @@ def assemble(
         encoders: with `weights = "random"` the encoders are those the cache was made with, and images show nothing.
         diffusion: for a student only if its checkpoint records none.
         checkpoint: None for a freshly initialised transformer.
+        sigmas: of a student, for numbers of steps that its checkpoint records none for.
 
     Raises:
         UserError: weights cannot be read or fetched, or the checkpoint does not fit.
@@ -176,7 +196,7 @@ def assemble(
     parts = _parts(model, encoders.vae, encoders.text, checkpoint, role, encoders.weights)
     if role == "teacher":
         return LatentDiffusion(*parts, diffusion)
-    return LatentConsistencyModel(*parts, _sampling(checkpoint, diffusion))
+    return LatentConsistencyModel(*parts, _sampling(checkpoint, diffusion).or_else(sigmas or {}))
 
 
 def _parts(

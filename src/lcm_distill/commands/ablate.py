@@ -30,6 +30,8 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
         steps = ablation.select(only)
         if how.dry_run:
             config, folder = choice.load(settings=ablation.settings)
+            if not how.allow_random_weights:
+                refuse_random_weights(config, [distill.STAGE])
             plan = stage.plan_ablation(config, folder, steps, seeds)
             show(plan, how.as_json, lambda: _show_plan(plan))
             return
@@ -40,7 +42,7 @@ def ablate(choice: Choice, only: Sequence[str], seeds: int, how: How) -> None:
                 announce(config)
             executor = how.open_executor(config.device)
             stage.find_requirements(config, folder, stage.trials(config, folder, steps, seeds))
-            with logged(folder):
+            with folder.opened(config) if leads() else folder.joined(), logged(folder):
                 show_progress(stage.ablate(config, folder, steps, seeds, executor), silent=not leads())
         if not leads():
             return

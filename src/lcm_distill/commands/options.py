@@ -67,8 +67,8 @@ OtherCache = Annotated[
     typer.Option(
         "--cache",
         metavar="RUN",
-        help="Run whose cache is used, instead of one of this run's. A new run takes seed, [data], [encoders] and "
-        "[cache] from there, and without --preset or --config the rest as well.",
+        help="Run whose cache is used, instead of one of this run's. A new run takes seed, data, encoders "
+        "and cache from there, and without --preset or --config the rest as well.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]

@@ -28,7 +28,7 @@ class Key:
 
 def describe(config: Config) -> list[Key]:
     """Every key of a configuration, in order of declaration."""
-    return list(_keys(config, ""))
+    return list(_keys(type(config), config, ""))
 
 
 def differing(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -37,20 +37,27 @@ def differing(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (ours.get(key), theirs.get(key)) for key in (ours | theirs) if ours.get(key) != theirs.get(key)}
 
 
-def _keys(section: Section, prefix: str) -> Iterator[Key]:
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            yield from _keys(value, f"{prefix}{name}.")
+def _keys(kind: type[Section], section: Section | None, prefix: str) -> Iterator[Key]:
+    """The keys of a section; without values where the configuration has none such."""
+    for name, field in kind.model_fields.items():
+        value = getattr(section, name, None)
+        inner = type(value) if isinstance(value, Section) else _section_of(field.annotation)
+        if inner:
+            yield from _keys(inner, value, f"{prefix}{name}.")
         else:
-            sentence = " ".join((field.description or "").split())
             yield Key(
                 f"{prefix}{name}",
-                section.model_dump(mode="json", include={name})[name],
+                section.model_dump(mode="json", include={name})[name] if section else None,
                 _type(field.annotation),
-                sentence,
-                resumption(section, name),
+                " ".join((field.description or "").split()),
+                resumption(kind, name),
             )
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The section that an optional one would be, if it is one."""
+    kinds = [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+    return kinds[0] if kinds else None
 
 
 def _type(annotation: Any) -> str:

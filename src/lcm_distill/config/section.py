@@ -88,9 +88,9 @@ def _old_name(field: FieldInfo, name: str) -> str:
     return _extra(field).get(OLD_NAME, name)
 
 
-def resumption(section: Section, name: str) -> OnResume:
+def resumption(section: type[Section], name: str) -> OnResume:
     """What a key of a section that is changed between two lives of a run does."""
-    return _extra(type(section).model_fields[name]).get(ON_RESUME, section.on_resume)
+    return _extra(section.model_fields[name]).get(ON_RESUME, section.on_resume)
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.verified import examine
 
 REMEDIES = {
-    "cache": "`lcm verify --repair` makes it again",
+    "cache": "`lcm verify --repair --run {run}` makes it again",
     "distill": "delete it; only the records of its steps are lost",
     "pretrain": "delete it; only the records of its steps are lost",
-    "schedule": "`lcm schedule` makes it again",
-    "evaluate": "`lcm evaluate` makes it again",
-    "ablation.parquet": "delete it, and `lcm ablate` writes it again",
-    "": "delete it, and `lcm evaluate` writes it again",
+    "schedule": "`lcm schedule --run {run}` makes it again",
+    "evaluate": "`lcm evaluate --run {run}` makes it again",
+    "ablation.parquet": "delete it, and `lcm ablate --run {run}` writes it again",
+    "": "delete it, and `lcm evaluate --run {run}` writes it again",
 }
 """What to do about a damaged file, by the part of the run folder that it is in."""
 
@@ -80,4 +80,4 @@ def _is_intact(file: Path) -> bool:
 
 
 def _remedy(run: RunFolder, file: Path) -> str:
-    return REMEDIES.get(file.relative_to(run.root).parts[0], REMEDIES[""])
+    return REMEDIES.get(file.relative_to(run.root).parts[0], REMEDIES[""]).format(run=run.root)

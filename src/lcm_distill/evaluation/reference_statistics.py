@@ -46,14 +46,16 @@ class ReferenceStatistics:
         """
         files, opened = image_files(folder), self._open()
         identity = folder_identity(folder, files, opened)
-        statistics = yield from self._kept(identity, opened, lambda: prepare_files(opened, files), len(files))
+        title, count = str(folder), len(files)
+        statistics = yield from self._kept(identity, opened, lambda: prepare_files(opened, files), count, title)
         return statistics, identity
 
-    def of_data_set(self, sources: Sequence[str]) -> Computation:
+    def of_data_set(self, sources: Sequence[str], title: str) -> Computation:
         """Statistics of images of the data set, cropped and resized as for encoding.
 
         Args:
             sources: of the images, as the data set names them.
+            title: what they are, for progress reports.
         """
         opened = self._open()
 
@@ -65,20 +67,21 @@ class ReferenceStatistics:
             cache_fingerprint(self.config), self.config.resolution, list(sources),
             self.extractor.name, self.extractor.sha256,
         ])  # fmt: skip
-        return (yield from self._kept(identity, opened, prepared, len(sources)))
+        return (yield from self._kept(identity, opened, prepared, len(sources), title))
 
     def _open(self) -> OpenedProtocol:
         return open_extractor(self.config.evaluate, self.extractor.protocol, self.config.device)
 
     def _kept(
-        self, identity: str, opened: OpenedProtocol, prepared: Callable[[], Iterable[Tensor]], count: int
+        self, identity: str, opened: OpenedProtocol, prepared: Callable[[], Iterable[Tensor]], count: int, title: str
     ) -> Computation:
         """Statistics of this identity, read from the run folder; computed and written there the first time."""
         kept = self.run.evaluate / "reference" / f"{self.extractor.protocol}-{identity[:16]}.npz"
         known = _read_kept(kept, self.extractor.width, identity)
         if known is not None:
             return known
-        statistics = yield from _accumulate(opened, prepared(), count, self.config.evaluate.batch_size)
+        label = f"reference {opened.protocol.name}, {title}"
+        statistics = yield from _accumulate(label, opened, prepared(), count, self.config.evaluate.batch_size)
         commit_file(kept, lambda path: write_statistics(path, statistics, identity))
         return read_statistics(kept, self.extractor.width, identity)
 
@@ -96,10 +99,12 @@ def _read_kept(path: Path, width: int, identity: str) -> Statistics | None:
         return None
 
 
-def _accumulate(opened: OpenedProtocol, prepared: Iterable[Tensor], count: int, batch_size: int) -> Computation:
+def _accumulate(
+    label: str, opened: OpenedProtocol, prepared: Iterable[Tensor], count: int, batch_size: int
+) -> Computation:
     """Statistics of `count` prepared images, batch by batch."""
     total: Statistics | None = None
-    done, label = 0, f"reference {opened.protocol.name}"
+    done = 0
     yield Progress(label, 0, count, "images")
     for features in opened.features(prepared, batch_size):
         part = opened.statistics(features, range(done, done + len(features)))

@@ -83,12 +83,12 @@ def _held_out(
     """The captions' own images, and the distance of images of other captions to them."""
     compute = ReferenceStatistics(config, run, reference.extractor)
     own = list(dict.fromkeys(prompt.image for prompt in prompts if prompt.image))
-    statistics = yield from compute.of_data_set(own)
+    statistics = yield from compute.of_data_set(own, "held-out images")
     found = replace(reference, statistics=statistics, source=HELD_OUT_IMAGES)
     if reference.extractor.traits.frechet_figure is None:
         return found
     usable = Cache.local(config, run).usable("train").slice(0, config.evaluate.images)
     others = list(dict.fromkeys(usable["source"].to_pylist()))
-    other_statistics = yield from compute.of_data_set(others)
+    other_statistics = yield from compute.of_data_set(others, "training images")
     distance = frechet_distance(other_statistics.moments, statistics.moments)
     return replace(found, real_distance=distance, real_images=len(others))

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.parts import REPAIR, Entry, encode_part, read_entries, read_rows, written_files
+from lcm_distill.pipeline.parts import REMEDY, Entry, encode_part, read_entries, read_rows, written_files
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Task
@@ -39,7 +39,7 @@ class Manifest:
         remedy: what to do about a damaged part, for messages.
     """
 
-    def __init__(self, storage: Storage, schema: pa.Schema, remedy: str = REPAIR) -> None:
+    def __init__(self, storage: Storage, schema: pa.Schema, remedy: str = REMEDY) -> None:
         self.storage, self.remedy = storage, remedy
         self.schema = pa.schema(
             [("task", pa.string()), ("fingerprint", pa.string()), *schema,

@@ -22,8 +22,8 @@ from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
 
 TASKS = b"tasks"
 TASKS_SHA256 = b"tasks_sha256"
-REPAIR = "`lcm verify --repair` makes it again"
-"""What to do about a damaged part of a cache's manifest."""
+REMEDY = "delete it, and the command that wrote it makes it again"
+"""What to do about a damaged part of a manifest, where its owner knows nothing better."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def encode_part(table: pa.Table, entries: Sequence[Entry]) -> Part:
     return encode_sealed(schema, (rows for _, rows in _by_task(table, entries)))
 
 
-def read_entries(storage: Storage, name: str, remedy: str = REPAIR) -> list[Entry]:
+def read_entries(storage: Storage, name: str, remedy: str = REMEDY) -> list[Entry]:
     """The tasks of a file, from its footer.
 
     Args:
@@ -74,7 +74,7 @@ def read_rows(
     schema: pa.Schema,
     tasks: Container[str] | None = None,
     columns: Sequence[str] | None = None,
-    remedy: str = REPAIR,
+    remedy: str = REMEDY,
 ) -> Iterator[tuple[Entry, pa.Table]]:
     """All tasks of a file, or those of the given names, and their rows; the hash of the file is verified.
 

@@ -118,7 +118,6 @@ def ablate(
     executor = executor or Serial()
     chosen = trials(config, run, steps, seeds)
     extractors = find_requirements(config, run, chosen)
-    run.open(config)
     yield from precompute(config, run, executor)
     measuring = yield from _find_measuring(config, run, extractors, executor)
     teachers = [ImageSet(config, run, sampling, measuring.prompts) for sampling in teacher_samplings(config)]

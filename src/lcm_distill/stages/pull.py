@@ -45,7 +45,7 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     here = local.entries()
     missing = [entry for entry in entries.values() if not _is_here(local.storage, here.get(entry.task), entry)]
     local.drop(entry.task for entry in missing)
-    _copy_metadata(remote.storage, local.storage, list(entries.values()))
+    _copy_metadata(remote, local.storage, list(entries.values()))
     damaged: list[str] = []
     yield from _copy_tasks(remote, local, list(entries.values()), missing, damaged)
     if damaged:
@@ -84,7 +84,7 @@ def _is_here(local: Storage, ours: Entry | None, theirs: Entry) -> bool:
     return ours == theirs and all(sizes.get(file.name) == file.size for file in theirs.files)
 
 
-def _copy_metadata(remote: Storage, local: Storage, entries: list[Entry]) -> None:
+def _copy_metadata(remote: Manifest, local: Storage, entries: list[Entry]) -> None:
     """Copy each field's `zarr.json`.
 
     Raises:
@@ -92,8 +92,8 @@ def _copy_metadata(remote: Storage, local: Storage, entries: list[Entry]) -> Non
     """
     fields = {file.name.split("/")[0] for entry in entries for file in entry.files} - {"catalog"}
     for name in (f"{field}/zarr.json" for field in sorted(fields)):
-        read_metadata(remote, name)
-        local.put(name, [remote.read(name)])
+        read_metadata(remote.storage, name, remote.remedy)
+        local.put(name, [remote.storage.read(name)])
 
 
 def _copy(remote: Manifest, local: Manifest, entry: Entry) -> list[str]:

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lcm_distill.api import SHIPPED, LatentConsistencyModel, Role, TextToImage, check_settings, open_config, open_model
+from lcm_distill.api import (
+    LatentConsistencyModel,
+    Role,
+    TextToImage,
+    check_settings,
+    is_file,
+    is_shipped,
+    open_config,
+    open_model,
+)
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
@@ -44,7 +53,7 @@ def choose_prompts(where: str, captions: Sequence[str], source: str | None, coun
     if not source:
         return [Prompt(index, caption) for index, caption in enumerate(captions)]
     if source == HELD_OUT:
-        if where == SHIPPED or Path(where).is_file():
+        if is_shipped(where) or is_file(where):
             raise UserError("--prompts held-out needs a run's data set: give the run's folder as --run")
         found = held_out_prompts(open_config(where), RunFolder(Path(where)))
     else:
@@ -74,7 +83,7 @@ def find_settings(where: str) -> Settings:
     Raises:
         UserError: there is no such run or file.
     """
-    if where != SHIPPED and Path(where).is_file():
+    if is_file(where):
         student = read_student(Path(where))
         low, high = (student and student.guidance_range) or (1.0, 1.0)
         return Settings((low + high) / 2, "auto", generation_dtype("auto", "auto"), BATCH_SIZE)

@@ -99,7 +99,8 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
         changes = find_changes(cache)
     except (UserError, OSError):
         return {}
-    return {"not_in_the_cache": changes.added, "changed": changes.changed[:EXAMPLES], "gone": changes.gone[:EXAMPLES]}
+    examples = {"changed": list(changes.changed[:EXAMPLES]), "gone": list(changes.gone[:EXAMPLES])}
+    return {"not_in_the_cache": changes.added, **examples}
 
 
 def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[set[str], dict[str, str]]:

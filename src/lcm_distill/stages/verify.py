@@ -85,9 +85,8 @@ class Verification:
                 "and run `lcm precompute`, which encodes what is there now"
             )
         if self.damage:
-            shared = f" --run {self.cache.owner.root}" if self.cache.is_shared else ""
-            remedy = f"`lcm verify --repair{shared}` encodes it again"
-            raise DataError(f"{self.cache.storage.locate()} is damaged in {len(self.damage)} places: {remedy}")
+            where = self.cache.storage.locate()
+            raise DataError(f"{where} is damaged in {len(self.damage)} places: {self.cache.repair}")
         for path, how in self.results.items():
             raise DataError(f"{self._run.root} has {len(self.results)} damaged files, such as {path}: {how}")
 

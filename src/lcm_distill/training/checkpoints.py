@@ -1,7 +1,7 @@
 """Checkpoints that a training resumes from: one folder for each step, with a list of file hashes that is written last.
 
 Every rank writes its share of the tensors, and any number of ranks can read them. Rank 0 commits the folder once all
-have written.
+have written. Which tensors those are: `training.state`.
 """
 
 import json

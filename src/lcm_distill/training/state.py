@@ -1,4 +1,7 @@
-"""The state of a training that a checkpoint holds, as named tensors."""
+"""The state of a training that a checkpoint holds, as named tensors.
+
+Weights of the trained model, its average, target and critic, and the optimiser's moments.
+"""
 
 from collections.abc import Mapping
 from typing import Any

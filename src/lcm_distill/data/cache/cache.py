@@ -28,7 +28,6 @@ from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.pipeline.manifest import OK, Manifest
-from lcm_distill.pipeline.parts import REPAIR
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, Storage
@@ -79,7 +78,12 @@ class Cache:
     @property
     def manifest(self) -> Manifest:
         """Its manifest."""
-        return Manifest(self.storage, SAMPLE_COLUMNS)
+        return Manifest(self.storage, SAMPLE_COLUMNS, self.repair)
+
+    @property
+    def repair(self) -> str:
+        """What to do about damaged files where it is made, for error messages."""
+        return f"`lcm verify --repair --run {self.owner.root}` makes it again"
 
     @property
     def remedy(self) -> str:
@@ -92,7 +96,7 @@ class Cache:
         """What to do about a damaged shard in its run folder, for error messages."""
         if location_of(self.config, self.owner):
             return f"delete the file and run `lcm cache pull` into {self.owner.root}"
-        return f"`lcm verify --repair --run {self.owner.root}` encodes it again"
+        return self.repair
 
     @property
     def source_root(self) -> Path:
@@ -122,7 +126,7 @@ class Cache:
         name = self.layout.latents(1).metadata_name
         if not self.storage.sizes([name]):
             return TRANSFORM
-        return int(read_metadata(self.storage, name)["attributes"].get("transform", 1))
+        return int(read_metadata(self.storage, name, self.repair)["attributes"].get("transform", 1))
 
     def read_catalog(self) -> Catalog:
         """The catalog as it is stored, compared with the hashes that its commit recorded.
@@ -133,8 +137,8 @@ class Cache:
         entry = self.manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
         files = {file.name: file for file in entry.files} if entry else {}
         if not {SAMPLES_FILE, CAPTIONS_FILE} <= files.keys():
-            raise DataError(f"{self.storage.locate('catalog')} has no commit in the manifest: {REPAIR}")
-        contents = (read_verified(self.storage, files[name], REPAIR) for name in (SAMPLES_FILE, CAPTIONS_FILE))
+            raise DataError(f"{self.storage.locate('catalog')} has no commit in the manifest: {self.repair}")
+        contents = (read_verified(self.storage, files[name], self.repair) for name in (SAMPLES_FILE, CAPTIONS_FILE))
         return Catalog(*(pq.read_table(pa.BufferReader(content)) for content in contents))
 
     def find_catalog(self) -> Catalog | None:
@@ -149,7 +153,7 @@ class Cache:
             return self.read_catalog()
         if recorded := manifest.entries([CATALOG_TASK]):
             if recorded[CATALOG_TASK].fingerprint == task.fingerprint:
-                raise DataError(f"{self.storage.locate('catalog')} is damaged: {REPAIR}")
+                raise DataError(f"{self.storage.locate('catalog')} is damaged: {self.repair}")
             raise UserError(
                 f"{self.storage.locate()} was made with other data, encoder or cache settings: choose another --run, "
                 "or delete it"
@@ -261,7 +265,7 @@ class Cache:
         Raises:
             DataError: the metadata is missing or damaged.
         """
-        metadata = read_metadata(self.storage, self.layout.text(1, 1).metadata_name)
+        metadata = read_metadata(self.storage, self.layout.text(1, 1).metadata_name, self.repair)
         return self.layout.text(len(catalog.captions), metadata["shape"][1])
 
     def require_same_weights(self, except_for: Collection[str] = ()) -> None:
@@ -276,7 +280,7 @@ class Cache:
         """
         fields = [TEXT, *(self.layout.latents(1, size).name for size in self.config.data.resolutions)]
         known = [name for name in fields if name not in except_for]
-        require_same_weights(self.storage, self.config.encoders, known)
+        require_same_weights(self.storage, self.config.encoders, known, self.repair)
 
     def task_field(self, task: Task, catalog: Catalog) -> Field:
         """The field that a task fills, as it is stored."""

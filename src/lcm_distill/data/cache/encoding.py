@@ -177,7 +177,7 @@ class Encoding:
         if not storage.sizes([stored.metadata_name]):
             write_metadata(storage, stored, {**attributes, "fingerprint": self.cache.layout.fingerprint})
             return
-        described = read_metadata(storage, stored.metadata_name)
+        described = read_metadata(storage, stored.metadata_name, self.cache.repair)
         if described["shape"][0] != stored.rows:
             write_metadata(storage, stored, described["attributes"])
 

@@ -7,7 +7,6 @@ from typing import Any
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import json_sha256
 from lcm_distill.data.cache.format import Field, describe
-from lcm_distill.pipeline.parts import REPAIR
 from lcm_distill.pipeline.storage import Storage
 
 SEAL = "sha256"
@@ -20,8 +19,11 @@ def write_metadata(storage: Storage, field: Field, attributes: Mapping[str, Any]
     storage.put(field.metadata_name, [describe(field, {**attributes, SEAL: json_sha256(plain)})])
 
 
-def read_metadata(storage: Storage, name: str) -> dict[str, Any]:
+def read_metadata(storage: Storage, name: str, remedy: str) -> dict[str, Any]:
     """The content of a `zarr.json`.
+
+    Args:
+        remedy: what to do about a damaged file, for the message.
 
     Raises:
         DataError: it is missing or not what was written.
@@ -32,16 +34,19 @@ def read_metadata(storage: Storage, name: str) -> dict[str, Any]:
         if sealed not in (None, json_sha256(metadata)) or metadata["shape"][0] < 0:
             raise ValueError("it is not what was written")
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise DataError(f"{storage.locate(name)} is missing or damaged: {REPAIR}") from error
+        raise DataError(f"{storage.locate(name)} is missing or damaged: {remedy}") from error
     return metadata
 
 
-def require_description(storage: Storage, field: Field) -> None:
+def require_description(storage: Storage, field: Field, remedy: str) -> None:
     """Check that a field's `zarr.json` describes it and is what was written.
+
+    Args:
+        remedy: as for `read_metadata`.
 
     Raises:
         DataError: it is missing, damaged, or describes another array.
     """
-    metadata, own = read_metadata(storage, field.metadata_name), json.loads(describe(field, {}))
+    metadata, own = read_metadata(storage, field.metadata_name, remedy), json.loads(describe(field, {}))
     if any(metadata[key] != own[key] for key in ("shape", "data_type")):
-        raise DataError(f"{storage.locate(field.metadata_name)} describes another array: {REPAIR}")
+        raise DataError(f"{storage.locate(field.metadata_name)} describes another array: {remedy}")

@@ -44,12 +44,13 @@ def weights_sha256(encoders: EncodersConfig, which: Encoder) -> str | None:
     return _sha256_as_of(file, stat.st_size, stat.st_mtime_ns)
 
 
-def require_same_weights(storage: Storage, encoders: EncodersConfig, fields: list[str]) -> None:
+def require_same_weights(storage: Storage, encoders: EncodersConfig, fields: list[str], remedy: str) -> None:
     """Check that encoders have the weights that encoded what is in a cache, as far as both are known.
 
     Args:
         storage: of the cache.
         fields: names of its arrays.
+        remedy: what to do about damaged metadata, for the message.
 
     Raises:
         UserError: an encoder has other weights; the message names its key.
@@ -57,7 +58,7 @@ def require_same_weights(storage: Storage, encoders: EncodersConfig, fields: lis
     """
     names = {f"{field}/zarr.json": field for field in fields}
     for name in storage.sizes(names):
-        recorded = read_metadata(storage, name)["attributes"].get(WEIGHTS_SHA256)
+        recorded = read_metadata(storage, name, remedy)["attributes"].get(WEIGHTS_SHA256)
         which: Encoder = "text" if names[name] == TEXT else "vae"
         present = weights_sha256(encoders, which)
         if recorded and present and recorded != present:

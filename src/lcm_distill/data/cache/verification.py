@@ -111,7 +111,9 @@ def _entry_of_catalog(manifest: Manifest) -> Entry | None:
     files = [part_name(CATALOG_TASK)] if part_name(CATALOG_TASK) in manifest.loose_parts() else manifest.merged_files()
     for file in files:
         loose = file == part_name(CATALOG_TASK)
-        entries = read_entries(manifest.storage, file) if loose else readable_entries(manifest.storage, file)
+        entries = (
+            read_entries(manifest.storage, file) if loose else readable_entries(manifest.storage, file)
+        )
         for entry in entries:
             if entry.task == CATALOG_TASK:
                 list(manifest.rows(file))
@@ -172,7 +174,7 @@ def _described_field(cache: Cache, task: Task, catalog: Catalog) -> Field:
         DataError: the metadata is missing or differs.
     """
     stored = cache.task_field(task, catalog)
-    require_description(cache.storage, stored)
+    require_description(cache.storage, stored, cache.repair)
     return stored
 
 
