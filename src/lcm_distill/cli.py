@@ -1,6 +1,7 @@
 """The command line: every command, its options, and the stages that it runs."""
 
 import logging
+import signal
 import sys
 import threading
 import warnings
@@ -36,6 +37,7 @@ from lcm_distill.commands.options import (
     columns,
 )
 from lcm_distill.commands.work import How, work
+from lcm_distill.core.interruption import stop_at_once
 
 app = typer.Typer(
     help="Distil a text-to-image diffusion transformer into one that generates images in one to five steps.",
@@ -244,6 +246,7 @@ def main() -> None:
     """Entry point of `lcm`."""
     warnings.showwarning = _print_warning
     threading.excepthook = log_thread_error
+    signal.signal(signal.SIGTERM, stop_at_once)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks

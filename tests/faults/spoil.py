@@ -100,12 +100,26 @@ def die_after_step(steps: int) -> None:
 
     save = Trainer._save
 
-    def dying(self: Trainer, done: int, events: Any) -> None:
-        save(self, done, events)
+    def dying(self: Trainer, done: int, *arguments: Any, **options: Any) -> None:
+        save(self, done, *arguments, **options)
         if done == steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
     _put(Trainer, "_save", dying)
+
+
+def signal_in_step(steps: int, number: int, times: int = 1) -> None:
+    """From now on, this process gets a signal so many times in the training step that completes so many steps."""
+    from lcm_distill.training.loop import Trainer
+
+    accumulate = Trainer._accumulate
+
+    def signalled(self: Trainer, step: int) -> Any:
+        for _ in range(times if step == steps - 1 else 0):
+            signal.raise_signal(number)
+        return accumulate(self, step)
+
+    _put(Trainer, "_accumulate", signalled)
 
 
 def surround(variables: Mapping[str, str]) -> None:

@@ -78,10 +78,10 @@ class Killing:
         self.runs.restore(case.state)
         faults = [self.fault(case, trials.random, with_signal) for _ in range(1 + int(trials.random.random() < 0.2))]
         ends = [self.do(case, fault) for fault in faults]
-        codes = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}
+        codes = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
         for fault, ended in zip(faults, ends, strict=True):
             assert ended.code in (0, codes[with_signal]), (case, fault, ended)
-            assert ended.code < 0 or ended.is_clean(0, 130), (case, fault, ended)
+            assert ended.code < 0 or ended.is_clean(0, 130, 143), (case, fault, ended)
         resumed = self.do(case)
         assert resumed.is_clean(0), (case, faults, resumed)
         self.complete(case)

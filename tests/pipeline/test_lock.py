@@ -178,7 +178,7 @@ def test_without_locks_the_last_claim_of_several_counts(tmp_path, no_locks, monk
 def test_without_locks_an_owner_that_was_taken_for_dead_ends(tmp_path, no_locks, monkeypatch):
     """It was suspended, and another owns the stage by now."""
     ended = threading.Event()
-    monkeypatch.setattr(lock.os, "kill", lambda process, number: ended.set())
+    monkeypatch.setattr(lock.os, "kill", lambda process, number: number == signal.SIGKILL and ended.set())
     with owned(tmp_path, ["distill"], "distill", REMEDY):
         elsewhere(tmp_path / "locks" / "distill")
         assert ended.wait(10)

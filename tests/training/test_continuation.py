@@ -41,8 +41,8 @@ def test_a_continuation_that_is_interrupted_resumes_with_the_plain_command(finis
     run = begin(finished_run, tmp_path / "run", "distill", 3)
     save = Checkpoints.save
 
-    def stop_at_four(self, step, tensors):
-        save(self, step, tensors)
+    def stop_at_four(self, step, tensors, early):
+        save(self, step, tensors, early)
         if step == 4:
             raise UserError("stopped")
 
@@ -59,7 +59,7 @@ def test_a_stop_before_the_first_checkpoint_resumes_too(finished_run, tmp_path, 
     whole = begin(finished_run, tmp_path / "whole", "distill", 5)
     run = begin(finished_run, tmp_path / "run", "distill", 4)
 
-    def stop(self, step, tensors):
+    def stop(self, *_):
         raise UserError("stopped")
 
     monkeypatch.setattr(Checkpoints, "save", stop)

@@ -1,18 +1,21 @@
-"""How a command ends: one line and an exit code for what a user can cause, 130 for Ctrl-C."""
+"""How a command ends: one line and an exit code for what a user can cause, 130 for Ctrl-C, 143 for SIGTERM."""
 
 import logging
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
 from types import TracebackType
 
 from lcm_distill.core.errors import StorageError, UserError
+from lcm_distill.core.interruption import Stopped
 from lcm_distill.core.io_errors import describe
 from lcm_distill.core.text import one_line
 
 log = logging.getLogger(__name__)
 
+INTERRUPTED = "interrupted; the same command resumes from here"
 SIGPIPE_EXIT_CODE = 141
 """Of a command whose output nobody reads any more, as shells have it."""
 
@@ -31,9 +34,10 @@ class one_line_errors:
         if isinstance(error, UserError):
             _end(str(error), error.exit_code)
         if isinstance(error, KeyboardInterrupt):
-            say("interrupted; the same command resumes from here")
+            stopped = error if isinstance(error, Stopped) else Stopped(INTERRUPTED, signal.SIGINT)
+            say(str(stopped))
             sys.stderr.flush()
-            os._exit(130)  # threads of native libraries would delay an ordinary exit
+            os._exit(stopped.exit_code)  # threads of native libraries would delay an ordinary exit
         if isinstance(error, BrokenPipeError):
             _discard_output()
             raise SystemExit(SIGPIPE_EXIT_CODE) from None

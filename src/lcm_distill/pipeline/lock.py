@@ -206,7 +206,7 @@ def _beating(locks: Sequence[_Lock]) -> Generator[None]:
                     lock.beat()
                 except UserError as error:
                     log.critical("this process was taken for dead: %s", error)
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), signal.SIGKILL)  # nothing may be saved any more
                 except OSError as error:
                     log.warning("no heartbeat: %s", error)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 from torch import Tensor
@@ -26,7 +26,7 @@ from lcm_distill.training.checkpointing.tensors import not_finite
 from lcm_distill.training.engine.agreement import all_found, broadcast, decide_on_main
 
 ABOUT = "about.json"
-"""Step, and fingerprint of the training."""
+"""Step, fingerprint of the training, and `early` where a signal, and not the step, was the reason to save it."""
 
 
 Continues = Callable[[int, str | None, Sequence[int]], bool]
@@ -67,17 +67,21 @@ class Checkpoints:
         if self._background is not None:
             self._background.reserve(tensors)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+    def save(self, step: int, tensors: Mapping[str, Tensor], early: bool = False) -> None:
         """Commit `tensors` after `step` steps, then delete the oldest checkpoints and any of later steps.
 
         In the background the call returns once the tensors are copied.
+
+        Args:
+            early: whether it only bridges an interruption: the next one replaces it, and it replaces none.
         """
+        about = {"step": step, "fingerprint": self.fingerprint, **({"early": True} if early else {})}
         if self._background is None:
-            self._write(step, tensors, None)
+            self._write(about, tensors, None)
             return
         self.wait()
         group, copies = self._background.group, self._background.copy(tensors)
-        self._background.start(lambda: self._write(step, copies, group))
+        self._background.start(lambda: self._write(about, copies, group))
 
     def wait(self) -> None:
         """Wait until saved checkpoints are committed.
@@ -145,18 +149,18 @@ class Checkpoints:
             return str(error)
         return None if _fingerprint(folder) else f"{folder / ABOUT} is not what was written"
 
-    def _write(self, step: int, tensors: Mapping[str, Tensor], group: Any) -> None:
+    def _write(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor], group: Any) -> None:
         if not self._is_main:
             _save(broadcast(None, group), tensors, group)
             return
 
         def fill(folder: Path) -> None:
             _save(broadcast(folder, group), tensors, group)
-            (folder / ABOUT).write_text(json.dumps({"step": step, "fingerprint": self.fingerprint}))
+            (folder / ABOUT).write_text(json.dumps(about))
             hashes.write_hashes(folder)
 
-        commit_folder(self._path(step), fill)
-        self._drop_others(step)
+        commit_folder(self._path(about["step"]), fill)
+        self._drop_others(about["step"])
 
     def drop_old(self) -> None:
         """Delete what a training that was killed after its newest checkpoint had yet to delete, on rank 0."""
@@ -166,8 +170,8 @@ class Checkpoints:
     def _drop_others(self, step: int) -> None:
         """Delete all but the newest checkpoints up to a step; later ones are damaged: this step was repeated."""
         steps = self.steps()
-        kept = [other for other in steps if other <= step][-self.keep :]
-        for other in set(steps) - set(kept):
+        kept = [other for other in steps if other <= step and not _about(self._path(other)).get("early")][-self.keep :]
+        for other in set(steps) - {step, *kept}:
             discard_folder(self._path(other))
 
     def _fill(self, step: int, tensors: Mapping[str, Tensor]) -> str | None:
@@ -217,11 +221,17 @@ class Checkpoints:
 
 def _fingerprint(folder: Path) -> str | None:
     """Identity of a checkpoint's training; None if the file that says so is missing or damaged."""
-    try:
-        fingerprint = json.loads((folder / ABOUT).read_bytes())["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    fingerprint = _about(folder).get("fingerprint")
     return fingerprint if isinstance(fingerprint, str) else None
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's folder says of it; nothing if the file that does so is missing or damaged."""
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return cast(dict[str, Any], about) if isinstance(about, dict) else {}
 
 
 def _save(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> None:

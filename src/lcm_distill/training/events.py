@@ -57,13 +57,14 @@ class Events:
     Args:
         folder: of the training.
         start: number of steps completed before this process, whose records are kept.
+        every: number of steps between two checkpoints.
 
     Raises:
         UserError: Weights & Biases is configured and not installed.
     """
 
-    def __init__(self, folder: Path, settings: EngineConfig, start: int) -> None:
-        self.table = ParquetEvents(folder / "events")
+    def __init__(self, folder: Path, settings: EngineConfig, start: int, every: int) -> None:
+        self.table = ParquetEvents(folder / "events", start, every)
         self.loggers: list[Logger] = []
         if settings.tensorboard:
             self.loggers.append(TensorBoard(folder / "tensorboard", start))
@@ -95,10 +96,19 @@ class Events:
 
 
 class ParquetEvents:
-    """One Parquet file for the steps between two flushes, named by its first step."""
+    """One Parquet file for the steps between two checkpoints, named by its first step.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._rows = folder, list[dict[str, Any]]()
+    The file that a training left when it was stopped between them is completed.
+
+    Args:
+        start, every: as `Events` takes them.
+
+    Raises:
+        DataError: that file is damaged.
+    """
+
+    def __init__(self, folder: Path, start: int, every: int) -> None:
+        self.folder, self._rows = folder, _recorded_since(folder, start - start % every, start)
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
         """Remember a step's row until the next flush."""
@@ -108,9 +118,21 @@ class ParquetEvents:
         """Commit the rows since the last flush as one file."""
         if self._rows:
             table = pa.Table.from_pylist(self._rows, schema=EVENTS)
-            path = self.folder / f"from-{self._rows[0]['step']:07d}.parquet"
-            commit_bytes(path, encode_table(table))
+            commit_bytes(_file(self.folder, self._rows[0]["step"]), encode_table(table))
             self._rows.clear()
+
+
+def _file(folder: Path, first: int) -> Path:
+    return folder / f"from-{first:07d}.parquet"
+
+
+def _recorded_since(folder: Path, first: int, start: int) -> list[dict[str, Any]]:
+    """The rows of all steps from `first` to before `start`, if one file has them; else none."""
+    path = _file(folder, first)
+    if first == start or not path.is_file():
+        return []
+    rows = [row for row in read_events(path) if row["step"] < start]
+    return rows if len(rows) == start - first else []
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The training loop that teacher and student share: optimiser steps, averages, checkpoints and events."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lcm_distill.config import OptimiserConfig
-from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache.loader import Batch, Batches
+from lcm_distill.core.errors import DataError
+from lcm_distill.core.interruption import Signals, Stopped
+from lcm_distill.data.cache.loader import Batch, Batches, rows_not_finite
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.models.checkpoint import has_weights, serialise
 from lcm_distill.pipeline.atomic import commit_bytes
@@ -21,7 +23,7 @@ from lcm_distill.training.anomaly import ENCODE_AGAIN, HISTORY, LOWER_RATE, REPO
 from lcm_distill.training.checkpointing.tensors import not_finite
 from lcm_distill.training.checkpoints import Checkpoints, Continues, continues_none
 from lcm_distill.training.engine.agreement import all_found, decide_on_main
-from lcm_distill.training.engine.engine import Engine
+from lcm_distill.training.engine.engine import Engine, accumulation_steps
 from lcm_distill.training.engine.parallel import full_tensor
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events, recorded_losses
@@ -98,13 +100,16 @@ class Trainer:
             continues=self.continues,
         )
         self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike)
+        self.signals, self._stopping = Signals(), False
 
     def run(self) -> Generator[Progress]:
         """Train from the newest checkpoint to the last step.
 
-        A checkpoint that is being written when training stops or is interrupted is completed first.
+        A checkpoint that is being written when training stops or is interrupted is completed first. Ctrl-C and SIGTERM
+        to any rank end it on all of them after the step, with a checkpoint of it.
 
         Raises:
+            Stopped: a signal has ended it.
             DataError: a loss, gradient or weight is not finite, or a loss spikes (checkpoints stay intact), or every
                 checkpoint is damaged.
             UserError: the checkpoints belong to a training with other settings.
@@ -112,16 +117,18 @@ class Trainer:
         start = self._resume()
         losses = recorded_losses(self.folder, start, HISTORY)
         self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike, losses)
-        events = Events(self.folder, self.engine.settings, start) if self.engine.world.is_main else None
-        try:
-            yield from self._steps(start, events)
-            if events:
-                (self.folder / REPORT).unlink(missing_ok=True)  # of a stop that is overcome
-        finally:
-            if events:
-                events.close()
-            self.batches.close()
-            self.checkpoints.close()
+        every = self.settings.checkpoint_every
+        events = Events(self.folder, self.engine.settings, start, every) if self.engine.world.is_main else None
+        with self.signals:
+            try:
+                yield from self._steps(start, events)
+                if events:
+                    (self.folder / REPORT).unlink(missing_ok=True)  # of a stop that is overcome
+            finally:
+                if events:
+                    events.close()
+                self.batches.close()
+                self.checkpoints.close()
 
     def _steps(self, start: int, events: Events | None) -> Iterator[Progress]:
         total = self.settings.steps
@@ -134,11 +141,24 @@ class Trainer:
             done = step + 1
             if step == start:  # the optimiser now has all its state tensors
                 self.checkpoints.reserve(self.tensors())
-            if done % self.settings.checkpoint_every == 0 or done == total:
-                self._save(done, events)
+            due = done % self.settings.checkpoint_every == 0 or done == total
+            if due or self._stopping:
+                self._save(done, events, early=not due)
+            if self._stopping:
+                raise self._stopped(done)
             shown = {name: value for name, value in figures.items() if name != "seconds" and value is not None}
             yield Progress(self.label, done, total, "steps", shown, start)
             yield from self.validate(done, events)
+        if all_found(["a signal"] if self.signals.noted else []):
+            raise self._stopped(total)
+
+    def _stopped(self, step: int) -> Stopped:
+        number = self.signals.noted or signal.SIGTERM  # of another rank
+        return Stopped(
+            f"{self.label}: stopped by {signal.Signals(number).name} after step {step} of {self.settings.steps}, whose "
+            "checkpoint is saved; the same command resumes from it",
+            number,
+        )
 
     def _step(self, step: int) -> dict[str, float | None]:
         """One optimiser step; its figures as `EVENTS` has them."""
@@ -170,11 +190,13 @@ class Trainer:
             for group in self.optimiser.param_groups
         ]
         # The step's only synchronisation with the GPU: weights must not be updated by values that are not finite.
-        figures = torch.stack([self.engine.world.all_reduce_sum(loss), *norms])
-        total, *gradient_norms = cast(list[float], figures.tolist())  # pyright: ignore[reportUnknownMemberType]
+        told = torch.full_like(loss, self.signals.noted is not None)
+        figures = torch.cat([self.engine.world.all_reduce_sum(torch.stack([loss, told])), torch.stack(norms)])
+        total, stopping, *gradient_norms = cast(list[float], figures.tolist())  # pyright: ignore[reportUnknownMemberType]
         largest = max(gradient_norms, key=lambda norm: math.inf if math.isnan(norm) else norm)
         if anomaly := self.anomalies.check(total, largest):
             self._stop(step, anomaly)
+        self._stopping = stopping > 0
         return total, gradient_norms[0]
 
     def _accumulate(self, step: int) -> Tensor:
@@ -233,14 +255,14 @@ class Trainer:
         self.engine.refresh_copies()
         return step
 
-    def _save(self, step: int, events: Events | None) -> None:
+    def _save(self, step: int, events: Events | None, early: bool) -> None:
         tensors = self.tensors()
         if bad := all_found(not_finite(tensors)):
             self._end(step - 1, f"{bad[0]} got values that are not finite", RESUME)
         # Events first: after a crash in between, the repeated steps write the same file again.
         if events:
             events.flush()
-        self.checkpoints.save(step, tensors)
+        self.checkpoints.save(step, tensors, early)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds; see `training_tensors`."""
@@ -268,25 +290,3 @@ def publish(path: Path, weights: Mapping[str, Tensor], description: Mapping[str,
 
     decide_on_main(write)
     world.barrier()
-
-
-def rows_not_finite(batch: Batch) -> list[str]:
-    """Rows of a batch whose latents or captions are not finite."""
-    finite = [values.flatten(1).isfinite().all(1).cpu() for values in (batch.latents, batch.captions)]
-    return [str(row) for row, sound in zip(batch.rows, finite[0] & finite[1], strict=True) if not sound]
-
-
-def accumulation_steps(batch_size: int, ranks: int, micro_batch: int | None) -> int:
-    """Number of passes that every rank makes in a step, the same on all ranks.
-
-    Raises:
-        UserError: some rank would have a pass without samples.
-    """
-    largest, smallest = math.ceil(batch_size / ranks), batch_size // ranks
-    count = math.ceil(largest / micro_batch) if micro_batch else 1
-    if count > smallest:
-        raise UserError(
-            f"batch_size {batch_size} leaves some of {ranks} ranks without a sample in one of {count} passes: "
-            "raise batch_size or engine.micro_batch, or start fewer ranks"
-        )
-    return count

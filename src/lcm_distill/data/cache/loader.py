@@ -236,3 +236,9 @@ class MixedBatches(Batches):
             torch.cat([batch.latents for batch in batches]),
             torch.cat([batch.captions for batch in batches]),
         )
+
+
+def rows_not_finite(batch: Batch) -> list[str]:
+    """Rows of a batch whose latents or captions are not finite."""
+    finite = [values.flatten(1).isfinite().all(1).cpu() for values in (batch.latents, batch.captions)]
+    return [str(row) for row, sound in zip(batch.rows, finite[0] & finite[1], strict=True) if not sound]

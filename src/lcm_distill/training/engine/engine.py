@@ -1,8 +1,10 @@
 """Prepares networks for a training: on their device, over the ranks, in the configured precision."""
 
+import math
 from contextlib import AbstractContextManager
 
 from lcm_distill.config import EngineConfig
+from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.preconditioning import Network
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.precision import cast_matrices, compute_in_bfloat16, refresh_copies
@@ -81,3 +83,19 @@ class Engine:
     def _shard(self, network: MicroDiT) -> None:
         if self.sharded:
             shard(network, transformer_blocks(network), self.world)
+
+
+def accumulation_steps(batch_size: int, ranks: int, micro_batch: int | None) -> int:
+    """Number of passes that every rank makes in a step, the same on all ranks.
+
+    Raises:
+        UserError: some rank would have a pass without samples.
+    """
+    largest, smallest = math.ceil(batch_size / ranks), batch_size // ranks
+    count = math.ceil(largest / micro_batch) if micro_batch else 1
+    if count > smallest:
+        raise UserError(
+            f"batch_size {batch_size} leaves some of {ranks} ranks without a sample in one of {count} passes: "
+            "raise batch_size or engine.micro_batch, or start fewer ranks"
+        )
+    return count
