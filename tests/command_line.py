@@ -1,5 +1,6 @@
 """The command line, run in this process or in one of its own."""
 
+import re
 import sys
 from collections.abc import Iterable
 
@@ -24,3 +25,8 @@ def settings(assignments: Iterable[str]) -> list[str]:
 def shapes(assignments: Iterable[str]) -> list[str]:
     """Options of the `shapes` preset with these assignments."""
     return ["--preset", "shapes", *settings(assignments)]
+
+
+def without_styles(text: str) -> str:
+    """Text without the sequences that a terminal obeys."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

@@ -130,3 +130,20 @@ def test_a_flipped_bit_of_the_values_of_a_table_is_seen(run, finished_run):
             result = lcm("inspect", sql, "--run", run.root)
             whole = lcm("inspect", sql, "--run", finished_run.root)
             assert result.exit_code == 3 or result.stdout == whole.stdout, (name, place, result.output)
+
+
+def test_csv_has_whole_values(run):
+    long = "a, b " * 100
+    query = f"SELECT caption, '{long}' AS long, [1, 2] AS list, NULL AS none, true AS yes FROM captions WHERE row = 1"
+    printed = lcm("inspect", query, "--run", run.root, "--csv").stdout
+    assert printed == f'caption,long,list,none,yes\na ring,"{long}","[1, 2]",,true\n'
+
+
+def test_csv_shows_what_a_terminal_would_obey_as_escapes(run):
+    printed = lcm("inspect", "SELECT caption FROM captions WHERE row = 0", "--run", run.root, "--csv").stdout
+    assert "\x1b" not in printed and "[red]x" in printed
+
+
+def test_csv_and_json_exclude_each_other(run):
+    result = lcm("inspect", "FROM captions", "--run", run.root, "--csv", "--json")
+    assert result.exit_code == 2 and "exclude each other" in result.stderr

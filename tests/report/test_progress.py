@@ -7,6 +7,7 @@ from rich.console import Console
 
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.progress import plain_lines, show_progress
+from tests.command_line import without_styles
 
 
 def lines_of(*reports: tuple[float, Progress]) -> list[str]:
@@ -62,7 +63,7 @@ def test_more_work_under_the_same_label_ends_with_a_line_of_its_own():
 
 def test_times_left_are_in_minutes_and_hours():
     (_, line) = lines_of((0.0, encode(0)), (600.0, encode(5)))
-    assert line == "encode: 5/40 rows, 0.0/s, 1 h 10 min left"
+    assert line == "encode: 5/40 rows, 30.0/h, 1 h 10 min left"
 
 
 @pytest.mark.parametrize("stderr", [False, True])
@@ -79,3 +80,41 @@ def test_a_terminal_shows_a_bar_for_each_label():
     show_progress(iter([encode(0), encode(40), Progress("train", 1, 2, "steps")]), console)
     text = file.getvalue()
     assert "encode" in text and "40/40 rows" in text and "1/2 steps" in text
+
+
+STEP = {"loss": 0.12345, "gradient_norm": 0.54321, "learning_rate": 0.0001, "images_per_second": 1234.5,
+        "flop_utilisation": 0.41234, "memory_gib": 71.234}  # fmt: skip
+
+
+def bars(width: int, *reports: Progress) -> list[str]:
+    """The bars that a terminal of so many columns shows in the end, without styles."""
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=width, _environ={})
+    show_progress(iter(reports), console)
+    frame = without_styles(file.getvalue().split("\x1b[2K")[-1]).replace("\r", "")
+    return [line.rstrip() for line in frame.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("width", "figures"),
+    [
+        (70, "12,345/40,000 steps"),
+        (80, "12,345/40,000 steps, loss 0.1235"),
+        (
+            200,
+            "12,345/40,000 steps, loss 0.1235, gradient norm 0.5432, learning rate 0.0001, images per second 1234, "
+            "flop utilisation 0.4123, memory gib 71.23",
+        ),
+    ],
+)
+def test_figures_drop_out_before_bar_and_time_left_do(width, figures):
+    (line,) = bars(width, Progress("distill", 12_345, 40_000, "steps", STEP, resumed=12_345))
+    assert len(line) <= width
+    assert line.strip().startswith("distill ━━━━") and line.count("━") + line.count("╸") + line.count("╺") == 20
+    assert line.endswith(f" {figures} -:--:--")
+
+
+def test_a_longer_label_leaves_less_room_to_all_bars():
+    label = "features t2i-benchmark"
+    first, second = bars(80, Progress("distill", 1, 40_000, "steps", STEP, 1), Progress(label, 1, 2, "images", STEP, 1))
+    assert "loss" not in first and max(len(first), len(second)) <= 80 and second.endswith(":--")

@@ -1,8 +1,8 @@
-"""Sizes and durations in words, against known answers."""
+"""Sizes, durations and rates in words, against known answers."""
 
 import pytest
 
-from lcm_distill.report.units import format_bytes, format_duration
+from lcm_distill.report.units import format_bytes, format_duration, format_rate
 
 YEAR = 365.25 * 86_400
 
@@ -48,3 +48,20 @@ def test_bytes(size, text):
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (1234.56, "1,234.6/s"),
+        (1, "1.0/s"),
+        (0.96, "1.0/s"),
+        (0.94, "56.4/min"),
+        (1 / 60, "1.0/min"),
+        (1 / 120, "30.0/h"),
+        (1.5 / 86_400, "1.5/day"),
+        (0.01 / 86_400, "0.01/day"),
+    ],
+)
+def test_rates(rate, text):
+    assert format_rate(rate) == text

@@ -9,8 +9,9 @@ from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import ExistingRun, Json
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import show, show_figures, show_rows, show_written, write
+from lcm_distill.commands.show import show, show_figures, show_rows, show_written, write, write_csv
 from lcm_distill.commands.work import show_progress
+from lcm_distill.core.errors import UserError
 
 
 def status(run: ExistingRun, json: Json = False) -> None:
@@ -29,13 +30,16 @@ def inspect(
     ],
     run: ExistingRun,
     json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on standard output.")] = False,
 ) -> None:
     """Run SQL over a run, with DuckDB."""
     with one_line_errors():
         from lcm_distill.stages.queries import inspect as stage
 
+        if json and csv:
+            raise UserError("--json and --csv exclude each other")
         rows = stage(*Choice(run=run).load(begins=False), sql)
-        show(rows, json, lambda: show_rows(rows))
+        show(rows, json, lambda: write_csv(rows) if csv else show_rows(rows))
 
 
 def compare(

@@ -1,13 +1,15 @@
 """What commands print: results on standard output, everything else on standard error."""
 
+import csv
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lcm_distill.core.text import printable
-from lcm_distill.report.terminal import naming, screen, wide
+from lcm_distill.report.terminal import naming, print_table, screen
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config
@@ -28,9 +30,22 @@ def write(text: str) -> None:
     print(printable(text))
 
 
+def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as CSV with a heading: lists and records as JSON, no value as nothing, controls as escapes."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    for cells in (*rows[:1], *(row.values() for row in rows)):  # a row's keys are the heading
+        table.writerow([printable(_csv_cell(value)) for value in cells])
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value, default=str) if isinstance(value, bool | list | dict) else str(value)
+
+
 def say(*parts: str | Path) -> None:
     """Print a sentence on standard error, its paths bold."""
-    screen.print(naming(*parts))
+    screen.print(naming(*parts), soft_wrap=True)
 
 
 def working(what: str) -> AbstractContextManager[object]:
@@ -75,7 +90,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> No
     """Print rows as a table."""
     from lcm_distill.report.tables import plain_table
 
-    wide().print(plain_table(rows, title))
+    print_table(plain_table(rows, title))
 
 
 def show_figures(figures: Mapping[str, Any]) -> None:
@@ -90,7 +105,7 @@ def show_figures(figures: Mapping[str, Any]) -> None:
     for title, group in groups:
         rows = [{"what": _label(name), "value": _cell(name, value)} for name, value in _flat(group)]
         if rows:
-            wide().print(plain_table(rows, title or None))
+            print_table(plain_table(rows, title or None))
 
 
 def _flat(figures: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
@@ -153,7 +168,7 @@ def _show_metrics(folder: "RunFolder", rows: Sequence[Mapping[str, Any]]) -> Non
     from lcm_distill.report.tables import metrics_table
 
     if rows:
-        wide().print(metrics_table(rows, str(folder.metrics), figure_styles()))
+        print_table(metrics_table(rows, str(folder.metrics), figure_styles()))
     say("images: ", folder.evaluate, ", side by side: ", folder.grid)
     if folder.guidance.with_suffix(".md").is_file():
         say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}.png"))

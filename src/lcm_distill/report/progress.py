@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from lcm_distill.core.text import printable
-from lcm_distill.report.units import format_duration
+from lcm_distill.report.units import format_duration, format_rate
 
 
 class Report(Protocol):
@@ -50,6 +51,8 @@ class Report(Protocol):
 PLAIN_LINE_SECONDS = 10.0
 BARS = 10
 """Bars that stay on the terminal; more than it has lines would hide the newest."""
+LABEL_WIDTH, BAR_WIDTH, TIME_WIDTH = 12, 20, 9
+"""Columns of a bar's line beside its figures: a label, which may be longer, the bar, and the time left."""
 
 
 def show_progress(reports: Iterable[Report], console: Console) -> None:
@@ -81,39 +84,56 @@ def plain_lines(reports: Iterable[Report], clock: Callable[[], float] = time.mon
 
 
 def _show_bars(reports: Iterable[Report], console: Console) -> None:
-    columns = (
-        TextColumn("{task.description:>12}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console) as bars:
+    label_column = TextColumn(f"{{task.description:>{LABEL_WIDTH}}}", markup=False)
+    figures = _FittingFigures(console)
+    with Bars(label_column, BarColumn(BAR_WIDTH), figures, TimeRemainingColumn(), console=console) as bars:
         bar: TaskID | None = None
         label, began = "", 0.0
         for report in reports:
             if bar is None or report.label != label:
                 label, began = report.label, time.monotonic()
-                bar = bars.add_task(printable(label), total=report.total, detail="")
+                figures.longest_label = max(figures.longest_label, len(printable(label)))
+                bar = bars.add_task(printable(label), total=report.total, figures=[])
                 if len(bars.task_ids) > BARS:
                     bars.remove_task(bars.task_ids[0])
-            detail = printable(_figures(report, time.monotonic() - began))
-            bars.update(bar, completed=report.done, total=report.total, detail=detail)
+            shown = [printable(figure) for figure in _figures(report, time.monotonic() - began)]
+            bars.update(bar, completed=report.done, total=report.total, figures=shown)
+
+
+class _FittingFigures(ProgressColumn):
+    """As many figures of a bar as its line has room for, the first ones first; the first is always shown.
+
+    Attributes:
+        longest_label: characters of the longest label so far.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console, self.longest_label = console, LABEL_WIDTH
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        figures = list[str](task.fields["figures"])
+        room = self.console.width - self.longest_label - BAR_WIDTH - TIME_WIDTH - 3  # a space between two columns
+        while len(figures) > 1 and len(", ".join(figures)) > room:
+            figures.pop()
+        return Text(", ".join(figures), no_wrap=True)
 
 
 def _line(report: Report, seconds: float) -> str:
     rate = _rate(report, seconds)
     unfinished = rate and report.done < report.total
     left = f", {format_duration((report.total - report.done) / rate)} left" if unfinished else ""
-    return f"{report.label}: {_figures(report, seconds)}{left}"
+    return f"{report.label}: {', '.join(_figures(report, seconds))}{left}"
 
 
-def _figures(report: Report, seconds: float) -> str:
+def _figures(report: Report, seconds: float) -> list[str]:
+    """Figures in words, the most important first."""
     parts = [f"{report.done:,}/{report.total:,} {report.unit}"]
     rate = _rate(report, seconds)
     if rate:
-        parts.append(f"{rate:,.1f}/s")
-    parts += [f"{name.replace('_', ' ')} {_short(value)}" for name, value in report.counts.items()]
-    return ", ".join(parts)
+        parts.append(format_rate(rate))
+    return parts + [f"{name.replace('_', ' ')} {_short(value)}" for name, value in report.counts.items()]
 
 
 def _rate(report: Report, seconds: float) -> float:

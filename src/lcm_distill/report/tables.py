@@ -101,7 +101,8 @@ def metrics_table(rows: Sequence[Row], title: str, styles: FigureStyles) -> Tabl
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     headings, cells = figures_cells(rows, styles)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("run", "model", "sampler") else "right")
+        left = heading in ("run", "model", "sampler")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
     for line in cells:
         table.add_row(*line)
     return table
@@ -111,7 +112,7 @@ def plain_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """Any rows that share their keys, for the terminal."""
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
-        table.add_column(str(name))
+        table.add_column(str(name), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     return table

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from lcm_distill.core.text import printable
 
-PIPED_WIDTH = 140
-"""Columns of a table that is written to a file or a pipe."""
+UNLIMITED = 1_000_000
+"""Columns that no table has."""
 
 
 class Terminal(Console):
@@ -31,9 +33,15 @@ screen = Terminal(stderr=True)
 """Standard error: progress and notices."""
 
 
-def wide() -> Terminal:
-    """Standard output, for tables of many columns."""
-    return Terminal(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+def print_table(table: Table) -> None:
+    """Print a table on standard output; where that is no terminal, as wide as it is, so that nothing is wrapped."""
+    terminal, title, caption = Terminal(), table.title, table.caption
+    table.title = table.caption = None  # which rich wraps at the table's width
+    if not sys.stdout.isatty():
+        terminal.width = Measurement.get(terminal, terminal.options.update_width(UNLIMITED), table).maximum
+    for part, style in ((title, "italic"), (table, None), (caption, "dim italic")):
+        if part:
+            terminal.print(part, style=style, soft_wrap=part is not table)
 
 
 def naming(*parts: str | Path) -> Text:

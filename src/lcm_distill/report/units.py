@@ -1,4 +1,4 @@
-"""Sizes and durations as people read them."""
+"""Sizes, durations and rates as people read them."""
 
 BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 """Decimal: each is 1,000 times the one before."""
@@ -41,6 +41,18 @@ def format_duration(seconds: float) -> str:
         return _long_duration(whole)
     minutes = round(whole / MINUTE)
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def format_rate(rate: float) -> str:
+    """A rate in the shortest unit of time in which it is 1 or more, such as `12.3/s` or `30.0/h`; else by the day.
+
+    Args:
+        rate: per second, 0 or more.
+    """
+    units = {"s": 1, "min": MINUTE, "h": HOUR}
+    name, seconds = next(((name, unit) for name, unit in units.items() if round(rate * unit, 1) >= 1), ("day", DAY))
+    amount = rate * seconds
+    return f"{amount:,.1f}/{name}" if amount >= 0.1 else f"{amount:.1g}/{name}"
 
 
 def _long_duration(seconds: int) -> str:
