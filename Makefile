@@ -1,5 +1,7 @@
 # Every target does its own set-up: a virtual environment in .venv, pinned by constraints.txt.
-PYTHON ?= python3.11
+# The first of these that runs.
+PYTHONS := python3.11 python3.12 python3.13 python3
+PYTHON ?= $(shell for python in $(PYTHONS); do $$python --version >/dev/null 2>&1 && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # Two threads that wait without spinning: on a few shared cores spinning costs more than it saves.

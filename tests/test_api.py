@@ -17,7 +17,8 @@ from lcm_distill.diffusion.few_step_samplers import Consistency, Original, Phase
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.samplers import Euler, Heun
 from lcm_distill.models.checkpoint import read_description, redescribe
-from lcm_distill.models.student import StudentDescription
+from lcm_distill.models.student import StudentDescription, StudentSampling
+from lcm_distill.pipeline.run_folder import RunFolder
 
 PROMPTS = [
     "a large red circle in the centre on a navy background",
@@ -106,6 +107,19 @@ def test_guidance_outside_the_trained_range_warns(student):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         student.generate(PROMPTS[0], 1, 3.0, seed=0)
+
+
+def test_without_a_guidance_scale_a_student_takes_the_middle_of_its_range(student):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(student.generate(PROMPTS[0], 1, seed=0), student.generate(PROMPTS[0], 1, 2.0, seed=0))
+    assert StudentSampling().default_guidance == 5  # of an unknown range
+
+
+def test_a_run_without_a_student_names_the_command_that_makes_it(tmp_path, small_config):
+    RunFolder(tmp_path).open(small_config)
+    with pytest.raises(UserError, match=r"student.safetensors is missing: run `lcm distill` into "):
+        open_model(tmp_path)
 
 
 def test_shipped_and_trained_models_open(finished_run):

@@ -83,6 +83,14 @@ def test_unknown_preset_and_missing_file():
         parse("a = = b", "file")
 
 
+@pytest.mark.parametrize("value", ["{prompt=0.7", "{prompt: 0.7}", "[1, 2", '"open'])
+def test_an_assignment_that_is_broken_toml_is_no_bare_word(value):
+    with pytest.raises(
+        UserError, match=r"^--set data.captions=.* is not TOML: .*: write a list as \[1, 2\]"
+    ):
+        load_preset("shapes", [f"data.captions={value}"])
+
+
 def test_assignments_are_toml_or_bare_words():
     config = load_preset("shapes", ["seed=7", "device=cpu", "distill.betas=[0.9, 0.95]", "evaluate.guidance=1.5"])
     assert (config.seed, config.device, config.distill.betas) == (7, "cpu", (0.9, 0.95))

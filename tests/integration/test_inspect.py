@@ -9,6 +9,7 @@ import pytest
 
 from lcm_distill.config import load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.queries import MADE_BY, VIEWS
 from tests.command_line import lcm
 from tests.conftest import SMALL
 
@@ -147,3 +148,20 @@ def test_csv_shows_what_a_terminal_would_obey_as_escapes(run):
 def test_csv_and_json_exclude_each_other(run):
     result = lcm("inspect", "FROM captions", "--run", run.root, "--csv", "--json")
     assert result.exit_code == 2 and "exclude each other" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        ("guidance", "`lcm evaluate --guidance 1,2,3` makes it"),
+        ("schedule", "`lcm schedule` makes it"),
+        ("nothing", "Views are samples, captions, "),
+    ],
+)
+def test_a_view_that_is_not_there_names_the_command_that_makes_it(run, view, said):
+    error = lcm("inspect", f"SELECT * FROM {view}", "--run", run.root).stderr
+    assert f"{view} does not exist! {said}" in error and "pg_" not in error
+
+
+def test_every_view_has_a_command_that_makes_it():
+    assert VIEWS.keys() == MADE_BY.keys()

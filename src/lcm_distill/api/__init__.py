@@ -123,8 +123,7 @@ def open_model(where: str | Path, role: Role = "student", checkpoint: Path | Non
             raise UserError(f"{where} is a student's file and holds no teacher: give a run folder")
         return open_student(Path(where))
     config = open_config(where)
-    student = assets.STUDENT if is_shipped(where) else RunFolder(Path(where)).student
-    chosen = checkpoint or (student if role == "student" else teacher_path(config.model))
+    chosen = checkpoint or (_student(where) if role == "student" else teacher_path(config.model))
     sigmas = config.evaluate.student_sigmas
     return assemble(config.model, config.encoders, config.diffusion, chosen, role, sigmas)
 
@@ -137,6 +136,10 @@ def is_shipped(where: str | Path) -> bool:
 def is_file(where: str | Path) -> bool:
     """Whether this is a file, and not the model that ships."""
     return not is_shipped(where) and Path(where).is_file()
+
+
+def _student(where: str | Path) -> Path:
+    return assets.STUDENT if is_shipped(where) else RunFolder(Path(where)).require_student()
 
 
 def open_student(path: Path) -> LatentConsistencyModel:

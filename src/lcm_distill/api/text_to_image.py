@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.precision import cast_matrices
-from lcm_distill.models.student import StudentSampling
+from lcm_distill.models.student import DEFAULT_GUIDANCE, StudentSampling
 
 
 class TextToImage:
@@ -31,6 +31,8 @@ class TextToImage:
     """
 
     samplers: tuple[type[Sampler], ...]
+    default_guidance = DEFAULT_GUIDANCE
+    """Guidance scale where none is given."""
 
     def __init__(
         self, network: MicroDiT, image_encoder: ImageEncoder, text_encoder: TextEncoder, diffusion: DiffusionConfig
@@ -72,7 +74,7 @@ class TextToImage:
         self,
         prompt: str | Sequence[str],
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = 5.0,
+        guidance_scale: float | Literal["own"] | None = "own",
         seed: int | None = None,
         image_ids: Sequence[int] | None = None,
         sampler: Sampler | None = None,
@@ -85,6 +87,7 @@ class TextToImage:
             prompt: one caption or several.
             num_inference_steps: steps of the model's own sampler; each kind of model has a default.
             guidance_scale: 0 or more and finite; 1 is no guidance, 0 the null caption. None: no scale is given at all.
+                By default the model's own: a student's middle of its trained range, a teacher's 5.
             seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
                 batch; 0, 1, 2 ... by default.
@@ -101,13 +104,14 @@ class TextToImage:
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         ids = list(range(len(prompts)) if image_ids is None else image_ids)
-        check_settings(num_inference_steps, guidance_scale, seed)
+        scale = self.default_guidance if guidance_scale == "own" else guidance_scale
+        check_settings(num_inference_steps, scale, seed)
         check_prompts(prompts, ids)
         sampler = self._chosen(num_inference_steps, sampler)
         shape = (self.network.in_channels, self.network.latent_size, self.network.latent_size)
         noise = noise_source(shape, ids, self.device, seed, latents, generator)
         captions = self.text_encoder.encode(prompts).to(self.device)
-        return self.image_encoder.decode(sampler(self.denoiser(captions, guidance_scale), noise))
+        return self.image_encoder.decode(sampler(self.denoiser(captions, scale), noise))
 
     def sampler(self, steps: int | None = None) -> Sampler:
         """The model's own sampler of a number of steps, 1 or more; its default number if None.
@@ -165,6 +169,7 @@ class LatentConsistencyModel(TextToImage):
     ) -> None:
         super().__init__(network, image_encoder, text_encoder, sampling.diffusion)
         self.sampling = sampling
+        self.default_guidance = sampling.default_guidance
 
     def sampler(self, steps: int | None = None) -> FewStepSampler:
         """See `TextToImage`; without sigmas of their own, steps take EDM's schedule."""

@@ -73,13 +73,20 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(section.setdefault(table, {}), dict):
             raise UserError(f"--set {assignment}: {table} is a value, not a section")
         section = section[table]
-    section[last] = _toml_value(text.strip())
+    try:
+        section[last] = _toml_value(text.strip())
+    except ValueError as error:
+        raise UserError(
+            f"--set {_start(assignment)} is not TOML: {error}: write a list as [1, 2], a table as {{name = 1}}"
+        ) from error
 
 
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except ValueError:
+        if text.startswith(("[", "{", '"', "'")):
+            raise
         return text  # a bare word is a string, as it is in a shell
 
 
@@ -100,7 +107,10 @@ def _explain(kind: type[Section], detail: Any) -> str:
 
 def _shortened(value: Any) -> str:
     """A value as Python writes it; of a long one the beginning."""
-    text = repr(value)
+    return _start(repr(value))
+
+
+def _start(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 

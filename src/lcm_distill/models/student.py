@@ -15,6 +15,8 @@ from lcm_distill.models.checkpoint import read_description
 
 DEFAULT_STEPS = 4
 """Steps of a student that is not phased, where none are given."""
+DEFAULT_GUIDANCE = 5.0
+"""Guidance scale where none is given and no trained range is known, as in the original project."""
 
 StudentSampler = Literal["own", "original"]
 """`own`: at recorded sigmas, or from edge to edge of phases. `original`: `diffusion.few_step_samplers.Original`."""
@@ -61,6 +63,11 @@ class StudentSampling(_Record):
     def default_steps(self) -> int:
         """Number of steps where none is given."""
         return len(self.phases) if self.phases else DEFAULT_STEPS
+
+    @property
+    def default_guidance(self) -> float:
+        """Guidance scale where none is given: the middle of the trained range, or `DEFAULT_GUIDANCE`."""
+        return sum(self.guidance_range) / 2 if self.guidance_range else DEFAULT_GUIDANCE
 
     def sampler(self, steps: int | None = None, kind: StudentSampler = "own") -> FewStepSampler:
         """The sampler of a number of steps, `default_steps` if None.

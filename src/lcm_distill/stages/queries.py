@@ -3,7 +3,8 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """SQL over what a run has committed, which reads the run's tables and nothing else, and writes nothing."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,20 @@ VIEWS = {
 }
 """Views that `inspect` offers, and the files below the run folder that they read."""
 
+MADE_BY = {
+    "samples": "precompute",
+    "captions": "precompute",
+    "manifest": "precompute",
+    "events": "distill",
+    "pretrain_events": "pretrain",
+    "images": "evaluate",
+    "scores": "evaluate",
+    "metrics": "evaluate",
+    "guidance": "evaluate --guidance 1,2,3",
+    "schedule": "schedule",
+    "ablation": "ablate",
+}
+"""The command that makes each view's files."""
 
 READ_ONLY: dict[str, Any] = {
     "enable_external_access": "false",
@@ -69,7 +84,22 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
             for view in named:
                 require_intact(*_files(config, run, view))
-            raise UserError(f"DuckDB: {' '.join(str(error).split())}") from error
+            raise UserError(f"DuckDB: {_explain(error, tables)}") from error
+
+
+def _explain(error: Exception, tables: Collection[str]) -> str:
+    """An error in one line; where a table is missing, what makes it instead of DuckDB's guess of another name.
+
+    Args:
+        tables: the views that were opened.
+    """
+    text = " ".join(str(error).split())
+    missing = re.match(r"Catalog Error: Table with name (\S+) does not exist!", text)
+    if missing is None:
+        return text
+    view = missing[1].lower()
+    views = f"Views are {', '.join(VIEWS)}"
+    return f"{missing[0]} {f'`lcm {MADE_BY[view]}` makes it' if view in VIEWS.keys() - tables else views}"
 
 
 def _open(config: Config, run: RunFolder, view: str) -> Any:

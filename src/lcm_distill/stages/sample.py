@@ -25,7 +25,7 @@ from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
-from lcm_distill.models.student import StudentSampler, read_student
+from lcm_distill.models.student import DEFAULT_GUIDANCE, StudentSampler, read_student
 from lcm_distill.pipeline.atomic import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.grid import gallery, labelled_grid
@@ -85,8 +85,8 @@ def find_settings(where: str) -> Settings:
     """
     if is_file(where):
         student = read_student(Path(where))
-        low, high = (student and student.guidance_range) or (1.0, 1.0)
-        return Settings((low + high) / 2, "auto", generation_dtype("auto", "auto"), BATCH_SIZE)
+        guidance = student.default_guidance if student else DEFAULT_GUIDANCE
+        return Settings(guidance, "auto", generation_dtype("auto", "auto"), BATCH_SIZE)
     config = open_config(where)
     settings, dtype = config.evaluate, generation_dtype(config.evaluate.dtype, config.device)
     return Settings(settings.guidance[0], config.device, dtype, settings.batch_size)

@@ -120,9 +120,11 @@ def open_source(data: DataConfig, generated: Path) -> Source:
         generated: folder of generated images, where `data.root` is unset.
 
     Raises:
-        UserError: as `source_type` and `source_root`.
+        UserError: `data.root` is no folder; or as `source_type` and `source_root`.
     """
-    found = source_type(data)
+    found, root = source_type(data), source_root(data, generated)
+    if not found.generated and not root.is_dir():
+        raise UserError(f"data.root = {str(root)!r}: there is no folder {root.absolute()}: set it to your data set's")
     shares = data.captions or ({found.caption: 1.0} if found.caption else {})
     captions = Captions(shares, data.captions_per_image == "all", tuple(data.caption_suffixes or CAPTION_SUFFIXES))
-    return found.open(source_root(data, generated), Chosen(captions, data.archive_numbers(), data.image_column))
+    return found.open(root, Chosen(captions, data.archive_numbers(), data.image_column))
