@@ -1,11 +1,13 @@
 """The command line: every command, its options, and the stages that it runs."""
 
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
 from dataclasses import replace
+from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +19,7 @@ from lcm_distill.commands import config as configuration
 from lcm_distill.commands import images, runs, weights
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
+from lcm_distill.commands.examples import epilog
 from lcm_distill.commands.options import (
     AllowRandom,
     CaptionColumn,
@@ -43,12 +46,16 @@ app = typer.Typer(
     help="Distil a text-to-image diffusion transformer into one that generates images in one to five steps.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Of every option or argument that is wrong; typer has no name for it."""
 
-app.add_typer(configuration.app, name="config")
-app.add_typer(caches.app, name="cache")
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lcm-distill {metadata.version('lcm-distill')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -56,12 +63,15 @@ def options(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe messages in a run's log files.")
     ] = "info",
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of all commands."""
+    del version
     logging.getLogger("lcm_distill").setLevel(log_level.upper())
 
 
-@app.command(rich_help_panel="Stages")
 def precompute(
     preset: Preset = None,
     config: File = None,
@@ -87,7 +97,6 @@ def precompute(
     work([STAGE], Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run), how)
 
 
-@app.command(rich_help_panel="Stages")
 def distill(
     preset: Preset = None,
     config: File = None,
@@ -104,7 +113,6 @@ def distill(
     work([STAGE], Choice(preset, config, set or [], run, cache=cache), How(json, dry_run, allow_random_weights))
 
 
-@app.command(rich_help_panel="Stages")
 def evaluate(
     preset: Preset = None,
     config: File = None,
@@ -141,7 +149,6 @@ def evaluate(
     work([stage], Choice(preset, config, set or [], run, student, cache), how)
 
 
-@app.command(name="run", rich_help_panel="Stages")
 def run_all(
     preset: Preset = None,
     config: File = None,
@@ -162,7 +169,6 @@ def run_all(
     work(stages, choice, How(json, dry_run, allow_random_weights, command="run"))
 
 
-@app.command(rich_help_panel="Stages")
 def schedule(
     preset: Preset = None,
     config: File = None,
@@ -182,7 +188,6 @@ def schedule(
     work([STAGE], Choice(preset, config, set or [], run, student, cache), how)
 
 
-@app.command(rich_help_panel="Stages")
 def pretrain(
     preset: Preset = None,
     config: File = None,
@@ -206,7 +211,6 @@ def pretrain(
     work(stages, choice, How(json, dry_run, allow_random_weights))
 
 
-@app.command(rich_help_panel="Stages")
 def ablate(
     preset: Preset = None,
     config: File = None,
@@ -229,13 +233,26 @@ def ablate(
     command(Choice(preset, config, set or [], run, cache=cache), only.split(",") if only else [], seeds, how)
 
 
-for panel, commands in {
-    "Runs": (runs.status, runs.inspect, runs.compare, runs.verify),
-    "Images": (images.sample, images.compare_samplers),
-    "Weights": (weights.export, weights.fetch),
-}.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
+PANELS = {
+    "Stages": {
+        "run": run_all,
+        "precompute": precompute,
+        "distill": distill,
+        "evaluate": evaluate,
+        "schedule": schedule,
+        "pretrain": pretrain,
+        "ablate": ablate,
+    },
+    "Use": {"sample": images.sample, "compare-samplers": images.compare_samplers, "export": weights.export},
+    "Inspect": {"status": runs.status, "inspect": runs.inspect, "compare": runs.compare},
+    "Maintain": {"verify": runs.verify, "fetch": weights.fetch},
+}
+"""The commands as `lcm --help` groups them."""
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel, epilog=epilog(name))(command)
+app.add_typer(configuration.app, name="config", rich_help_panel="Inspect")
+app.add_typer(caches.app, name="cache", rich_help_panel="Maintain")
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:
@@ -244,6 +261,7 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 def main() -> None:
     """Entry point of `lcm`."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on shared cores spinning costs more than it saves
     warnings.showwarning = _print_warning
     threading.excepthook = log_thread_error
     signal.signal(signal.SIGTERM, stop_at_once)
@@ -251,7 +269,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, prog_name="lcm"))
     except USAGE_ERROR as error:
         if message := error.format_message():  # help, where no command is given, is printed already
             say(f"{message.rstrip('.')}: see `{error.ctx.command_path if error.ctx else 'lcm'} --help`")

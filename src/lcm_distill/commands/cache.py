@@ -4,6 +4,7 @@ import typer
 
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.examples import epilog
 from lcm_distill.commands.options import ExistingRun, Json
 from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.show import show, show_figures
@@ -12,7 +13,7 @@ from lcm_distill.commands.work import show_progress
 app = typer.Typer(help="Cache maintenance.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog=epilog("cache compact"))
 def compact(run: ExistingRun, json: Json = False) -> None:
     """Merge the manifest's parts into few files, for faster queries."""
     with one_line_errors():
@@ -30,7 +31,7 @@ def compact(run: ExistingRun, json: Json = False) -> None:
         show(result, json, lambda: show_figures({"manifest": result}))
 
 
-@app.command()
+@app.command(epilog=epilog("cache pull"))
 def pull(run: ExistingRun, json: Json = False) -> None:
     """Copy a cache from its object store into the run folder, where training reads it."""
     with one_line_errors():

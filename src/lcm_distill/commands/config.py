@@ -8,6 +8,7 @@ import typer
 
 from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.examples import epilog
 from lcm_distill.commands.options import File, Json, Preset, Set
 from lcm_distill.commands.show import show, show_rows, write
 from lcm_distill.core.errors import UserError
@@ -15,7 +16,7 @@ from lcm_distill.core.errors import UserError
 app = typer.Typer(help="Configurations: presets, keys, differences.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog=epilog("config presets"))
 def presets(json: Json = False) -> None:
     """List presets."""
     with one_line_errors():
@@ -25,7 +26,7 @@ def presets(json: Json = False) -> None:
         show(rows, json, lambda: show_rows(rows))
 
 
-@app.command(name="show")
+@app.command(name="show", epilog=epilog("config show"))
 def show_config(
     preset: Preset = None,
     config: File = None,
@@ -43,7 +44,7 @@ def show_config(
         show(rows, json, lambda: write("\n".join(map(_paragraph, rows))))
 
 
-@app.command()
+@app.command(epilog=epilog("config diff"))
 def diff(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     other: Annotated[Path | None, typer.Argument(help="Run folder to compare it with.")] = None,

@@ -1,0 +1,5 @@
+"""`python -m lcm_distill` is `lcm`."""
+
+from lcm_distill.cli import main
+
+main()

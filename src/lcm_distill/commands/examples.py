@@ -1,0 +1,52 @@
+"""Examples of every command, as its help shows them."""
+
+EXAMPLES = {
+    "run": [
+        "lcm run --preset shapes",
+        "lcm run --preset shapes --run runs/more --set distill.steps=600 --dry-run",
+    ],
+    "precompute": [
+        "lcm precompute --preset microdit_xl_512 --set data.root=/data/JourneyDB",
+        "lcm precompute --run runs/xl --executor processes --workers 8",
+    ],
+    "distill": [
+        "lcm distill --run runs/shapes",
+        "lcm distill --run runs/scm --cache runs/shapes",
+    ],
+    "evaluate": [
+        "lcm evaluate --run runs/shapes",
+        "lcm evaluate --run runs/shapes --steps 1,2,4 --guidance 1,2,3",
+    ],
+    "schedule": ["lcm schedule --run runs/shapes"],
+    "pretrain": ["lcm pretrain --preset shapes --run runs/teacher"],
+    "ablate": ["lcm ablate --preset shapes --only original,default --seeds 1"],
+    "sample": [
+        'lcm sample "a green ring" --steps 1,4 --seed 7',
+        "lcm sample --prompts held-out --count 8 --run runs/shapes --steps 4",
+    ],
+    "compare-samplers": ['lcm compare-samplers "a green ring" --steps 4 --solver euler'],
+    "export": ["lcm export --run runs/shapes --format pt --out student.pt"],
+    "status": ["lcm status --run runs/shapes", "lcm status --run runs/shapes --json"],
+    "inspect": [
+        'lcm inspect "SELECT step, loss FROM events ORDER BY step" --run runs/shapes',
+        'lcm inspect "FROM metrics" --run runs/shapes --csv',
+    ],
+    "compare": ["lcm compare runs/shapes runs/scm --out compare"],
+    "verify": ["lcm verify --run runs/shapes", "lcm verify --run runs/shapes --repair"],
+    "fetch": ["lcm fetch --preset microdit_xl_512 --to weights"],
+    "config presets": ["lcm config presets"],
+    "config show": ["lcm config show --preset shapes", "lcm config show --run runs/shapes --json"],
+    "config diff": ["lcm config diff runs/shapes", "lcm config diff runs/shapes runs/scm"],
+    "cache compact": ["lcm cache compact --run runs/shapes"],
+    "cache pull": ["lcm cache pull --run runs/microdit_xl_512"],
+}
+"""Command lines by the command's name."""
+
+
+def epilog(command: str) -> str:
+    """The end of a command's help: its examples, a line each.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[command])])

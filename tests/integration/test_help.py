@@ -1,0 +1,71 @@
+"""What the command line says of itself."""
+
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import typer
+
+from lcm_distill.cli import app
+from lcm_distill.commands.examples import EXAMPLES
+from tests.command_line import lcm
+
+WIDTH = 78
+"""Columns of a line of help on an ordinary terminal."""
+
+
+def commands(group, *words: str) -> list[str]:
+    """Names of all commands, those of groups after the group's."""
+    return [
+        name
+        for word, command in group.commands.items()
+        for name in (commands(command, word) if hasattr(command, "commands") else [" ".join([*words, word])])
+    ]
+
+
+def test_every_command_has_examples():
+    assert sorted(commands(typer.main.get_command(app))) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_shows_examples_that_the_command_takes(monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    shown = lcm(*name.split(), "-h").stdout
+    assert shown == lcm(*name.split(), "--help").stdout
+    for line in EXAMPLES[name]:
+        assert line in shown and len(line) <= WIDTH
+        program, *words = shlex.split(line)
+        assert program == "lcm" and words[: len(name.split())] == name.split()
+        command = typer.main.get_command(app)
+        for word in name.split():
+            command = command.commands[word]  # pyright: ignore[reportAttributeAccessIssue]
+        command.make_context(name, words[len(name.split()) :])
+
+
+def test_commands_are_grouped(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    lines = lcm("--help").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("╭")] == [
+        "Options",
+        "Stages",
+        "Use",
+        "Inspect",
+        "Maintain",
+    ]
+
+
+def test_version():
+    assert lcm("--version").stdout == f"lcm-distill {metadata.version('lcm-distill')}\n"
+
+
+def test_the_package_is_a_program():
+    code = [sys.executable, "-m", "lcm_distill"]
+    assert (
+        subprocess.run([*code, "--version"], capture_output=True, text=True, check=True).stdout
+        == lcm("--version").stdout
+    )
+    refused = subprocess.run([*code, "statuss"], capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.endswith("see `lcm --help`\n")
