@@ -85,9 +85,7 @@ def test_unknown_preset_and_missing_file():
 
 @pytest.mark.parametrize("value", ["{prompt=0.7", "{prompt: 0.7}", "[1, 2", '"open'])
 def test_an_assignment_that_is_broken_toml_is_no_bare_word(value):
-    with pytest.raises(
-        UserError, match=r"^--set data.captions=.* is not TOML: .*: write a list as \[1, 2\]"
-    ):
+    with pytest.raises(UserError, match=r"^--set data.captions=.* is not TOML: .*: write a list as \[1, 2\]"):
         load_preset("shapes", [f"data.captions={value}"])
 
 

@@ -1,5 +1,6 @@
 """What the command line says of itself."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -69,3 +70,15 @@ def test_the_package_is_a_program():
     )
     refused = subprocess.run([*code, "statuss"], capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stderr.endswith("see `lcm --help`\n")
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_that_wait_do_not_spin_unless_told_to(given, used):
+    code = (
+        "import os, sys; sys.argv = ['lcm', '--version']; from lcm_distill.cli import main\n"
+        "try: main()\n"
+        "finally: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines()[-1] == f"{used} False"

@@ -58,6 +58,29 @@ def test_some_of_parti_in_a_gallery(here, generated):
         assert grid.size[0] == 8 + 4 * (128 + 8)
 
 
+@pytest.mark.parametrize("chosen", [None, "png", "webp"])
+def test_a_folder_gets_single_images_and_a_sheet(here, generated, chosen):
+    words = ["sample", CAPTION, "a green ring", "--steps", "1,2", "--out", "images", "--json"]
+    result = lcm(*words, *(["--format", chosen] if chosen else []))
+    assert result.exit_code == 0, result.output
+    ending = chosen or "png"
+    names = [f"{number:04d}-student-{steps}.{ending}" for steps in ("1-step", "2-steps") for number in (0, 1)]
+    assert json.loads(result.stdout)["images"] == [f"images/{name}" for name in names]
+    assert sorted(path.name for path in (here / "images").iterdir()) == sorted([*names, "sheet.png"])
+    assert "student, 1 step: 2/2 images" in result.stderr and "student, 2 steps: 2/2 images" in result.stderr
+    wanted = [image for call in generated for image in (call.images * 255).round().byte().movedim(1, -1).numpy()]
+    for name, pixels in zip(names, wanted, strict=True):
+        with Image.open(here / "images" / name) as image:
+            assert image.format == ending.upper() and image.size == (64, 64)
+            assert chosen == "webp" or np.array_equal(np.asarray(image), pixels)
+
+
+def test_a_format_without_a_folder_is_refused(here):
+    result = lcm("sample", CAPTION, "--out", "grid.png", "--format", "jpeg")
+    assert result.exit_code == 2 and "--out grid.png is a file: give a folder" in result.stderr
+    assert not (here / "grid.png").exists()
+
+
 def test_held_out_captions_of_a_run(here, finished_run, generated):
     assert lcm("sample", "--prompts", "held-out", "--count", 2, "--run", finished_run.root).exit_code == 0
     assert [call.sampler.steps for call in generated] == [1, 2, 4] and len(generated[0].captions) == 2

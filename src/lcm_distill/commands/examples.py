@@ -22,6 +22,7 @@ EXAMPLES = {
     "ablate": ["lcm ablate --preset shapes --only original,default --seeds 1"],
     "sample": [
         'lcm sample "a green ring" --steps 1,4 --seed 7',
+        'lcm sample "a green ring" "a red heart" --out images --format png',
         "lcm sample --prompts held-out --count 8 --run runs/shapes --steps 4",
     ],
     "compare-samplers": ['lcm compare-samplers "a green ring" --steps 4 --solver euler'],

@@ -1,7 +1,8 @@
 """Commands that generate a few images to look at."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,14 +20,27 @@ from lcm_distill.commands.options import (
     TeacherFile,
     integers,
 )
-from lcm_distill.commands.show import say, show, working
+from lcm_distill.commands.show import say, show
+from lcm_distill.commands.work import show_progress
+
+if TYPE_CHECKING:
+    from lcm_distill.pipeline.task import Progress
+    from lcm_distill.stages.sample import Made
+
+Out = Annotated[
+    Path, typer.Option(help="PNG file to write, a labelled sheet; or a folder, for every image by itself as well.")
+]
+Format = Annotated[
+    Literal["png", "jpeg", "webp"] | None, typer.Option(help="Of single images in a folder; PNG by default.")
+]
 
 
 def sample(
     captions: Captions = None,
     prompts: Prompts = None,
     count: Count = 12,
-    out: Annotated[Path, typer.Option(help="PNG file to write: a labelled grid.")] = Path("sample.png"),
+    out: Out = Path("sample.png"),
+    format: Format = None,
     run: Model = "shapes",
     steps: Annotated[str, typer.Option(metavar="N,N", help="Numbers of steps of the student.")] = "1,2,4",
     guidance: Guidance = None,
@@ -35,22 +49,21 @@ def sample(
     sampler: StudentSampler = "own",
     json: Json = False,
 ) -> None:
-    """Generate images of captions with a student, as a labelled grid."""
+    """Generate images of captions with a student: a labelled sheet, or a folder of images."""
     with one_line_errors():
         from lcm_distill.stages import sample as stage
 
         counts = integers("--steps", steps)
-        with working("generating"):
-            chosen = stage.choose_prompts(run, captions or [], prompts, count)
-            result = stage.sample(run, chosen, counts, guidance, seed, out, student, sampler)
-        show(result, json, lambda: say("wrote ", out))
+        chosen = stage.choose_prompts(run, captions or [], prompts, count)
+        _finish(stage.sample(run, chosen, counts, guidance, seed, out, student, sampler, format), json)
 
 
 def compare_samplers(
     captions: Captions = None,
     prompts: Prompts = None,
     count: Count = 6,
-    out: Annotated[Path, typer.Option(help="PNG file to write: a labelled grid.")] = Path("compare-samplers.png"),
+    out: Out = Path("compare-samplers.png"),
+    format: Format = None,
     run: Model = "shapes",
     steps: Annotated[int, typer.Option(min=1, help="Number of steps of both.")] = 5,
     solver: Annotated[Literal["heun", "euler"], typer.Option(help="The teacher's solver.")] = "heun",
@@ -65,7 +78,21 @@ def compare_samplers(
     with one_line_errors():
         from lcm_distill.stages import sample as stage
 
-        with working("generating"):
-            chosen = stage.choose_prompts(run, captions or [], prompts, count)
-            result = stage.compare_samplers(run, chosen, steps, solver, guidance, seed, out, student, teacher, sampler)
-        show(result, json, lambda: say("wrote ", out))
+        chosen = stage.choose_prompts(run, captions or [], prompts, count)
+        made = stage.compare_samplers(
+            run, chosen, steps, solver, guidance, seed, out, student, teacher, sampler, format
+        )
+        _finish(made, json)
+
+
+def _finish(made: "Made", as_json: bool) -> None:
+    """Generate, showing progress, and say what was written."""
+    results: list[dict[str, Any]] = []
+
+    def reports() -> "Iterator[Progress]":
+        results.append((yield from made))
+
+    show_progress(reports())
+    (result,) = results
+    single = [f"{len(result['images']):,} images and "] if result["images"] else []
+    show(result, as_json, lambda: say("wrote ", *single, Path(result["image"])))

@@ -1,6 +1,7 @@
-"""`lcm sample` and `lcm compare-samplers`: a few images of given captions, in one labelled grid."""
+"""`lcm sample` and `lcm compare-samplers`: a few images of given captions, on one labelled sheet, or in a folder."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,13 +29,24 @@ from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_f
 from lcm_distill.models.student import DEFAULT_GUIDANCE, StudentSampler, read_student
 from lcm_distill.pipeline.atomic import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.grid import gallery, labelled_grid
 from lcm_distill.report.tables import sampling_title
 
 MINIMUM_CELL = 128
 """Width of an image in a grid, in pixels; larger images keep their own."""
+FileFormat = Literal["png", "jpeg", "webp"]
+"""Of single images."""
+QUALITY = 95
+"""Of those that are compressed with losses, 1 to 100."""
+SHEET = "sheet.png"
+"""In a folder of single images."""
+Made = Generator[Progress, None, dict[str, Any]]
+"""Progress, and what was made."""
 BATCH_SIZE = 16
 """Images per batch of a student that is opened without a configuration."""
+Column = tuple[str, np.ndarray]
+"""Title of a sampling, and its images, uint8 (n, H, W, 3)."""
 
 
 def choose_prompts(where: str, captions: Sequence[str], source: str | None, count: int) -> list[Prompt]:
@@ -101,34 +113,35 @@ def sample(
     out: Path,
     student: Path | None = None,
     sampler: StudentSampler = "own",
-) -> dict[str, Any]:
-    """Generate every caption with a student, once for each number of steps, and write a grid to `out`.
+    file_format: FileFormat | None = None,
+) -> Made:
+    """Generate every caption with a student, once for each number of steps, and write a sheet, or single images too.
 
     Args:
         where: run folder, student's file, or `shapes`.
         guidance: the run's first configured scale if None; for a student's file the middle of its trained range.
+        out: a PNG file; or a folder, which is what a name without a suffix is: it gets every image by itself as well.
+        file_format: of single images, PNG if None.
         student: a checkpoint from elsewhere, of the sizes that `where` has. sampler: of the student.
 
     Returns:
-        The image's path, captions, guidance, seed and steps.
+        The sheet's path, single images' paths, captions, guidance, seed and steps.
 
     Raises:
-        UserError: a setting is out of range, or the student cannot be opened.
+        UserError: a setting is out of range, the student cannot be opened, or a format is given without a folder.
     """
+    _refuse_format_without_folder(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     for count in steps:
         check_settings(count, guidance, seed)
     model = _open(where, settings, "student", student)
     samplers = [_sampler(model, count, sampler) for count in steps]
-    columns = [
-        (
-            sampling_title("student", chosen.name, chosen.steps),
-            _generate(model, chosen, settings, prompts, guidance, seed),
-        )
-        for chosen in samplers
-    ]
-    return _write(where, columns, prompts, guidance, seed, out) | {"steps": list(steps)}
+    columns: list[Column] = []
+    for chosen in samplers:
+        title = sampling_title("student", chosen.name, chosen.steps)
+        columns.append((yield from _generate(title, model, chosen, settings, prompts, guidance, seed)))
+    return _write(where, columns, prompts, guidance, seed, out, file_format) | {"steps": list(steps)}
 
 
 def compare_samplers(
@@ -142,25 +155,27 @@ def compare_samplers(
     student: Path | None = None,
     teacher: Path | None = None,
     sampler: StudentSampler = "own",
-) -> dict[str, Any]:
+    file_format: FileFormat | None = None,
+) -> Made:
     """Generate every caption with teacher and student, in equally many steps from the same noise.
 
     Args and errors are those of `sample`; `where` is no student's file.
     """
+    _refuse_format_without_folder(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     check_settings(steps, guidance, seed)
     model = _open(where, settings, "teacher", teacher)
     diffusion = model.diffusion
     solved = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
-    generated = _generate(model, solved, settings, prompts, guidance, seed)
-    columns = [(sampling_title("teacher", solver, steps), generated)]
+    title = sampling_title("teacher", solver, steps)
+    columns = [(yield from _generate(title, model, solved, settings, prompts, guidance, seed))]
     del model  # one model in memory at a time
     model = _open(where, settings, "student", student)
     chosen = _sampler(model, steps, sampler)
-    generated = _generate(model, chosen, settings, prompts, guidance, seed)
-    columns.append((sampling_title("student", chosen.name, steps), generated))
-    return _write(where, columns, prompts, guidance, seed, out) | {"steps": steps, "solver": solver}
+    title = sampling_title("student", chosen.name, steps)
+    columns.append((yield from _generate(title, model, chosen, settings, prompts, guidance, seed)))
+    return _write(where, columns, prompts, guidance, seed, out, file_format) | {"steps": steps, "solver": solver}
 
 
 def _open(where: str, settings: Settings, role: Role, checkpoint: Path | None) -> TextToImage:
@@ -172,32 +187,71 @@ def _sampler(model: TextToImage, steps: int, kind: StudentSampler) -> Sampler:
 
 
 def _generate(
-    model: TextToImage, sampler: Sampler, settings: Settings, prompts: Sequence[Prompt], guidance: float, seed: int
-) -> np.ndarray:
-    """Images uint8 (n, H, W, 3)."""
+    title: str,
+    model: TextToImage,
+    sampler: Sampler,
+    settings: Settings,
+    prompts: Sequence[Prompt],
+    guidance: float,
+    seed: int,
+) -> Generator[Progress, None, Column]:
+    """The images of one sampling, a batch after the other."""
     generate = batch_generator(model, sampler, guidance, seed, settings.batch_size)
-    return generate([prompt.caption for prompt in prompts], [prompt.image_id for prompt in prompts]).numpy()
+    batches: list[np.ndarray] = []
+    yield Progress(title, 0, len(prompts), "images")
+    for start in range(0, len(prompts), settings.batch_size):
+        batch = prompts[start : start + settings.batch_size]
+        images = generate([prompt.caption for prompt in batch], [prompt.image_id for prompt in batch])
+        batches.append(images.numpy())
+        yield Progress(title, start + len(batch), len(prompts), "images")
+    return title, np.concatenate(batches)
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not (out.suffix or out.exists())
+
+
+def _refuse_format_without_folder(out: Path, file_format: FileFormat | None) -> None:
+    if file_format is not None and not _is_folder(out):
+        raise UserError(f"--format is of single images, and --out {out} is a file: give a folder, or leave it out")
 
 
 def _write(
     where: str,
-    columns: Sequence[tuple[str, np.ndarray]],
+    columns: Sequence[Column],
     prompts: Sequence[Prompt],
     guidance: float,
     seed: int,
     out: Path,
+    file_format: FileFormat | None,
 ) -> dict[str, Any]:
-    """Write a gallery of one sampling, or a column for each of several."""
+    """Write a sheet, with a column for each of several samplings, and single images where `out` is a folder."""
     captions = [prompt.caption for prompt in prompts]
     title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
     cell = max(MINIMUM_CELL, columns[0][1].shape[1])
-    image = _grid(columns, captions, title, cell)
-    remove_orphans_of(out)
-    commit_file(out, lambda path: image.save(path, format="PNG"))
-    return {"image": str(out), "prompts": captions, "guidance": guidance, "seed": seed}
+    single = _write_single(columns, out, file_format or "png") if _is_folder(out) else []
+    sheet = out / SHEET if _is_folder(out) else out
+    _save(_grid(columns, captions, title, cell), sheet, "png")
+    return {"image": str(sheet), "images": single, "prompts": captions, "guidance": guidance, "seed": seed}
 
 
-def _grid(columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], title: str, cell: int) -> Image.Image:
+def _write_single(columns: Sequence[Column], folder: Path, file_format: FileFormat) -> list[str]:
+    """Write each image to a file of its own, by the number of its caption and its sampling; returns their paths."""
+    paths: list[str] = []
+    for heading, images in columns:
+        name = re.sub(r"\W+", "-", heading)
+        for number, image in enumerate(images):
+            paths.append(str(folder / f"{number:04d}-{name}.{file_format}"))
+            _save(Image.fromarray(image), Path(paths[-1]), file_format)
+    return paths
+
+
+def _save(image: Image.Image, path: Path, file_format: FileFormat) -> None:
+    remove_orphans_of(path)
+    commit_file(path, lambda temporary: image.save(temporary, format=file_format.upper(), quality=QUALITY))
+
+
+def _grid(columns: Sequence[Column], captions: Sequence[str], title: str, cell: int) -> Image.Image:
     if len(columns) > 1:
         return labelled_grid(columns, captions, cell, title)
     ((heading, images),) = columns
