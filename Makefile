@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # A file of tests to a process, and a thread to a test.
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: install demo ablation test test-all test-faults test-floor test-gpu lint bench bench-cache bench-catalog bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
+.PHONY: install demo ablation test test-all test-faults test-floor test-gpu lint bench bench-cache bench-catalog bench-cli bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
 
 install: $(VENV)/.installed
 
@@ -60,6 +60,9 @@ bench: install
 
 bench-catalog: install
 	$(BIN)/python benchmarks/catalog.py
+
+bench-cli: install
+	$(BIN)/python benchmarks/cli.py $(if $(RUN),--run $(RUN))
 
 bench-stage: install
 	$(BIN)/python benchmarks/stage.py

@@ -15,6 +15,7 @@ from lcm_distill.models.checkpoint import (
     serialise,
     tensors_sha256,
 )
+from lcm_distill.models.identity import DTYPES
 
 
 def nano(guidance_embedding=False, seed=0):
@@ -170,6 +171,13 @@ def test_identity_is_that_of_the_tensors_alone(tmp_path):
     ]
     assert len({tensors_sha256(other) for other in [tensors, *others]}) == 5
     assert not any(has_weights(paths[0], other) for other in others)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values())
+def test_identity_of_stored_bytes_is_that_of_tensors_of_every_dtype(tmp_path, dtype):
+    tensors = {"x": torch.arange(6).view(2, 3).to(getattr(torch, dtype)), "none": torch.zeros(0, 2)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert checkpoint_sha256(tmp_path / "x.safetensors") == tensors_sha256(tensors)
 
 
 def test_every_flipped_byte_of_a_published_file_is_found(tmp_path):

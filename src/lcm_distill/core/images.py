@@ -3,10 +3,13 @@
 import re
 import warnings
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Suffixes of the image files that are read from folders and archives, in lower case."""
@@ -21,12 +24,14 @@ MAX_IMAGE_BYTES = 2**30
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile("PIL\\."), 0)
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> "Image.Image":
     """An image file of `IMAGE_FORMATS`, not decoded yet: its first frame. Pillow's warnings are ignored from then on.
 
     Raises:
         Exception: of any kind, as it is malformed; `PIL.UnidentifiedImageError` where it is of no such format.
     """
+    from PIL import Image
+
     if _PILLOW_WARNINGS not in warnings.filters:
         warnings.filterwarnings("ignore", module="PIL\\.")
     return Image.open(BytesIO(content), formats=IMAGE_FORMATS)
@@ -37,6 +42,6 @@ def round_to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)
 
 
-def tensor_to_uint8(images: Tensor) -> Tensor:
+def tensor_to_uint8(images: "Tensor") -> "Tensor":
     """Images in [0, 1], channels first, (..., C, H, W), as uint8 pixels with channels last, (..., H, W, C)."""
     return (images * 255).round().byte().movedim(-3, -1)

@@ -7,23 +7,25 @@ numbers, on every device. Each address is a stream of its own of the counter-bas
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lcm_distill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEEDS = 2**64
 """Number of seeds: from 0 up to the largest number of 64 bits."""
 
 
-def normal(seed: int, stream: str, step: int, indices: Iterable[int], shape: Sequence[int]) -> Tensor:
+def normal(seed: int, stream: str, step: int, indices: Iterable[int], shape: Sequence[int]) -> "Tensor":
     """Standard normal numbers, float32 (len(indices), *shape), on the CPU."""
     return _draw(seed, stream, step, indices, lambda rng: rng.standard_normal(shape, dtype=np.float32))
 
 
-def uniform(seed: int, stream: str, step: int, indices: Iterable[int]) -> Tensor:
+def uniform(seed: int, stream: str, step: int, indices: Iterable[int]) -> "Tensor":
     """Uniform numbers in [0, 1), float32 (len(indices),), on the CPU."""
     return _draw(seed, stream, step, indices, lambda rng: rng.random((), dtype=np.float32))
 
@@ -51,7 +53,7 @@ def require_seed(name: str, seed: int) -> None:
         raise UserError(f"{name} is {seed}: it must be a whole number from 0 to 2**64 - 1")
 
 
-def philox(key: tuple[int, int], counter: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.random.Generator:
+def philox(key: tuple[int, int], counter: tuple[int, int, int, int] = (0, 0, 0, 0)) -> "np.random.Generator":
     """The stream of a key, from a counter on; every number is of 64 bits without a sign.
 
     Raises:
@@ -69,11 +71,13 @@ def stable_hash(text: str) -> int:
 
 
 def _draw(
-    seed: int, stream: str, step: int, indices: Iterable[int], draw: Callable[[np.random.Generator], np.ndarray]
-) -> Tensor:
+    seed: int, stream: str, step: int, indices: Iterable[int], draw: "Callable[[np.random.Generator], np.ndarray]"
+) -> "Tensor":
+    import torch  # which what only hashes and permutes does without
+
     return torch.tensor(np.stack([draw(_generator(seed, stream, step, int(index))) for index in indices]))
 
 
-def _generator(seed: int, stream: str, step: int, index: int) -> np.random.Generator:
+def _generator(seed: int, stream: str, step: int, index: int) -> "np.random.Generator":
     # The low two words of the counter advance with each number, so two addresses never share one.
     return philox((seed, stable_hash(stream)), (0, 0, step, index))

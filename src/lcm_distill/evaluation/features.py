@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.hashing import digest
+from lcm_distill.evaluation.columns import SCORE_COLUMNS
 from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
 from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
 from lcm_distill.evaluation.sharded_work import shards, work_through
@@ -29,13 +30,6 @@ from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
 from lcm_distill.pipeline.verified import read_verified, withdraw_damaged
-
-SCORE_COLUMNS = pa.schema(
-    [("image_id", pa.int64()), ("caption", pa.string()), ("picture", pa.string()), ("status", pa.string()),
-     ("caption_score", pa.float64())]
-)  # fmt: skip
-"""One row an image. `picture` is its file, below the run's `evaluate`. `caption_score`: how well the image shows its
-caption: a cosine for CLIP; 1 or 0 for `shapes`; null where the protocol scores no captions."""
 
 Item = TypeVar("Item")
 

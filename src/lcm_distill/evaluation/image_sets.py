@@ -20,6 +20,7 @@ from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest, file_sha256
 from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.evaluation.columns import IMAGE_COLUMNS
 from lcm_distill.evaluation.generation import batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.samplings import Sampling
@@ -27,7 +28,7 @@ from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.references import read_image
 from lcm_distill.metrics.registry import find_protocol
-from lcm_distill.models.checkpoint import checkpoint_sha256, earlier_sha256
+from lcm_distill.models.identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic import commit_folder
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
@@ -39,12 +40,6 @@ from lcm_distill.pipeline.verified import read_verified
 
 AGAIN = "`lcm evaluate` makes it again"
 """What to do about damaged images and features."""
-
-IMAGE_COLUMNS = pa.schema(
-    [("image_id", pa.int64()), ("caption", pa.string()), ("status", pa.string()), ("seconds", pa.float64())]
-)  # fmt: skip
-"""One row per image; the manifest's own columns name its file. `seconds` is its share of its shard's generation time,
-with decoding and without writing."""
 
 
 class ImageSet:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.evaluation.features import SCORE_COLUMNS
-from lcm_distill.evaluation.image_sets import IMAGE_COLUMNS
-from lcm_distill.models.checkpoint import checkpoint_sha256
+from lcm_distill.evaluation.columns import IMAGE_COLUMNS, SCORE_COLUMNS
+from lcm_distill.models.identity import checkpoint_sha256
 from lcm_distill.pipeline.manifest import FOLDER, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.sealed import UNREADABLE, is_intact

@@ -1,37 +1,33 @@
-"""MicroDiT, the sizes it comes in, and its checkpoints."""
+"""MicroDiT, the sizes it comes in, and its checkpoints.
 
-import torch
+A name is imported when it is first used: what reads a checkpoint's description needs no PyTorch.
+"""
 
-from lcm_distill.core.errors import UserError
-from lcm_distill.models.checkpoint import fill, load_checkpoint, read_tensors
-from lcm_distill.models.microdit import MicroDiT
-from lcm_distill.models.variants import VARIANTS, Variant
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lcm_distill.models.building import build, build_empty
+    from lcm_distill.models.checkpoint import fill, load_checkpoint, read_tensors
+    from lcm_distill.models.microdit import MicroDiT
+    from lcm_distill.models.variants import VARIANTS, Variant
 
 __all__ = ["VARIANTS", "MicroDiT", "Variant", "build", "build_empty", "fill", "load_checkpoint", "read_tensors"]
 
-
-def build(
-    name: str,
-    latent_size: int,
-    caption_channels: int,
-    pos_interp_scale: float = 1.0,
-    in_channels: int = 4,
-    guidance_embedding: bool = False,
-) -> MicroDiT:
-    """A freshly initialised MicroDiT by the name of its variant.
-
-    Raises:
-        UserError: no variant has that name.
-    """
-    if name not in VARIANTS:
-        raise UserError(f"unknown network {name!r}: choose one of {', '.join(VARIANTS)}")
-    return MicroDiT(VARIANTS[name], latent_size, in_channels, caption_channels, pos_interp_scale, guidance_embedding)
+_MODULES = {
+    "VARIANTS": "variants",
+    "MicroDiT": "microdit",
+    "Variant": "variants",
+    "build": "building",
+    "build_empty": "building",
+    "fill": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "read_tensors": "checkpoint",
+}
+"""Where each name is defined."""
 
 
-def build_empty(*arguments: object, **named: object) -> MicroDiT:
-    """The same without weights, which are on the meta device: to be filled from a checkpoint, or counted.
-
-    Positions, which are computed, are there.
-    """
-    with torch.device("meta"):
-        return build(*arguments, **named)  # pyright: ignore[reportArgumentType]
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

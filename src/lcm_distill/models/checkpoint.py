@@ -3,31 +3,24 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.finite import require_finite
-from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256, json_sha256
+from lcm_distill.core.hashing import bytes_sha256, json_sha256
+from lcm_distill.models.description import METADATA, SEAL, TENSORS_SHA256, read_description, read_description_and_hash
+from lcm_distill.models.identity import checkpoint_sha256, identity_of_tensor
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
-from lcm_distill.models.weight_files import cannot_read, file_metadata, files_of, network_weights, require_file
+from lcm_distill.models.weight_files import network_weights
 from lcm_distill.models.wrappers import ANCHOR, no_network
 
 GUIDANCE_PREFIX = "cfg_embedder."
 CPU = torch.device("cpu")
-ALTERED = "it is not what was written"
-
-METADATA = "lcm_distill"
-"""Key of the description, as JSON, in the metadata of a safetensors file or of an index of shards."""
-TENSORS_SHA256, SEAL = "tensors_sha256", "sha256"
-"""Keys of two hashes in the description: of the tensors, and of the description with the first. Earlier versions wrote
-none."""
-
 SHOWN = 12
 """Misfits that a message names."""
 
@@ -94,7 +87,7 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
         UserError: the file is missing or holds no network.
         DataError: it is damaged, or has weights that are not finite.
     """
-    if _read_description(path)[1] is not None:
+    if read_description_and_hash(path)[1] is not None:
         checkpoint_sha256(path)
     tensors = {name: load() for name, load in network_weights(path, device).items()}
     require_finite(tensors, f"checkpoint {path}")
@@ -149,82 +142,6 @@ def redescribe(path: Path, description: Mapping[str, Any]) -> bytes:
     return serialise(read_tensors(path), description)
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """The description of a checkpoint; empty for a `.pt` file and for a file without one.
-
-    Raises:
-        UserError: the file is missing, unreadable, or its description is not what was written.
-    """
-    return _read_description(path)[0]
-
-
-def _read_description(path: Path) -> tuple[dict[str, Any], str | None]:
-    """The description, and the hash of the tensors where it records one."""
-    metadata = file_metadata(path)
-    if not metadata.get(METADATA):
-        if any(f'"{TENSORS_SHA256}"' in str(text) for text in metadata.values()):
-            raise cannot_read(path, ALTERED)  # the name of a description is damaged
-        return {}, None
-    try:
-        described = json.loads(metadata[METADATA])
-    except (ValueError, RecursionError, TypeError) as error:
-        raise cannot_read(path, error) from error
-    if not isinstance(described, dict):
-        raise cannot_read(path, "its description is no JSON object")
-    described = cast(dict[str, Any], described)
-    seal, recorded = described.pop(SEAL, None), described.pop(TENSORS_SHA256, None)
-    sealed = {**described, TENSORS_SHA256: recorded}
-    if seal != (None if recorded is None else json_sha256(sealed)):
-        raise cannot_read(path, ALTERED)
-    return described, recorded
-
-
-def checkpoint_sha256(path: Path) -> str:
-    """Identity of a checkpoint: hex SHA-256 of its tensors' names, dtypes, shapes and bytes.
-
-    It does not depend on file format, wrapper or description, so a student that is described anew is still the same. A
-    file that has not changed since the last call is not read again.
-
-    Raises:
-        UserError: the file is missing or unreadable, or its tensors are not those that its description records.
-    """
-    _, recorded = _read_description(path)
-    found = _sha256_as_of(path, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path)))
-    if recorded not in (None, found):
-        raise cannot_read(path, ALTERED)
-    return found
-
-
-def earlier_sha256(path: Path) -> str:
-    """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file, which is read once while it stays."""
-    stat = path.stat()
-    return _file_sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _file_sha256_as_of(path: Path, size: int, modified: int) -> str:
-    del size, modified  # they distinguish a file that was replaced
-    return file_sha256(path)
-
-
-@cache
-def _sha256_as_of(path: Path, stamps: tuple[tuple[int, int], ...]) -> str:
-    del stamps  # they distinguish a file that was replaced
-    weights = network_weights(path, CPU)  # one tensor in memory at a time
-    return bytes_sha256(part for name in sorted(weights) for part in _parts(name, weights[name]()))
-
-
-def files_sha256(path: Path) -> str:
-    """Hash of a checkpoint's bytes: hex SHA-256 of its file, or of the hashes of index and shards.
-
-    Raises:
-        UserError: the file is missing, or a shard.
-    """
-    require_file(path)
-    hashes = [file_sha256(file) for file in files_of(path)]
-    return hashes[0] if len(hashes) == 1 else digest(hashes)
-
-
 def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:
     """Whether a file is a readable checkpoint with exactly these weights."""
     try:
@@ -235,10 +152,11 @@ def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """`checkpoint_sha256` of a file with these tensors, whatever their order and device."""
-    return bytes_sha256(part for name in sorted(tensors) for part in _parts(name, tensors[name]))
+    return bytes_sha256(part for name in sorted(tensors) for part in tensor_parts(name, tensors[name]))
 
 
-def _parts(name: str, tensor: Tensor) -> Iterator[bytes | memoryview]:
+def tensor_parts(name: str, tensor: Tensor) -> Iterator[bytes | memoryview]:
+    """What is hashed of a tensor."""
     values = tensor.detach().cpu().contiguous()
-    yield json.dumps([name, str(values.dtype), list(values.shape)]).encode()
+    yield identity_of_tensor(name, str(values.dtype), values.shape)
     yield values.reshape(-1).view(torch.uint8).numpy().data

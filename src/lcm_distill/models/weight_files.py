@@ -1,7 +1,7 @@
 """The files that weights come in: safetensors, one or sharded, and PyTorch's pickles, whatever they are called.
 
 A pickle is read with `weights_only`: no code in it is run. NumPy's arrays and a few plain types, which trainers save
-beside the weights, are let through.
+beside the weights, are let through. What reads no tensor needs no PyTorch.
 """
 # safetensors, NumPy and pickles have no types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -13,19 +13,30 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.models.wrappers import no_network, unwrap
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 Form = Literal["safetensors", "sharded", "pickle"]
 
-Load = Callable[[], Tensor]
+Load = Callable[[], "Tensor"]
 """Reads one tensor."""
+
+
+class Stored(NamedTuple):
+    """A tensor in a safetensors file: safetensors' name of its dtype, its shape, and its bytes, read when needed."""
+
+    dtype: str
+    shape: list[int]
+    content: np.ndarray
+
 
 INDEX = ".index.json"
 """Ending of the index of a checkpoint in several files, as the Hugging Face Hub has them."""
@@ -82,7 +93,7 @@ def files_of(path: Path) -> list[Path]:
     return [path, *sorted({*_shards(path).values()})]
 
 
-def network_weights(path: Path, device: torch.device) -> Mapping[str, Load]:
+def network_weights(path: Path, device: "torch.device") -> Mapping[str, Load]:
     """The network of a checkpoint: by published name, what loads each tensor onto a device.
 
     Raises:
@@ -96,11 +107,38 @@ def network_weights(path: Path, device: torch.device) -> Mapping[str, Load]:
         if not found:
             raise no_network(path, content)
         return found
+    places = _places(path)
+    handles = {file: _open(file, device) for file, _ in set(places.values())}
+    return {name: partial(handles[file].get_tensor, stored) for name, (file, stored) in places.items()}
+
+
+def stored_tensors(path: Path) -> Mapping[str, Stored]:
+    """The network of a checkpoint that is no pickle: each tensor by published name, as it is stored.
+
+    Raises:
+        UserError: as `network_weights`.
+    """
+    places = _places(path)
+    held = {file: _stored_in(file) for file, _ in set(places.values())}
+    return {name: held[file][stored] for name, (file, stored) in places.items()}
+
+
+def _places(path: Path) -> dict[str, tuple[Path, str]]:
+    """By published name, the safetensors file that holds a tensor, and its name there."""
     files = _shards(path) if form_of(path) == "sharded" else dict.fromkeys(_names(path), path)
-    handles = {file: _open(file, device) for file in set(files.values())}
+    named = unwrap({stored: stored for stored in files}, path)
+    return {name: (files[stored], stored) for name, stored in named.items()}
+
+
+def _stored_in(file: Path) -> dict[str, Stored]:
+    """What a safetensors file that could be opened holds, by stored name."""
+    content = np.memmap(file, np.uint8, "r")
+    begins = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:begins].tobytes())
+    header.pop("__metadata__", None)
     return {
-        name: partial(handles[files[stored]].get_tensor, stored)
-        for name, stored in unwrap({stored: stored for stored in files}, path).items()
+        name: Stored(about["dtype"], about["shape"], content[begins:][slice(*about["data_offsets"])])
+        for name, about in header.items()
     }
 
 
@@ -129,7 +167,7 @@ def _names(path: Path) -> list[str]:
     return list(_open(path).keys())
 
 
-def _open(path: Path, device: torch.device | None = None) -> Any:
+def _open(path: Path, device: "torch.device | None" = None) -> Any:
     from safetensors import SafetensorError, safe_open
 
     with path.open("rb") as file:
@@ -137,7 +175,7 @@ def _open(path: Path, device: torch.device | None = None) -> Any:
     if size > LARGEST_HEADER:
         raise cannot_read(path, f"its header has {size:,} bytes")
     try:
-        return safe_open(path, "pt", device=str(device or "cpu"))
+        return safe_open(path, "pt", device=str(device)) if device else safe_open(path, "np")
     except (OSError, SafetensorError) as error:
         raise cannot_read(path, error) from error
 
@@ -168,6 +206,7 @@ def _shards(path: Path) -> dict[str, Path]:
 
 
 def _unpickle(path: Path) -> Mapping[str, Any]:
+    import torch
     from torch.serialization import safe_globals
 
     with path.open("rb") as file:
@@ -192,8 +231,10 @@ def _in_short(error: Exception) -> str:
     return text
 
 
-def _tensor(value: Any) -> Tensor | None:
+def _tensor(value: Any) -> "Tensor | None":
     """A tensor or array as a tensor; None for anything else, such as a count of steps."""
+    import torch
+
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(np.ascontiguousarray(value))
-    return value.detach() if isinstance(value, Tensor) else None
+    return value.detach() if isinstance(value, torch.Tensor) else None

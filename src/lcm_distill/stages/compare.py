@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.metric_rows import IDENTITY, METRICS, read_metrics
+from lcm_distill.evaluation.columns import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.pipeline.atomic import remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder

@@ -178,7 +178,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str], retry_quaran
     """What encoding needs: a data set, or the cache of the run that made it."""
     cache = Cache.open(config, run)
     if not cache.is_shared:
-        return [lambda: cache.source_root if cache.has_catalog else cache.source]
+        return [lambda: cache.source_root if cache.find_catalog() else cache.source]
     return [
         cache.require_begun,
         *([lambda: require_own(config, run, "precompute --retry-quarantined")] * retry_quarantined),

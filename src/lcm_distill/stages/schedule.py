@@ -15,7 +15,8 @@ from lcm_distill.core.hashing import digest
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.evaluation.sigma_search import StudentSamples
-from lcm_distill.models.checkpoint import checkpoint_sha256, redescribe
+from lcm_distill.models.checkpoint import redescribe
+from lcm_distill.models.identity import checkpoint_sha256
 from lcm_distill.models.student import recorded_description
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest

@@ -20,7 +20,7 @@ from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
-from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.events import last_loss
 from lcm_distill.training.fitting import fitting_teacher
 
@@ -117,5 +117,5 @@ def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[
 
 
 def _training_status(folder: Path, steps: int) -> dict[str, Any]:
-    saved = Checkpoints(folder / "checkpoints", "").steps()
+    saved = saved_steps(folder / "checkpoints")
     return {"steps": steps, "done": saved[-1] if saved else 0, "loss": last_loss(folder)}

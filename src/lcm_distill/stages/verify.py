@@ -7,7 +7,6 @@ from typing import Any
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.repair import encode_again, repair_catalog
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.shared import require_own
 from lcm_distill.data.cache.verification import Check, Damage
@@ -104,6 +103,8 @@ class Verification:
             UserError: an encoder has other weights than those that encoded the cache, or the cache is another run's;
                 nothing was changed.
         """
+        from lcm_distill.data.cache.repair import encode_again, repair_catalog  # imports PyTorch, as the check does not
+
         require_own(self.cache.config, self._run, "verify --repair")
         if any(damage.task == CATALOG_TASK for damage in self.damage):
             repair_catalog(self.cache, self.damage)

@@ -5,7 +5,6 @@ have written. Which tensors those are: `training.state`.
 """
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from lcm_distill.pipeline.atomic import commit_folder, discard_folder
 from lcm_distill.training.checkpointing import hashes
 from lcm_distill.training.checkpointing.background import Background
 from lcm_distill.training.checkpointing.index import read_index
+from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.checkpointing.storage import load_tensors, save_tensors
 from lcm_distill.training.checkpointing.tensors import not_finite
 from lcm_distill.training.engine.agreement import all_found, broadcast, decide_on_main
@@ -135,8 +135,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(path.name.removeprefix("step-")) for path in found if re.fullmatch(r"step-\d{7,}", path.name))
+        return saved_steps(self.folder)
 
     def damage(self, step: int) -> str | None:
         """A short description of damage to the files of a step's checkpoint; None if they are as they were written."""

@@ -7,8 +7,7 @@ from lcm_distill import assets
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.registry import source_type
-from lcm_distill.models.checkpoint import read_description
-from lcm_distill.models.networks import teacher_path
+from lcm_distill.models.description import read_description
 from lcm_distill.pipeline.run_folder import RunFolder
 
 
@@ -17,7 +16,7 @@ def fitting_teacher(config: Config, run: RunFolder) -> str:
 
     What a teacher was trained on is known of those that ship, and of the one that the run trained itself.
     """
-    name, path = config.model.teacher, teacher_path(config.model)
+    name, path = config.model.teacher, assets.teacher(config.model.teacher)
     shipped = name in assets.TEACHERS
     if shipped and not source_type(config.data).generated:
         return f"{name}, which ships, knows nothing of these images: {_remedy(config, run)}"

@@ -19,7 +19,7 @@ from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.noise import lognormal_sigmas, uniform_sigmas
 from lcm_distill.diffusion.objectives.interface import Networks, Objective
 from lcm_distill.diffusion.preconditioning import consistency_function
-from lcm_distill.models.checkpoint import files_sha256
+from lcm_distill.models.identity import files_sha256
 from lcm_distill.models.networks import read_teacher, teacher_path
 from lcm_distill.models.student import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder

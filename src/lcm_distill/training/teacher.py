@@ -21,7 +21,7 @@ from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
 from lcm_distill.models import MicroDiT, load_checkpoint
-from lcm_distill.models.checkpoint import files_sha256
+from lcm_distill.models.identity import files_sha256
 from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.continuation import Continuation, with_steps

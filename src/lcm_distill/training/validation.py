@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.columns import METRICS
 from lcm_distill.evaluation.extractors import ExtractorInfo, chosen_protocols
 from lcm_distill.evaluation.features import extract_features
 from lcm_distill.evaluation.grid import GRID_ROWS, side_by_side
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images
-from lcm_distill.evaluation.metric_rows import METRICS, metric_rows
+from lcm_distill.evaluation.metric_rows import metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts
 from lcm_distill.evaluation.references import find_references

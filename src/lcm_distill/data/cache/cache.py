@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +19,21 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
 from lcm_distill.data.cache.format import Field
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
-from lcm_distill.data.cache.loader import ShuffledBatches
 from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.provenance import require_same_weights
-from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.data.cache.shared import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
-from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.remote import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, Storage
 from lcm_distill.pipeline.task import Task
 from lcm_distill.pipeline.verified import read_verified
+
+if TYPE_CHECKING:
+    from lcm_distill.data.cache.loader import ShuffledBatches
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ class Cache:
         Raises:
             DataError: what describes the latents is damaged.
         """
+        from lcm_distill.data.transforms import TRANSFORM
+
         name = self.layout.latents(1).metadata_name
         if not self.storage.sizes([name]):
             return TRANSFORM
@@ -180,13 +183,16 @@ class Cache:
         usable = latents & (pc.field("status") == OK) & ~pc.field("caption_row").isin(unusable)
         return rows.filter(usable).sort_by("row").select(kept)
 
-    def batches(self, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> ShuffledBatches:
+    def batches(self, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> "ShuffledBatches":
         """Training batches from the complete cache in its run folder, shuffled by `seed`; a rank's part of them.
 
         Raises:
             UserError: there is no cache in the run folder, or it is not complete, or another than the run began with;
                 DataError: it is damaged.
         """
+        from lcm_distill.data.cache.loader import ShuffledBatches
+        from lcm_distill.data.cache.reader import FieldReader
+
         local = Cache.local(self.config, self.run)
         catalog = local.require_complete()
         samples = local.usable("train")

@@ -19,6 +19,8 @@ import numpy as np
 
 CHECKSUM = 4
 ABSENT = 2**64 - 1
+DATA_TYPE = "float16"
+"""Of every field, as Zarr names it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
         shape=(field.rows, *field.shape),
         chunks=(1, *field.shape),
         shards=(field.shard_rows, *field.shape),
-        dtype="float16",
+        dtype=DATA_TYPE,
         fill_value=float("nan"),
         compressors=[Crc32cCodec()],
         filters=None,

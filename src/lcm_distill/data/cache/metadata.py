@@ -6,7 +6,7 @@ from typing import Any
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import json_sha256
-from lcm_distill.data.cache.format import Field, describe
+from lcm_distill.data.cache.format import DATA_TYPE, Field, describe
 from lcm_distill.pipeline.storage import Storage
 
 SEAL = "sha256"
@@ -47,6 +47,6 @@ def require_description(storage: Storage, field: Field, remedy: str) -> None:
     Raises:
         DataError: it is missing, damaged, or describes another array.
     """
-    metadata, own = read_metadata(storage, field.metadata_name, remedy), json.loads(describe(field, {}))
-    if any(metadata[key] != own[key] for key in ("shape", "data_type")):
+    metadata = read_metadata(storage, field.metadata_name, remedy)
+    if (metadata["shape"], metadata.get("data_type")) != ([field.rows, *field.shape], DATA_TYPE):
         raise DataError(f"{storage.locate(field.metadata_name)} describes another array: {remedy}")

@@ -10,8 +10,6 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.encoders.text import text_weights_file
-from lcm_distill.encoders.vae import vae_weights_file
 from lcm_distill.pipeline.storage import Storage
 
 Encoder = Literal["vae", "text"]
@@ -37,6 +35,9 @@ def weights_sha256(encoders: EncodersConfig, which: Encoder) -> str | None:
     """Hex SHA-256 of an encoder's weight file; None for random weights, and where the file is not on this machine."""
     if encoders.weights == "random":
         return None
+    from lcm_distill.encoders.text import text_weights_file
+    from lcm_distill.encoders.vae import vae_weights_file
+
     file = (vae_weights_file if which == "vae" else text_weights_file)(getattr(encoders, which))
     if file is None or not file.is_file():
         return None

@@ -111,9 +111,7 @@ def _entry_of_catalog(manifest: Manifest) -> Entry | None:
     files = [part_name(CATALOG_TASK)] if part_name(CATALOG_TASK) in manifest.loose_parts() else manifest.merged_files()
     for file in files:
         loose = file == part_name(CATALOG_TASK)
-        entries = (
-            read_entries(manifest.storage, file) if loose else readable_entries(manifest.storage, file)
-        )
+        entries = read_entries(manifest.storage, file) if loose else readable_entries(manifest.storage, file)
         for entry in entries:
             if entry.task == CATALOG_TASK:
                 list(manifest.rows(file))

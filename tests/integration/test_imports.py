@@ -1,0 +1,40 @@
+"""What commands that only look import: no network, and so no second of waiting and no hundreds of megabytes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "torchvision", "diffusers", "transformers", "open_clip", "zarr", "matplotlib", "PIL", "pandas"}
+CODE = """
+import json, sys
+from lcm_distill.cli import app
+app(sys.argv[1:], standalone_mode=False)
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def imported(*words: object) -> set[str]:
+    """Modules that a process has imported when a command has succeeded."""
+    command = [sys.executable, "-c", CODE, *map(str, words)]
+    return {*json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()[-1])}
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (["inspect", "SELECT model, value FROM metrics"], {"duckdb", "pyarrow"}),
+        (["inspect", "SELECT count(*) FROM manifest", "--json"], {"duckdb", "pyarrow"}),
+        (["config", "show"], {"pydantic"}),
+    ],
+)
+def test_a_look_at_tables_imports_what_reads_tables(finished_run, words, needed):
+    modules = imported(*words, "--run", finished_run.root)
+    assert needed <= modules and not HEAVY & modules
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_look_at_a_run_imports_no_network(finished_run, command):
+    modules = imported(command, "--run", finished_run.root)
+    assert "pyarrow" in modules and not (HEAVY - {"PIL"}) & modules
