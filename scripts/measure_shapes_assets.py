@@ -20,14 +20,14 @@ from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.shapes.captions import caption_hits, labels_of
 from lcm_distill.shapes.network import load_shapes_network
-from lcm_distill.shapes.scenes import ATTRIBUTES, brief_caption, draw_images, scene_of
+from lcm_distill.shapes.scenes import ATTRIBUTES, brief_caption, render_images, scene_of
 
 REFERENCE_SEED, OTHER_SEED, BATCH = 2_000_003, 3_000_003, 50
 
 
 def real_images(seed: int, count: int) -> tuple[Tensor, list[str]]:
     """Images (count, 3, 64, 64), float32 in [0, 1], and their captions."""
-    images, captions = draw_images(seed, count, 64)
+    images, captions = render_images(seed, count, 64)
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, captions
 
 

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcm_distill import assets
-from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, draw_images, scene_of
+from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, render_images, scene_of
 
 WIDTH = 64
 RENDER_SEED = 1_000_003  # apart from every seed the presets use
 TOWER = {"context_length": 16, "width": 64, "heads": 2, "layers": 2, "output_dim": 128}
 
 
-def render_images(count: int) -> tuple[Tensor, list[str]]:
+def training_images(count: int) -> tuple[Tensor, list[str]]:
     """Images (count, 3, 64, 64) as uint8 and their captions."""
-    images, captions = draw_images(RENDER_SEED, count, WIDTH)
+    images, captions = render_images(RENDER_SEED, count, WIDTH)
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), captions
 
 
@@ -70,7 +70,7 @@ def train_vae(minutes: float, refine: bool) -> None:
     vae = new_vae().to(memory_format=torch.channels_last)
     if refine:
         load_model(vae, assets.VAE / "diffusion_pytorch_model.safetensors")
-    images, _ = render_images(20_000)
+    images, _ = training_images(20_000)
     optimiser = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     began = time.monotonic()
@@ -110,7 +110,7 @@ def train_features(minutes: float) -> None:
 
     from lcm_distill.shapes.network import ShapesNetwork
 
-    images, captions = render_images(20_000)
+    images, captions = training_images(20_000)
     labels = torch.tensor([scene_of(caption).labels() for caption in captions])
     network = ShapesNetwork({name: len(values) for name, values in ATTRIBUTES.items()})
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
@@ -141,7 +141,7 @@ def train_text(minutes: float) -> None:
     from lcm_distill.encoders.text import build_shapes_tower, compact_tokenizer, hidden_states
     from lcm_distill.shapes.network import load_shapes_network
 
-    images, captions = render_images(20_000)
+    images, captions = training_images(20_000)
     network = load_shapes_network(assets.FEATURES)
     with torch.no_grad():
         features = torch.cat([network(batch.float() / 255)[0] for batch in images.split(256)])

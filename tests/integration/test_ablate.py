@@ -158,6 +158,7 @@ def test_dry_run_of_a_new_run_writes_nothing(tmp_path):
         (["--set", "distill.steps=7"], "original/seed-0/distill was made with distill.steps = 6, not 7"),
         (["--preset", "microdit_xl_512"], "no ablation ships for preset 'microdit_xl_512'"),
         (["--set", "encoders.weights=random"], "worth nothing"),
+        (["--set", "encoders.weights=random", "--dry-run"], "worth nothing"),
     ],
 )
 def test_wrong_input_is_one_line(ablation, options, message):

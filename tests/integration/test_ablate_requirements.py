@@ -1,6 +1,7 @@
 """What an ablation compares with, runs on and needs: all of it is found before anything is trained."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from lcm_distill.metrics.figures import CAPTION_ACCURACY
 from lcm_distill.metrics.registry import PROTOCOLS
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.shapes.scenes import draw
+from lcm_distill.shapes.scenes import render_image
 from lcm_distill.stages.ablate import ablate
 from tests.ablations import SMALL_CHAIN, rows_of
+from tests.command_line import lcm
 
 FEW = ["data.images=24", "evaluate.guidance=2", "evaluate.images=4", "evaluate.student_steps=[1]", "distill.steps=1",
        "distill.checkpoint_every=1"]  # fmt: skip
@@ -29,8 +31,21 @@ def few_trials(*assignments: str) -> Config:
 
 def ablate_default(config: Config, root: Path, executor=None) -> RunFolder:
     run = RunFolder(root)
-    list(ablate(config, run, load_ablation("shapes").select(["default"]), 1, executor))
+    with run.opened(config):
+        list(ablate(config, run, load_ablation("shapes").select(["default"]), 1, executor))
     return run
+
+
+def test_an_ablation_that_fails_changes_no_run(tmp_path, finished_run):
+    new = ["--preset", "shapes", "--set", "data.source=folder", "--set", f"data.root={tmp_path / 'nowhere'}"]
+    kept = tmp_path / "kept"
+    shutil.copytree(finished_run.root, kept)
+    before = (kept / "config.toml").read_bytes()
+    for run, settings in ((tmp_path / "new", new), (kept, ["--set", "device=cuda"])):
+        failed = lcm("ablate", "--run", run, "--only", "default", "--seeds", 1, *settings)
+        assert failed.exit_code == 2, failed.output
+    assert not (tmp_path / "new").exists()
+    assert (kept / "config.toml").read_bytes() == before
 
 
 @pytest.fixture
@@ -38,7 +53,7 @@ def folder_of_images(tmp_path) -> Path:
     folder = tmp_path / "real"
     folder.mkdir()
     for number in range(3):
-        draw(5, number, 64)[0].save(folder / f"{number}.png")
+        render_image(5, number, 64)[0].save(folder / f"{number}.png")
     return folder
 
 

@@ -102,7 +102,7 @@ def test_other_tables_and_errors_obey_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("damaged", "sql", "remedy"),
     [
-        ("metrics.parquet", "FROM metrics", "delete it, and `lcm evaluate` writes it again"),
+        ("metrics.parquet", "FROM metrics", "delete it, and `lcm evaluate --run "),
         ("cache/catalog/captions.parquet", "FROM captions", "lcm verify --repair"),
     ],
 )

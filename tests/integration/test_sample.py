@@ -145,6 +145,27 @@ def test_a_students_file_alone(here, finished_run, generated):
     assert result.exit_code == 2 and "needs a run's data set" in result.stderr.splitlines()[-1]
 
 
+def test_a_run_folder_comes_before_the_model_that_ships(here, finished_run, generated):
+    shutil.copytree(finished_run.root, here / "shapes")
+    for where in ("shapes", "./shapes"):
+        assert lcm("sample", CAPTION, "--run", where, "--steps", 1, "--seed", 7).exit_code == 0
+        assert lcm("compare-samplers", CAPTION, "--run", where, "--steps", 1, "--seed", 7).exit_code == 0
+    named, by_path = generated[:3], generated[3:]
+    assert all(torch.equal(one.images, other.images) for one, other in zip(named, by_path, strict=True))
+    shutil.rmtree(here / "shapes")
+    assert lcm("sample", CAPTION, "--run", "shapes", "--steps", 1, "--seed", 7).exit_code == 0
+    assert not torch.equal(generated[-1].images, named[0].images)
+
+
+def test_samples_and_figures_are_made_at_the_same_sigmas(here, finished_run, generated):
+    shutil.copytree(finished_run.root, here / "own")
+    own = ["--set", "evaluate.student_sigmas={3=[80.0, 5.0, 1.0]}", "--set", "evaluate.student_steps=[3]"]
+    evaluated = lcm("evaluate", "--run", "own", *own, "--models", "student", "--images-only")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert lcm("sample", CAPTION, "--run", "own", "--steps", 3).exit_code == 0
+    assert generated[-1].sampler == generated[0].sampler == Consistency((80.0, 5.0, 1.0))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

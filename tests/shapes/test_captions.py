@@ -5,7 +5,7 @@ import torch
 from lcm_distill import assets
 from lcm_distill.shapes.captions import caption_hits, labels_of, refuse_caption
 from lcm_distill.shapes.network import ShapesExtractor
-from lcm_distill.shapes.scenes import draw_images
+from lcm_distill.shapes.scenes import render_images
 
 
 def test_caption_hits_need_shape_and_colour():
@@ -36,7 +36,7 @@ def test_captions_without_a_shape_are_refused():
 
 def test_the_extractor_scores_images_against_captions():
     extractor = ShapesExtractor(assets.FEATURES, torch.device("cpu"))
-    images, captions = draw_images(11, 6, 64)
+    images, captions = render_images(11, 6, 64)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     features = extractor(pixels)
     assert extractor.caption_scores(features, captions).tolist() == [1.0] * 6

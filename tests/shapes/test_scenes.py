@@ -1,12 +1,18 @@
 """The stand-in images: deterministic, true to their captions, in JourneyDB's layout."""
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.interface import Annotation
-from lcm_distill.data.sources.journeydb import JourneyDB
+from lcm_distill.data.sources.journeydb import IMAGES, JourneyDB
 from lcm_distill.data.transforms import decode
+from lcm_distill.shapes import dataset
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.shapes.scenes import (
     BACKGROUNDS,
@@ -14,22 +20,22 @@ from lcm_distill.shapes.scenes import (
     POSITIONS,
     Scene,
     brief_caption,
-    draw,
     named_in,
     render,
+    render_image,
     scene_of,
 )
 
 
 def test_a_image_depends_on_seed_and_index_alone():
-    (first, caption), (again, same), (other, _) = draw(0, 7, 64), draw(0, 7, 64), draw(1, 7, 64)
+    (first, caption), (again, same), (other, _) = render_image(0, 7, 64), render_image(0, 7, 64), render_image(1, 7, 64)
     assert caption == same and first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
 
 
 @pytest.mark.parametrize("index", range(20))
 def test_caption_says_what_is_drawn(index):
-    image, caption = draw(3, index, 64)
+    image, caption = render_image(3, index, 64)
     scene, pixels = scene_of(caption), np.asarray(image, float)
     right, down = POSITIONS[scene.position]
     # The middle of a ring is background, so look half-way between hole and rim.
@@ -70,15 +76,27 @@ def test_brief_captions_name_the_shape_and_half_of_the_rest():
     assert brief_caption(scene, 0, 5) == brief_caption(scene, 0, 5)
 
 
+def test_a_write_that_is_refused_names_its_image(tmp_path, monkeypatch):
+    """Pillow's error of a full device names no file."""
+
+    def full(*_: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space") as refused:
+        dataset._write_image(tmp_path, 0, 64, 7)
+    assert Path(refused.value.filename).parent == tmp_path / IMAGES / "000"
+
+
 def test_layout_is_journeydbs(tmp_path):
     lines = [line for _, line in write_images(tmp_path, seed=0, count=3, width=64)]
     annotations_path(tmp_path).write_text("\n".join(lines) + "\n")
     source = JourneyDB(tmp_path, None, Captions({"prompt": 1.0}))
     annotations = [record for record in source.annotations() if isinstance(record, Annotation)]
-    assert [annotation.caption for annotation in annotations] == [draw(0, index, 64)[1] for index in range(3)]
+    assert [annotation.caption for annotation in annotations] == [render_image(0, index, 64)[1] for index in range(3)]
     brief = JourneyDB(tmp_path, None, Captions({"Task2.Caption": 1.0})).annotations()
     assert [record.caption for record in brief if isinstance(record, Annotation)] == [
-        brief_caption(scene_of(draw(0, index, 64)[1]), 0, index) for index in range(3)
+        brief_caption(scene_of(render_image(0, index, 64)[1]), 0, index) for index in range(3)
     ]
     contents = dict(source.read([annotation.path for annotation in annotations]))
     assert decode(contents[annotations[0].path], 64).size == (64, 64)

@@ -105,7 +105,7 @@ class MatchingConfig(Section):
     """What is taken off that guidance in addition, down to 1: unlike a smaller share it leaves the difference between
     scales as the teacher has it."""
     shared_noise: bool = Field(default=False, json_schema_extra=ADDED)
-    """Compare the scores where the critic learns, in the same noise, so that the teacher is asked once a step."""
+    """Compare the scores where the critic learns, in the same noise, so that the teacher is evaluated once a step."""
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
     sigmas: list[PositiveFloat] = [80.0, 8.0, 2.0, 0.5]

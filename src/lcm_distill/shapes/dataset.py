@@ -9,15 +9,16 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from lcm_distill.core.child_process import follow_parent
+from lcm_distill.core.io_errors import naming_file
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.shapes.scenes import brief_caption, draw, scene_of
+from lcm_distill.shapes.scenes import brief_caption, render_image, scene_of
 
 IMAGES_A_FOLDER = 1_000
 JPEG_QUALITY = 95
 
 
 def write_images(root: Path, seed: int, count: int, width: int) -> Iterator[tuple[int, str]]:
-    """Draw images 0 .. count-1 below `root`, on all cores.
+    """Render images 0 .. count-1 below `root`, on all cores.
 
     Yields:
         how many are rendered, and the annotation line of the last one. The lines make up the annotation file,
@@ -33,8 +34,9 @@ def write_images(root: Path, seed: int, count: int, width: int) -> Iterator[tupl
 def _write_image(root: Path, seed: int, width: int, index: int) -> str:
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"shapes/{seed}/{index}")
     path = f"{index // IMAGES_A_FOLDER:03d}/{name}.jpg"
-    image, caption = draw(seed, index, width)
-    image.save(root / IMAGES / path, quality=JPEG_QUALITY)
+    image, caption = render_image(seed, index, width)
+    with naming_file(file := root / IMAGES / path):
+        image.save(file, quality=JPEG_QUALITY)
     return _annotation(f"./{path}", caption, brief_caption(scene_of(caption), seed, index))
 
 

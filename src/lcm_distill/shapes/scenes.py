@@ -111,7 +111,7 @@ def brief_caption(scene: Scene, seed: int, index: int) -> str:
     return " ".join(words)
 
 
-def draw(seed: int, index: int, width: int) -> tuple[Image.Image, str]:
+def render_image(seed: int, index: int, width: int) -> tuple[Image.Image, str]:
     """Image `index` of the set under `seed`, RGB `width` x `width`, and its caption."""
     rng = philox((seed, index))
     scene = Scene(*(str(rng.choice(values)) for values in ATTRIBUTES.values()))
@@ -119,14 +119,14 @@ def draw(seed: int, index: int, width: int) -> tuple[Image.Image, str]:
     return render(scene, width, rng), caption
 
 
-def draw_images(seed: int, count: int, width: int) -> tuple[np.ndarray, list[str]]:
+def render_images(seed: int, count: int, width: int) -> tuple[np.ndarray, list[str]]:
     """The first `count` images of the set under `seed`, uint8 (count, width, width, 3), and their captions."""
-    images, captions = zip(*(draw(seed, index, width) for index in range(count)), strict=True)
+    images, captions = zip(*(render_image(seed, index, width) for index in range(count)), strict=True)
     return np.stack([np.asarray(image) for image in images]), list(captions)
 
 
 def render(scene: Scene, width: int, rng: np.random.Generator) -> Image.Image:
-    """Draw a scene; what its caption leaves open (exact place, size, tilt, light) comes from `rng`."""
+    """Render a scene; what its caption leaves open (exact place, size, tilt, light) comes from `rng`."""
     right, down = POSITIONS[scene.position]
     centre = 0.5 + np.array([right, down]) + rng.uniform(-JITTER, JITTER, 2)
     radius = SIZES[scene.size] * rng.uniform(0.94, 1.06)
