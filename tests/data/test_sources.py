@@ -292,11 +292,3 @@ def test_every_kind_of_image_file_is_found_in_folders_and_archives(tmp_path, suf
         else:
             pack(root / "a.tar", members, "w")
         assert [record.caption for record in readable(source_of(name, root))] == ["caption"]
-
-
-@pytest.mark.parametrize("name", [name for name, kind in SOURCES.items() if not kind.generated])
-def test_a_root_that_is_no_folder_is_named(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    data = load_preset("shapes", [f"data.source={name}", "data.root=nope"]).data
-    with pytest.raises(UserError, match=f"data.root = 'nope': there is no folder {tmp_path}/nope: set it"):
-        open_source(data, tmp_path)

@@ -1,10 +1,14 @@
-"""What `lcm precompute --dry-run` and `lcm status` say of a data set."""
+"""What `lcm precompute --dry-run` and `lcm status` say of a data set, and what is said where there is none."""
 
 import json
 
+import pytest
 from PIL import Image, ImageCms
 
+from lcm_distill.config import load_preset
+from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.interface import ORPHAN
+from lcm_distill.data.sources.registry import SOURCES, open_source
 from lcm_distill.data.survey import survey
 from tests.command_line import lcm
 from tests.data.test_sources import source_of
@@ -74,3 +78,11 @@ def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatc
     assert lcm("precompute", "--run", run, "--retry-quarantined").exit_code == 0
     assert status()["data"]["not_in_the_cache"] == 0
     assert status()["quarantined"] == {"malformed annotation: no text": 2} and status()["try_again"] is None
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SOURCES.items() if not kind.generated])
+def test_a_root_that_is_no_folder_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    data = load_preset("shapes", [f"data.source={name}", "data.root=nope"]).data
+    with pytest.raises(UserError, match=f"data.root = 'nope': there is no folder {tmp_path}/nope: set it"):
+        open_source(data, tmp_path)

@@ -89,8 +89,7 @@ class TextToImage:
             guidance_scale: 0 or more and finite; 1 is no guidance, 0 the null caption. None: no scale is given at all.
                 By default the model's own: a student's middle of its trained range, a teacher's 5.
             seed: from 0 up to 2**64 - 1; None takes a random one.
-            image_ids: integers from 0, one per prompt, that with the seed determine each image's noise, whatever its
-                batch; 0, 1, 2 ... by default.
+            image_ids: one per prompt, from 0; with the seed they decide each image's noise. By default 0, 1, 2 ...
             sampler: samples instead of the model's own, in its own number of steps: `Heun` or `Euler` for a teacher,
                 `Consistency`, `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion`).
             latents: the initial noise, standard normal (B, C, H, W), which the sampler scales by its first sigma.
@@ -108,8 +107,7 @@ class TextToImage:
         check_settings(num_inference_steps, scale, seed)
         check_prompts(prompts, ids)
         sampler = self._chosen(num_inference_steps, sampler)
-        shape = (self.network.in_channels, self.network.latent_size, self.network.latent_size)
-        noise = noise_source(shape, ids, self.device, seed, latents, generator)
+        noise = noise_source(self._latent_shape, ids, self.device, seed, latents, generator)
         captions = self.text_encoder.encode(prompts).to(self.device)
         return self.image_encoder.decode(sampler(self.denoiser(captions, scale), noise))
 
@@ -124,6 +122,10 @@ class TextToImage:
     def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
         """The function that samplers call, for captions (B, L, C) and one guidance scale; None is no guidance."""
         raise NotImplementedError
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self.network.in_channels, self.network.latent_size, self.network.latent_size
 
     def _chosen(self, steps: int | None, sampler: Sampler | None) -> Sampler:
         if sampler is None:
