@@ -15,15 +15,18 @@ from lcm_distill.core.errors import UserError
 def export(
     run: ExistingRun,
     format: Annotated[
-        Literal["safetensors", "sharded", "pt"],
+        Literal["safetensors", "sharded", "pt", "diffusers"],
         typer.Option(
             help="sharded: a folder of safetensors with an index. pt: a plain dictionary of tensors, as the original "
-            "reads it."
+            "reads it. diffusers: a folder that DiffusionPipeline.from_pretrained opens without this package."
         ),
     ] = "safetensors",
     out: Annotated[
         Path | None, typer.Option(help="File or folder; student-export in the run folder by default.")
     ] = None,
+    with_encoders: Annotated[
+        bool, typer.Option("--with-encoders", help="VAE and text encoder as well, for --format diffusers.")
+    ] = False,
     student: StudentFile = None,
     teacher: TeacherFile = None,
     json: Json = False,
@@ -37,7 +40,7 @@ def export(
             raise UserError("--student and --teacher exclude each other: export one, then the other")
         config, folder = Choice(run=run, student=student).load(begins=False)
         write = stage.export_teacher if teacher else stage.export
-        result = write(config.changed(elsewhere(teacher), "command line"), folder, format, out)
+        result = write(config.changed(elsewhere(teacher), "command line"), folder, format, out, with_encoders)
         show(result, json, lambda: show_figures(result))
 
 

@@ -164,6 +164,12 @@ def compact_tokenizer(vocabulary: Sequence[int], context_length: int) -> Tokeniz
     from open_clip.tokenizer import SimpleTokenizer
 
     tokenizer = SimpleTokenizer(context_length=context_length)
-    compact = torch.ones(tokenizer.vocab_size, dtype=torch.long)
-    compact[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))
+    compact = compact_ids(vocabulary, tokenizer.vocab_size)
     return lambda captions: compact[tokenizer(list(captions))]
+
+
+def compact_ids(vocabulary: Sequence[int], size: int) -> Tensor:
+    """Ids in a vocabulary of `size` tokens to those of `compact_tokenizer`, int64 (size,)."""
+    compact = torch.ones(size, dtype=torch.long)
+    compact[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))
+    return compact

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from lcm_distill.kernels import plain
 from lcm_distill.kernels.operators import is_fused, operator
 
 
@@ -14,7 +15,7 @@ def swiglu(gate: Tensor, value: Tensor) -> Tensor:
     """silu(gate) * value (arXiv 2002.05202); `gate`, `value` and the result have one shape and dtype."""
     if is_fused(gate):
         return cast(Tensor, _Swiglu.apply(gate, value))
-    return functional.silu(gate) * value
+    return plain.swiglu(gate, value)
 
 
 def gelu_product(hidden: Tensor, weights: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def gelu_product(hidden: Tensor, weights: Tensor) -> Tensor:
         (..., T, D).
     """
     if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]
-        return functional.gelu(hidden) @ weights
+        return plain.gelu_product(hidden, weights)
     return cast(Tensor, _GeluProduct.apply(hidden, weights))
 
 

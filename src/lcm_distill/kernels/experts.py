@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from lcm_distill.kernels import plain
 from lcm_distill.kernels.operators import is_fused, operator
 
 
-class Routes:
+class Routes(plain.Routes):
     """Which expert takes which token.
 
     Attributes:
-        rows: (E K,), int64, indices of tokens in the flat batch (B T) in the order of the experts' inputs: expert by
-            expert, then sample by sample.
-        places: (B, E, T), int32, index of a token in that order for each expert, -1 where the expert does not take it.
-            It lets the fused kernel sum in a fixed order. None for the plain path, which uses `index_add`.
+        places: (B, E, T), int32, index of a token in the order of `rows` for each expert, -1 where the expert does not
+            take it. It lets the fused kernel sum in a fixed order. None for the plain path, which uses `index_add`.
     """
 
     def __init__(self, chosen: Tensor, moved: Tensor) -> None:
@@ -26,9 +25,8 @@ class Routes:
             chosen: (B, E, taken), int64, indices within the sample of the tokens that each expert takes.
             moved: (B, T, D), the tokens.
         """
+        super().__init__(chosen, moved)
         (batch, experts, taken), tokens = chosen.shape, moved.shape[1]
-        first_token = torch.arange(0, batch * tokens, tokens, device=chosen.device)[:, None, None]
-        self.rows = (chosen + first_token).transpose(0, 1).flatten()
         self.places: Tensor | None = None
         if is_fused(moved):
             place = torch.arange(batch * experts * taken, dtype=torch.int32, device=chosen.device)
@@ -39,7 +37,7 @@ class Routes:
 def gather(tokens: Tensor, routes: Routes) -> Tensor:
     """Tokens (B, T, D) as the experts' inputs, (E K, D)."""
     if routes.places is None:
-        return tokens.flatten(0, 1).index_select(0, routes.rows)
+        return plain.gather(tokens, routes)
     return cast(Tensor, _Gather.apply(tokens, routes.rows, routes.places))
 
 
@@ -54,8 +52,7 @@ def combine(outputs: Tensor, gates: Tensor, routes: Routes, like: Tensor) -> Ten
         (B, T, D); zero for a token that no expert takes.
     """
     if routes.places is None:
-        gated = (outputs * gates[:, None]).to(like.dtype)
-        return torch.zeros_like(like).flatten(0, 1).index_add(0, routes.rows, gated).view_as(like)
+        return plain.combine(outputs, gates, routes, like)
     return cast(Tensor, _Combine.apply(outputs, gates, routes.rows, routes.places))
 
 

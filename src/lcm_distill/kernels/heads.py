@@ -8,10 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional
 
+from lcm_distill.kernels import plain
 from lcm_distill.kernels.operators import is_fused, operator
-from lcm_distill.kernels.residual import EPS
 
 
 def normalise_heads(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,13 +24,7 @@ def normalise_heads(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if is_fused(packed):
         return cast(tuple[Tensor, Tensor, Tensor], _Fused.apply(packed))
-    query, key, value = packed.chunk(3, dim=-1)
-    return normalise_head(query), normalise_head(key), value
-
-
-def normalise_head(rows: Tensor) -> Tensor:
-    """LayerNorm without weights over the last dimension of (..., D)."""
-    return functional.layer_norm(rows, rows.shape[-1:], eps=EPS)
+    return plain.normalise_heads(packed)
 
 
 class _Fused(Function):

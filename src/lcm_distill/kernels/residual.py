@@ -8,11 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional
 
+from lcm_distill.kernels import plain
 from lcm_distill.kernels.operators import is_fused, operator
-
-EPS = 1e-6
+from lcm_distill.kernels.plain import EPS
 
 
 def normalise(
@@ -54,8 +53,7 @@ def add_and_normalise(
     dtype = dtype or x.dtype
     if is_fused(x) and (rest is None or not torch.is_grad_enabled()):
         return cast(tuple[Tensor, Tensor], _Fused.apply(x, weight, branch, gate, rest, shift, scale, dtype))
-    x = x if branch is None else _plain_add(x, branch, gate, rest)
-    return x, _plain_norm(x, weight, shift, scale).to(dtype)
+    return plain.add_and_normalise(x, branch, gate, weight, shift, scale, rest, dtype)
 
 
 def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
@@ -66,21 +64,7 @@ def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
     """
     if is_fused(x):
         return cast(Tensor, _FusedAdd.apply(x, branch, gate))
-    return _plain_add(x, branch, gate, None)
-
-
-def _plain_norm(x: Tensor, weight: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
-    exact = x.to(torch.promote_types(x.dtype, weight.dtype))
-    normed = functional.layer_norm(exact, weight.shape, weight, eps=EPS)
-    if shift is None or scale is None:
-        return normed
-    return normed * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
-
-
-def _plain_add(x: Tensor, branch: Tensor, gate: Tensor | None, rest: Tensor | None) -> Tensor:
-    if rest is not None:
-        branch = torch.cat([branch, rest.expand(len(x) - len(branch), *branch.shape[1:])])
-    return x + (branch if gate is None else gate.unsqueeze(1) * branch).to(x.dtype)
+    return plain.add(x, branch, gate)
 
 
 class _Fused(Function):

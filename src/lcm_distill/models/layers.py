@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcm_distill.kernels.activations import swiglu
-from lcm_distill.kernels.heads import normalise_head, normalise_heads
-from lcm_distill.kernels.residual import EPS, normalise
+from lcm_distill.kernels.heads import normalise_heads
+from lcm_distill.kernels.plain import EPS, normalise_head
+from lcm_distill.kernels.residual import normalise
 from lcm_distill.models.precision import Linear
 
 

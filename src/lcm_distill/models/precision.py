@@ -75,14 +75,14 @@ class _UseCopy(Function):
         return grads[0].to(ctx.dtype), None
 
 
-def cast_matrices(network: nn.Module) -> None:
-    """Hold a network's matrices in bfloat16, in place, for a network whose weights do not change.
+def cast_matrices(network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Hold a network's matrices in a lower precision, in place, for a network whose weights do not change.
 
     Parts that `float32_modules` names keep their dtype.
     """
     for module in low_precision_modules(network):
         for _, parameter in weight_matrices(module):
-            parameter.data = parameter.data.bfloat16()
+            parameter.data = parameter.data.to(dtype)
 
 
 def compute_in_bfloat16(network: nn.Module, copied: bool) -> None:

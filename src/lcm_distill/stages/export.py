@@ -1,4 +1,4 @@
-"""`lcm export`: a student or teacher as safetensors, one file or sharded, or as the original's `.pt`."""
+"""`lcm export`: a student or teacher as safetensors, as the original's `.pt`, or as a folder for diffusers."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,26 +9,33 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import Config
+from lcm_distill.core.errors import UserError
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
 from lcm_distill.models.networks import build_network, read_teacher
 from lcm_distill.models.shards import INDEX_FILE, write_shards
 from lcm_distill.models.student import StudentDescription, recorded_description
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.publishing.model import Published
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
 from lcm_distill.training.student_networks import student_from_teacher
 from lcm_distill.training.teacher import describe_teacher
 
-Form = Literal["safetensors", "sharded", "pt"]
-"""`sharded`: a folder of safetensors files with an index. `pt`: a plain dictionary of tensors."""
+Form = Literal["safetensors", "sharded", "pt", "diffusers"]
+"""`sharded`: a folder of safetensors files with an index. `pt`: a plain dictionary of tensors. `diffusers`: a folder
+that `DiffusionPipeline.from_pretrained` opens."""
+FOLDERS = ("sharded", "diffusers")
 
 
-def export(config: Config, run: RunFolder, form: Form, out: Path | None = None) -> dict[str, Any]:
+def export(
+    config: Config, run: RunFolder, form: Form, out: Path | None = None, with_encoders: bool = False
+) -> dict[str, Any]:
     """Write a run's student: the finished one, or the one that its newest checkpoint would publish.
 
     Args:
-        out: `student-export.*` in the run folder if None; without a suffix for `sharded`, which is a folder.
+        out: `student-export.*` in the run folder if None; without a suffix for a folder.
+        with_encoders: write VAE and text encoder as well, for `diffusers`.
 
     Returns:
         The file, the steps it was trained for, the configured steps and the number of tensors.
@@ -38,47 +45,83 @@ def export(config: Config, run: RunFolder, form: Form, out: Path | None = None) 
     what it records itself and the sizes and encoders of the run.
 
     Raises:
-        UserError: nothing is trained yet, or the checkpoints belong to other settings.
+        UserError: nothing is trained yet, the checkpoints belong to other settings, or encoders are asked for that
+            cannot be loaded or have no place in the format.
         DataError: every checkpoint is damaged.
     """
     step, weights = _weights(config, run)
-    file = write_weights(form, out or _default(run, "student", form), weights, _description(config, run).to_json())
+    model = _student(config, weights, _description(config, run))
+    file = write(form, out or _default(run, "student", form), model, with_encoders)
     trained = {} if run.has_foreign_student else {"trained_steps": step, "of_steps": config.distill.steps}
     return {"file": str(file), **trained, "tensors": len(weights)}
 
 
-def export_teacher(config: Config, run: RunFolder, form: Form, out: Path | None = None) -> dict[str, Any]:
+def export_teacher(
+    config: Config, run: RunFolder, form: Form, out: Path | None = None, with_encoders: bool = False
+) -> dict[str, Any]:
     """Write the teacher, `model.teacher`, in the same formats.
 
     Args:
-        out: `teacher-export.*` in the run folder if None.
+        out: `teacher-export.*` in the run folder if None. with_encoders: as `export` takes it.
 
     Returns:
         The file and the number of tensors.
 
     Raises:
-        UserError: the checkpoint is missing or unreadable.
+        UserError: the checkpoint is missing or unreadable, or as `export`.
     """
     weights = read_teacher(config.model)
-    file = write_weights(form, out or _default(run, "teacher", form), weights, describe_teacher(config))
+    model = Published(
+        weights=weights,
+        description=describe_teacher(config),
+        sizes=config.model,
+        encoders=config.encoders,
+        diffusion=config.diffusion,
+        sampling=None,
+        guidance=config.evaluate.guidance[0],
+    )
+    file = write(form, out or _default(run, "teacher", form), model, with_encoders)
     return {"file": str(file), "tensors": len(weights)}
 
 
-def write_weights(form: Form, out: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> Path:
-    """Write weights at `out`, a folder for `sharded`; returns the file to open them by."""
+def write(form: Form, out: Path, model: Published, with_encoders: bool = False) -> Path:
+    """Write a model at `out`; returns the file or folder to open it by.
+
+    Raises:
+        UserError: encoders are asked for that cannot be loaded or have no place in the format.
+    """
+    if with_encoders and form != "diffusers":
+        raise UserError(f"--with-encoders: --format {form} holds the transformer alone; give --format diffusers")
     remove_orphans_of(out)
-    if form == "sharded":
-        commit_folder(out, lambda folder: write_shards(folder, weights, description))
+    if form == "diffusers":
+        from lcm_distill.publishing.diffusers_folder import write_diffusers  # diffusers is slow to import
+
+        commit_folder(out, lambda folder: write_diffusers(folder, model, with_encoders))
+    elif form == "sharded":
+        commit_folder(out, lambda folder: write_shards(folder, model.weights, model.description))
         return out / INDEX_FILE
-    if form == "pt":
-        commit_file(out, partial(_save, weights))
+    elif form == "pt":
+        commit_file(out, partial(_save, model.weights))
     else:
-        commit_bytes(out, serialise(weights, description))
+        commit_bytes(out, serialise(model.weights, model.description))
     return out
 
 
+def _student(config: Config, weights: Mapping[str, Tensor], description: StudentDescription) -> Published:
+    recorded = description.encoders.model_dump() if description.encoders else {}
+    return Published(
+        weights=weights,
+        description=description.to_json(),
+        sizes=description.model,
+        encoders=config.encoders.model_copy(update=recorded),
+        diffusion=description.diffusion,
+        sampling=description,
+        guidance=config.evaluate.guidance[0],
+    )
+
+
 def _default(run: RunFolder, role: str, form: Form) -> Path:
-    return run.root / (f"{role}-export" if form == "sharded" else f"{role}-export.{form}")
+    return run.root / (f"{role}-export" if form in FOLDERS else f"{role}-export.{form}")
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What people open a trained model with in other tools: folders for diffusers, and model cards."""

@@ -1,0 +1,102 @@
+# The types that diffusers declares do not describe its decorators.
+# pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false
+# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false
+"""The samplers of MicroDiT as a diffusers scheduler: EDM's for teachers, and a student's own."""
+
+from typing import Any, cast
+
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+from lcm_distill.core.device import to_device
+from lcm_distill.diffusion.noise import karras_sigmas
+from lcm_distill.diffusion.preconditioning import Denoiser, jump_to
+from lcm_distill.diffusion.samplers import consistency_step, euler_step, heun_step
+
+
+class MicroDiTScheduler(SchedulerMixin, ConfigMixin):
+    """Steps through falling sigmas.
+
+    Args:
+        sampler: `heun`, EDM's deterministic sampler (arXiv 2206.00364); `consistency`, which denoises and adds fresh
+            noise (arXiv 2303.01469); `deterministic`, which denoises and keeps what it takes for the noise; or
+            `phased`, the same from edge to edge of a student's phases (arXiv 2405.18407).
+        default_steps: number of steps where none is given.
+        sigmas: a student's own sigmas, falling, by number of steps.
+        sigma_data, sigma_min, sigma_max, rho: of EDM's preconditioning and schedule.
+
+    Attributes:
+        sigmas: where the steps begin, and where the last one ends, float64 (steps + 1,).
+        timesteps: `sigmas` without the last.
+    """
+
+    order = 1
+
+    @register_to_config
+    def __init__(
+        self,
+        sampler: str = "consistency",
+        default_steps: int = 4,
+        sigmas: dict[str, list[float]] | None = None,
+        sigma_data: float = 0.9,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+    ) -> None:
+        self.set_timesteps(default_steps)
+
+    def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device = "cpu") -> None:
+        """Choose the sigmas of a number of steps, `default_steps` if None.
+
+        A student without sigmas of its own for that number takes EDM's schedule.
+
+        Raises:
+            ValueError: the number is below 1, or not that of a student's phases.
+        """
+        settings = cast(Any, self.config)
+        steps = settings.default_steps if num_inference_steps is None else num_inference_steps
+        own = (settings.sigmas or {}).get(str(steps))
+        if steps < 1 or (settings.sampler == "phased" and own is None):
+            only = f"{settings.default_steps}" if settings.sampler == "phased" else "1 or more"
+            raise ValueError(f"num_inference_steps is {steps}: it must be {only}")
+        schedule = (settings.sigma_min, settings.sigma_max, settings.rho)
+        if settings.sampler == "heun":
+            sigmas = karras_sigmas(steps, *schedule)
+        else:
+            starts = own or karras_sigmas(steps + 1, *schedule)[:steps].tolist()
+            sigmas = torch.tensor([*starts, settings.sigma_min], dtype=torch.float64)
+        self.sigmas = to_device(sigmas, torch.device(device))
+        self.timesteps, self.num_inference_steps = self.sigmas[:-1], steps
+
+    @property
+    def init_noise_sigma(self) -> Tensor:
+        """What the noise is multiplied by before the first step."""
+        return self.sigmas[0]
+
+    def step(self, function: Denoiser, index: int, sample: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The sample after one step.
+
+        Args:
+            function: maps (noisy (B, C, H, W), sigma (1,)) to the clean sample: EDM's denoiser for `heun`, a
+                consistency function for a student.
+            index: of the step, from 0.
+            sample: (B, C, H, W); noisy at the step's sigma, or, after the first step of `consistency`, clean.
+            noise: standard normal (B, C, H, W), what a step that `adds_noise` adds.
+        """
+        settings = cast(Any, self.config)
+        sigma, following = self.sigmas[index : index + 1], self.sigmas[index + 1 : index + 2]
+        if settings.sampler == "heun":
+            last = index + 1 == self.num_inference_steps
+            return (euler_step if last else heun_step)(function, sample, sigma, following)
+        if settings.sampler != "consistency":
+            return jump_to(function, sample, sigma, following, settings.sigma_min)
+        if noise is None:
+            return function(sample, sigma)
+        return consistency_step(function, sample, sigma, settings.sigma_min, noise)
+
+    def adds_noise(self, index: int) -> bool:
+        """Whether a step begins by adding fresh noise."""
+        settings = cast(Any, self.config)
+        return settings.sampler == "consistency" and index > 0

@@ -1,0 +1,208 @@
+# The types that diffusers and transformers declare do not describe what they return.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false
+"""Text to image with MicroDiT, a teacher or a few-step student, in diffusers."""
+
+import html
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput, ModelMixin, SchedulerMixin
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import is_ftfy_available
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from lcm_distill.diffusion.guidance import denoiser_at
+from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
+
+
+def encode_prompts(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> Tensor:
+    """The last hidden state of every token, (B, L, C); a prompt is padded with token 0, as in training."""
+    length = text_encoder.config.max_position_embeddings
+    tokens = torch.zeros(len(prompts), length, dtype=torch.long)
+    cleaned = [clean(prompt) for prompt in prompts]
+    for row, own in zip(tokens, tokenizer(cleaned, truncation=True, max_length=length).input_ids, strict=True):
+        row[: len(own)] = torch.tensor(own)
+    return text_encoder(tokens.to(text_encoder.device)).last_hidden_state
+
+
+def clean(prompt: str) -> str:
+    """A prompt without HTML entities and wrongly decoded characters, as CLIP's own tokeniser has it."""
+    if is_ftfy_available():
+        import ftfy
+
+        prompt = ftfy.fix_text(prompt)
+    return html.unescape(html.unescape(prompt)).strip()
+
+
+def denoiser(transformer: Any, scheduler: Any, captions: Tensor, guidance: float | None) -> Denoiser:
+    """What a scheduler's steps call: a student's consistency function, or EDM's denoiser with guidance.
+
+    Args:
+        captions: (B, L, C). guidance: scale of all images; None is no guidance.
+    """
+    settings = scheduler.config
+    if settings.sampler == "heun":
+        return denoiser_at(transformer, settings.sigma_data, captions, 1 if guidance is None else guidance)
+    scales = None if guidance is None else torch.full((len(captions),), float(guidance), device=captions.device)
+    return consistency_function(transformer, settings.sigma_data, settings.sigma_min, captions, scales)
+
+
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if std is not None:
+        latents = latents * latents.new_tensor(std).view(1, -1, 1, 1)
+    latents = latents / config.scaling_factor
+    if mean is not None:
+        latents = latents + latents.new_tensor(mean).view(1, -1, 1, 1)
+    latents = latents + (getattr(config, "shift_factor", None) or 0)
+    return vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
+
+
+class MicroDiTPipeline(DiffusionPipeline):
+    """Text to image.
+
+    Args:
+        transformer: the network. scheduler: its sampler. tokenizer: of CLIP.
+        text_encoder, vae: what the network was trained with; where the folder does not hold them, give them to
+            `from_pretrained`.
+        guidance_scale: where none is given. min_guidance_scale, max_guidance_scale: what a student was trained with.
+        text_encoder_name, vae_name: where text encoder and VAE are published.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["text_encoder", "vae"]  # noqa: RUF012
+    _callback_tensor_inputs = ["latents", "prompt_embeds"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        transformer: ModelMixin,
+        scheduler: SchedulerMixin,
+        tokenizer: CLIPTokenizer,
+        text_encoder: CLIPTextModel | None = None,
+        vae: AutoencoderKL | None = None,
+        guidance_scale: float = 5.0,
+        min_guidance_scale: float | None = None,
+        max_guidance_scale: float | None = None,
+        text_encoder_name: str | None = None,
+        vae_name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer, scheduler=scheduler, tokenizer=tokenizer, text_encoder=text_encoder, vae=vae
+        )
+        self.register_to_config(
+            guidance_scale=guidance_scale, min_guidance_scale=min_guidance_scale,
+            max_guidance_scale=max_guidance_scale, text_encoder_name=text_encoder_name, vae_name=vae_name,
+        )  # fmt: skip
+        self.image_processor = VaeImageProcessor()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Generate images of prompts.
+
+        Args:
+            prompt: one or several, unless `prompt_embeds` (B, L, C) are given: the text encoder's hidden states.
+            num_inference_steps: a student has sigmas of its own for some numbers, and a default.
+            guidance_scale: 1 is no guidance, 0 the null caption; by default what the model was evaluated with.
+            num_images_per_prompt: images of each prompt, one after the other.
+            generator: one, or one for each image; draws all noise.
+            latents: the initial noise, standard normal (B, C, h, w).
+            output_type: `pil`, `np`, `pt` or `latent`.
+            return_dict: False for a tuple.
+            callback_on_step_end: called with the pipeline, the index of the step, its sigma and the tensors that
+                `callback_on_step_end_tensor_inputs` names: `latents` and `prompt_embeds`; may return others for them.
+        """
+        guidance = self._checked_guidance(guidance_scale)
+        captions = self._captions(prompt, prompt_embeds).repeat_interleave(num_images_per_prompt, dim=0)
+        self.scheduler.set_timesteps(num_inference_steps, device=captions.device)
+        images: Any = self._sample(
+            captions, guidance, generator, latents, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
+        if output_type != "latent":
+            images = self.image_processor.postprocess(decode(self._needed("vae"), images), output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _sample(
+        self,
+        captions: Tensor,
+        guidance: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: Tensor | None,
+        callback: Callable[..., dict[str, Any]] | None,
+        tensor_inputs: Sequence[str],
+    ) -> Tensor:
+        """Latents of the scheduler's steps, (B, C, h, w), float32."""
+        config = self.transformer.config
+        shape = (len(captions), config.in_channels, config.latent_size, config.latent_size)
+
+        def noise() -> Tensor:
+            return randn_tensor(shape, generator, captions.device, torch.float32)
+
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}: {shape} is needed")
+        sample = noise() if latents is None else latents.to(captions.device, torch.float32)
+        sample = sample * self.scheduler.init_noise_sigma.to(sample.dtype)
+        tensor_inputs = getattr(callback, "tensor_inputs", tensor_inputs)
+        for index, sigma in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            added = noise() if self.scheduler.adds_noise(index) else None
+            function = denoiser(self.transformer, self.scheduler, captions, guidance)
+            sample = self.scheduler.step(function, index, sample, added)
+            if callback is not None:
+                given = {"latents": sample, "prompt_embeds": captions}
+                changed = given | (callback(self, index, sigma, {name: given[name] for name in tensor_inputs}) or {})
+                sample, captions = changed["latents"], changed["prompt_embeds"]
+        return sample
+
+    def _captions(self, prompt: str | Sequence[str] | None, prompt_embeds: Tensor | None) -> Tensor:
+        device = self._execution_device
+        if prompt_embeds is not None:
+            return prompt_embeds.to(device)
+        if not prompt:
+            raise ValueError("there is no prompt: give one or more, or prompt_embeds")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        return encode_prompts(self.tokenizer, self._needed("text_encoder"), prompts).to(device)
+
+    def _checked_guidance(self, scale: float | None) -> float:
+        scale = self.config.guidance_scale if scale is None else scale
+        if not 0 <= scale < float("inf"):
+            raise ValueError(f"guidance_scale is {scale}: it must be 0 or more, and finite")
+        low, high = self.config.min_guidance_scale, self.config.max_guidance_scale
+        if low is not None and not low <= scale <= high:
+            warnings.warn(
+                f"guidance {scale:g} lies outside {low:g} to {high:g}, which this student was trained on", stacklevel=3
+            )
+        return scale
+
+    def _needed(self, name: str) -> Any:
+        """A component that the folder may not hold.
+
+        Raises:
+            ValueError: it is missing.
+        """
+        component = getattr(self, name)
+        if component is None:
+            origin = self.config[f"{name}_name"] or "the model's author"
+            raise ValueError(f"the pipeline has no {name}: give from_pretrained({name}=...) that of {origin}")
+        return component

@@ -1,0 +1,95 @@
+# diffusers does not declare its classes as exported.
+# pyright: reportPrivateImportUsage=false
+"""Opens exported folders with diffusers, and does not use the package: `python open_folders.py JOBS.json OUT.npz`.
+
+Each job names a folder, arguments of the pipeline and seeds of its generators; its images, (B, 3, H, W) in [0, 1], are
+saved under its number.
+"""
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from transformers import CLIPTextModel
+
+
+@cache
+def open_folder(folder: str, encoders: str | None = None, dtype: str | None = None) -> Any:
+    """A pipeline; VAE and text encoder come from another folder if one is named."""
+    options = {} if dtype is None else {"torch_dtype": getattr(torch, dtype)}
+    if encoders:
+        options["vae"] = AutoencoderKL.from_pretrained(encoders, subfolder="vae")
+        options["text_encoder"] = CLIPTextModel.from_pretrained(encoders, subfolder="text_encoder")
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **options)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def check_calls(pipeline: Any) -> None:
+    """What diffusers' pipelines have in common."""
+    prompts, steps = ["a large red circle", "two small blue stars"], list[tuple[int, float]]()
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+
+    def at_a_step(pipe: Any, index: int, sigma: torch.Tensor, tensors: dict) -> dict:
+        assert pipe is pipeline and tensors["latents"].shape[0] == 2 and tensors["prompt_embeds"].dim() == 3
+        steps.append((index, float(sigma)))
+        return {"latents": torch.zeros_like(tensors["latents"])} if index == 1 else tensors
+
+    common = {"prompt": prompts, "num_inference_steps": 2}
+    expected = pipeline(**common, generator=generators(), output_type="pt").images
+    arrays = pipeline(**common, generator=generators(), output_type="np", return_dict=False)[0]
+    assert np.allclose(arrays.transpose(0, 3, 1, 2), expected.numpy())
+    pictures = pipeline(**common, generator=generators()).images
+    assert [image.size for image in pictures] == [(64, 64)] * 2
+    latents = pipeline(**common, generator=generators(), output_type="latent").images
+    assert latents.shape == (2, 8, 8, 8)
+    changed = pipeline(
+        **common, callback_on_step_end=at_a_step, callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
+        output_type="latent",
+    ).images  # fmt: skip
+    assert [index for index, _ in steps] == [0, 1] and steps[0][1] == 80.0 and not changed.any()
+    one_each = [pipeline(prompt, 2, generator=each, output_type="pt").images for prompt, each in
+                zip(prompts, generators(), strict=True)]  # fmt: skip
+    assert torch.allclose(torch.cat(one_each), expected, atol=1e-4)
+    assert len(pipeline(prompts[0], 1, num_images_per_prompt=3, output_type="pt").images) == 3
+    for wrong in ({"guidance_scale": -1.0}, {"num_inference_steps": 0}, {"latents": torch.zeros(1)}, {"prompt": ""}):
+        try:
+            pipeline(**{**common, **wrong})
+        except ValueError as error:
+            assert "\n" not in str(error)
+        else:
+            raise AssertionError(f"{wrong} was taken")
+
+
+def check_lacking(pipeline: Any) -> None:
+    """A folder without encoders says what it needs when it needs it."""
+    try:
+        pipeline("a large red circle")
+    except ValueError as error:
+        assert "text_encoder=..." in str(error)
+    else:
+        raise AssertionError("no text encoder was needed")
+
+
+def main() -> None:
+    """All jobs, in one process."""
+    images = dict[str, np.ndarray]()
+    for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+        if job.get("check"):
+            globals()[job["check"]](open_folder(job["folder"]))
+            continue
+        pipeline = open_folder(job["folder"], job.get("encoders"), job.get("dtype"))
+        generators = [torch.Generator().manual_seed(seed) for seed in job["seeds"]]
+        images[str(number)] = pipeline(**job["call"], generator=generators, output_type="pt").images.float().numpy()
+    np.savez(sys.argv[2], allow_pickle=False, **images)
+
+
+if __name__ == "__main__":
+    main()
