@@ -11,6 +11,13 @@ from lcm_distill.commands.options import DryRun, ExistingRun, File, Json, Preset
 from lcm_distill.commands.show import show, show_figures, working, write
 from lcm_distill.core.errors import UserError
 
+License = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Licence in the model card, as the Hugging Face Hub names it.")
+]
+BaseModel = Annotated[
+    str | None, typer.Option(metavar="REPOSITORY", help="The teacher's repository on the Hub, for the model card.")
+]
+
 
 def export(
     run: ExistingRun,
@@ -27,6 +34,8 @@ def export(
     with_encoders: Annotated[
         bool, typer.Option("--with-encoders", help="VAE and text encoder as well, for --format diffusers.")
     ] = False,
+    license: License = None,
+    base_model: BaseModel = None,
     student: StudentFile = None,
     teacher: TeacherFile = None,
     json: Json = False,
@@ -34,13 +43,15 @@ def export(
     """Export the student: the finished one, or that of the newest checkpoint; or a checkpoint from elsewhere."""
     with one_line_errors():
         from lcm_distill.commands.sweep import elsewhere
+        from lcm_distill.publishing.card import Terms
         from lcm_distill.stages import export as stage
 
         if student and teacher:
             raise UserError("--student and --teacher exclude each other: export one, then the other")
         config, folder = Choice(run=run, student=student).load(begins=False)
         write = stage.export_teacher if teacher else stage.export
-        result = write(config.changed(elsewhere(teacher), "command line"), folder, format, out, with_encoders)
+        changed = config.changed(elsewhere(teacher), "command line")
+        result = write(changed, folder, format, out, with_encoders, Terms(license, base_model))
         show(result, json, lambda: show_figures(result))
 
 

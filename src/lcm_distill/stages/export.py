@@ -1,6 +1,7 @@
 """`lcm export`: a student or teacher as safetensors, as the original's `.pt`, or as a folder for diffusers."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,17 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.metric_rows import read_metrics
+from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
 from lcm_distill.models.networks import build_network, read_teacher
 from lcm_distill.models.shards import INDEX_FILE, write_shards
 from lcm_distill.models.student import StudentDescription, recorded_description
 from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.publishing.card import UNDECIDED, Card, Terms, card_text
 from lcm_distill.publishing.model import Published
+from lcm_distill.publishing.usage import with_diffusers, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
 from lcm_distill.training.student_networks import student_from_teacher
@@ -29,16 +34,22 @@ FOLDERS = ("sharded", "diffusers")
 
 
 def export(
-    config: Config, run: RunFolder, form: Form, out: Path | None = None, with_encoders: bool = False
+    config: Config,
+    run: RunFolder,
+    form: Form,
+    out: Path | None = None,
+    with_encoders: bool = False,
+    terms: Terms = UNDECIDED,
 ) -> dict[str, Any]:
     """Write a run's student: the finished one, or the one that its newest checkpoint would publish.
 
     Args:
         out: `student-export.*` in the run folder if None; without a suffix for a folder.
         with_encoders: write VAE and text encoder as well, for `diffusers`.
+        terms: for the model card.
 
     Returns:
-        The file, the steps it was trained for, the configured steps and the number of tensors.
+        The file or folder, the card, the steps it was trained for, the configured steps and the number of tensors.
 
     All formats have the published key layout. Those of safetensors also record everything that sampling needs, so that
     `api.open_model` opens them alone. A student from elsewhere (`RunFolder.student`) is written in the same way, with
@@ -50,29 +61,33 @@ def export(
         DataError: every checkpoint is damaged.
     """
     step, weights = _weights(config, run)
-    model = _student(config, weights, _description(config, run))
-    file = write(form, out or _default(run, "student", form), model, with_encoders)
     trained = {} if run.has_foreign_student else {"trained_steps": step, "of_steps": config.distill.steps}
-    return {"file": str(file), **trained, "tensors": len(weights)}
+    model = _student(config, weights, _description(config, run))
+    card = _card(config, run, _training(config, step) if trained else {}, terms)
+    return {**write(form, out or _default(run, "student", form), model, card, with_encoders), **trained}
 
 
 def export_teacher(
-    config: Config, run: RunFolder, form: Form, out: Path | None = None, with_encoders: bool = False
+    config: Config,
+    run: RunFolder,
+    form: Form,
+    out: Path | None = None,
+    with_encoders: bool = False,
+    terms: Terms = UNDECIDED,
 ) -> dict[str, Any]:
     """Write the teacher, `model.teacher`, in the same formats.
 
     Args:
-        out: `teacher-export.*` in the run folder if None. with_encoders: as `export` takes it.
+        out: `teacher-export.*` in the run folder if None. with_encoders, terms: as `export` takes them.
 
     Returns:
-        The file and the number of tensors.
+        The file or folder, the card and the number of tensors.
 
     Raises:
         UserError: the checkpoint is missing or unreadable, or as `export`.
     """
-    weights = read_teacher(config.model)
     model = Published(
-        weights=weights,
+        weights=read_teacher(config.model),
         description=describe_teacher(config),
         sizes=config.model,
         encoders=config.encoders,
@@ -80,12 +95,15 @@ def export_teacher(
         sampling=None,
         guidance=config.evaluate.guidance[0],
     )
-    file = write(form, out or _default(run, "teacher", form), model, with_encoders)
-    return {"file": str(file), "tensors": len(weights)}
+    card = _card(config, run, {}, terms)
+    return write(form, out or _default(run, "teacher", form), model, card, with_encoders)
 
 
-def write(form: Form, out: Path, model: Published, with_encoders: bool = False) -> Path:
-    """Write a model at `out`; returns the file or folder to open it by.
+def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bool = False) -> dict[str, Any]:
+    """Write a model at `out`, and its card: in a folder `README.md`, beside a file `NAME-card.md`.
+
+    Returns:
+        The file or folder to open it by, the card and the number of tensors.
 
     Raises:
         UserError: encoders are asked for that cannot be loaded or have no place in the format.
@@ -93,18 +111,79 @@ def write(form: Form, out: Path, model: Published, with_encoders: bool = False) 
     if with_encoders and form != "diffusers":
         raise UserError(f"--with-encoders: --format {form} holds the transformer alone; give --format diffusers")
     remove_orphans_of(out)
+    opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":
-        from lcm_distill.publishing.diffusers_folder import write_diffusers  # diffusers is slow to import
-
-        commit_folder(out, lambda folder: write_diffusers(folder, model, with_encoders))
-    elif form == "sharded":
-        commit_folder(out, lambda folder: write_shards(folder, model.weights, model.description))
-        return out / INDEX_FILE
-    elif form == "pt":
+        library, usage = "diffusers", with_diffusers(model, out.name, with_encoders)
+    else:
+        where = str(opened.relative_to(out.parent))
+        library, usage = "lcm-distill", with_the_package(model, where, described=form != "pt")
+    text = partial(card_text, model, card, out.stem, library, usage)
+    if form in FOLDERS:
+        commit_folder(out, lambda folder: _fill(form, folder, model, card, text, with_encoders))
+        return {"file": str(opened), "card": str(out / "README.md"), "tensors": len(model.weights)}
+    if form == "pt":
         commit_file(out, partial(_save, model.weights))
     else:
         commit_bytes(out, serialise(model.weights, model.description))
-    return out
+    path = out.with_name(f"{out.stem}-card.md")
+    image = path.with_suffix(".png")
+    if card.grid:
+        commit_bytes(image, card.grid.read_bytes())
+    commit_bytes(path, text(image.name if card.grid else None).encode())
+    return {"file": str(out), "card": str(path), "tensors": len(model.weights)}
+
+
+def _fill(
+    form: Form, folder: Path, model: Published, card: Card, text: Callable[[str | None], str], with_encoders: bool
+) -> None:
+    if form == "sharded":
+        write_shards(folder, model.weights, model.description)
+    else:
+        from lcm_distill.publishing.diffusers_folder import write_diffusers  # diffusers is slow to import
+
+        write_diffusers(folder, model, with_encoders)
+    if card.grid:
+        (folder / "grid.png").write_bytes(card.grid.read_bytes())
+    (folder / "README.md").write_text(text("grid.png" if card.grid else None))
+
+
+def _card(config: Config, run: RunFolder, training: Mapping[str, object], terms: Terms) -> Card:
+    encoders = config.encoders
+    return Card(
+        rows=(read_metrics(run.metrics) if run.metrics.is_file() else None) or [],
+        styles=figure_styles(),
+        grid=run.grid if run.grid.is_file() else None,
+        training=training,
+        parts={
+            "data": config.data.source, "VAE": encoders.vae, "text encoder": encoders.text,
+            "teacher": config.model.teacher,
+        },
+        stand_ins=config.stand_ins,
+        environment=_environment(run),
+        terms=terms,
+    )  # fmt: skip
+
+
+def _environment(run: RunFolder) -> dict[str, object]:
+    """Commit and versions that the run was made with, by name."""
+    recorded: dict[str, Any] = json.loads(run.environment.read_text()) if run.environment.is_file() else {}
+    versions = {name: recorded.get(name) for name in ("commit", "python")} | recorded.get("packages", {})
+    return {name: found for name, found in versions.items() if found is not None}
+
+
+def _training(config: Config, step: int) -> dict[str, object]:
+    settings = config.distill
+    return {
+        "objective": settings.objective,
+        "steps": f"{step:,} of {settings.steps:,}",
+        "batch size": settings.batch_size,
+        "learning rate": f"{settings.learning_rate:g}",
+        "guidance range": " to ".join(f"{scale:g}" for scale in settings.guidance_range),
+        "distribution matching": f"weight {settings.matching.weight:g}",
+        "precision": config.engine.precision,
+        "seed": settings.seed if settings.seed is not None else config.seed,
+        "configuration, fingerprint": config.fingerprint("model", "diffusion", "engine", "distill"),
+    }
 
 
 def _student(config: Config, weights: Mapping[str, Tensor], description: StudentDescription) -> Published:

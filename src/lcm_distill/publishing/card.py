@@ -1,0 +1,167 @@
+# huggingface_hub declares its types in part.
+# pyright: reportUnknownMemberType=false
+"""A model card: what the Hugging Face Hub reads of a model, and what people should know of it, made from the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcm_distill.publishing.model import Published
+from lcm_distill.report.figures import FigureStyles, column_key, figure_columns, of_images
+from lcm_distill.report.tables import figures_cells, markdown_table, sampling_title, stand_in_notice
+
+TERMS = {
+    "shapes": "Apache-2.0, part of lcm-distill",
+    "shapes-brief": "Apache-2.0, part of lcm-distill",
+    "journeydb": "JourneyDB's terms: research and other non-commercial use",
+    "stabilityai/stable-diffusion-xl-base-1.0": "CreativeML Open RAIL++-M",
+    "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "Apple's licence for research use",
+}
+"""Terms of data and weights by the names that the configuration gives them."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the person who publishes a model decides.
+
+    Attributes:
+        license: the Hub's name of a licence; None is Apache-2.0 where all parts are this package's own, and `other`
+            elsewhere.
+        base_model: repository of the teacher on the Hub.
+    """
+
+    license: str | None = None
+    base_model: str | None = None
+
+
+UNDECIDED = Terms()
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says beside what the model records itself.
+
+    Attributes:
+        rows: of the run's `metrics.parquet`, of any model. styles: of their figures.
+        grid: the run's grid of images, if there is one.
+        training: facts of the training, by name.
+        parts: names of data, VAE, text encoder and teacher in the configuration. stand_ins: which are stand-ins.
+        environment: commit and versions that the run was made with.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    styles: FigureStyles
+    grid: Path | None
+    training: Mapping[str, object]
+    parts: Mapping[str, str]
+    stand_ins: Sequence[str]
+    environment: Mapping[str, object]
+    terms: Terms
+
+
+def card_text(model: Published, card: Card, name: str, library: str, usage: str, image: str | None) -> str:
+    """The text of a card, Markdown with front matter.
+
+    Args:
+        name: of the model. library: that opens it. usage: code that generates an image with it.
+        image: file name of the grid beside the card.
+    """
+    known = _rows_of(model, card.rows)
+    sections = [
+        f"# {name}",
+        _summary(model, card),
+        *stand_in_notice(card.stand_ins),
+        *(
+            [f"![Images of the same captions and noise, a model and number of steps in each column]({image})"]
+            if image
+            else []
+        ),
+        f"## Use\n\n```python\n{usage.strip()}\n```",
+        f"## Figures\n\n{_figures(known, card.styles)}",
+        *([f"## Training\n\n{_table('setting', 'value', card.training)}"] if card.training else []),
+        *([f"## Sampling\n\n{_sampling(model)}"] if model.sampling else []),
+        f"## Parts and their terms\n\n{_parts(card.parts)}",
+        f"## Provenance\n\n{_table('what', 'value', {'tensors, SHA-256': model.sha256, **card.environment})}",
+    ]
+    return f"---\n{_front_matter(model, card, known, name, library)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _rows_of(model: Published, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of these weights, and of what they are compared with: for a student its teacher and real images."""
+    others = ("real", "teacher") if model.role == "student" else ("real",)
+    own = [row for row in rows if row["model"] == model.role and row["checkpoint_sha256"] == model.sha256]
+    return [*(row for row in rows if row["model"] in others), *own] if own else []
+
+
+def _front_matter(model: Published, card: Card, rows: Sequence[Mapping[str, Any]], name: str, library: str) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    titles = {column.key: column.heading for column in figure_columns(rows, card.styles)}
+    results = [
+        EvalResult(
+            task_type="text-to-image",
+            dataset_type=row["prompts"],
+            dataset_name=row["prompts"],
+            metric_type=row["metric"],
+            metric_name=f"{titles[column_key(row)]}: {sampling_title(row['model'], row['sampler'], row['steps'])}, "
+            f"guidance {row['guidance']:g}",
+            metric_value=row["value"],
+        )
+        for row in of_images(rows)
+        if row["model"] == model.role
+    ]
+    own = set(card.parts.values()) <= {"shapes", "shapes-brief"}
+    data = ModelCardData(
+        library_name=library,
+        pipeline_tag="text-to-image",
+        license=card.terms.license or ("apache-2.0" if own else "other"),
+        base_model=card.terms.base_model,
+        tags=["lcm-distill", "microdit", *(["consistency-model", "distillation"] if model.sampling else [])],
+        model_name=name,
+        eval_results=results or None,
+    )
+    if card.terms.base_model:
+        data["base_model_relation"] = "finetune"
+    return data.to_yaml()
+
+
+def _summary(model: Published, card: Card) -> str:
+    pixels = model.sizes.latent_size * model.encoders.downsampling
+    kind = f"{model.sizes.arch} (arXiv 2407.15811), {pixels} x {pixels} pixels"
+    if model.sampling is None:
+        return f"A text-to-image diffusion model, {kind}, sampled with EDM's Heun method and classifier-free guidance."
+    low, high = model.sampling.guidance_range or (None, None)
+    guidance = "" if low is None else f", guidance scales from {low:g} to {high:g}"
+    return (
+        f"A few-step text-to-image model, {kind}{guidance}: the teacher {card.parts['teacher']} distilled with "
+        "lcm-distill. Guidance is an input of the network, so a step is one evaluation."
+    )
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], styles: FigureStyles) -> str:
+    if not rows:
+        return "These weights were not evaluated."
+    prompts = ", ".join(dict.fromkeys(str(row["prompts"]) for row in rows))
+    return f"Of images of the prompts {prompts}.\n\n{markdown_table(*figures_cells(rows, styles))}"
+
+
+def _sampling(model: Published) -> str:
+    assert model.sampling is not None
+    numbers = [model.sampling.default_steps] if model.sampling.phases else sorted(model.sampling.sigmas)
+    samplers = [model.sampling.sampler(number) for number in numbers]
+    cells = [[str(each.steps), each.name, " ".join(f"{sigma:g}" for sigma in each.sigmas)] for each in samplers]
+    others = "" if model.sampling.phases else "\n\nOther numbers of steps take EDM's schedule."
+    return markdown_table(["steps", "sampler", "sigmas"], cells) + others
+
+
+def _parts(parts: Mapping[str, str]) -> str:
+    cells = [
+        [part, Path(name).name if Path(name).exists() else name, TERMS.get(name, "")] for part, name in parts.items()
+    ]
+    note = "What may be done with this model depends on the terms of everything that it was made from."
+    return f"{markdown_table(['part', 'name', 'terms'], cells)}\n\n{note}"
+
+
+def _table(key: str, value: str, content: Mapping[str, object]) -> str:
+    return markdown_table([key, value], [[name, str(found)] for name, found in content.items()])

@@ -1,0 +1,62 @@
+"""Code that generates an image with a published model, for its card."""
+
+from lcm_distill.publishing.model import Published
+
+CAPTIONS = {"shapes": "a large red circle in the centre on a navy background"}
+"""By the name of the text encoder; `shapes` knows only shapes."""
+
+
+def with_diffusers(model: Published, where: str, with_encoders: bool) -> str:
+    """Code for a folder that `publishing.diffusers_folder` wrote.
+
+    Args:
+        where: the folder, or the repository that it is uploaded to.
+        with_encoders: whether the folder holds VAE and text encoder.
+    """
+    given = ["trust_remote_code=True"]
+    lines = ["from diffusers import DiffusionPipeline", ""]
+    if not with_encoders:
+        vae, text = model.vae_repository or "FOLDER/vae", model.text_encoder_repository or "FOLDER/text_encoder"
+        subfolder = ', subfolder="vae"' if model.vae_repository else ""
+        lines = [
+            "from diffusers import AutoencoderKL, DiffusionPipeline",
+            "from transformers import CLIPTextModel",
+            "",
+            f'vae = AutoencoderKL.from_pretrained("{vae}"{subfolder})',
+            f'text_encoder = CLIPTextModel.from_pretrained("{text}")',
+        ]
+        given += ["vae=vae", "text_encoder=text_encoder"]
+    return "\n".join([
+        *lines,
+        f'pipeline = DiffusionPipeline.from_pretrained("{where}", {", ".join(given)})',
+        f'image = pipeline("{_caption(model)}", guidance_scale={model.guidance:g}).images[0]',
+        'image.save("image.png")',
+    ])  # fmt: skip
+
+
+def with_the_package(model: Published, where: str, described: bool) -> str:
+    """Code for a file of weights.
+
+    Args:
+        where: the file. described: whether it records what it is opened with, as a student's safetensors file does.
+    """
+    opened = ["from lcm_distill.api import open_model", "", f'model = open_model("{where}")']
+    if not described or model.sampling is None:
+        create = "create_latent_diffusion" if model.sampling is None else "create_latent_cm"
+        sizes = model.sizes
+        opened = [
+            f"from lcm_distill.api import {create}",
+            "",
+            f"model = {create}(",
+            f'    vae_name="{model.encoders.vae}", text_encoder_name="{model.encoders.text}", dit_arch="{sizes.arch}",',
+            f'    dit_ckpt_path="{where}", latent_res={sizes.latent_size}, in_channels={sizes.in_channels},',
+            f"    pos_interp_scale={sizes.pos_interp_scale:g},",
+            ")",
+        ]
+    return "\n".join(
+        [*opened, f'images = model.generate("{_caption(model)}", guidance_scale={model.guidance:g}, seed=0)']
+    )
+
+
+def _caption(model: Published) -> str:
+    return CAPTIONS.get(model.encoders.text, "an astronaut riding a horse")

@@ -1,0 +1,87 @@
+"""A model card says what was measured, and its code works."""
+
+import json
+import re
+import shutil
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from lcm_distill import assets
+from lcm_distill.config import load_preset
+from lcm_distill.models.checkpoint import checkpoint_sha256, read_tensors
+from lcm_distill.pipeline.run_folder import RunFolder
+from tests.command_line import lcm
+from tests.runs import borrow
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> RunFolder:
+    """The finished run, but for what its stages work on."""
+    names = ("config.toml", "environment.json", "student.safetensors", "metrics.parquet", "grid.png")
+    return borrow(finished_run, tmp_path / "run", *names)
+
+
+def data_of(card: ModelCard) -> Any:
+    """The front matter."""
+    return card.data
+
+
+def exported(run: RunFolder, *words: object) -> dict:
+    result = lcm("export", "--run", run.root, *words, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_figures_are_those_of_these_weights(run):
+    found = exported(run, "--format", "diffusers")
+    card = ModelCard.load(found["card"])
+    rows = [row for row in pq.read_table(run.metrics).to_pylist() if row["model"] == "student"]
+    assert rows and sorted(result.metric_value for result in data_of(card).eval_results) == sorted(
+        row["value"] for row in rows
+    )
+    names = {result.metric_name for result in data_of(card).eval_results}
+    assert "Fréchet distance: student, 1 step, guidance 2" in names and len(names) == len(rows)
+    assert (data_of(card).library_name, data_of(card).pipeline_tag, data_of(card).license) == (
+        "diffusers", "text-to-image", "apache-2.0",
+    )  # fmt: skip
+    assert "| teacher |" in card.text and checkpoint_sha256(run.student) in card.text
+    assert "| steps                      |           6 of 6 |" in card.text
+    folder = run.root / "student-export"
+    assert found["card"] == str(folder / "README.md") and "](grid.png)" in card.text
+    assert (folder / "grid.png").read_bytes() == run.grid.read_bytes()
+
+
+def test_figures_of_other_weights_are_left_out(run, tmp_path):
+    other = tmp_path / "other.pt"
+    torch.save({name: tensor + 0.01 for name, tensor in read_tensors(run.student).items()}, other)
+    card = ModelCard.load(exported(run, "--student", other)["card"])
+    assert data_of(card).eval_results is None and "These weights were not evaluated." in card.text
+    assert "## Training" not in card.text
+
+
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "pt"])
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_the_code_of_a_card_generates_an_image(tmp_path, monkeypatch, form, role):
+    run = RunFolder(tmp_path / "run")
+    run.open(load_preset("shapes"))
+    shutil.copy(assets.STUDENT, run.student)
+    options = [] if role == "student" else ["--teacher", assets.TEACHER]
+    found = exported(run, "--format", form, *options)
+    text = ModelCard.load(found["card"]).content
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(run.root)
+    namespace = {}
+    exec(code.replace("seed=0", "seed=0, num_inference_steps=1"), namespace)
+    assert namespace["images"].shape == (1, 3, 64, 64)
+
+
+def test_licence_and_base_model_are_what_is_given(run):
+    words = ["--license", "cc-by-nc-4.0", "--base-model", "VSehwag24/MicroDiT"]
+    text = ModelCard.load(exported(run, *words)["card"]).content
+    for line in ("license: cc-by-nc-4.0", "base_model: VSehwag24/MicroDiT", "base_model_relation: finetune"):
+        assert f"\n{line}\n" in text
+    assert (run.root / "student-export-card.png").read_bytes() == run.grid.read_bytes()
