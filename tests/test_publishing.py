@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_page_works(folder):
-    assert len(COMMANDS) == 4 and len(SNIPPETS) == 3
+    assert len(COMMANDS) == 4 and len(SNIPPETS) == 4
     for command in COMMANDS:
         result = lcm(*shlex.split(command)[1:])
         assert result.exit_code == 0, result.output

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, ModularPipeline
 from transformers import CLIPTextModel
 
 
@@ -30,8 +30,9 @@ def open_folder(folder: str, encoders: str | None = None, dtype: str | None = No
     return pipeline
 
 
-def check_calls(pipeline: Any) -> None:
+def check_calls(folder: str) -> None:
     """What diffusers' pipelines have in common."""
+    pipeline = open_folder(folder)
     prompts, steps = ["a large red circle", "two small blue stars"], list[tuple[int, float]]()
 
     def generators() -> list[torch.Generator]:
@@ -68,10 +69,33 @@ def check_calls(pipeline: Any) -> None:
             raise AssertionError(f"{wrong} was taken")
 
 
-def check_lacking(pipeline: Any) -> None:
+def check_modular(folder: str) -> None:
+    """The same images as blocks of a modular pipeline."""
+    call = {"prompt": ["a large red circle", "two small blue stars"], "num_inference_steps": 3, "output_type": "pt"}
+    pipeline: Any = ModularPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipeline.load_components(pretrained_model_name_or_path=folder)
+    images = pipeline(**call, generator=torch.Generator().manual_seed(1), output="images")
+    expected = open_folder(folder)(**call, generator=torch.Generator().manual_seed(1)).images
+    assert torch.allclose(images, expected, atol=1e-5) and images.shape == (2, 3, 64, 64)
+    latents, embeds = (pipeline(**call, output=name) for name in ("latents", "prompt_embeds"))
+    assert latents.shape == (2, 8, 8, 8) and embeds.shape == (2, 16, 64)
+
+
+def check_dtypes(folder: str) -> None:
+    """Products in bfloat16 change an image little, and what else is computed stays float32."""
+    call = {"prompt": ["a large red circle"], "num_inference_steps": 1, "output_type": "latent"}
+    exact, low = open_folder(folder), open_folder(folder, dtype="bfloat16")
+    types = {name: parameter.dtype for name, parameter in low.transformer.named_parameters()}
+    assert types["blocks.0.attn.qkv.weight"] == torch.bfloat16 and types["blocks.0.norm1.weight"] == torch.float32
+    assert low.vae.dtype == torch.bfloat16
+    ours, theirs = (pipe(**call, generator=torch.Generator().manual_seed(1)).images for pipe in (low, exact))
+    assert 1e-5 < float((ours - theirs).norm() / theirs.norm()) < 0.1
+
+
+def check_lacking(folder: str) -> None:
     """A folder without encoders says what it needs when it needs it."""
     try:
-        pipeline("a large red circle")
+        open_folder(folder)("a large red circle")
     except ValueError as error:
         assert "text_encoder=..." in str(error)
     else:
@@ -83,7 +107,7 @@ def main() -> None:
     images = dict[str, np.ndarray]()
     for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         if job.get("check"):
-            globals()[job["check"]](open_folder(job["folder"]))
+            globals()[job["check"]](job["folder"])
             continue
         pipeline = open_folder(job["folder"], job.get("encoders"), job.get("dtype"))
         generators = [torch.Generator().manual_seed(seed) for seed in job["seeds"]]

@@ -24,7 +24,7 @@ def model_class() -> type:
     return namespace["MicroDiTModel"]
 
 
-@pytest.mark.parametrize("name", ["microdit", "microdit_scheduler", "pipeline"])
+@pytest.mark.parametrize("name", ["microdit", "microdit_scheduler", "pipeline", "block"])
 def test_a_file_says_what_it_is_and_imports_nothing_of_the_package(name):
     tree = ast.parse(standalone(f"{REMOTE_CODE}.{name}"))
     assert ast.get_docstring(tree)

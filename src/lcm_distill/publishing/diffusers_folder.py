@@ -34,7 +34,10 @@ def write_diffusers(folder: Path, model: Published, with_encoders: bool) -> None
     for name in ("transformer", "scheduler", "tokenizer"):
         (folder / name).mkdir()
     _write_json(folder / "model_index.json", _index(model, with_encoders))
+    _write_json(folder / "modular_config.json", _blocks())
+    _write_json(folder / "modular_model_index.json", _versioned("ModularPipeline", guidance_scale=model.guidance))
     _write_code(folder / "pipeline.py")
+    _write_code(folder / "block.py")
     _write_code(folder / "transformer" / "microdit.py")
     _write_code(folder / "scheduler" / "microdit_scheduler.py")
     _write_json(folder / "transformer" / "config.json", _network(model))
@@ -79,6 +82,10 @@ def _index(model: Published, with_encoders: bool) -> dict[str, Any]:
         text_encoder_name=model.text_encoder_repository,
         vae_name=model.vae_repository,
     )
+
+
+def _blocks() -> dict[str, Any]:
+    return _versioned("MicroDiTBlocks", auto_map={"ModularPipelineBlocks": "block.MicroDiTBlocks"})
 
 
 def _network(model: Published) -> dict[str, Any]:

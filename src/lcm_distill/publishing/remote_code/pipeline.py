@@ -66,6 +66,43 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     return vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
 
 
+AfterStep = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(index of the step, sigma, latents, captions) -> latents and captions to go on with."""
+
+
+def sample(
+    transformer: Any,
+    scheduler: Any,
+    captions: Tensor,
+    guidance: float,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    latents: Tensor | None = None,
+    after_step: AfterStep = lambda _index, _sigma, latents, captions: (latents, captions),
+    progress: Callable[[Any], Any] = iter,
+) -> Tensor:
+    """Latents of captions (B, L, C) by the steps of a scheduler whose timesteps are set, (B, C, h, w), float32.
+
+    Args:
+        generator: draws all noise but that of `latents`, standard normal (B, C, h, w).
+        progress: wraps the timesteps.
+    """
+    config = transformer.config
+    shape = (len(captions), config.in_channels, config.latent_size, config.latent_size)
+
+    def noise() -> Tensor:
+        return randn_tensor(shape, generator, captions.device, torch.float32)
+
+    if latents is not None and tuple(latents.shape) != shape:
+        raise ValueError(f"latents have shape {tuple(latents.shape)}: {shape} is needed")
+    x = noise() if latents is None else latents.to(captions.device, torch.float32)
+    x = x * scheduler.init_noise_sigma.to(x.dtype)
+    for index, sigma in enumerate(progress(scheduler.timesteps)):
+        added = noise() if scheduler.adds_noise(index) else None
+        x = scheduler.step(denoiser(transformer, scheduler, captions, guidance), index, x, added)
+        x, captions = after_step(index, sigma, x, captions)
+    return x
+
+
 class MicroDiTPipeline(DiffusionPipeline):
     """Text to image.
 
@@ -136,44 +173,26 @@ class MicroDiTPipeline(DiffusionPipeline):
         guidance = self._checked_guidance(guidance_scale)
         captions = self._captions(prompt, prompt_embeds).repeat_interleave(num_images_per_prompt, dim=0)
         self.scheduler.set_timesteps(num_inference_steps, device=captions.device)
-        images: Any = self._sample(
-            captions, guidance, generator, latents, callback_on_step_end, callback_on_step_end_tensor_inputs
+        after_step = self._after_step(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        images: Any = sample(
+            self.transformer, self.scheduler, captions, guidance, generator, latents, after_step, self.progress_bar
         )
         if output_type != "latent":
             images = self.image_processor.postprocess(decode(self._needed("vae"), images), output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _sample(
-        self,
-        captions: Tensor,
-        guidance: float,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: Tensor | None,
-        callback: Callable[..., dict[str, Any]] | None,
-        tensor_inputs: Sequence[str],
-    ) -> Tensor:
-        """Latents of the scheduler's steps, (B, C, h, w), float32."""
-        config = self.transformer.config
-        shape = (len(captions), config.in_channels, config.latent_size, config.latent_size)
+    def _after_step(self, callback: Callable[..., dict[str, Any] | None] | None, names: Sequence[str]) -> AfterStep:
+        """What a callback of diffusers makes of latents and captions."""
+        names = getattr(callback, "tensor_inputs", names)
 
-        def noise() -> Tensor:
-            return randn_tensor(shape, generator, captions.device, torch.float32)
-
-        if latents is not None and tuple(latents.shape) != shape:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}: {shape} is needed")
-        sample = noise() if latents is None else latents.to(captions.device, torch.float32)
-        sample = sample * self.scheduler.init_noise_sigma.to(sample.dtype)
-        tensor_inputs = getattr(callback, "tensor_inputs", tensor_inputs)
-        for index, sigma in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            added = noise() if self.scheduler.adds_noise(index) else None
-            function = denoiser(self.transformer, self.scheduler, captions, guidance)
-            sample = self.scheduler.step(function, index, sample, added)
+        def changed(index: int, sigma: Tensor, latents: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
+            given = {"latents": latents, "prompt_embeds": captions}
             if callback is not None:
-                given = {"latents": sample, "prompt_embeds": captions}
-                changed = given | (callback(self, index, sigma, {name: given[name] for name in tensor_inputs}) or {})
-                sample, captions = changed["latents"], changed["prompt_embeds"]
-        return sample
+                given |= callback(self, index, sigma, {name: given[name] for name in names}) or {}
+            return given["latents"], given["prompt_embeds"]
+
+        return changed
 
     def _captions(self, prompt: str | Sequence[str] | None, prompt_embeds: Tensor | None) -> Tensor:
         device = self._execution_device
