@@ -26,7 +26,10 @@ EXAMPLES = {
         "lcm sample --prompts held-out --count 8 --run runs/shapes --steps 4",
     ],
     "compare-samplers": ['lcm compare-samplers "a green ring" --steps 4 --solver euler'],
-    "export": ["lcm export --run runs/shapes --format pt --out student.pt"],
+    "export": [
+        "lcm export --run runs/shapes --format pt --out student.pt",
+        "lcm export --run runs/shapes --format diffusers --with-encoders --out student",
+    ],
     "status": ["lcm status --run runs/shapes", "lcm status --run runs/shapes --json"],
     "inspect": [
         'lcm inspect "SELECT step, loss FROM events ORDER BY step" --run runs/shapes',
