@@ -10,9 +10,9 @@ from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
 from lcm_distill.data.sources.interface import BadAnnotation, LeftOut, Record, UnusableImage
-from lcm_distill.data.sources.metadata import parse_line
+from lcm_distill.data.sources.metadata import numbered_lines
 from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, open_archive, read_members
-from lcm_distill.data.sources.text import as_utf8, bounded_lines
+from lcm_distill.data.sources.text import as_utf8
 from lcm_distill.data.sources.tree import entries, is_image
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
@@ -40,10 +40,9 @@ class JourneyDB:
         """
         named = _Named(self.root / IMAGES)
         with _open_lines(self.root) as lines:
-            for number, line in enumerate(bounded_lines(lines), start=1):
+            for number, fields in numbered_lines(lines):
                 source = f"{ANNOTATIONS}:{number}"
                 try:
-                    fields = parse_line(line)
                     if isinstance(fields, ValueError):
                         raise fields
                     image = _image_path(fields)

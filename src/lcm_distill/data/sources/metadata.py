@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,22 +25,34 @@ from lcm_distill.data.sources.text import (
 
 Fields = dict[str, Any] | ValueError
 """The fields of a record, or why it has none."""
+Numbered = Iterator[tuple[int, Fields]]
+"""Records after the number of the line, or row of a table, that each begins at."""
 
 
 def read_metadata(path: Path) -> Iterator[tuple[str, Fields]]:
-    """Every record of a file of `METADATA`, after where it is: `metadata.csv:3`, or the file where it is damaged."""
-    number = 0
+    """Every record of a file of `METADATA`, after the line that it begins at: `metadata.csv:3`; of Parquet, its row.
+
+    Where a file is damaged, the file and the reason follow.
+    """
+    records = 0
     try:
-        for number, fields in enumerate(METADATA[path.name](path), start=1):
+        for number, fields in METADATA[path.name](path):
+            records += 1
             yield f"{path.name}:{number}", fields
-    except (OSError, ValueError, pa.ArrowException, csv.Error) as error:
-        yield path.name, ValueError(f"damaged file after {number:,} records: {one_line(error)}")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        yield path.name, ValueError(f"damaged file after {records:,} records: {one_line(error)}")
 
 
-def parse_line(line: bytes | None) -> Fields:
-    """A line of JSON lines, as `bounded_lines` gives it."""
-    if line is None:
-        return ValueError(f"a line of more than {MAX_TEXT_BYTES:,} bytes")
+def numbered_lines(file: IO[bytes]) -> Numbered:
+    """The records of JSON lines; blank lines are none."""
+    for number, line in enumerate(bounded_lines(file), start=1):
+        if line is None:
+            yield number, ValueError(f"a line of more than {MAX_TEXT_BYTES:,} bytes")
+        elif line.strip():
+            yield number, _parsed(line)
+
+
+def _parsed(line: bytes) -> Fields:
     try:
         return parse_object(line)
     except ValueError as error:
@@ -62,35 +74,52 @@ def _only_record(row: pa.RecordBatch) -> Fields:
         return ValueError(f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}")
 
 
-def _json_lines(path: Path) -> Iterator[Fields]:
+def _json_lines(path: Path) -> Numbered:
     with open_regular(path) as file:
-        yield from map(parse_line, bounded_lines(as_utf8(file)))
+        yield from numbered_lines(as_utf8(file))
 
 
-def _csv_rows(path: Path) -> Iterator[Fields]:
+def _csv_rows(path: Path) -> Numbered:
+    """The rows of a CSV file, strictly: where one is malformed, its first line is given up and the next one is read."""
     # Bytes that are not UTF-8 stay recognisable, so that each record is judged by itself.
-    text = decode_text(read_regular(path, MAX_TABLE_BYTES), errors="surrogateescape")
-    rows = csv.reader(io.StringIO(text, newline=""))
-    header = next(rows, [])
+    file = io.StringIO(decode_text(read_regular(path, MAX_TABLE_BYTES), errors="surrogateescape"), newline="")
+    header, line = list[str](), 1
     while True:
+        start, rows = file.tell(), csv.reader(file, strict=True)
         try:
-            row = next(rows)
-        except StopIteration:
-            return
+            row = next(rows, None)
         except csv.Error as error:
-            yield ValueError(f"not CSV ({error})")
+            if not header:
+                raise ValueError(f"line {line} is not CSV ({error})") from error
+            yield line, ValueError(f"not CSV ({error})")
+            file.seek(start)
+            file.readline()
+            line += 1
             continue
-        if row:
-            yield dict(zip(header, row, strict=False))
+        if row is None:
+            return
+        if not header:
+            header = row
+        elif len(row) > 1 or "".join(row).strip():
+            yield line, _named(header, row)
+        line += rows.line_num
 
 
-def _parquet_rows(path: Path) -> Iterator[Fields]:
+def _named(header: list[str], row: list[str]) -> Fields:
+    if len(row) < len(header):
+        return ValueError(f"{len(row)} of {len(header)} fields")
+    if len(row) > len(header):
+        return ValueError(f"{len(row)} fields where the header has {len(header)}: text with commas needs quotes")
+    return dict(zip(header, row, strict=True))
+
+
+def _parquet_rows(path: Path) -> Numbered:
     with open_regular(path) as content, pq.ParquetFile(content) as file:
-        for batch in file.iter_batches(1_024):
-            yield from batch_records(batch)
+        batches = file.iter_batches(1_024)
+        yield from enumerate((record for batch in batches for record in batch_records(batch)), start=1)
 
 
-METADATA: dict[str, Callable[[Path], Iterator[Fields]]] = {
+METADATA: dict[str, Callable[[Path], Numbered]] = {
     "metadata.jsonl": _json_lines,
     "metadata.csv": _csv_rows,
     "metadata.parquet": _parquet_rows,
