@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,7 +43,8 @@ def contents_of(name: str, root: Path) -> dict[str, bytes | UnusableImage]:
 
 def tar(path: Path, *members: tuple[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
+    modes: dict[str, Literal["w", "w:bz2", "w:xz"]] = {".tar": "w", ".bz2": "w:bz2", ".txz": "w:xz"}
+    with tarfile.open(path, modes.get(path.suffix.lower(), "w:gz")) as archive:
         for name, content in members:
             member(archive, name, content)
 
@@ -72,7 +74,7 @@ def test_of_images_of_one_name_in_an_archive_of_journeydb_the_last_counts(tmp_pa
     assert contents_of("journeydb", tmp_path) == {f"{IMAGES}/000/0.jpg": expected, f"{IMAGES}/000/1.jpg": red}
 
 
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".TAR", ".tar.bz2", ".txz"])
 def test_archives_of_a_webdataset_may_be_called_compressed(tmp_path, suffix):
     """Folders and members may be called as archives are; of members of one name the last counts."""
     red, blue = image_bytes(1), image_bytes(2)
@@ -124,6 +126,36 @@ def test_json_beside_an_archive_has_captions_by_the_names_of_images(tmp_path):
     assert found == dict(
         zip((f"0.tar/{name}" for name in names), ("by its name", "its own", "from the second", "text"), strict=True)
     )
+
+
+def test_json_beside_archives_is_that_of_the_longest_name_that_fits(tmp_path):
+    archives = ("train.tar", "train_hq.tgz", "train_hq_1.TAR", "sub/train.tar")
+    for archive in archives:
+        tar(tmp_path / archive, ("a.jpg", b""))
+    (tmp_path / "train_zip.zip").write_bytes(b"")
+    (tmp_path / "train_x").mkdir()
+    for name in ("train.json", "train_hq_more.json", "train_hq_1.json", "train_zip.json", "train_x/b.json",
+                 "sub/train_more.json"):  # fmt: skip
+        (tmp_path / name).write_text(json.dumps({"a": name}))
+    assert records_of("webdataset", tmp_path) == {
+        "train.tar/a.jpg": "train.json", "train_hq.tgz/a.jpg": "train_hq_more.json",
+        "train_hq_1.TAR/a.jpg": "train_hq_1.json", "sub/train.tar/a.jpg": "sub/train_more.json",
+        "train_zip.zip": "left out: archive of a kind that is not read",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("scores", ["0_long_clip_score.json", "0_long_quality.json"])
+@pytest.mark.parametrize("kind", [str, float])
+def test_scores_beside_an_archive_are_no_captions(tmp_path, scores, kind):
+    """Sana's layout: captions and their scores have fields of the same names, in files beside an archive."""
+    tar(tmp_path / "0.tar", *((f"{n}.jpg", b"") for n in range(4)), ("2.json", b'{"long": "its own"}'))
+    (tmp_path / "0_long.json").write_text('{"0": {"long": "a long caption"}, "1": {"long": "1984"}}')
+    numbers = {str(n): {"long": kind(number)} for n, number in enumerate((27.1037, "nan", 3e-05, 25))}
+    (tmp_path / scores).write_text(json.dumps(numbers))
+    assert records_of("webdataset", tmp_path, "data.captions={long=1}") == {
+        "0.tar/0.jpg": "a long caption", "0.tar/1.jpg": "1984", "0.tar/2.jpg": "its own",
+        "0.tar/3.jpg": "bad: malformed annotation: no long",
+    }  # fmt: skip
 
 
 def test_an_archive_that_is_extracted_in_part_gives_the_rest(tmp_path):

@@ -6,24 +6,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.images import IMAGE_SUFFIXES
-from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
 from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
-from lcm_distill.data.sources.text import MAX_TABLE_BYTES, MAX_TEXT_BYTES, parse_object
+from lcm_distill.data.sources.text import MAX_TEXT_BYTES
 from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, walk
 
 MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
-ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-"""Suffixes of archives. What an archive is compressed with, if at all, its content tells."""
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""Suffixes of archives, in lower case. What an archive is compressed with, if at all, its content tells."""
+UNREAD = (".tar.zst", ".tzst", ".tar.lz4", ".tar.lzma", ".tar.z", ".zip", ".7z", ".rar")
+"""Suffixes of archives of other kinds, in lower case."""
 
-_ARCHIVE = re.compile("(?:" + "|".join(map(re.escape, ARCHIVE_SUFFIXES)) + ")/")
+_ARCHIVE = re.compile("(?:" + "|".join(map(re.escape, ARCHIVE_SUFFIXES)) + ")/", re.IGNORECASE)
 
 
 class WebDataset:
@@ -32,8 +34,7 @@ class WebDataset:
     The fields of a record are those of its `.json` file, and `txt` for its file of text. An image and a caption belong
     together if their names differ in the suffix only, else if they agree up to the first dot of the file's own name:
     `a/7.left.jpg` takes `a/7.left.txt`, or `a/7.txt`. Of members of the same name the last one counts, as when they
-    are extracted. `0.json` and `0_<anything>.json` beside `0.tar` give further fields by an image's name without
-    suffix: objects with fields, or texts, which are the field `txt`.
+    are extracted. JSON files beside an archive (`sidecars`) give further fields by an image's name without suffix.
 
     Args:
         captions: fields that captions come from, and suffixes of the files.
@@ -48,21 +49,24 @@ class WebDataset:
         Raises:
             UserError: there is no archive below the root.
         """
-        tree = walk(self.root, lambda path: is_image(path) or path.endswith(ARCHIVE_SUFFIXES))
-        archives = [path for path in tree.files if path.endswith(ARCHIVE_SUFFIXES)]
+        tree = walk(self.root, lambda path: is_image(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, *UNREAD)))
+        archives = [path for path in tree.files if path.lower().endswith(ARCHIVE_SUFFIXES)]
         if not archives:
             raise UserError(
                 f"{self.root} holds no {' or '.join(ARCHIVE_SUFFIXES)} archive: set data.root to a WebDataset's folder"
             )
         yield from tree.bad
+        others = [path for path in tree.files if path.lower().endswith(UNREAD)]
+        files = sidecars_of({_stem_of(path) for path in (*archives, *others)}, tree.files)
         for archive in archives:
             sidecars = dict[str, dict[str, Any]]()
-            for path in _sidecars_of(archive, tree.files):
+            for path in files.get(_stem_of(archive), []):
                 try:
-                    _add_sidecar(self.root / path, sidecars)
+                    add_sidecar(self.root / path, sidecars)
                 except (OSError, ValueError) as error:
                     yield BadAnnotation(path, f"damaged file: {one_line(error)}")
             yield from self._annotations_of(archive, sidecars)
+        yield from (LeftOut(path, "archive of a kind that is not read") for path in others)
         yield from not_named(tree, set(), "not in an archive")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -157,22 +161,10 @@ class _Content:
         return PurePosixPath(stem).name, []
 
 
-def _sidecars_of(archive: str, files: list[str]) -> list[str]:
-    """The JSON files beside an archive that are about its images."""
-    stem = archive.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
-    return [path for path in files if path.endswith(".json") and path.startswith((f"{stem}.json", f"{stem}_"))]
-
-
-def _add_sidecar(path: Path, fields: dict[str, dict[str, Any]]) -> None:
-    """Add the fields of each image that a JSON object has a record or a text of.
-
-    Raises:
-        OSError, ValueError: it cannot be read.
-    """
-    for name, value in parse_object(read_regular(path, MAX_TABLE_BYTES)).items():
-        record: Any = {"txt": value} if isinstance(value, str) else value
-        if isinstance(record, dict):
-            fields.setdefault(name, {}).update(cast(dict[str, Any], record))
+def _stem_of(archive: str) -> str:
+    """The path of an archive without its suffix, of which `.tar.gz` is one."""
+    suffixes = (suffix for suffix in (*ARCHIVE_SUFFIXES, *UNREAD) if archive.lower().endswith(suffix))
+    return archive[: -max(map(len, suffixes))]
 
 
 def _keys(stem: str) -> tuple[str, str]:

@@ -1,0 +1,63 @@
+"""JSON files beside an archive, with texts by the names of its images: `0.json` and `0_<anything>.json` for `0.tar`.
+
+Sana's data sets have captions and scores in such files (`diffusion/data/datasets/sana_data.py` of NVlabs/Sana): the text
+of each image is in `0_InternVL2-26B.json`, in the field `InternVL2-26B`, and its score in a field of the same name of
+`0_InternVL2-26B_clip_score.json`.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from lcm_distill.core.regular_files import read_regular
+from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
+
+SCORES = "_clip_score.json"
+"""End of the names of files that have no texts."""
+Fields = Mapping[str, Any]
+"""Values by the name of a field."""
+
+_NUMBER = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf)", re.IGNORECASE)
+
+
+def sidecars_of(stems: Collection[str], files: Iterable[str]) -> dict[str, list[str]]:
+    """The JSON files of each archive, by its path without suffix: of several that fit, the longest has a file."""
+    found: dict[str, list[str]] = {}
+    for path in files:
+        if path.endswith(".json") and not path.endswith(SCORES):
+            owner = next((stem for stem in _beginnings(path.removesuffix(".json")) if stem in stems), None)
+            if owner is not None:
+                found.setdefault(owner, []).append(path)
+    return found
+
+
+def add_sidecar(path: Path, known: dict[str, dict[str, Any]]) -> None:
+    """Add the fields of each image that a JSON object has a record or a text of, which is the field `txt`.
+
+    A field whose values are all numbers holds scores, and no texts: it is left aside.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    records: dict[str, Fields] = {}
+    for name, value in parse_object(read_regular(path, MAX_TABLE_BYTES)).items():
+        if isinstance(value, str | dict):
+            records[name] = {"txt": value} if isinstance(value, str) else cast(dict[str, Any], value)
+    texts = {name for record in records.values() for name, value in record.items() if not _is_number(value)}
+    for name, record in records.items():
+        own = {field: value for field, value in record.items() if field in texts and value is not None}
+        known.setdefault(name, {}).update(own)
+
+
+def _beginnings(stem: str) -> Iterable[str]:
+    """A path, and what precedes each `_` of its last name, the longest first."""
+    parts = PurePosixPath(stem).name.split("_")
+    folder = stem.removesuffix("_".join(parts))
+    return (folder + "_".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value.strip()) is not None
+    return value is None or isinstance(value, int | float)
