@@ -1,8 +1,8 @@
 """JSON files beside an archive, with texts by the names of its images: `0.json` and `0_<anything>.json` for `0.tar`.
 
-Sana's data sets have captions and scores in such files (`diffusion/data/datasets/sana_data.py` of NVlabs/Sana): the text
-of each image is in `0_InternVL2-26B.json`, in the field `InternVL2-26B`, and its score in a field of the same name of
-`0_InternVL2-26B_clip_score.json`.
+Sana's data sets have captions and scores in such files (`diffusion/data/datasets/sana_data.py` of NVlabs/Sana): the
+text of each image is in `0_InternVL2-26B.json`, in the field `InternVL2-26B`, and its score in a field of the same name
+of `0_InternVL2-26B_clip_score.json`.
 """
 
 import re
