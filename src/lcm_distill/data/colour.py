@@ -3,24 +3,30 @@
 # pyright: reportAttributeAccessIssue=false
 """Colours of images with an ICC profile, as sRGB."""
 
+from functools import lru_cache
 from io import BytesIO
 
+import numpy as np
 from PIL import Image, ImageCms
 
 BASE = {"RGB": "RGB", "RGBA": "RGB", "L": "L", "LA": "L", "CMYK": "CMYK"}
 """The mode without transparency."""
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """The mode that profiles of a colour space are for."""
+ROUNDING = 1
+"""By how much values of 0 to 255 differ in the tables of two profiles of the same colours."""
 
 
-def to_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+def to_srgb(image: Image.Image, by_name: bool = False) -> tuple[Image.Image, str | None]:
     """An image with the colours of sRGB, and a note about its ICC profile; the same image and None without one.
 
-    A profile that is sRGB itself changes nothing, and leaves no note. One that cannot be applied, because it is damaged
-    or meant for other pixels, is ignored as if it were not there; the note says so.
+    A profile that changes no colour by more than `ROUNDING` is sRGB itself: it changes nothing, and leaves no note. One
+    that cannot be applied, because it is damaged or meant for other pixels, is ignored as if it were not there; the
+    note says so.
 
     Args:
         image: decoded, of any mode.
+        by_name: take a profile for sRGB if its description contains that name, as earlier versions did.
     """
     profile = image.info.get("icc_profile")
     if not profile:
@@ -28,15 +34,30 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         name = " ".join(ImageCms.getProfileDescription(source).split())
-        if "srgb" in name.lower():
+        if by_name and "srgb" in name.lower():
             return image, None
         mode = SPACES.get(source.profile.xcolor_space.strip(), "")
+        if not by_name and _changes_nothing(profile, mode):
+            return image, None
         colours = _unpacked(image)
         if BASE.get(colours.mode) != mode:
             return image, f"ICC profile {name!r} is not for {image.mode} pixels: ignored"
         return _converted(colours, mode, source), f"converted from ICC profile {name!r}"
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
         return image, "damaged ICC profile: ignored"
+
+
+@lru_cache(maxsize=64)
+def _changes_nothing(profile: bytes, mode: str) -> bool:
+    """Whether pixels of `mode` have the same values in sRGB, found by converting some of all colours."""
+    if mode not in ("RGB", "L"):
+        return False
+    values = np.arange(0, 256, 17 if mode == "RGB" else 1, dtype=np.uint8)
+    axes = np.meshgrid(*[values] * len(mode), indexing="ij")
+    probe = Image.fromarray(np.stack(axes, -1).reshape(1, -1, 3) if mode == "RGB" else axes[0][None])
+    shown = _converted(probe, mode, ImageCms.ImageCmsProfile(BytesIO(profile)))
+    difference = np.asarray(shown, np.int16) - np.asarray(probe.convert("RGB"), np.int16)
+    return bool(np.abs(difference).max() <= ROUNDING)
 
 
 def _unpacked(image: Image.Image) -> Image.Image:

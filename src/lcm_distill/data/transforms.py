@@ -8,9 +8,9 @@ from lcm_distill.core.images import open_image, round_to_uint8
 from lcm_distill.data.colour import to_srgb
 from lcm_distill.data.sources.interface import UnusableImage
 
-TRANSFORM = 2
+TRANSFORM = 3
 """Version of what an image file becomes; a cache keeps the one that it was begun with. 1 ignored colour profiles and
-cropped fractions of a pixel."""
+cropped fractions of a pixel, 2 ignored profiles with sRGB in their name."""
 MAX_RATIO = 32
 """Longer side over shorter side beyond which only the middle of an image is resized, as a strip would fill memory."""
 CONVERTED = "converted"
@@ -23,7 +23,7 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
     Args:
         content: the file's bytes, or what a source returned instead of them.
         min_size: least length of the shorter side, in pixels.
-        version: 1 takes all values for sRGB, whatever colour profile the file has.
+        version: 1 takes all values for sRGB, whatever colour profile the file has; 2 those with a profile of that name.
 
     Returns:
         RGB; where colours were converted from those of an ICC profile, `info[CONVERTED]` says so.
@@ -38,7 +38,7 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
         with open_image(content) as file:
             image = ImageOps.exif_transpose(file)
             image.load()
-            image, note = (image, None) if version == 1 else to_srgb(image)
+            image, note = (image, None) if version == 1 else to_srgb(image, by_name=version == 2)
             image = _as_rgb(image)
             image.info = {} if note is None else {CONVERTED: note}
     except UnidentifiedImageError as error:
