@@ -28,6 +28,8 @@ SOURCES = ("folder", "metadata", "webdataset", "parquet", "coco", "journeydb", "
 """Forms that `pack` knows."""
 SOURCE_OF = {"metadata": "folder", "journeydb-packed": "journeydb"}
 FIELDS = {"folder": "text", "metadata": "text", "parquet": "caption", "webdataset": "txt"}
+OTHER_FORMATS = (".heic", ".AVIF", ".jp2", ".ppm", ".CR2", ".svg")
+"""Suffixes of image files that nothing here decodes."""
 SPECIAL = ("fifo", "socket", "device", "broken link", "loop")
 
 
@@ -135,18 +137,18 @@ def images_on_disk(root: Path) -> int:
 
     What is hidden is not opened: an archive counts once.
     """
-    number = 0
+    number, suffixes = 0, (*IMAGE_SUFFIXES, *map(str.lower, OTHER_FORMATS))
     for folder, _, names in os.walk(root):
         for path in (Path(folder, name) for name in names):
             if any(part.startswith(".") for part in path.relative_to(root).parts):
-                number += path.suffix.lower() in (*IMAGE_SUFFIXES, ".tar", ".tgz", ".parquet")
+                number += path.suffix.lower() in (*suffixes, ".tar", ".tgz", ".parquet")
             elif path.name.endswith((".tar", ".tar.gz", ".tgz")):
                 with tarfile.open(path) as archive:
-                    number += sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in set(archive.getnames()))
+                    number += sum(Path(name).suffix.lower() in suffixes for name in set(archive.getnames()))
             elif path.suffix == ".parquet" and path.name != "metadata.parquet":
                 number += pq.read_metadata(path).num_rows
             else:
-                number += path.suffix.lower() in IMAGE_SUFFIXES
+                number += path.suffix.lower() in suffixes
     return number
 
 

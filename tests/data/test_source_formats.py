@@ -12,8 +12,9 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.core.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, UnusableImage
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
@@ -100,6 +101,27 @@ def test_two_images_of_one_stem_are_two_samples(tmp_path, name):
     assert set(contents_of(name, tmp_path).values()) == {members[0][1], members[1][1]}
     records = [record for record in source_of(name, tmp_path).annotations() if isinstance(record, Annotation)]
     assert len({record.sample_id for record in records}) == 2
+
+
+@pytest.mark.parametrize("name", ["journeydb", "coco"])
+def test_images_with_one_identifier_are_samples_of_their_own(tmp_path, name):
+    """The first keeps it, as caches have it; others are identified by their paths. A second line is no second image."""
+    names = ("0/x.jpg", "0/x.png", "1/x.jpg", "0/x.png", "0/y.jpg")
+    if name == "coco":
+        images = [{"id": 1 if "x" in path else 2, "file_name": path} for path in names]
+        content = {"images": images, "annotations": [{"id": n, "image_id": n, "caption": "c"} for n in (1, 2)]}
+        path, place, keys = tmp_path / "annotations" / "captions_val.json", "val", ["val/1", "val/2"]
+        lines = json.dumps(content)
+    else:
+        path, place, keys = tmp_path / ANNOTATIONS, IMAGES, ["x", "y"]
+        lines = "\n".join(json.dumps({"img_path": f"./{path}", "prompt": "c"}) for path in ("0/x.gif", *names))
+        lines = lines.replace('"c"', '" "', 1)  # without a caption it is no sample, and has no identifier
+    path.parent.mkdir(parents=True)
+    path.write_text(lines)
+    found = [it for it in checked(source_of(name, tmp_path).annotations()) if isinstance(it, Annotation)]
+    assert [it.path for it in found] == [f"{place}/{path}" for path in names]
+    later = [f"{place}/{path}" for path in names[1:4]]
+    assert [it.sample_id for it in found] == [keys[0], *later, keys[1]]
 
 
 def test_names_with_dots_and_other_endings_in_archives(tmp_path):
@@ -211,6 +233,33 @@ def test_every_suffix_of_an_image_counts_in_a_folder(tmp_path):
         (tmp_path / f"{suffix[1:]}.txt").write_text(suffix)
     assert {".bmp", ".gif", ".tiff"} < set(IMAGE_SUFFIXES)
     assert sorted(records_of("folder", tmp_path).values()) == sorted(IMAGE_SUFFIXES)
+
+
+def test_every_suffix_that_pillow_knows_is_read_or_counted():
+    """Also those that Pillow learns: as read, as of another format, or as no image."""
+    Image.init()
+    no_images = {".pdf", ".h5", ".hdf", ".bufr", ".grib", ".iim", ".mpg", ".mpeg"}
+    assert set(Image.EXTENSION) <= {*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, *no_images}
+    assert {".heic", ".avif", ".jp2", ".ppm", ".dng"} < set(OTHER_IMAGE_SUFFIXES)
+    assert set(OTHER_IMAGE_SUFFIXES).isdisjoint(IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize("name", ["folder", "webdataset"])
+def test_images_of_other_formats_are_quarantined_and_leave_identifiers_alone(tmp_path, name):
+    members = ("1.jpg", "1.JFIF", "1.heic", "1.txt", "2.avif", "3.jpe", "3.txt")
+    if name == "webdataset":
+        tar(tmp_path / "a.tar", *((member, b"caption") for member in members))
+    else:
+        for member in members:
+            (tmp_path / member).write_bytes(b"caption")
+    place = "a.tar/" if name == "webdataset" else ""
+    heic, avif = (f"bad: .{suffix} is not decoded: convert it to PNG or JPEG" for suffix in ("heic", "avif"))
+    assert records_of(name, tmp_path) == {
+        f"{place}1.jpg": "caption", f"{place}1.JFIF": "caption", f"{place}1.heic": heic, f"{place}2.avif": avif,
+        f"{place}3.jpe": "caption",
+    }  # fmt: skip
+    identifiers = [it.sample_id for it in source_of(name, tmp_path).annotations() if isinstance(it, Annotation)]
+    assert set(identifiers) == {f"{place}1.JFIF", f"{place}1" if place else "1.jpg", f"{place}3.jpe"}
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):

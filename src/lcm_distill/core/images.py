@@ -11,8 +11,19 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".apng")
 """Suffixes of the image files that are read from folders and archives, in lower case."""
+
+OTHER_IMAGE_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl", ".jxr", ".bpg", ".svg", ".svgz", ".exr", ".hdr", ".psb"),
+    *(".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".pam", ".psd"),
+    *(".dib", ".ico", ".icns", ".cur", ".tga", ".icb", ".vda", ".vst", ".qoi", ".dds", ".eps", ".ps", ".wmf", ".emf"),
+    *(".pcx", ".dcx", ".sgi", ".rgb", ".rgba", ".bw", ".ras", ".im", ".xbm", ".xpm", ".fit", ".fits", ".fli", ".flc"),
+    *(".blp", ".ftc", ".ftu", ".gbr", ".msp", ".palm", ".pcd", ".pxr"),
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".srw", ".orf", ".pef", ".raf", ".raw"),
+    *(".rw2", ".rwl", ".x3f", ".3fr", ".fff", ".erf", ".kdc", ".dcr", ".mrw", ".mos", ".mef", ".iiq"),
+)
+"""Suffixes of image files of other formats, of cameras and of what Pillow knows: they are counted, and not decoded."""
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded, by their content, whatever the file is called. Pillow knows others, one of which runs

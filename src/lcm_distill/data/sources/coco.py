@@ -8,6 +8,7 @@ from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import numbered
 from lcm_distill.data.sources.files import leaves_root, read_files
+from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.interface import BadAnnotation, Record, UnusableImage
 from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
 from lcm_distill.data.sources.tree import not_named, walk
@@ -38,11 +39,11 @@ class Coco:
         found = [path for folder in ("annotations", ".") for path in sorted((self.root / folder).glob(CAPTION_FILES))]
         if not found:
             raise UserError(f"{self.root}/annotations holds no {CAPTION_FILES}: set data.root to COCO's folder")
-        tree, named = walk(self.root), set[str]()
+        tree, named, identifiers = walk(self.root), set[str](), Identifiers()
         yield from tree.bad
         files = set(tree.files)
         for path in found:
-            yield from self._annotations_of(path, files, named)
+            yield from self._annotations_of(path, files, named, identifiers)
         yield from not_named(tree, named, "not named by a file of captions")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -53,7 +54,9 @@ class Coco:
         """The image."""
         return self.root / path
 
-    def _annotations_of(self, path: Path, files: set[str], named: set[str]) -> Iterator[Record]:
+    def _annotations_of(
+        self, path: Path, files: set[str], named: set[str], identifiers: Identifiers
+    ) -> Iterator[Record]:
         split, folder = path.stem.removeprefix("captions_"), path.parent.relative_to(self.root).as_posix()
         images, captions = _read(path)
         texts = _texts(captions)
@@ -68,7 +71,8 @@ class Coco:
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption")
             else:
-                yield from numbered(f"{split}/{number}", where, texts[number][: None if self.every else 1])
+                identifiers.take(own := f"{split}/{number}", where)
+                yield from numbered(identifiers.of(own, where), where, texts[number][: None if self.every else 1])
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

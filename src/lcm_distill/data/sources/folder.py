@@ -11,7 +11,7 @@ from lcm_distill.data.sources.files import leaves_root, read_files
 from lcm_distill.data.sources.interface import ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import METADATA, read_metadata
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
-from lcm_distill.data.sources.tree import Tree, not_named, walk
+from lcm_distill.data.sources.tree import Tree, not_named, unread_format, walk
 
 FILE_NAME = "file_name"
 
@@ -86,6 +86,9 @@ class ImageFolder:
     def _pairs(self, tree: Tree, images: list[str]) -> Iterator[Record]:
         files = self.captions.files_among(tree.files)
         for path in images:
+            if (flaw := unread_format(path)) is not None:
+                yield BadAnnotation(path, flaw)
+                continue
             stem = _stem(path)
             own = [(suffix, files[stem, suffix]) for suffix in self.captions.suffixes if (stem, suffix) in files]
             contents, key = [(suffix, self._content(name)) for suffix, name in own], PurePosixPath(stem).name

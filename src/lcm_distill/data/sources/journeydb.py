@@ -9,6 +9,7 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
+from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.interface import BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import numbered_lines
 from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, open_archive, read_members
@@ -38,7 +39,7 @@ class JourneyDB:
             UserError: there is no annotation file below the root.
             DataError: its archive is damaged.
         """
-        named = _Named(self.root / IMAGES)
+        named, identifiers = _Named(self.root / IMAGES), Identifiers()
         with _open_lines(self.root) as lines:
             for number, fields in numbered_lines(lines):
                 source = f"{ANNOTATIONS}:{number}"
@@ -49,7 +50,10 @@ class JourneyDB:
                     if self.archives is not None and not self._chosen(image):
                         continue
                     named.add(image)
-                    yield from self.captions.annotations(image.stem, f"{IMAGES}/{image}", fields)
+                    name, path = image.stem, f"{IMAGES}/{image}"
+                    records = self.captions.annotations(identifiers.of(name, path), path, fields)
+                    identifiers.take(name, path)
+                    yield from records
                 except ValueError as error:
                     yield BadAnnotation(source, f"malformed annotation: {error}")
         yield from named.left_out(self.archives)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.core.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
@@ -33,8 +33,14 @@ class Tree:
 
 
 def is_image(path: str) -> bool:
-    """Whether a path has the suffix of an image file."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+    """Whether a path has the suffix of an image file, of whatever format."""
+    return PurePosixPath(path).suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)
+
+
+def unread_format(path: str) -> str | None:
+    """Why an image is not decoded whose suffix is that of another format; None if it is not."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return f"{suffix} is not decoded: convert it to PNG or JPEG" if suffix in OTHER_IMAGE_SUFFIXES else None
 
 
 def walk(root: Path, counts: Callable[[str], bool] = is_image) -> Tree:

@@ -9,17 +9,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcm_distill.core.errors import UserError, one_line
-from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.core.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
 from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
-from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, walk
+from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, unread_format, walk
 
-MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, ".img")
+MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
+WHOLE_NAMES = (".jfif", ".jpe", ".apng", *OTHER_IMAGE_SUFFIXES)
+"""Suffixes of images whose identifier is the whole name, and which change none that caches have of the others."""
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Suffixes of archives, in lower case. What an archive is compressed with, if at all, its content tells."""
 UNREAD = (".tar.zst", ".tzst", ".tar.lz4", ".tar.lzma", ".tar.z", ".zip", ".7z", ".rar")
@@ -90,15 +92,17 @@ class WebDataset:
                 content.add_text(name, text)
         except (DamagedArchive, FileNotFoundError) as error:
             yield BadAnnotation(archive, f"damaged archive: {error}")
-        alone = Counter(_split(name)[0] for name in content.images)
+        alone = Counter(stem for stem, suffix in map(_split, content.images) if suffix not in WHOLE_NAMES)
         for name, number in content.images.items():
             path = f"{archive}/{name}" + (f"{AGAIN}{number}" if number > 1 else "")
-            stem, _ = _split(name)
-            sample_id = f"{archive}/{stem if alone[stem] == 1 else name}"
+            stem, suffix = _split(name)
+            sample_id = f"{archive}/{stem if alone[stem] == 1 and suffix not in WHOLE_NAMES else name}"
             if leaves_root(name):
                 yield BadAnnotation(path, "malformed annotation: its name leads out of the archive")
             elif is_hidden(name):
                 yield LeftOut(path, "hidden file")
+            elif (flaw := unread_format(name)) is not None:
+                yield BadAnnotation(path, flaw)
             else:
                 known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
                 yield from self._annotations(content, stem, known, sample_id, path)
