@@ -22,7 +22,7 @@ def test_rows_follow_archives_then_appearance(tmp_path):
     assert catalog.samples["row"].to_pylist() == [0, 1, 2, 3]
     assert catalog.captions["caption"].to_pylist() == ["other", "same", "third"]
     assert catalog.samples["caption_row"].to_pylist() == [0, 1, 1, 2]
-    assert again == ["a"]
+    assert again == ["imgs/001/a.jpg"]
 
 
 def test_split_is_the_captions_and_stays(tmp_path):

@@ -228,7 +228,7 @@ def test_a_image_without_words_is_left_out(tmp_path):
     (root / "0/2.x.txt").unlink()
     (root / "1/5.x.json").write_text("{broken")
     bad = [record for record in source_of("folder", root).annotations() if isinstance(record, BadAnnotation)]
-    assert bad[0] == BadAnnotation("0/2.x.jpg", "malformed annotation: no text")
+    assert bad[0] == BadAnnotation("0/2.x.jpg", "malformed annotation: no text", "0/2.x.jpg")
     assert bad[1].source == "1/5.x.jpg"
     assert bad[1].error.startswith("malformed annotation: its .json is unusable: not JSON (Expecting property name")
 

@@ -1,18 +1,23 @@
 """What `lcm precompute --dry-run` and `lcm status` say of a data set, and what is said where there is none."""
 
 import json
+import tarfile
+from collections import Counter
 
 import pytest
 from PIL import Image, ImageCms
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.sources.interface import ORPHAN
-from lcm_distill.data.sources.registry import SOURCES, open_source
+from lcm_distill.data.sources import registry
+from lcm_distill.data.sources.interface import ORPHAN, UNNAMED
+from lcm_distill.data.sources.journeydb import IMAGES
+from lcm_distill.data.sources.registry import open_source
 from lcm_distill.data.survey import survey
 from tests.command_line import lcm
+from tests.data.test_source_contract import add_left_out, tree_of
 from tests.data.test_sources import source_of
-from tests.foreign import Zeros, image_bytes
+from tests.foreign import SOURCE_OF, SOURCES, Item, Zeros, encode, image_bytes, images_on_disk, member, pack
 
 
 def data_set(root):
@@ -48,6 +53,41 @@ def test_a_survey_counts_pairs_orphans_sizes_and_what_would_be_quarantined(tmp_p
     assert found["heights"] == "64 to 64, median 64" and found["aspect_ratios"] == "1 to 1.03, median 1.01"
 
 
+def reasons_of_a_run(rows) -> dict[str, Counter]:
+    return {status: Counter(error for _, its, error in rows if its == status) for status in ("quarantined", "left out")}
+
+
+@pytest.mark.parametrize("form", SOURCES)
+def test_a_survey_says_what_the_run_does(form, tmp_path):
+    """Reasons and their numbers, also of several records of one image, of lines without a caption and broken lines."""
+    root = tmp_path / "data"
+    items = [item for item in tree_of(60) if form != "coco" or "\xe9" not in (item.caption or "")]
+    pack([*items, *items[:3]] if form in ("metadata", "coco", "journeydb") else items, root, form)
+    others = add_left_out(root, form)
+    found = survey(source_of(SOURCE_OF.get(form, form), root), 16)
+    _, rows = encode(root, tmp_path / "run", form)
+    for status, counts in reasons_of_a_run(rows).items():
+        said = {reason: int(words.partition(",")[0]) for reason, words in found[status.replace(" ", "_")].items()}
+        if form == "journeydb-packed":  # a run reads no archive once more to find what its lines do not name
+            counts[UNNAMED] += said.get(UNNAMED, 0) - counts[UNNAMED]
+        assert said == +counts
+    on_disk = len(items) + others if form == "journeydb-packed" else images_on_disk(root)
+    assert found["images"] == on_disk
+
+
+def test_a_survey_names_members_of_archives_that_no_line_names(tmp_path):
+    pack([Item("0.jpg", image_bytes(0), '"zero"'), Item("1.jpg", image_bytes(1), None)], tmp_path, "journeydb-packed")
+    with tarfile.open(tmp_path / IMAGES / "000.tgz", "w:gz") as archive:
+        for name in ("0.jpg", "1.jpg", "2.jpg", "2.jpg", "._0.jpg", "3.heic", "notes.txt"):
+            member(archive, f"./000/{name}", image_bytes(0))
+    found = survey(source_of("journeydb", tmp_path), 16)
+    assert (found["pairs"], found["images"], found["opened"]) == (1, 5, 1)
+    assert found["left_out"] == {
+        UNNAMED: f"2, such as {IMAGES}/000/2.jpg, {IMAGES}/000/3.heic",
+        "hidden file": f"1, such as {IMAGES}/000/._0.jpg",
+    }
+
+
 def test_the_command_line_prints_it_and_stores_nothing(tmp_path):
     root = data_set(tmp_path / "data")
     options = ["--preset", "shapes", "--set", "data.source=folder", "--set", f"data.root={root}"]
@@ -80,7 +120,7 @@ def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatc
     assert status()["quarantined"] == {"malformed annotation: no text": 2} and status()["try_again"] is None
 
 
-@pytest.mark.parametrize("name", [name for name, kind in SOURCES.items() if not kind.generated])
+@pytest.mark.parametrize("name", [name for name, kind in registry.SOURCES.items() if not kind.generated])
 def test_a_root_that_is_no_folder_is_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     data = load_preset("shapes", [f"data.source={name}", "data.root=nope"]).data

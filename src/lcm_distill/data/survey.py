@@ -6,8 +6,19 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut, Source, UnusableImage
+from lcm_distill.data.sources.interface import (
+    DUPLICATE,
+    ORPHAN,
+    UNNAMED,
+    Annotation,
+    BadAnnotation,
+    LeftOut,
+    ListsMembers,
+    Source,
+    UnusableImage,
+)
 from lcm_distill.data.sources.records import checked, readable
+from lcm_distill.data.sources.tree import is_hidden
 from lcm_distill.data.transforms import CONVERTED, decode
 
 OPENED = 1_000
@@ -51,22 +62,29 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
     Raises:
         UserError: there is no data set.
     """
-    captions, images, quarantined, left_out = set[int](), set[int](), _Reasons(), _Reasons()
-    paths, pairs = list[str](), 0
+    samples, captions, images = set[int](), set[int](), set[int]()
+    quarantined, left_out, paths = _Reasons(), _Reasons(), list[str]()
     for record in checked(source.annotations()):
         match record:
+            case Annotation() if hash(record.sample_id) in samples:
+                quarantined.add(DUPLICATE, record.path)
             case Annotation():
-                pairs += 1
+                samples.add(hash(record.sample_id))
                 captions.add(hash(record.caption))
                 paths += [record.path] if len(paths) < OPENED and record.path not in paths[-1:] else []
                 images.add(hash(record.path))
-            case BadAnnotation(where, error):
+            case BadAnnotation(where, error, image):
                 quarantined.add(error, where)
-                images.add(hash(where))
+                images |= set() if image is None else {hash(image)}
             case LeftOut(where, reason):
                 left_out.add(reason, where)
                 images |= set() if reason == ORPHAN else {hash(where)}
-    found = {"pairs": pairs, "captions": len(captions), "images": len(images)}
+    paths.sort(key=lambda path: path.rpartition("/")[0])  # each archive is opened once
+    for path in source.members(paths) if isinstance(source, ListsMembers) else ():
+        if hash(path) not in images:
+            left_out.add("hidden file" if is_hidden(path) else UNNAMED, path)
+            images.add(hash(path))
+    found = {"pairs": len(samples), "captions": len(captions), "images": len(images)}
     found["captions_without_an_image"] = left_out.counts[ORPHAN]
     opened = _opened(source, paths, min_size, quarantined)
     return {**found, "quarantined": quarantined.figures(), "left_out": left_out.figures(), **opened}

@@ -50,7 +50,7 @@ FROM samples JOIN (SELECT row, caption FROM captions UNION ALL SELECT row, capti
 USING (caption)
 ORDER BY samples.row
 """
-REPEATED = "SELECT sample_id FROM records WHERE appearance > 1 ORDER BY position"
+REPEATED = "SELECT path FROM records WHERE appearance > 1 ORDER BY position"
 CHANGED = """
 SELECT sample_id FROM records JOIN known_samples AS known USING (sample_id)
 JOIN known_captions AS texts ON known.caption_row = texts.row
@@ -77,7 +77,7 @@ class Extension:
 
     Attributes:
         added: number of samples that were added.
-        repeated: identifiers of samples that appeared again, of which the first was taken.
+        repeated: paths of samples that appeared again, of which the first was taken.
         changed: identifiers of samples that have another path or caption now; the catalog keeps the earlier ones.
         gone: identifiers of samples that no annotation is about any more; the catalog keeps them.
     """
@@ -93,7 +93,7 @@ def build_catalog(annotations: Iterable[Annotation], valid_fraction: float, scra
     """Number samples and distinct captions, as `extend_catalog` does from nothing.
 
     Returns:
-        The catalog, and the identifiers of samples that appeared again, of which the first was taken.
+        The catalog, and the paths of samples that appeared again, of which the first was taken.
     """
     built = extend_catalog(EMPTY, annotations, valid_fraction, scratch)
     return built.catalog, built.repeated

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
 from lcm_distill.data.cache.rows import LEFT_OUT
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.records import checked
 from lcm_distill.pipeline.atomic import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns
@@ -58,7 +58,7 @@ def extend_annotations(cache: Cache, known: Catalog) -> tuple[Extension, list[Ba
     cache.run.root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=temporary_prefix(), dir=cache.run.root) as scratch:
         extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
-    return extension, bad + [BadAnnotation(name, "duplicate image") for name in extension.repeated]
+    return extension, bad + [BadAnnotation(path, DUPLICATE, path) for path in extension.repeated]
 
 
 def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:

@@ -67,9 +67,9 @@ class Coco:
             where = _place(name, split, folder, files)
             named.add(where)
             if leaves_root(name):
-                yield BadAnnotation(where, f"malformed annotation: file_name {name} leaves the data set")
+                yield BadAnnotation(where, f"malformed annotation: file_name {name} leaves the data set", where)
             elif number not in texts:
-                yield BadAnnotation(where, "malformed annotation: no caption")
+                yield BadAnnotation(where, "malformed annotation: no caption", where)
             else:
                 identifiers.take(own := f"{split}/{number}", where)
                 yield from numbered(identifiers.of(own, where), where, texts[number][: None if self.every else 1])

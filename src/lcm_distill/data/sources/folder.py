@@ -65,6 +65,7 @@ class ImageFolder:
         """The records of a metadata file; the paths that they name are added to `named`."""
         folder = PurePosixPath(table).parent
         for where, fields in read_metadata(self.root / table):
+            path = None
             try:
                 if isinstance(fields, ValueError):
                     raise fields
@@ -72,7 +73,7 @@ class ImageFolder:
                 named.add(path)
                 yield from self.captions.annotations(path, path, fields)
             except ValueError as error:
-                yield BadAnnotation(str(folder / where), f"malformed annotation: {error}")
+                yield BadAnnotation(str(folder / where), f"malformed annotation: {error}", path)
 
     def _path(self, fields: Mapping[str, Any], folder: PurePosixPath) -> str:
         """The path of the image that a record names."""
@@ -87,7 +88,7 @@ class ImageFolder:
         files = self.captions.files_among(tree.files)
         for path in images:
             if (flaw := unread_format(path)) is not None:
-                yield BadAnnotation(path, flaw)
+                yield BadAnnotation(path, flaw, path)
                 continue
             stem = _stem(path)
             own = [(suffix, files[stem, suffix]) for suffix in self.captions.suffixes if (stem, suffix) in files]
@@ -95,7 +96,7 @@ class ImageFolder:
             try:
                 yield from self.captions.annotations_of_files(path, path, contents, "text", key)
             except ValueError as error:
-                yield BadAnnotation(path, f"malformed annotation: {error}")
+                yield BadAnnotation(path, f"malformed annotation: {error}", path)
 
     def _content(self, path: str) -> bytes | Exception:
         try:

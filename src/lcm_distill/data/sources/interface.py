@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,22 @@ class BadAnnotation:
     Attributes:
         source: where it is.
         error: the reason.
+        image: path of the image that it is about, as of `Annotation`; None where nothing tells one.
     """
 
     source: str
     error: str
+    image: str | None = None
 
 
 AGAIN = "//"
 """Before the number of what comes again under one name, in paths and identifiers; no name contains it."""
 ORPHAN = "caption without an image"
 """Reason of a `LeftOut` that is a caption."""
+UNNAMED = "named by no annotation"
+"""Reason of a `LeftOut` that lies where annotations name the images."""
+DUPLICATE = "duplicate image"
+"""Reason of a further record of a sample, of which the first counts."""
 
 
 @dataclass(frozen=True)
@@ -84,4 +90,13 @@ class Source(Protocol):
 
     def file_of(self, path: str) -> Path:
         """The file on disk that a path is read from: the image itself, or the archive that contains it."""
+        ...
+
+
+@runtime_checkable
+class ListsMembers(Protocol):
+    """A source whose `annotations` does not look into its archives, which would take as long as reading the images."""
+
+    def members(self, paths: Iterable[str]) -> Iterator[str]:
+        """Paths of all images in the archives that `paths` are read from, which are read to their ends."""
         ...

@@ -10,9 +10,9 @@ from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
 from lcm_distill.data.sources.identifiers import Identifiers
-from lcm_distill.data.sources.interface import BadAnnotation, LeftOut, Record, UnusableImage
+from lcm_distill.data.sources.interface import UNNAMED, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import numbered_lines
-from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, open_archive, read_members
+from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, member_names, open_archive, read_members
 from lcm_distill.data.sources.text import as_utf8
 from lcm_distill.data.sources.tree import entries, is_image
 
@@ -42,7 +42,7 @@ class JourneyDB:
         named, identifiers = _Named(self.root / IMAGES), Identifiers()
         with _open_lines(self.root) as lines:
             for number, fields in numbered_lines(lines):
-                source = f"{ANNOTATIONS}:{number}"
+                path = None
                 try:
                     if isinstance(fields, ValueError):
                         raise fields
@@ -55,7 +55,7 @@ class JourneyDB:
                     identifiers.take(name, path)
                     yield from records
                 except ValueError as error:
-                    yield BadAnnotation(source, f"malformed annotation: {error}")
+                    yield BadAnnotation(f"{ANNOTATIONS}:{number}", f"malformed annotation: {error}", path)
         yield from named.left_out(self.archives)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -70,6 +70,11 @@ class JourneyDB:
             if packed:
                 last = last_numbers(archive, {_member(path) for path in packed})
                 yield from read_members(archive, {(_member(path), last.get(_member(path), 1)): path for path in packed})
+
+    def members(self, paths: Iterable[str]) -> Iterator[str]:
+        """Paths of the images in the archives that `paths` are read from; of a damaged one, those before the damage."""
+        for archive in dict.fromkeys(self._archive(path) for path in paths):
+            yield from (f"{IMAGES}/{name}" for name in member_names(archive) if is_image(name))
 
     def file_of(self, path: str) -> Path:
         """The image, or `NNN.tgz` where it is not extracted from the archive."""
@@ -126,7 +131,7 @@ class _Named:
                 case LeftOut(path, reason):
                     yield from self._left_out(path, reason, archives)
                 case str() if is_image(entry):
-                    yield from self._left_out(entry, "named by no annotation", archives)
+                    yield from self._left_out(entry, UNNAMED, archives)
                 case _:
                     pass
 

@@ -99,7 +99,7 @@ class ParquetImages:
                 raise record
             yield from self.captions.annotations(name, name, record)
         except ValueError as error:
-            yield BadAnnotation(name, f"malformed annotation: {error}")
+            yield BadAnnotation(name, f"malformed annotation: {error}", name)
 
     def _read_rows(self, path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         left = dict(wanted)

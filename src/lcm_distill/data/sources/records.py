@@ -23,9 +23,10 @@ def checked(records: Iterable[Record]) -> Iterator[Record]:
         match record:
             case Annotation():
                 flaw = _flaw(record)
-                yield record if flaw is None else BadAnnotation(readable(record.path), f"malformed annotation: {flaw}")
-            case BadAnnotation(source, error):
-                yield BadAnnotation(readable(source), readable(error))
+                path = readable(record.path)
+                yield record if flaw is None else BadAnnotation(path, f"malformed annotation: {flaw}", path)
+            case BadAnnotation(source, error, image):
+                yield BadAnnotation(readable(source), readable(error), None if image is None else readable(image))
             case LeftOut(source, reason):
                 yield LeftOut(readable(source), readable(reason))
 

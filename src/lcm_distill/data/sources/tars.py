@@ -101,6 +101,20 @@ def last_numbers(archive: Path, names: Collection[str]) -> dict[str, int]:
     return counts
 
 
+def member_names(archive: Path) -> list[str]:
+    """The names in an archive but for folders, each once. Of a damaged archive, those that precede the damage."""
+    names = dict[str, None]()
+
+    def note(name: str) -> bool:
+        names.setdefault(name)
+        return False
+
+    with suppress(DamagedArchive, FileNotFoundError):
+        for _ in stream_members(archive, note):
+            pass
+    return list(names)
+
+
 @contextmanager
 def open_archive(archive: Path) -> Generator[tarfile.TarFile]:
     """An archive, open as a stream. Reading it raises `DamagedArchive` or one of `DAMAGE` where it is damaged.

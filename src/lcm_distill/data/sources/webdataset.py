@@ -98,11 +98,11 @@ class WebDataset:
             stem, suffix = _split(name)
             sample_id = f"{archive}/{stem if alone[stem] == 1 and suffix not in WHOLE_NAMES else name}"
             if leaves_root(name):
-                yield BadAnnotation(path, "malformed annotation: its name leads out of the archive")
+                yield BadAnnotation(path, "malformed annotation: its name leads out of the archive", path)
             elif is_hidden(name):
                 yield LeftOut(path, "hidden file")
             elif (flaw := unread_format(name)) is not None:
-                yield BadAnnotation(path, flaw)
+                yield BadAnnotation(path, flaw, path)
             else:
                 known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
                 yield from self._annotations(content, stem, known, sample_id, path)
@@ -116,7 +116,7 @@ class WebDataset:
         try:
             yield from self.captions.annotations_of_files(sample_id, path, files, "txt", key, known)
         except ValueError as error:
-            yield BadAnnotation(path, f"malformed annotation: {error}")
+            yield BadAnnotation(path, f"malformed annotation: {error}", path)
 
 
 @dataclass
