@@ -8,6 +8,7 @@ the teacher.
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -87,12 +88,15 @@ class ResponseComparison:
 
     Everything is float32, as differences are small beside the rounding of bfloat16.
 
+    Args:
+        highest: of the starts, where the students' sigma_max is lower than the teacher's.
+
     Attributes:
         scales: the lower and the higher guidance scale.
         prompts: whose captions are sampled, `SAMPLES` at most. prompt_source: what all prompts are called in figures.
     """
 
-    def __init__(self, config: Config, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, config: Config, prompts: Sequence[Prompt], highest: float = inf) -> None:
         self.config, self.prompt_source = config, prompt_source(config, prompts)
         self.prompts = prompts = prompts[:SAMPLES]
         self.scales = min(config.evaluate.guidance), max(config.evaluate.guidance)
@@ -101,7 +105,8 @@ class ResponseComparison:
         self.teacher = assemble(config.model, config.encoders, config.diffusion, checkpoint, "teacher").to(self.device)
         self.parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         self.captions = [self._encoded(part) for part in self.parts]
-        self.starts = [config.diffusion.sigma_max, *(start for start in STARTS if start < config.diffusion.sigma_max)]
+        highest = min(highest, config.diffusion.sigma_max)
+        self.starts = [highest, *(start for start in STARTS if start < highest)]
         self.points = {start: [self._point(part, start) for part in range(len(self.parts))] for start in self.starts}
         self.expected = {
             start: self._difference(self.teacher, self._solver(start), points) for start, points in self.points.items()

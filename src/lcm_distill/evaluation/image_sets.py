@@ -23,7 +23,7 @@ from lcm_distill.encoders.batches import FittingBatches
 from lcm_distill.evaluation.columns import IMAGE_COLUMNS
 from lcm_distill.evaluation.generation import batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt
-from lcm_distill.evaluation.samplings import Sampling
+from lcm_distill.evaluation.samplings import Sampling, student_sampling
 from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.references import read_image
@@ -82,9 +82,16 @@ class ImageSet:
             [sampling.sampler.name, sampling.sigmas, sampling.guidance],
             [config.generation_seed, config.evaluate.same_noise],
             [self.file_format.format, self.file_format.quality], prompts_sha256(self.prompts),
-            *([] if self.dtype == "float32" else [self.dtype]),
+            *([] if self.dtype == "float32" else [self.dtype]), *self._recorded(),
         ])  # fmt: skip
         return fingerprint, parent / f"{sampling.name}-{fingerprint[:8]}"
+
+    def _recorded(self) -> list[dict[str, float]]:
+        """The noise levels in a student's file, where they are not the configuration's."""
+        if self.sampling.model == "teacher":
+            return []
+        diffusion = student_sampling(self.config, self.checkpoint).diffusion
+        return [] if diffusion == self.config.diffusion else [diffusion.model_dump()]
 
     @property
     def title(self) -> str:

@@ -82,7 +82,7 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
 
     Raises:
         UserError: the checkpoint is unreadable, a phased student has another number of phases, or sigmas of the
-            configuration lie outside the range that the student was trained on.
+            configuration that are used lie outside the range that the student was trained on.
     """
     scale = config.evaluate.guidance[0] if guidance is None else guidance
     return [Sampling("student", sampler, scale) for sampler in student_samplers(config, student)]
@@ -90,13 +90,29 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
 
 def student_samplers(config: Config, student: Path | None = None) -> list[FewStepSampler]:
     """The student's samplers; arguments and errors are those of `student_samplings`."""
-    if student is not None and student.is_file():
-        known = read_sampling(student, config.diffusion)
-    else:
-        phases = tuple(config.phases) if config.phases else None
-        fresh_noise = config.distill.fresh_noise
-        known = StudentSampling(diffusion=config.diffusion, phases=phases, fresh_noise=fresh_noise)
-    settings = config.evaluate
-    require_sigmas(settings.student_sigmas, known.diffusion)
+    settings, known = config.evaluate, student_sampling(config, student)
+    _require_sigmas(config, known, student)
     known = known.or_else(settings.student_sigmas)
     return [known.sampler(steps, settings.student_sampler) for steps in settings.student_steps]
+
+
+def student_sampling(config: Config, student: Path | None = None) -> StudentSampling:
+    """How a student is sampled from: as its checkpoint records, and where there is none yet, as it will be trained.
+
+    Raises:
+        UserError: the checkpoint is unreadable.
+    """
+    if student is not None and student.is_file():
+        return read_sampling(student, config.diffusion)
+    phases = tuple(config.phases) if config.phases else None
+    return StudentSampling(diffusion=config.diffusion, phases=phases, fresh_noise=config.distill.fresh_noise)
+
+
+def _require_sigmas(config: Config, known: StudentSampling, student: Path | None) -> None:
+    """Hold configured sigmas to the range they are for: all to the configuration's own, those used to another's."""
+    settings = config.evaluate
+    if known.diffusion == config.diffusion:
+        require_sigmas(settings.student_sigmas, config.diffusion)
+    elif settings.student_sampler == "own" and known.phases is None:
+        used = settings.student_sigmas.keys() & set(settings.student_steps) - known.sigmas.keys()
+        require_sigmas({steps: settings.student_sigmas[steps] for steps in used}, known.diffusion, student)

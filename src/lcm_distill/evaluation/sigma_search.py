@@ -18,12 +18,12 @@ from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
 from lcm_distill.diffusion.samplers import consistency_step
 from lcm_distill.diffusion.sigma_search import Sigmas
 from lcm_distill.evaluation.generation import generation_dtype
+from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.models.checkpoint import load_checkpoint
 from lcm_distill.models.features import token_features
 from lcm_distill.models.networks import build_network, load_teacher
 from lcm_distill.models.precision import cast_matrices
-from lcm_distill.models.student import read_sampling
 from lcm_distill.pipeline.run_folder import RunFolder
 
 FEATURE_SIGMA = 0.3
@@ -38,12 +38,15 @@ class StudentSamples:
     Args:
         run: holds the student's checkpoint and the cache.
 
+    Attributes:
+        diffusion: the range that the student was trained on, as its checkpoint records it.
+
     Raises:
         UserError: a checkpoint or the cache is missing or unreadable.
     """
 
     def __init__(self, config: Config, run: RunFolder) -> None:
-        self.config, self.diffusion, self.device = config, config.diffusion, resolve_device(config.device)
+        self.config, self.device = config, resolve_device(config.device)
         with closing(Cache.open(config, run).batches(config.schedule.samples, config.seed)) as batches:
             batch = batches[0]
         addresses, size = batch.addresses.tolist(), config.evaluate.batch_size
@@ -52,7 +55,8 @@ class StudentSamples:
         self.teacher = load_teacher(config.model)
         self.student = build_network(config.model, guidance_embedding=True, empty=True).eval().requires_grad_(False)
         load_checkpoint(self.student, run.student)
-        self.fresh_noise = read_sampling(run.student, config.diffusion).fresh_noise
+        known = student_sampling(config, run.student)
+        self.diffusion, self.fresh_noise = known.diffusion, known.fresh_noise
         for network in (self.teacher, self.student):
             if generation_dtype(config.evaluate.dtype, config.device) == "bfloat16":
                 cast_matrices(network)
@@ -93,7 +97,7 @@ class StudentSamples:
 
     def _moments(self, latents: Sequence[Tensor]) -> Moments:
         sigma = torch.tensor([FEATURE_SIGMA], device=self.device)
-        scalings = edm_scalings(sigma, self.diffusion.sigma_data)
+        scalings = edm_scalings(sigma, self.config.diffusion.sigma_data)  # the teacher's
         parts: list[Moments] = []
         for part, clean in enumerate(latents):
             noisy = clean.to(self.device) + FEATURE_SIGMA * self._noise("look", part)

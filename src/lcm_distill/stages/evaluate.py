@@ -21,7 +21,7 @@ from lcm_distill.evaluation.requirements import (
     require_reference,
 )
 from lcm_distill.evaluation.results import write_results
-from lcm_distill.evaluation.samplings import samplings
+from lcm_distill.evaluation.samplings import samplings, student_sampling
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
@@ -57,7 +57,8 @@ def evaluate(
         return
     responses: list[dict[str, Any]] = []
     if extractors and measures_response(config):
-        responses = yield from response_rows(ResponseComparison(config, prompts), config, run)
+        highest = student_sampling(config, run.student).diffusion.sigma_max
+        responses = yield from response_rows(ResponseComparison(config, prompts, highest), config, run)
     write_results(config, run, image_sets, references, prompts, responses)
 
 
@@ -86,7 +87,7 @@ def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> li
     settings = config.evaluate
     needed: list[Check] = [partial(_require_samplings, config)]
     if "student" in settings.models and settings.student_steps and "distill" not in before:
-        needed.append(run.require_student)
+        needed += [run.require_student, partial(student_sampling, config, run.student)]
     if "teacher" in settings.models and settings.teacher:
         remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
         needed.append(lambda: run.require(teacher_path(config.model), remedy))

@@ -14,6 +14,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
 from lcm_distill.evaluation.generation import generation_dtype
+from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import redescribe
 from lcm_distill.models.identity import checkpoint_sha256
@@ -51,7 +52,7 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
         samples = StudentSamples(config, run)
         for finished, (steps, task) in enumerate(pending.items(), len(done)):
             trials: list[Trial] = []
-            settings = config.diffusion
+            settings = samples.diffusion
             for trial in search_sigmas(samples.distance, steps, settings.sigma_min, settings.sigma_max):
                 trials.append(trial)
                 counts = {"steps": steps, "trials": len(trials), "distance": min(trial.distance for trial in trials)}
@@ -87,10 +88,10 @@ def scheduled_student(run: RunFolder) -> Path:
 
 
 def _require_student(config: Config, run: RunFolder) -> None:
-    if config.phases:
+    if student_sampling(config, run.student).phases or (config.phases and not run.has_foreign_student):
         raise UserError(
-            "distill.objective = 'phased': the edges of its phases are such a student's sigmas, there is nothing to "
-            "search"
+            f"{run.student} is a phased student (distill.objective): the edges of its phases are its sigmas, there is "
+            "nothing to search"
         )
     run.require_student()
 
@@ -98,10 +99,13 @@ def _require_student(config: Config, run: RunFolder) -> None:
 def _identity(config: Config, run: RunFolder, steps: int) -> str:
     """Hash of everything that determines a search."""
     dtype = generation_dtype(config.evaluate.dtype, config.device)
+    known = student_sampling(config, run.student)
     return digest([
         fingerprint(config), config.schedule.samples, config.evaluate.guidance[0], steps,
         *([] if dtype == "float32" else [dtype]),
         *([checkpoint_sha256(run.student)] if run.has_foreign_student else []),
+        *([known.diffusion.model_dump()] if known.diffusion != config.diffusion else []),
+        *(["fresh noise", known.fresh_noise] if known.fresh_noise != config.distill.fresh_noise else []),
     ])  # fmt: skip
 
 
