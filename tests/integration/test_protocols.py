@@ -8,8 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from lcm_distill.config import load_file
 from lcm_distill.core.hashing import file_sha256
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.preprocessing import square_bicubic
+from lcm_distill.metrics.protocol import MetricProtocol
+from lcm_distill.metrics.references import read_statistics, write_statistics
+from lcm_distill.metrics.registry import PROTOCOLS
+from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm, settings
 from tests.metrics.recorded import inception_weights
@@ -169,13 +176,65 @@ def test_one_image_is_too_few_for_a_covariance(run):
     assert "evaluate.images = 1 is too few for shapes: set 2 or more" in told
 
 
+@pytest.fixture
+def few_held_out(finished_run, tmp_path, monkeypatch) -> tuple[RunFolder, int]:
+    """A run with a cache, the number of its held-out images, and `shapes` as strict as the published protocols."""
+    monkeypatch.setitem(PROTOCOLS, "shapes", replace(PROTOCOLS["shapes"], allows_few=False))
+    run = borrow(finished_run, tmp_path / "own", "config.toml", "student.safetensors", linked=("images", "cache"))
+    return run, len(Cache.local(load_file(run.config), run).usable("valid"))
+
+
+def test_too_few_real_images_are_refused_before_any_is_generated(few_held_out):
+    """Of features of 128 dimensions, however many are generated; from a folder and from kept statistics as well."""
+    run, held_out = few_held_out
+    command = ["evaluate", "--run", run.root, "--models", "student", "--steps", 1, "--set", "evaluate.images=150"]
+    told = lcm(*command)
+    assert told.exit_code == 2 and not list(run.evaluate.glob("student-*")), told.output
+    last = told.stderr.strip().splitlines()[-1]
+    assert f"are {held_out} real images, too few for shapes, whose features have 128 dimensions" in last
+    assert "set evaluate.reference.shapes to 129 or more" in last and "data.valid_fraction" in last
+    folder, kept = run.root / "real", run.root / "real.npz"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "one.png")
+    write_statistics(kept, Statistics.of(torch.randn(99, 128), range(99), 9))
+    for path, number in ((folder, 1), (kept, 99)):
+        told = lcm(*command, "--set", f"evaluate.reference={{shapes='{path}'}}")
+        assert told.exit_code == 2 and f"in {path} are {number} real images" in told.stderr, told.output
+
+
+def test_few_real_images_and_captions_that_repeat_are_said(few_held_out, monkeypatch):
+    """Also of the row of real images, and of statistics that an earlier version kept without their number."""
+    run, held_out = few_held_out
+    (frechet, accuracy) = PROTOCOLS["shapes"].figures
+    figures = (replace(frechet, enough_images=25), accuracy)
+    monkeypatch.setitem(PROTOCOLS, "shapes", replace(PROTOCOLS["shapes"], figures=figures))
+    monkeypatch.setattr(MetricProtocol, "minimum_images", lambda protocol, width: 2)
+    monkeypatch.setattr("lcm_distill.metrics.protocol.require_full_rank", lambda moments: None)
+    options = settings(["evaluate.images=30", "evaluate.models=['student']", "evaluate.student_steps=[1]"])
+    images = min(30, 72 - held_out)
+    for _ in range(2):
+        result = lcm("evaluate", "--run", run.root, *options, "--json")
+        assert result.exit_code == 0, result.output
+        rows = {(row["model"], row["metric"]): row for row in json.loads(result.stdout)}
+        few, repeat = f"few real images ({held_out}), 25 are usual", f"{held_out} held-out captions repeat"
+        assert rows["student", "frechet_distance"]["warning"] == f"{few}; {repeat}"
+        assert rows["student", "caption_accuracy"]["warning"] == repeat
+        assert (
+            rows["real", "frechet_distance"]["warning"] == few and rows["real", "frechet_distance"]["images"] == images
+        )
+        for path in (run.evaluate / "reference").iterdir():  # as an earlier version wrote it
+            with np.load(path) as stored:
+                identity, width = str(stored["identity"]), len(stored["mu"])
+            before = read_statistics(path, width, identity)
+            alone = Gaussian(before.moments.mean(), before.moments.covariance())
+            write_statistics(path, Statistics(alone, before.sample), identity)
+
+
 @pytest.mark.slow
 def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     """Inception with random weights, seeded by their names, in a file that is taken for the published one."""
     from lcm_distill.metrics import inception
     from lcm_distill.metrics.frechet import Moments, frechet_distance
-    from lcm_distill.metrics.references import read_statistics
-    from lcm_distill.metrics.registry import PROTOCOLS
 
     weights = run.root.parent / "weights.pth"
     torch.save(inception_weights(), weights)

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.metrics.frechet import Gaussian
+from lcm_distill.metrics.protocol import measure
 from lcm_distill.metrics.references import (
     folder_identity,
     image_files,
@@ -13,7 +15,7 @@ from lcm_distill.metrics.references import (
     read_statistics,
     write_statistics,
 )
-from lcm_distill.metrics.registry import open_protocol
+from lcm_distill.metrics.registry import find_protocol, open_protocol
 from lcm_distill.metrics.statistics import Statistics
 
 
@@ -61,6 +63,31 @@ def test_statistics_come_back(tmp_path):
     assert torch.equal(read.moments.covariance(), written.moments.covariance())
     assert read.features is not None and written.features is not None
     assert torch.equal(read.features, written.features)
+
+
+def test_the_number_of_images_comes_back_and_few_are_refused_as_before_they_were_kept(tmp_path):
+    """20 real images and 12,000 generated ones, of 32 features."""
+    draw = torch.Generator().manual_seed(0)
+    real = Statistics.of(torch.randn(20, 32, generator=draw), range(20), 10_000)
+    generated = Statistics.of(torch.randn(12_000, 32, generator=draw), range(12_000), 10_000)
+    write_statistics(tmp_path / "kept.npz", real, "of 20")
+    kept = read_statistics(tmp_path / "kept.npz", 32, "of 20")
+    assert (real.images, kept.images, generated.images) == (20, 20, 12_000)
+    for reference in (real, kept):
+        with pytest.raises(UserError, match="20 images are too few for a Fréchet distance of 32 features"):
+            measure(find_protocol("t2i-benchmark"), generated, reference)
+
+
+def test_files_of_earlier_versions_and_of_others_hold_no_number_of_images(tmp_path):
+    """Another program's array of that name is left alone."""
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    moments = Statistics.of(x, range(20), 20).moments
+    write_statistics(tmp_path / "earlier.npz", Statistics(Gaussian(moments.mean(), moments.covariance())), "id")
+    with np.load(tmp_path / "earlier.npz") as stored:
+        assert set(stored.files) == {"mu", "sigma", "identity", "sha256"}
+    assert read_statistics(tmp_path / "earlier.npz", 4, "id").images is None
+    np.savez(tmp_path / "other.npz", mu=np.zeros(3), sigma=np.eye(3), count=np.array("many"))
+    assert read_statistics(tmp_path / "other.npz", 3).images is None
 
 
 def test_published_statistics_are_read(tmp_path):

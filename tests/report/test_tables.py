@@ -94,6 +94,9 @@ def test_a_warning_of_any_figure_stands_in_the_last_column():
         headings, (cells,) = figures_cells(given, figure_styles())
         assert (headings[-1], cells[-1]) == ("warning", "few images, 10,000 are usual")
     assert "warning" not in figures_cells(rows[1:], figure_styles())[0]
+    repeating = "75 held-out captions repeat"
+    rows = [{**rows[0], "warning": f"few images, 10,000 are usual; {repeating}"}, {**rows[1], "warning": repeating}]
+    assert figures_cells(rows, figure_styles())[1][0][-1] == f"few images, 10,000 are usual; {repeating}"
 
 
 def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_about():

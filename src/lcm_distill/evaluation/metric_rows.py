@@ -14,6 +14,8 @@ from lcm_distill.config import Config
 from lcm_distill.evaluation.columns import IDENTITY, METRICS, read_metrics
 from lcm_distill.evaluation.features import FeatureSet
 from lcm_distill.evaluation.image_sets import ImageSet
+from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.evaluation.prompts import repetition
 from lcm_distill.evaluation.references import Reference
 from lcm_distill.metrics.protocol import measure
 from lcm_distill.models.identity import earlier_sha256
@@ -61,7 +63,7 @@ def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[di
     return [
         {
             **shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value,
-            "warning": reference.extractor.traits.warning(metric, len(seconds)),
+            "warning": _warning(reference, metric, len(seconds), image_set.prompts),
         }
         for reference in references
         for metric, value in _values(image_set, reference).items()
@@ -74,6 +76,7 @@ def real_image_rows(config: Config, references: Sequence[Reference]) -> list[dic
         {
             "model": "real", "sampler": "none", "metric": figure.name, "value": reference.real_distance,
             "images": reference.real_images, **_circumstances(config, reference),
+            "warning": _warning(reference, figure.name, reference.real_images or 0),
         }
         for reference in references
         if reference.real_distance is not None and (figure := reference.extractor.traits.frechet_figure)
@@ -84,6 +87,13 @@ def _values(image_set: ImageSet, reference: Reference) -> dict[str, float]:
     """Figures by name."""
     statistics = FeatureSet(image_set, reference.extractor).statistics()
     return measure(reference.extractor.traits, statistics, reference.statistics)
+
+
+def _warning(reference: Reference, metric: str, images: int, prompts: Sequence[Prompt] = ()) -> str | None:
+    """Why a figure does not compare with published ones; None where it does."""
+    real = reference.statistics.images if reference.statistics else None
+    reasons = [reference.extractor.traits.warning(metric, images, real), repetition(prompts)]
+    return "; ".join(reason for reason in reasons if reason) or None
 
 
 def _circumstances(config: Config, reference: Reference) -> dict[str, Any]:

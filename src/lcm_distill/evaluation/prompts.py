@@ -3,6 +3,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """The prompts of an evaluation: held-out captions of the run's data set, or the captions of a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lcm_distill.config import Config
@@ -48,6 +49,12 @@ def held_out_prompts(config: Config, run: RunFolder) -> list[Prompt]:
     captions = cache.read_catalog().captions["caption"].take(held_out["caption_row"])
     pairs = list(zip(captions.to_pylist(), held_out["source"].to_pylist(), strict=True))
     return [Prompt(index, *pairs[index % len(pairs)]) for index in range(count)]
+
+
+def repetition(prompts: Sequence[Prompt]) -> str | None:
+    """What is said of held-out captions that repeat, as there are fewer than images; None where all are distinct."""
+    held_out = {(prompt.image, prompt.caption) for prompt in prompts if prompt.image is not None}
+    return f"{len(held_out):,} held-out captions repeat" if held_out and len(held_out) < len(prompts) else None
 
 
 def prompts_file(name: str) -> Path:

@@ -16,6 +16,7 @@ from lcm_distill.data.cache.layout import cache_fingerprint
 from lcm_distill.data.real_images import real_images
 from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
 from lcm_distill.evaluation.features import prepare_files
+from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.references import folder_identity, image_files, read_statistics, write_statistics
 from lcm_distill.metrics.statistics import Statistics
@@ -79,11 +80,17 @@ class ReferenceStatistics:
         kept = self.run.evaluate / "reference" / f"{self.extractor.protocol}-{identity[:16]}.npz"
         known = _read_kept(kept, self.extractor.width, identity)
         if known is not None:
-            return known
+            return known if known.images is not None else _of(known, count)  # of an earlier version
         label = f"reference {opened.protocol.name}, {title}"
         statistics = yield from _accumulate(label, opened, prepared(), count, self.config.evaluate.batch_size)
         commit_file(kept, lambda path: write_statistics(path, statistics, identity))
         return read_statistics(kept, self.extractor.width, identity)
+
+
+def _of(statistics: Statistics, count: int) -> Statistics:
+    """Mean and covariance, known to be of so many images."""
+    moments = Gaussian(statistics.moments.mean(), statistics.moments.covariance(), count)
+    return Statistics(moments, statistics.sample)
 
 
 def _read_kept(path: Path, width: int, identity: str) -> Statistics | None:

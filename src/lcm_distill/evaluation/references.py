@@ -13,9 +13,9 @@ from lcm_distill.evaluation.extractors import ExtractorInfo
 from lcm_distill.evaluation.image_sets import prompt_source
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.reference_statistics import ReferenceStatistics
-from lcm_distill.evaluation.requirements import require_captions
+from lcm_distill.evaluation.requirements import require_captions, require_enough_real_images
 from lcm_distill.metrics.frechet import frechet_distance
-from lcm_distill.metrics.references import read_statistics
+from lcm_distill.metrics.references import image_files, read_statistics
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -71,9 +71,11 @@ def _find_reference(
     if path is None:
         return (yield from _held_out(config, run, prompts, reference))
     if path.is_dir():
+        require_enough_real_images(len(image_files(path)), f"in {path}", extractor)
         statistics, identity = yield from ReferenceStatistics(config, run, extractor).of_folder(path)
     else:
         statistics, identity = read_statistics(path, extractor.width), file_sha256(path)
+        require_enough_real_images(statistics.images, f"in {path}", extractor)
     return replace(reference, statistics=statistics, source=f"{path.name}:{identity[:12]}")
 
 
@@ -83,6 +85,7 @@ def _held_out(
     """The captions' own images, and the distance of images of other captions to them."""
     compute = ReferenceStatistics(config, run, reference.extractor)
     own = list(dict.fromkeys(prompt.image for prompt in prompts if prompt.image))
+    require_enough_real_images(len(own), "held out for evaluate.images (data.valid_fraction)", reference.extractor)
     statistics = yield from compute.of_data_set(own, "held-out images")
     found = replace(reference, statistics=statistics, source=HELD_OUT_IMAGES)
     if reference.extractor.traits.frechet_figure is None:

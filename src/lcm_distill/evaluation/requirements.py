@@ -68,6 +68,27 @@ def require_captions(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> Non
             )
 
 
+def require_enough_real_images(images: int | None, source: str, extractor: ExtractorInfo) -> None:
+    """Check that there are enough real images, where their number is known, for a protocol's figures.
+
+    Args:
+        source: of the images, for the message.
+
+    Raises:
+        UserError: there are too few.
+    """
+    protocol, width = extractor.traits, extractor.width
+    least = protocol.minimum_images(width)
+    if images is None or images >= least:
+        return
+    reason = "" if protocol.allows_few else f", whose features have {width:,} dimensions"
+    raise UserError(
+        f"{source} are {images:,} real images, too few for {protocol.name}{reason}: set "
+        f"evaluate.reference.{protocol.name} to {least:,} or more, or choose another of evaluate.protocols; "
+        f"{IMAGES_ONLY}"
+    )
+
+
 def require_enough_images(images: int, extractor: ExtractorInfo) -> None:
     """Check that there are enough images for a protocol's figures.
 

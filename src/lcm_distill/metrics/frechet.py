@@ -17,11 +17,12 @@ class Gaussian:
     """Mean and covariance alone, as published reference statistics have them.
 
     Attributes:
-        mu: (D,), float64. sigma: (D, D), float64.
+        mu: (D,), float64. sigma: (D, D), float64. count: vectors that they are of; None if that is not known.
     """
 
     mu: Tensor
     sigma: Tensor
+    count: int | None = None
 
     def mean(self) -> Tensor:
         """(D,), float64."""
@@ -76,12 +77,13 @@ class Moments:
 
 
 def require_full_rank(moments: Moments | Gaussian) -> None:
-    """Hold the number of vectors to what a covariance of their width takes.
+    """Hold the number of vectors, where it is known, to what a covariance of their width takes.
 
     Raises:
         UserError: there are so few that the covariance cannot have full rank, and a distance says little.
     """
-    if isinstance(moments, Moments) and moments.count <= (width := len(moments.total)):
+    width = len(moments.total if isinstance(moments, Moments) else moments.mu)
+    if moments.count is not None and moments.count <= width:
         raise UserError(
             f"{moments.count:,} images are too few for a Fréchet distance of {width:,} features: their covariance "
             f"has rank {max(moments.count - 1, 0):,} at most, so the distance tells their number first of all; take at "

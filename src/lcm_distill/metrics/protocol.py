@@ -71,10 +71,19 @@ class MetricProtocol:
         """The figure that is computed from mean and covariance."""
         return next((figure for figure in self.figures if figure.part == "moments"), None)
 
-    def warning(self, metric: str, images: int) -> str | None:
-        """Why a figure of so many images does not compare with published ones; None where it does."""
-        enough = next((figure.enough_images for figure in self.figures if figure.name == metric), 0)
-        return None if self.allows_few or images >= enough else f"few images, {enough:,} are usual"
+    def warning(self, metric: str, images: int, real: int | None = None) -> str | None:
+        """Why a figure of so many images does not compare with published ones; None where it does.
+
+        Args:
+            real: number of real images that they are compared with; None where it is not known.
+        """
+        figure = next((figure for figure in self.figures if figure.name == metric), None)
+        if figure is None or self.allows_few:
+            return None
+        few = ["few images"] if images < figure.enough_images else []
+        if figure.compares and real is not None and real < figure.enough_images:
+            few.append(f"few real images ({real:,})")
+        return f"{' and '.join(few)}, {figure.enough_images:,} are usual" if few else None
 
     def minimum_images(self, width: int) -> int:
         """Fewest images that the figures can be computed from.

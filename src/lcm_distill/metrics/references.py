@@ -24,6 +24,8 @@ from lcm_distill.metrics.statistics import Statistics
 
 ARRAYS = ("mu", "sigma", "features", "ids", "draws")
 """Names in a file of statistics; others are left alone."""
+COUNT = "count"
+"""Name of the number of images, in files that this package wrote; those of earlier versions lack it."""
 REMEDY = "take a file of reference statistics"
 
 
@@ -75,6 +77,8 @@ def write_statistics(path: Path, statistics: Statistics, identity: str = "") -> 
         identity: of what the statistics are of.
     """
     arrays = {"mu": statistics.moments.mean().numpy(), "sigma": statistics.moments.covariance().numpy()}
+    if statistics.images is not None:
+        arrays[COUNT] = np.array(statistics.images)
     if sample := statistics.sample:
         arrays |= {"features": sample.features.numpy(), "ids": sample.ids.numpy(), "draws": sample.draws.numpy()}
     with path.open("wb") as file:
@@ -83,7 +87,7 @@ def write_statistics(path: Path, statistics: Statistics, identity: str = "") -> 
 
 
 def read_statistics(path: Path, width: int, identity: str = "") -> Statistics:
-    """Reference statistics of features of this width: `mu` and `sigma`, and features if they are kept as well.
+    """Reference statistics of features of this width: `mu` and `sigma`, and features and number of images if kept.
 
     Args:
         identity: of what the statistics have to be of; empty takes any. Files of other programs and of earlier
@@ -113,14 +117,16 @@ def read_statistics(path: Path, width: int, identity: str = "") -> Statistics:
         )
     if broken := [name for name, array in arrays.items() if not array.isfinite().all()]:
         raise UserError(f"{path}: {broken[0]} has values that are not finite: {REMEDY}")
-    return Statistics(Gaussian(mu, sigma), _sample(path, arrays, width))
+    count = int(arrays[COUNT]) if COUNT in arrays else None
+    return Statistics(Gaussian(mu, sigma, count), _sample(path, arrays, width))
 
 
 def _arrays(file: BinaryIO) -> tuple[dict[str, np.ndarray], str, str | None]:
     """The arrays of the file that are known, real numbers all, their identity and hash; nothing is unpickled."""
     with np.load(file, allow_pickle=False) as stored:
-        found = {name: stored[name] for name in ARRAYS if name in stored.files}
         seal = str(stored["sha256"]) if "sha256" in stored.files else None
+        known = ARRAYS if seal is None else (*ARRAYS, COUNT)
+        found = {name: stored[name] for name in known if name in stored.files}
         identity = str(stored["identity"]) if "identity" in stored.files else ""
     if any(array.dtype.kind not in "fiu" for array in found.values()):
         raise TypeError("an array is not of real numbers")

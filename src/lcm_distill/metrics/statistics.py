@@ -50,6 +50,11 @@ class Statistics:
     caption_scores: MeanScore | None = None
 
     @property
+    def images(self) -> int | None:
+        """How many images these are of; None where only mean and covariance are known."""
+        return self.moments.count
+
+    @property
     def features(self) -> Tensor | None:
         """The sampled features, float32 (n, D), in order of image id; None if there is no sample."""
         return self.sample.in_order() if self.sample else None

@@ -72,7 +72,8 @@ def _one_line_per_image_set(rows: Sequence[Row], headings: Mapping[Any, str]) ->
         else:
             line = lines[sampling] = merged.setdefault(key, {**row})
         line[headings[column_key(row)]] = row["value"]
-        line["warning"] = line.get("warning") or row.get("warning")  # of any of its figures
+        said = [*(line.get("warning") or "").split("; "), *(row.get("warning") or "").split("; ")]  # of all its figures
+        line["warning"] = "; ".join(dict.fromkeys(filter(None, said))) or None
     return list(merged.values())
 
 
