@@ -220,6 +220,37 @@ def test_images_of_a_file_from_elsewhere(tmp_path, student, command):
     assert result.exit_code == 0 and (tmp_path / "grid.png").is_file(), result.output
 
 
+def test_a_teachers_file_is_no_student(run, tmp_path):
+    """One that says so: as the shipped teacher does, a foreign file without any description may be either."""
+    out = ["--out", tmp_path / "grid.png"]
+    commands = [
+        ["evaluate", "--run", run.root, "--models", "student", "--images-only"], ["schedule", "--run", run.root],
+        ["export", "--run", run.root], ["sample", "a red ring", *out], ["compare-samplers", "a red ring", *out],
+    ]  # fmt: skip
+    for command in commands:
+        result = lcm(*command, "--student", assets.TEACHER)
+        last = result.stderr.strip().splitlines()[-1]
+        assert result.exit_code == 2 and f"{assets.TEACHER} is a teacher's checkpoint, as its" in last, result.output
+    assert not run.metrics.exists() and not (tmp_path / "grid.png").exists()
+    torch.save(read_tensors(assets.TEACHER), tmp_path / "foreign.pt")
+    result = lcm("sample", "a red ring", "--steps", 1, "--student", tmp_path / "foreign.pt", *out)
+    assert result.exit_code == 0, result.output
+
+
+def test_what_is_said_of_a_file_that_opens_no_teacher_is_true(tmp_path, student):
+    for path, said in (
+        (assets.TEACHER, "is a teacher's file, which does not name its VAE and text encoder: give a run folder"),
+        (assets.STUDENT, "is a student's file and holds no teacher: give a run folder"),
+        (student, "does not describe its network: give a run folder"),
+    ):
+        result = lcm("compare-samplers", "a red ring", "--run", path, "--out", tmp_path / "grid.png")
+        assert result.exit_code == 2 and f"{path} {said}" in result.stderr, result.output
+    result = lcm("sample", "a red ring", "--run", assets.TEACHER, "--out", tmp_path / "grid.png")
+    assert "does not describe a student, but a teacher: give a run folder" in result.stderr, result.output
+    result = lcm("sample", "a red ring", "--run", student, "--student", assets.STUDENT)
+    assert result.exit_code == 2 and f"{student} is a file: beside another checkpoint give a run" in result.stderr
+
+
 def test_a_file_that_is_missing_or_of_other_sizes_is_one_line(run, tmp_path):
     for command in (["evaluate"], ["schedule"], ["export"]):
         result = lcm(*command, "--run", run.root, "--student", tmp_path / "gone.pt")

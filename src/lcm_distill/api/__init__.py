@@ -24,6 +24,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.models import MicroDiT, load_checkpoint
+from lcm_distill.models.checkpoint import read_description
 from lcm_distill.models.networks import build_network, teacher_path
 from lcm_distill.models.student import StudentSampling, read_sampling, read_student
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -104,7 +105,7 @@ def create_latent_cm(
         arch=dit_arch, latent_size=latent_res, in_channels=in_channels, pos_interp_scale=pos_interp_scale
     )
     parts = _parts(sizes, vae_name, text_encoder_name, dit_ckpt_path, "student")
-    return LatentConsistencyModel(*parts, _sampling(dit_ckpt_path, DiffusionConfig()))
+    return LatentConsistencyModel(*parts, _sampling(dit_ckpt_path, DiffusionConfig(), or_teacher=True))
 
 
 def open_model(where: str | Path, role: Role = "student", checkpoint: Path | None = None) -> TextToImage:
@@ -120,12 +121,29 @@ def open_model(where: str | Path, role: Role = "student", checkpoint: Path | Non
     """
     if is_file(where) and checkpoint is None:
         if role == "teacher":
-            raise UserError(f"{where} is a student's file and holds no teacher: give a run folder")
+            raise UserError(f"{where} {_no_teacher(Path(where))}")
         return open_student(Path(where))
     config = open_config(where)
     chosen = checkpoint or (_student(where) if role == "student" else teacher_path(config.model))
     sigmas = config.evaluate.student_sigmas
     return assemble(config.model, config.encoders, config.diffusion, chosen, role, sigmas)
+
+
+def _no_teacher(path: Path) -> str:
+    """Why a file alone opens no teacher, and what does."""
+    match read_description(path).get("role"):
+        case "student":
+            return "is a student's file and holds no teacher: give a run folder"
+        case "teacher":
+            return (
+                "is a teacher's file, which does not name its VAE and text encoder: give a run folder, and the file as "
+                "--teacher, or use create_latent_diffusion()"
+            )
+        case _:
+            return (
+                "does not describe its network: give a run folder, and the file as --teacher, or use "
+                "create_latent_diffusion()"
+            )
 
 
 def is_shipped(where: str | Path) -> bool:
@@ -150,7 +168,8 @@ def open_student(path: Path) -> LatentConsistencyModel:
     """
     student = read_student(path)
     if student is None:
-        raise UserError(f"{path} does not describe a student: give a run folder, or use create_latent_cm()")
+        instead = ", but a teacher" if read_description(path).get("role") == "teacher" else ""
+        raise UserError(f"{path} does not describe a student{instead}: give a run folder, or use create_latent_cm()")
     if student.encoders is None:
         raise UserError(
             f"{path} is of an older version and does not name its VAE and text encoder: give its run folder, or use "
@@ -170,6 +189,8 @@ def open_config(where: str | Path) -> Config:
     if is_shipped(where):
         return load_preset(SHIPPED)
     run = RunFolder(Path(where))
+    if is_file(where):
+        raise UserError(f"{where} is a file: beside another checkpoint give a run folder, or `shapes`, which ships")
     if not run.exists:
         raise UserError(
             f"{where} is not a run folder: give one, a student's .safetensors file, or `shapes`, which ships"
@@ -218,5 +239,7 @@ def _parts(
     return Parts(network, load_image_encoder(vae, weights), text_encoder)
 
 
-def _sampling(checkpoint: str | Path | None, diffusion: DiffusionConfig) -> StudentSampling:
-    return StudentSampling(diffusion=diffusion) if checkpoint is None else read_sampling(Path(checkpoint), diffusion)
+def _sampling(checkpoint: str | Path | None, diffusion: DiffusionConfig, or_teacher: bool = False) -> StudentSampling:
+    if checkpoint is None:
+        return StudentSampling(diffusion=diffusion)
+    return read_sampling(Path(checkpoint), diffusion, or_teacher)

@@ -185,15 +185,31 @@ def read_student(path: Path) -> StudentDescription | None:
         ) from error
 
 
-def read_sampling(path: Path, diffusion: DiffusionConfig) -> StudentSampling:
+def refuse_teacher(path: Path) -> None:
+    """Refuse a checkpoint that says of itself that it is a teacher's; one without a description may be either.
+
+    Raises:
+        UserError: it does; or as `read_student`.
+    """
+    if read_description(path).get("role") == "teacher":
+        raise UserError(
+            f"{path} is a teacher's checkpoint, as its description says, and a student is wanted: give a student's, or "
+            "give it as --teacher"
+        )
+
+
+def read_sampling(path: Path, diffusion: DiffusionConfig, or_teacher: bool = False) -> StudentSampling:
     """How the student of a checkpoint is sampled from.
 
     Args:
         diffusion: for a checkpoint that does not record its own.
+        or_teacher: whether it may be a teacher's, whose equal a new student is.
 
     Raises:
-        UserError: as `read_student`.
+        UserError: as `read_student`, or it is a teacher's.
     """
+    if not or_teacher:
+        refuse_teacher(path)
     student = read_student(path)
     if student is None:
         return StudentSampling(diffusion=diffusion)
@@ -209,8 +225,9 @@ def recorded_description(config: Config, path: Path, trained_here: bool = True) 
         trained_here: whether that run trained it; otherwise what only a training decides stays unknown.
 
     Raises:
-        UserError: as `read_student`.
+        UserError: as `read_student`, or it is a teacher's.
     """
+    refuse_teacher(path)
     student, complete = read_student(path), StudentDescription.of(config)
     if not trained_here:
         complete = complete.model_copy(update={"guidance_range": None, "phases": None, "sigmas": {}})
