@@ -36,6 +36,7 @@ from lcm_distill.commands.options import (
     StudentFile,
     StudentSampler,
     TeacherFile,
+    TeacherSteps,
     Workers,
     columns,
 )
@@ -122,8 +123,9 @@ def evaluate(
     json: Json = False,
     dry_run: DryRun = False,
     steps: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Numbers of steps of student and teacher, this time only.")
+        str | None, typer.Option(metavar="N,N", help="Numbers of steps of the student, this time only.")
     ] = None,
+    teacher_steps: TeacherSteps = None,
     guidance: Annotated[str | None, typer.Option(metavar="W,W", help="Guidance scales, this time only.")] = None,
     models: Annotated[
         str | None, typer.Option(metavar="teacher,student", help="Models to evaluate, this time only.")
@@ -142,7 +144,7 @@ def evaluate(
 
     how = How(
         json, dry_run, executor=executor, workers=workers, ray_address=ray_address,
-        sweep=lambda config: [*sweep(config, steps, guidance, models), *elsewhere(teacher, sampler)],
+        sweep=lambda config: [*sweep(config, steps, teacher_steps, guidance, models), *elsewhere(teacher, sampler)],
         options={"images_only": images_only},
     )  # fmt: skip
     stage = replace(STAGE, begins=student is not None or teacher is not None)  # nothing of the run is needed then

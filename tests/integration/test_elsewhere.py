@@ -251,6 +251,27 @@ def test_what_is_said_of_a_file_that_opens_no_teacher_is_true(tmp_path, student)
     assert result.exit_code == 2 and f"{student} is a file: beside another checkpoint give a run" in result.stderr
 
 
+def test_images_of_a_teacher_from_elsewhere(tmp_path, student):
+    out = tmp_path / "grid.png"
+    result = lcm("sample", "a red ring", "--teacher", assets.TEACHER, "--steps", "2,3", "--out", out, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["steps"] == [2, 3], result.output
+    result = lcm("sample", "a red ring", "--teacher", assets.TEACHER, "--out", out, "--json")
+    assert json.loads(result.stdout)["steps"] == [30]
+    for other in (["--student", student], ["--sampler", "original"]):
+        result = lcm("sample", "a red ring", "--teacher", assets.TEACHER, *other, "--out", out)
+        assert result.exit_code == 2 and "--teacher excludes --student and --sampler" in result.stderr
+
+
+def test_the_teacher_keeps_its_samplers_beside_the_originals_student(run, student):
+    """One command for both published figures: the student's in five steps, the teacher's as configured."""
+    command = ["--student", student, "--sampler", "original", "--steps", 5, "--guidance", 7, "--dry-run", "--json"]
+    result = lcm("evaluate", "--run", run.root, *command)
+    assert json.loads(result.stdout)["evaluate"]["samplings"] == [
+        "teacher, 3 Heun steps, guidance 7", "teacher, 2 Euler steps, guidance 7",
+        "student, 5 original steps, guidance 7",
+    ]  # fmt: skip
+
+
 def test_a_file_that_is_missing_or_of_other_sizes_is_one_line(run, tmp_path):
     for command in (["evaluate"], ["schedule"], ["export"]):
         result = lcm(*command, "--run", run.root, "--student", tmp_path / "gone.pt")

@@ -93,7 +93,8 @@ def test_options_vary_steps_guidance_and_models(run):
 
 
 def test_the_teacher_takes_the_steps_with_every_solver(run):
-    plan = json.loads(lcm("evaluate", "--run", run.root, "--steps", "1,2", "--dry-run", "--json").stdout)["evaluate"]
+    options = ["--steps", "1,2", "--teacher-steps", "1,2", "--dry-run", "--json"]
+    plan = json.loads(lcm("evaluate", "--run", run.root, *options).stdout)["evaluate"]
     assert plan["samplings"] == [
         "teacher, 1 Heun step, guidance 2", "teacher, 2 Heun steps, guidance 2", "teacher, 1 Euler step, guidance 2",
         "teacher, 2 Euler steps, guidance 2", "student, 1 step, guidance 2", "student, 2 steps, guidance 2",
@@ -108,6 +109,9 @@ def test_the_teacher_takes_the_steps_with_every_solver(run):
         (["--guidance", "0.5"], "evaluate.guidance.0 = 0.5"),
         (["--guidance", "2,2"], "guidance = [2.0, 2.0] names one twice"),
         (["--models", "pupil"], "evaluate.models.0 = 'pupil'"),
+        (["--models", "teacher", "--steps", "4"], "--steps 4 are steps of the student, which is not among the models"),
+        (["--models", "student", "--teacher-steps", "4"], "--teacher-steps 4 are steps of the teacher, which is not"),
+        (["--teacher-steps", "x"], "--teacher-steps x: give numbers separated by commas"),
     ],
 )
 def test_wrong_sweeps_are_one_line(run, options, message):

@@ -22,6 +22,7 @@ from lcm_distill.commands.options import (
 )
 from lcm_distill.commands.show import say, show
 from lcm_distill.commands.work import show_progress
+from lcm_distill.core.errors import UserError
 
 if TYPE_CHECKING:
     from lcm_distill.pipeline.task import Progress
@@ -42,20 +43,29 @@ def sample(
     out: Out = Path("sample.png"),
     format: Format = None,
     run: Model = "shapes",
-    steps: Annotated[str, typer.Option(metavar="N,N", help="Numbers of steps of the student.")] = "1,2,4",
+    steps: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Numbers of steps; 1,2,4 of a student, 30 of a teacher by default."),
+    ] = None,
     guidance: Guidance = None,
     seed: Seed = 0,
     student: StudentFile = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Teacher's checkpoint, which generates instead of a student, by Heun's method.")
+    ] = None,
     sampler: StudentSampler = "own",
     json: Json = False,
 ) -> None:
-    """Generate images of captions with a student: a labelled sheet, or a folder of images."""
+    """Generate images of captions with a student, or a teacher: a labelled sheet, or a folder of images."""
     with one_line_errors():
         from lcm_distill.stages import sample as stage
 
-        counts = integers("--steps", steps)
+        if teacher and (student or sampler != "own"):
+            raise UserError("--teacher excludes --student and --sampler: `lcm compare-samplers` has both models")
+        counts = integers("--steps", steps) if steps is not None else None
         chosen = stage.choose_prompts(run, captions or [], prompts, count)
-        _finish(stage.sample(run, chosen, counts, guidance, seed, out, student, sampler, format), json)
+        made = stage.sample(run, chosen, counts, guidance, seed, out, student, sampler, format, teacher)
+        _finish(made, json)
 
 
 def compare_samplers(

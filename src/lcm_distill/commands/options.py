@@ -58,6 +58,13 @@ StudentFile = Annotated[
 TeacherFile = Annotated[
     Path | None, typer.Option("--teacher", help="Teacher's checkpoint, instead of model.teacher; this time only.")
 ]
+TeacherSteps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N",
+        help="Numbers of steps of the teacher, with each of its solvers, this time only; evaluate.teacher by default.",
+    ),
+]
 StudentSampler = Annotated[
     Literal["own", "original"],
     typer.Option("--sampler", help="The student's sigmas: its own, or those of MicroDiT's published student."),

@@ -43,6 +43,8 @@ SHEET = "sheet.png"
 """In a folder of single images."""
 Made = Generator[Progress, None, dict[str, Any]]
 """Progress, and what was made."""
+STEPS = (1, 2, 4)
+"""Numbers of steps of a student where none are given."""
 BATCH_SIZE = 16
 """Images per batch of a student that is opened without a configuration."""
 Column = tuple[str, np.ndarray]
@@ -107,22 +109,24 @@ def find_settings(where: str) -> Settings:
 def sample(
     where: str,
     prompts: Sequence[Prompt],
-    steps: Sequence[int],
+    steps: Sequence[int] | None,
     guidance: float | None,
     seed: int,
     out: Path,
     student: Path | None = None,
     sampler: StudentSampler = "own",
     file_format: FileFormat | None = None,
+    teacher: Path | None = None,
 ) -> Made:
-    """Generate every caption with a student, once for each number of steps, and write a sheet, or single images too.
+    """Generate every caption with a model, once for each number of steps, and write a sheet, or single images too.
 
     Args:
-        where: run folder, student's file, or `shapes`.
+        where: run folder, student's file, or `shapes`. steps: `STEPS` of a student if None, a teacher's default.
         guidance: the run's first configured scale if None; for a student's file the middle of its trained range.
         out: a PNG file; or a folder, which is what a name without a suffix is: it gets every image by itself as well.
         file_format: of single images, PNG if None.
         student: a checkpoint from elsewhere, of the sizes that `where` has. sampler: of the student.
+        teacher: a checkpoint from elsewhere, of these sizes, that generates instead of a student.
 
     Returns:
         The sheet's path, single images' paths, captions, guidance, seed and steps.
@@ -133,15 +137,15 @@ def sample(
     _refuse_format_without_folder(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
-    for count in steps:
+    role: Role = "teacher" if teacher else "student"
+    counts = steps or ((None,) if teacher else STEPS)
+    for count in counts:
         check_settings(count, guidance, seed)
-    model = _open(where, settings, "student", student)
-    samplers = [_sampler(model, count, sampler) for count in steps]
-    columns: list[Column] = []
-    for chosen in samplers:
-        title = sampling_title("student", chosen.name, chosen.steps)
-        columns.append((yield from _generate(title, model, chosen, settings, prompts, guidance, seed)))
-    return _write(where, columns, prompts, guidance, seed, out, file_format) | {"steps": list(steps)}
+    model = _open(where, settings, role, teacher or student)
+    samplers = [_sampler(model, count, sampler) for count in counts]
+    columns = yield from _columns(role, model, samplers, settings, prompts, guidance, seed)
+    taken = {"steps": [chosen.steps for chosen in samplers]}
+    return _write(where, columns, prompts, guidance, seed, out, file_format) | taken
 
 
 def compare_samplers(
@@ -182,8 +186,25 @@ def _open(where: str, settings: Settings, role: Role, checkpoint: Path | None) -
     return open_model(where, role, checkpoint).to(resolve_device(settings.device), getattr(torch, settings.dtype))
 
 
-def _sampler(model: TextToImage, steps: int, kind: StudentSampler) -> Sampler:
+def _sampler(model: TextToImage, steps: int | None, kind: StudentSampler) -> Sampler:
     return model.sampling.sampler(steps, kind) if isinstance(model, LatentConsistencyModel) else model.sampler(steps)
+
+
+def _columns(
+    role: Role,
+    model: TextToImage,
+    samplers: Sequence[Sampler],
+    settings: Settings,
+    prompts: Sequence[Prompt],
+    guidance: float,
+    seed: int,
+) -> Generator[Progress, None, list[Column]]:
+    """The images of several samplings of one model."""
+    columns: list[Column] = []
+    for sampler in samplers:
+        title = sampling_title(role, sampler.name, sampler.steps)
+        columns.append((yield from _generate(title, model, sampler, settings, prompts, guidance, seed)))
+    return columns
 
 
 def _generate(
