@@ -242,6 +242,13 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
         ({"seed": -1}, "seed is -1: it must be a whole number from 0"),
         ({"seed": 2**64}, "seed is 18446744073709551616: it must be a whole number from 0 to"),
         ({"seed": 0.5}, "seed is 0.5"),
+        ({"seed": math.nan}, "seed is nan: it must be a whole number"),
+        ({"seed": math.inf}, "seed is inf: it must be a whole number"),
+        ({"seed": "7"}, "seed is 7: it must be a whole number"),
+        ({"num_inference_steps": math.nan}, "num_inference_steps is nan: it must be a whole number"),
+        ({"num_inference_steps": math.inf}, "num_inference_steps is inf: it must be a whole number"),
+        ({"image_ids": [1.5]}, "image_ids has 1.5: they must be whole numbers"),
+        ({"image_ids": [math.nan]}, "image_ids has nan: they must be whole numbers"),
         ({"image_ids": [1, 2]}, "1 prompts and 2 image_ids"),
         ({"image_ids": [-1]}, "image_ids has -1"),
         (

@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime
 import json
+import os
 import random
 
 import numpy as np
@@ -45,6 +46,8 @@ def composer(tensors):
     }
 
 
+COUNTS = collections.defaultdict(collections.OrderedDict, {"a": collections.defaultdict(int, {"b": 1})})
+
 WRAPPERS = {
     "plain": lambda tensors: tensors,
     "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3, "hyper_parameters": {"lr": 1e-4}},
@@ -61,6 +64,7 @@ WRAPPERS = {
     "composer, compiled": lambda tensors: composer(prefixed("_orig_mod.", tensors)),
     "numpy": lambda tensors: {"state": {"model": {f"dit.{k}": v.numpy() for k, v in tensors.items()}}},
     "parameters": lambda tensors: {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()},
+    "defaultdict": lambda tensors: {"model": collections.defaultdict(list, tensors), "counts": COUNTS},
     **{segment: lambda tensors, segment=segment: inside(segment, tensors) for segment in SEGMENTS},
 }
 
@@ -107,6 +111,13 @@ def test_a_pickles_name_does_not_matter(tmp_path, tensors, suffix, zipped):
     assert_same(path, tensors)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["y.safetensors", "y.SAFETENSORS"])
+def test_a_pickle_may_be_called_safetensors(tmp_path, tensors, name, zipped):
+    torch.save({"state_dict": tensors}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert_same(tmp_path / name, tensors)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".SafeTensors", ".sft"])
 def test_a_safetensors_files_name_does_not_matter(tmp_path, tensors, suffix):
     save_file(prefixed("model.", tensors) | {"vae.conv": torch.ones(1)}, tmp_path / f"weights{suffix}")
@@ -125,6 +136,12 @@ def save_shards(folder, tensors, count=3):
 
 def test_shards_are_read_by_their_index(tmp_path, tensors):
     assert_same(save_shards(tmp_path, prefixed("transformer.", tensors)), tensors)
+
+
+def test_an_index_may_begin_with_a_byte_order_mark(tmp_path, tensors):
+    index = save_shards(tmp_path, tensors)
+    index.write_bytes(b"\xef\xbb\xbf" + index.read_bytes())
+    assert_same(index, tensors)
 
 
 def test_a_changed_shard_has_another_identity(tmp_path, tensors):
@@ -204,6 +221,44 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path, tensors):
     torch.save({"state_dict": tensors, "metric": Metric()}, tmp_path / "code.pt")
     with pytest.raises(UserError, match=r"holds a tests\.models\.test_wrappers\.Metric, which is code and is not run"):
         read_tensors(tmp_path / "code.pt")
+
+
+class Calls:
+    """What a pickle does that runs a command."""
+
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def pickled(instructions):
+    """A file in PyTorch's oldest form, whose first pickle is these instructions."""
+    return b"\x80\x02" + instructions + b"."
+
+
+REFUSED = {
+    "a blocked module": (lambda path: torch.save({"x": Calls()}, path), "it holds a posix.system, which is code"),
+    "a class": (lambda path: torch.save({"x": Metric()}, path), "it holds a tests.models.test_wrappers.Metric, which"),
+    "no object": (lambda path: path.write_bytes(pickled(b"N}b")), "it holds NoneType in a form that is not read; save"),
+    "an instruction": (
+        lambda path: path.write_bytes(pickled(b"\x95" + bytes(8))),
+        r"something else than tensors and plain values \(instruction 149\), which is not read",
+    ),
+    "TorchScript": (
+        lambda path: torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path),
+        "it is a TorchScript archive, which is code and is not run; save its state_dict alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore:.*(TorchScript|torch.jit)")
+def test_no_refused_pickle_comes_with_advice_to_run_it(tmp_path, name):
+    write, said = REFUSED[name]
+    write(tmp_path / "code.pt")
+    with pytest.raises(DataError, match=said) as caught:
+        read_tensors(tmp_path / "code.pt")
+    message = str(caught.value)
+    assert "weights_only" not in message and "Re-running" not in message and "\n" not in message and len(message) < 500
 
 
 def test_a_folder_is_refused_with_what_to_give(tmp_path):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.randomness import normal, require_seed
+from lcm_distill.core.randomness import is_whole, normal, require_seed
 from lcm_distill.diffusion.samplers import Noise
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -22,7 +22,7 @@ def check_settings(steps: int | None, guidance: float | None, seed: int | None) 
     Raises:
         UserError: one is out of range.
     """
-    if steps is not None and (steps < 1 or steps != int(steps)):
+    if steps is not None and (not is_whole(steps) or steps < 1):
         raise UserError(f"num_inference_steps is {steps}: it must be a whole number, 1 or more")
     if guidance is not None and not 0 <= guidance < math.inf:  # NaN included
         raise UserError(f"guidance_scale is {guidance}: it must be 0 or more, and finite")
@@ -40,8 +40,8 @@ def check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:
         raise UserError("there is no prompt: give one caption or more")
     if len(ids) != len(prompts):
         raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids: give one for each")
-    if wrong := [number for number in ids if not 0 <= number < 2**64]:
-        raise UserError(f"image_ids has {wrong[0]}: they must be 0 or more, and below 2**64")
+    if wrong := [number for number in ids if not is_whole(number) or not 0 <= number < 2**64]:
+        raise UserError(f"image_ids has {wrong[0]}: they must be whole numbers, 0 or more and below 2**64")
 
 
 def noise_source(

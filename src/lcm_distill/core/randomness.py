@@ -7,7 +7,7 @@ numbers, on every device. Each address is a stream of its own of the counter-bas
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +40,14 @@ def permutation(seed: int, stream: str, epoch: int, length: int) -> np.ndarray:
     return _generator(seed, stream, epoch, 0).permutation(length)
 
 
+def is_whole(number: Any) -> bool:
+    """Whether this is a whole number, of whatever type; NaN, infinity and text are none."""
+    try:
+        return bool(number == int(number))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def require_seed(name: str, seed: int) -> None:
     """Check that a number can be a seed: whole, and of 64 bits without a sign.
 
@@ -49,7 +57,7 @@ def require_seed(name: str, seed: int) -> None:
     Raises:
         UserError: it cannot.
     """
-    if seed != int(seed) or not 0 <= seed < SEEDS:
+    if not is_whole(seed) or not 0 <= seed < SEEDS:
         raise UserError(f"{name} is {seed}: it must be a whole number from 0 to 2**64 - 1")
 
 

@@ -10,6 +10,7 @@ beside the weights, are let through. What reads no tensor needs no PyTorch.
 import argparse
 import datetime
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -49,14 +50,26 @@ LARGEST_HEADER = 10_000_000
 """Bytes of a safetensors header; that of the largest network has 200,000, and reading costs memory and time."""
 
 _FIRST_OF_ZIP = b"PK\x03\x04"
+_FIRST_OF_PICKLE = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
 _rebuild, _scalar = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+
+
+def _plain_dictionary(*default: Any) -> dict[Any, Any]:
+    """What stands for a `defaultdict`, whose items PyTorch would refuse."""
+    del default
+    return {}
+
+
 PLAIN: list[Any] = [
     np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"]},
     *((function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")
       for function, name in ((_rebuild, "_reconstruct"), (_scalar, "scalar"))),
     datetime.timedelta, argparse.Namespace,
+    (_plain_dictionary, "collections.defaultdict"),
+    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, int, float, str, bool)),
 ]  # fmt: skip
-"""What a pickle may hold beside tensors: NumPy's arrays and numbers, durations, and the arguments of a command."""
+"""What a pickle may hold beside tensors: NumPy's arrays and numbers, durations, the arguments of a command, and
+dictionaries with the defaults of plain types."""
 
 
 def require_file(path: Path) -> None:
@@ -77,9 +90,11 @@ def form_of(path: Path) -> Form:
         return "sharded"
     with path.open("rb") as file:
         first = file.read(9)
-    if first.startswith(_FIRST_OF_ZIP):
+    if first[8:] == b"{":
+        return "safetensors"
+    if first.startswith((_FIRST_OF_ZIP, *_FIRST_OF_PICKLE)):
         return "pickle"
-    return "safetensors" if path.suffix.lower() == ".safetensors" or first[8:] == b"{" else "pickle"
+    return "safetensors" if path.suffix.lower() == ".safetensors" else "pickle"
 
 
 def files_of(path: Path) -> list[Path]:
@@ -182,7 +197,7 @@ def _open(path: Path, device: "torch.device | None" = None) -> Any:
 
 def _index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(index["weight_map"], dict):
             return index
     except (ValueError, KeyError, TypeError) as error:
@@ -211,9 +226,12 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
 
     with path.open("rb") as file:
         mapped = file.read(len(_FIRST_OF_ZIP)) == _FIRST_OF_ZIP  # optimiser states are never read then
+    misnamed = path.suffix == ".safetensors"  # which PyTorch would believe
     try:
-        with safe_globals(PLAIN):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with safe_globals(PLAIN), path.open("rb") as file:
+            content = torch.load(
+                file if misnamed else path, map_location="cpu", weights_only=True, mmap=mapped and not misnamed
+            )
     except Exception as error:  # PyTorch's own and those of whatever bytes stand for
         raise cannot_read(path, _in_short(error)) from error
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
@@ -222,13 +240,19 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
 
 
 def _in_short(error: Exception) -> str:
-    """A pickle's error without PyTorch's advice to run whatever the file holds."""
+    """A pickle's error in words of our own where it comes with PyTorch's advice to run whatever the file holds."""
     text = str(error)
-    _, refused, rest = text.partition("Unsupported global: GLOBAL ")
-    if refused:
-        name = rest.split()[0]
-        return f"it holds a {name}, which is code and is not run; save its tensors alone"
-    return text
+    if "weights_only" not in text:
+        return text
+    if found := re.search(r"GLOBAL (\S+)", text):
+        return f"it holds a {found[1]}, which is code and is not run; save its tensors alone"
+    if found := re.search(r"got <class '([^']+)'|imported to load ([\w ]+)", text):
+        return f"it holds {found[1] or found[2]} in a form that is not read; save its tensors alone"
+    if "TorchScript" in text:
+        return "it is a TorchScript archive, which is code and is not run; save its state_dict alone"
+    _, _, operand = text.partition("Unsupported operand ")
+    which = f" (instruction {operand.split()[0]})" if operand else ""
+    return f"it holds something else than tensors and plain values{which}, which is not read; save its tensors alone"
 
 
 def _tensor(value: Any) -> "Tensor | None":
