@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lcm_distill.core.errors import DataError
 from lcm_distill.pipeline import atomic
 from lcm_distill.pipeline.atomic import remove_orphans
 from lcm_distill.training.checkpoints import Checkpoints
@@ -40,6 +41,20 @@ def test_a_checkpoint_with_a_foreign_file_and_folders_of_other_names_are_not_tak
     assert checkpoints.steps() == [10, 20]
     with pytest.warns(UserWarning, match=r"does not list \.metadata"):
         assert checkpoints.load_latest(lambda: {"value": value}) == 10
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(tmp_path):
+    """Its files are all as they were written, so its hashes say nothing."""
+    checkpoints, value = Checkpoints(tmp_path, "print"), torch.tensor(0)
+    for step in (10, 20):
+        checkpoints.save(step, {"value": torch.tensor(step)})
+    (tmp_path / "step-0000020").rename(tmp_path / "step-0000040")
+    with pytest.warns(UserWarning, match="step-0000040 holds the checkpoint of step 20: training resumes from the one"):
+        assert checkpoints.load_latest(lambda: {"value": value}) == 10
+    assert value == 10
+    (tmp_path / "step-0000010").rename(tmp_path / "step-0000020")
+    with pytest.warns(UserWarning, match="holds the checkpoint of step"), pytest.raises(DataError, match="every"):
+        checkpoints.load_latest(lambda: {"value": value})
 
 
 def test_a_new_checkpoint_outlives_a_damaged_one_of_a_later_step(tmp_path):

@@ -4,13 +4,12 @@ Every rank writes its share of the tensors, and any number of ranks can read the
 have written. Which tensors those are: `training.state`.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -18,16 +17,13 @@ from torch import Tensor
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.pipeline.atomic import commit_folder, discard_folder
 from lcm_distill.training.checkpointing import hashes
+from lcm_distill.training.checkpointing.about import ABOUT, About, read_about, write_about
 from lcm_distill.training.checkpointing.background import Background
 from lcm_distill.training.checkpointing.index import read_index
 from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.checkpointing.storage import load_tensors, save_tensors
 from lcm_distill.training.checkpointing.tensors import not_finite
 from lcm_distill.training.engine.agreement import all_found, broadcast, decide_on_main
-
-ABOUT = "about.json"
-"""Step, fingerprint of the training, and `early` where a signal, and not the step, was the reason to save it."""
-
 
 Continues = Callable[[int, str | None, Sequence[int]], bool]
 """(step, recorded fingerprint, steps of all checkpoints) -> whether a training goes on from another's checkpoint."""
@@ -75,7 +71,7 @@ class Checkpoints:
         Args:
             early: whether it only bridges an interruption: the next one replaces it, and it replaces none.
         """
-        about = {"step": step, "fingerprint": self.fingerprint, **({"early": True} if early else {})}
+        about = About(step, self.fingerprint, early)
         if self._background is None:
             self._write(about, tensors, None)
             return
@@ -138,7 +134,7 @@ class Checkpoints:
         return saved_steps(self.folder)
 
     def damage(self, step: int) -> str | None:
-        """A short description of damage to the files of a step's checkpoint; None if they are as they were written."""
+        """A short description of damage to a step's checkpoint; None if it is as written, and under its own name."""
         folder = self._path(step)
         if damage := hashes.damage(folder):
             return damage
@@ -146,20 +142,22 @@ class Checkpoints:
             read_index(folder)
         except DataError as error:
             return str(error)
-        return None if _fingerprint(folder) else f"{folder / ABOUT} is not what was written"
+        if (about := read_about(folder)) is None:
+            return f"{folder / ABOUT} is not what was written"
+        return None if about.step == step else f"{folder} holds the checkpoint of step {about.step}"
 
-    def _write(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor], group: Any) -> None:
+    def _write(self, about: About, tensors: Mapping[str, Tensor], group: Any) -> None:
         if not self._is_main:
             _save(broadcast(None, group), tensors, group)
             return
 
         def fill(folder: Path) -> None:
             _save(broadcast(folder, group), tensors, group)
-            (folder / ABOUT).write_text(json.dumps(about))
+            write_about(folder, about)
             hashes.write_hashes(folder)
 
-        commit_folder(self._path(about["step"]), fill)
-        self._drop_others(about["step"])
+        commit_folder(self._path(about.step), fill)
+        self._drop_others(about.step)
 
     def drop_old(self) -> None:
         """Delete what a training that was killed after its newest checkpoint had yet to delete, on rank 0."""
@@ -169,9 +167,13 @@ class Checkpoints:
     def _drop_others(self, step: int) -> None:
         """Delete all but the newest checkpoints up to a step; later ones are damaged: this step was repeated."""
         steps = self.steps()
-        kept = [other for other in steps if other <= step and not _about(self._path(other)).get("early")][-self.keep :]
+        kept = [other for other in steps if other <= step and not self._is_early(other)][-self.keep :]
         for other in set(steps) - {step, *kept}:
             discard_folder(self._path(other))
+
+    def _is_early(self, step: int) -> bool:
+        about = read_about(self._path(step))
+        return about is not None and about.early
 
     def _fill(self, step: int, tensors: Mapping[str, Tensor]) -> str | None:
         """Fill tensors from a checkpoint with the hashes it should have; what is wrong with it nevertheless."""
@@ -210,27 +212,13 @@ class Checkpoints:
         Raises:
             UserError: it is another training's.
         """
-        recorded = _fingerprint(self._path(step))
+        about = read_about(self._path(step))
+        recorded = about and about.fingerprint
         if recorded != self.fingerprint and not self.continues(step, recorded, self.steps()):
             raise UserError(f"{self.folder} was trained with other settings: choose another --run, or delete it")
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:07d}"
-
-
-def _fingerprint(folder: Path) -> str | None:
-    """Identity of a checkpoint's training; None if the file that says so is missing or damaged."""
-    fingerprint = _about(folder).get("fingerprint")
-    return fingerprint if isinstance(fingerprint, str) else None
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's folder says of it; nothing if the file that does so is missing or damaged."""
-    try:
-        about = json.loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return cast(dict[str, Any], about) if isinstance(about, dict) else {}
 
 
 def _save(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> None:

@@ -1,0 +1,41 @@
+"""What a checkpoint says of itself: the step that it was made after, and the identity of its training."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lcm_distill.core.parsing import parse_json
+
+ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """A checkpoint's step, and the fingerprint of its training.
+
+    Attributes:
+        early: whether a signal, and not the step, was the reason to save it.
+    """
+
+    step: int
+    fingerprint: str
+    early: bool = False
+
+
+def write_about(folder: Path, about: About) -> None:
+    """Write the file `ABOUT`."""
+    stored = asdict(about)
+    if not about.early:
+        del stored["early"]
+    (folder / ABOUT).write_text(json.dumps(stored))
+
+
+def read_about(folder: Path) -> About | None:
+    """What the checkpoint in a folder says; None if the file is missing or damaged."""
+    try:
+        stored = parse_json((folder / ABOUT).read_bytes())
+        step, fingerprint, early = stored["step"], stored["fingerprint"], stored.get("early", False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    is_sound = type(step) is int and isinstance(fingerprint, str) and isinstance(early, bool)
+    return About(step, fingerprint, early) if is_sound else None
