@@ -196,7 +196,7 @@ def test_images_of_the_same_weights_in_another_range_are_others(run, other_range
 def test_phases_are_those_that_the_file_records(run, other_range):
     _redescribed(other_range, {"sigma_max": 40.0}, phases=[40.0, 2.0])
     result = lcm("schedule", "--run", run.root, "--student", other_range)
-    assert result.exit_code == 2 and "s40.safetensors is a phased student" in result.stderr, result.output
+    assert result.exit_code == 2 and "s40.safetensors is a phased student's" in result.stderr, result.output
 
 
 def test_only_sigmas_that_are_used_are_held_to_the_files_range(run, other_range):

@@ -88,10 +88,12 @@ def scheduled_student(run: RunFolder) -> Path:
 
 
 def _require_student(config: Config, run: RunFolder) -> None:
+    if run.has_foreign_student:
+        run.require_student()
     if student_sampling(config, run.student).phases or (config.phases and not run.has_foreign_student):
         raise UserError(
-            f"{run.student} is a phased student (distill.objective): the edges of its phases are its sigmas, there is "
-            "nothing to search"
+            f"{run.student} is a phased student's (distill.objective): the edges of its phases are its sigmas, there "
+            "is nothing to search"
         )
     run.require_student()
 
