@@ -80,14 +80,19 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
                 left_out.add(reason, where)
                 images |= set() if reason == ORPHAN else {hash(where)}
     paths.sort(key=lambda path: path.rpartition("/")[0])  # each archive is opened once
-    for path in source.members(paths) if isinstance(source, ListsMembers) else ():
-        if hash(path) not in images:
-            left_out.add("hidden file" if is_hidden(path) else UNNAMED, path)
-            images.add(hash(path))
+    _add_members(source, paths, images, left_out)
     found = {"pairs": len(samples), "captions": len(captions), "images": len(images)}
     found["captions_without_an_image"] = left_out.counts[ORPHAN]
     opened = _opened(source, paths, min_size, quarantined)
     return {**found, "quarantined": quarantined.figures(), "left_out": left_out.figures(), **opened}
+
+
+def _add_members(source: Source, paths: list[str], images: set[int], left_out: _Reasons) -> None:
+    """Add what the archives of `paths` hold beside `images`."""
+    for path in source.members(paths) if isinstance(source, ListsMembers) else ():
+        if hash(path) not in images:
+            left_out.add("hidden file" if is_hidden(path) else UNNAMED, path)
+            images.add(hash(path))
 
 
 def _opened(source: Source, paths: list[str], min_size: int, quarantined: _Reasons) -> dict[str, Any]:

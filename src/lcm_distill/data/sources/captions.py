@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.sources.interface import AGAIN, Annotation
-from lcm_distill.data.sources.text import decode_text, parse_object
+from lcm_distill.data.sources.text import decode_text, parse_object, trimmed
 
 CAPTION_SUFFIXES = (".cap", ".caption", ".txt", ".json")
 """Suffixes of files with the caption of the image of the same name; where several are there, later ones prevail."""
@@ -127,7 +127,7 @@ def look_up(record: Any, field: str) -> Any:
 def texts_of(value: Any) -> list[str]:
     """The texts of a field: its own, or those of a list; blank ones are none."""
     values = cast(list[Any], value) if isinstance(value, list) else [value]
-    return [text.strip() for text in values if isinstance(text, str) and text.strip()]
+    return [trimmed(text) for text in values if isinstance(text, str) and trimmed(text)]
 
 
 def _read_fields(suffix: str, content: bytes, text: str, key: str) -> dict[str, Any]:

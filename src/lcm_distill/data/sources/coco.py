@@ -10,7 +10,7 @@ from lcm_distill.data.sources.captions import numbered
 from lcm_distill.data.sources.files import leaves_root, read_files
 from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.interface import BadAnnotation, Record, UnusableImage
-from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
+from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object, trimmed
 from lcm_distill.data.sources.tree import not_named, walk
 
 CAPTION_FILES = "captions_*.json"
@@ -97,8 +97,8 @@ def _texts(captions: list[dict[str, Any]]) -> dict[Any, list[str]]:
     others = [record for record in captions if not isinstance(record.get("id"), int)]
     for record in [*sorted(numbered, key=lambda record: record["id"]), *others]:
         image, text = record.get("image_id"), record.get("caption")
-        if isinstance(image, int | str) and isinstance(text, str) and text.strip():
-            texts.setdefault(image, []).append(text.strip())
+        if isinstance(image, int | str) and isinstance(text, str) and trimmed(text):
+            texts.setdefault(image, []).append(trimmed(text))
     return texts
 
 

@@ -157,7 +157,10 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str:
         return found[0]
     if chosen is not None:
         raise UserError(f"has no column {chosen} of bytes: set data.image_column to one that it has")
-    raise UserError(f"has {len(found)} columns of bytes, where one column of images is looked for")
+    if not found:
+        raise UserError("has 0 columns of bytes: set data.root to a folder of Parquet files that hold images")
+    columns = ", ".join(found)
+    raise UserError(f"has {len(found)} columns of bytes ({columns}): name that of images with --image-column")
 
 
 def _holds_images(kind: pa.DataType) -> bool:

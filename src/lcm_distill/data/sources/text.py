@@ -11,6 +11,8 @@ MAX_TEXT_BYTES = 2**24
 MAX_TABLE_BYTES = 2**30
 """The longest file of annotations that is read as a whole."""
 
+_ENDS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
+"""White space, and the byte order mark that other tools leave within text."""
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
@@ -21,7 +23,7 @@ _MARKS = (
 
 
 def decode_text(content: bytes, errors: str = "strict") -> str:
-    """The text of a file: what its byte order mark says, else UTF-8; without the mark.
+    """The text of a file: what its byte order mark says, else UTF-8; without the mark, also where it is repeated.
 
     Args:
         errors: as of `bytes.decode`; `surrogateescape` keeps bytes that are not UTF-8 as lone surrogates.
@@ -31,10 +33,15 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
     """
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
     try:
-        return content[len(mark) :].decode(encoding, errors if encoding == "utf-8" else "strict")
+        return content[len(mark) :].decode(encoding, errors if encoding == "utf-8" else "strict").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         place = len(mark) + error.start
         raise ValueError(f"not {encoding[:6].upper()}: byte 0x{content[place]:02x} at position {place}") from error
+
+
+def trimmed(text: str) -> str:
+    """A caption without white space and byte order marks at its ends."""
+    return text.strip(_ENDS)
 
 
 def parse_object(content: bytes) -> dict[str, Any]:

@@ -67,14 +67,15 @@ def entries(root: Path, counts: Callable[[str], bool] = is_image) -> Iterator[st
     """Each file below a folder, or why it is left out or what cannot be read, in an order that does not change.
 
     Nothing is kept but the folders, so there may be millions of files. Each folder is read once, at its own place if it
-    has one below `root`, else where the first link to it is: links that lead back to a folder above end there.
+    has one below `root`, else where the first link to it is: links that lead back to a folder above end there. Hidden
+    folders come last, so that a link that is not hidden shows what it leads to.
 
     Args:
         counts: as of `walk`.
     """
-    seen, links = set[tuple[int, int]](), [""]
-    while links:
-        yield from _own_entries(root, links.pop(0), seen, links, counts)
+    seen, links, hidden = set[tuple[int, int]](), [""], list[str]()
+    while links or hidden:
+        yield from _own_entries(root, (links or hidden).pop(0), seen, (links, hidden), counts)
 
 
 def is_hidden(path: str) -> bool:
@@ -83,16 +84,21 @@ def is_hidden(path: str) -> bool:
 
 
 def _own_entries(
-    root: Path, start: str, seen: set[tuple[int, int]], links: list[str], counts: Callable[[str], bool]
+    root: Path,
+    start: str,
+    seen: set[tuple[int, int]],
+    later: tuple[list[str], list[str]],
+    counts: Callable[[str], bool],
 ) -> Iterator[str | LeftOut | BadAnnotation]:
-    """What lies below `start` itself; links to folders are added to `links`, for later."""
-    waiting = [start]
+    """What lies below `start` itself; links to folders, and hidden folders, are added to the lists of `later`."""
+    waiting, (links, hidden) = [start], later
     while waiting:
         folder = waiting.pop()
         try:
             state = (root / folder).stat()
             if (state.st_dev, state.st_ino) in seen:
-                yield LeftOut(folder, "link to a folder that is read already")
+                if not is_hidden(folder):
+                    yield LeftOut(folder, "link to a folder that is read already")
                 continue
             seen.add((state.st_dev, state.st_ino))
             found = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
@@ -103,7 +109,8 @@ def _own_entries(
             continue
         for path, entry in ((f"{folder}/{entry.name}".lstrip("/"), entry) for entry in found):
             if _is_folder(entry):
-                (links if entry.is_symlink() else waiting).append(path)
+                first = is_hidden(path) and not is_hidden(folder)
+                (hidden if first else links if entry.is_symlink() else waiting).append(path)
             elif not is_hidden(path):
                 yield path
             elif counts(path):
