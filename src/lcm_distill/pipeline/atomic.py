@@ -80,13 +80,22 @@ def commit_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the file cannot be written, or something else than a file is there; it is unchanged.
     """
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
+    require_file_or_nothing(path)
     with _written_to(path) as temporary:
         write(temporary)
         _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
+
+
+def require_file_or_nothing(path: Path) -> None:
+    """Check that a file may take the place of what is at `path`; before work whose result goes there.
+
+    Raises:
+        FileExistsError: there is a folder, or something else that is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
 
 
 def commit_folder(path: Path, write: Callable[[Path], object]) -> None:

@@ -13,7 +13,7 @@ from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.columns import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.pipeline.atomic import remove_orphans_of
+from lcm_distill.pipeline.atomic import remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.comparison import comparison_chart, comparison_text
 from lcm_distill.report.write_up import SUFFIXES, write_up
@@ -30,8 +30,10 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     A teacher that several runs measured under the same circumstances has its rows once.
 
     Raises:
-        UserError: a run has no figures, or those of an older version; or a run is named twice.
+        UserError: a run has no figures, or those of an older version; a run is named twice; or `out` has no name.
+        OSError: one of the results is a folder, or cannot be written.
     """
+    results = _results(out)
     if len(set(map(Path.resolve, runs))) < len(runs):
         raise UserError("a run is named twice: name each once")
     found: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -45,9 +47,19 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
     styles = figure_styles()
-    remove_orphans_of(*(out.with_suffix(suffix) for suffix in SUFFIXES))
+    remove_orphans_of(*results)
     write_up(out, table, comparison_text(rows, notice, styles), comparison_chart(rows, notice, styles))
     return rows
+
+
+def _results(out: Path) -> list[Path]:
+    """The files to write, each of which can take its place."""
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out} is a folder: add a name for the results, such as {out / 'compare'}")
+    results = [out.with_suffix(suffix) for suffix in SUFFIXES]
+    for path in results:
+        require_file_or_nothing(path)
+    return results
 
 
 def _figures(run: RunFolder) -> list[dict[str, Any]]:

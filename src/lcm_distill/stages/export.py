@@ -17,10 +17,17 @@ from lcm_distill.models.checkpoint import fill, read_tensors, serialise
 from lcm_distill.models.networks import build_network, read_teacher
 from lcm_distill.models.shards import INDEX_FILE, write_shards
 from lcm_distill.models.student import StudentDescription, recorded_description
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans_of
+from lcm_distill.pipeline.atomic import (
+    commit_bytes,
+    commit_file,
+    commit_folder,
+    remove_orphans_of,
+    require_file_or_nothing,
+)
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.publishing.card import UNDECIDED, Card, Terms, card_text
 from lcm_distill.publishing.model import Published
+from lcm_distill.publishing.place import require_place
 from lcm_distill.publishing.usage import with_diffusers, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
@@ -60,11 +67,13 @@ def export(
             cannot be loaded or have no place in the format.
         DataError: every checkpoint is damaged.
     """
+    out = out or _default(run, "student", form)
+    _require_place(form, out)
     step, weights = _weights(config, run)
     trained = {} if run.has_foreign_student else {"trained_steps": step, "of_steps": config.distill.steps}
     model = _student(config, weights, _description(config, run))
     card = _card(config, run, _training(config, step) if trained else {}, terms)
-    return {**write(form, out or _default(run, "student", form), model, card, with_encoders), **trained}
+    return {**write(form, out, model, card, with_encoders), **trained}
 
 
 def export_teacher(
@@ -86,6 +95,8 @@ def export_teacher(
     Raises:
         UserError: the checkpoint is missing or unreadable, or as `export`.
     """
+    out = out or _default(run, "teacher", form)
+    _require_place(form, out)
     model = Published(
         weights=read_teacher(config.model),
         description=describe_teacher(config),
@@ -96,7 +107,7 @@ def export_teacher(
         guidance=config.evaluate.guidance[0],
     )
     card = _card(config, run, {}, terms)
-    return write(form, out or _default(run, "teacher", form), model, card, with_encoders)
+    return write(form, out, model, card, with_encoders)
 
 
 def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bool = False) -> dict[str, Any]:
@@ -106,11 +117,13 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
         The file or folder to open it by, the card and the number of tensors.
 
     Raises:
-        UserError: encoders are asked for that cannot be loaded or have no place in the format.
+        UserError: encoders are asked for that cannot be loaded or have no place in the format, or as `require_place`.
+        OSError: there is a folder where a file is meant, or it cannot be written.
     """
     if with_encoders and form != "diffusers":
         raise UserError(f"--with-encoders: --format {form} holds the transformer alone; give --format diffusers")
-    remove_orphans_of(out)
+    _require_place(form, out)
+    remove_orphans_of(out.resolve() if form in FOLDERS else out)
     opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":
         library, usage = "diffusers", with_diffusers(model, out.name, with_encoders)
@@ -119,7 +132,7 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
         library, usage = "lcm-distill", with_the_package(model, where, described=form != "pt")
     text = partial(card_text, model, card, out.stem, library, usage)
     if form in FOLDERS:
-        commit_folder(out, lambda folder: _fill(form, folder, model, card, text, with_encoders))
+        commit_folder(out.resolve(), lambda folder: _fill(form, folder, model, card, text, with_encoders))
         return {"file": str(opened), "card": str(out / "README.md"), "tensors": len(model.weights)}
     if form == "pt":
         commit_file(out, partial(_save, model.weights))
@@ -197,6 +210,14 @@ def _student(config: Config, weights: Mapping[str, Tensor], description: Student
         sampling=description,
         guidance=config.evaluate.guidance[0],
     )
+
+
+def _require_place(form: Form, out: Path) -> None:
+    """Refuse, before weights are read, what the result must not replace."""
+    if form in FOLDERS:
+        require_place(out)
+    else:
+        require_file_or_nothing(out)
 
 
 def _default(run: RunFolder, role: str, form: Form) -> Path:

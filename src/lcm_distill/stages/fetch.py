@@ -10,7 +10,7 @@ from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.encoders.text import save_text_encoder
 from lcm_distill.encoders.vae import save_vae
-from lcm_distill.pipeline.atomic import commit_folder, remove_orphans
+from lcm_distill.pipeline.atomic import commit_folder, remove_orphans_of
 
 RECORD = "fetched.json"
 """File in a finished folder that records what it was fetched from."""
@@ -66,7 +66,7 @@ def fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> di
         UserError: there is nothing to fetch, it cannot be fetched, or a folder contains something else.
     """
     parts = _parts(encoders, folder, text_only)
-    remove_orphans(folder)
+    remove_orphans_of(*(part.folder for part in parts))
     for part in [part for part in parts if not part.is_done()]:
         commit_folder(part.folder, lambda temporary, part=part: _write(part, temporary))
     return {part.key: part.setting for part in parts}
