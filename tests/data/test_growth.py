@@ -8,63 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache import growth
-from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.growth import find_changes
-from lcm_distill.data.cache.verification import Check
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest
-from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.precompute import plan_precompute, precompute
-from tests.foreign import Zeros, image_bytes
-
-
-@pytest.fixture
-def zeros(monkeypatch):
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
-
-
-class Data:
-    """A folder of pairs and the run that encodes it."""
-
-    def __init__(self, folder):
-        self.root, self.run = folder / "data", RunFolder(folder / "run")
-        self.root.mkdir()
-        self.config = load_preset(
-            "shapes", ["data.source=folder", f"data.root='{self.root}'", "data.valid_fraction=0", "cache.shard_rows=4"]
-        )
-
-    def add(self, name: str, caption: str | None, number: int = 0) -> None:
-        (self.root / f"{name}.jpg").write_bytes(image_bytes(number))
-        if caption is not None:
-            (self.root / f"{name}.txt").write_text(caption)
-
-    def encode(self, **options):
-        return list(precompute(self.config, self.run, **options))[-1]
-
-    @property
-    def cache(self) -> Cache:
-        return Cache.open(self.config, self.run)
-
-    def rows(self) -> dict[str, int]:
-        table = pq.read_table(self.run.cache / "catalog" / "samples.parquet")
-        return dict(zip(table["sample_id"].to_pylist(), table["row"].to_pylist(), strict=True))
-
-    def is_sound(self) -> bool:
-        check = Check(self.cache)
-        list(check.everything())
-        assert not check.damage, check.damage
-        return not check.pending
-
-
-@pytest.fixture
-def data(tmp_path, zeros):
-    made = Data(tmp_path)
-    for number in range(6):
-        made.add(f"m{number}", f"caption {number}", number)
-    return made
+from lcm_distill.stages.precompute import plan_precompute
+from tests.foreign import image_bytes
+from tests.growing import Data, stop_at
 
 
 def test_new_records_extend_the_catalog_and_the_others_keep_their_rows(data):
@@ -83,7 +34,7 @@ def test_new_records_extend_the_catalog_and_the_others_keep_their_rows(data):
     assert "added" not in data.encode().counts
 
 
-def test_an_image_that_got_its_caption_is_taken_up(tmp_path, zeros):
+def test_an_image_that_got_its_caption_is_taken_up(tmp_path, means):
     """The command that failed for want of captions succeeds once there are some."""
     data = Data(tmp_path)
     data.add("a", None)
@@ -152,20 +103,8 @@ def test_an_extension_that_is_interrupted_begins_anew(data, monkeypatch, compact
         list(compact(data.cache.manifest))
     before = data.rows()
     data.add("a", "a new caption")
-    calls, storage = [], type(data.cache.storage)
-
-    def stopping(method):
-        def call(self, *arguments):
-            calls.append(arguments)
-            if len(calls) == stopped_at + 1:
-                raise KeyboardInterrupt
-            return method(self, *arguments)
-
-        return call
-
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "put", stopping(storage.put))
-        patch.setattr(storage, "remove", stopping(storage.remove))
+        stop_at(patch, type(data.cache.storage), stopped_at)
         with contextlib.suppress(KeyboardInterrupt):
             data.encode()
     data.encode()
@@ -181,16 +120,6 @@ def test_quarantined_images_are_tried_again_when_asked(data):
     last = data.encode(retry_quarantined=True)
     assert last.counts["quarantined"] == 0 and last.done - last.resumed == 4 and data.is_sound()
     assert data.encode(retry_quarantined=True).resumed == 12
-
-
-def test_a_shard_is_not_done_again_where_others_of_its_images_are_gone(data):
-    (data.root / "m3.jpg").write_bytes(b"not yet an image")
-    data.encode()
-    (data.root / "m3.jpg").write_bytes(image_bytes(3))
-    (data.root / "m2.jpg").unlink()
-    with pytest.raises(UserError, match=r"lacks 1 images of broken shards, such as m2\.jpg"):
-        data.encode(retry_quarantined=True)
-    assert data.is_sound()
 
 
 def test_a_cache_keeps_the_crops_that_it_was_begun_with(data):

@@ -14,6 +14,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoding import open_encoding
 from lcm_distill.data.cache.growth import Changes, remember_state, restore_catalog, source_state, take_up_changes
+from lcm_distill.data.cache.kept import forget_rows, put_rows_aside
 from lcm_distill.data.cache.numbering import open_catalog
 from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.rows import CATALOG_TASK
@@ -23,6 +24,7 @@ from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.ranks import launched_ranks
+from lcm_distill.pipeline.executors.runner import split
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -54,15 +56,12 @@ def precompute(
     if cache.is_shared:
         return (yield from use_shared(cache))
     if executor.leads:
-        yield from generate_images(cache)
-        changes = number(cache)
-        catalog = open_catalog(cache)
-        if retry_quarantined:
-            log.info("%d tasks are done again", len(withdraw_mended(cache)))
+        changes, catalog = yield from prepare(cache, retry_quarantined)
     else:
         changes, catalog = Changes(), wait_for_catalog(cache)
     cache.require_same_weights()
     manifest, tasks = cache.manifest, cache.tasks(catalog)
+    put_rows_aside(cache, catalog, split(tasks, manifest)[1])
     del catalog  # which may be large
     rows_done, rows_resumed, quarantined = 0, 0, manifest.entries([CATALOG_TASK])[CATALOG_TASK].quarantined
     total = sum(task.size for task in tasks)
@@ -74,8 +73,33 @@ def precompute(
         counts = {"quarantined": quarantined, **changes.figures()}
         yield Progress("encode", rows_done, total, "rows", counts, rows_resumed)
     log.info("%d rows are encoded, %d quarantined", rows_done, quarantined)
-    if executor.leads and not len(cache.usable("train")):
-        raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {run.root}`")
+    if executor.leads:
+        finish(cache)
+
+
+def prepare(cache: Cache, retry_quarantined: bool) -> Generator[Progress, None, tuple[Changes, Catalog]]:
+    """Generate the images of a generated data set, number the data set, and withdraw what is to be done again.
+
+    Returns:
+        What has changed in the data set, and its catalog.
+    """
+    yield from generate_images(cache)
+    changes = number(cache)
+    catalog = open_catalog(cache)
+    if retry_quarantined:
+        log.info("%d tasks are done again", len(withdraw_mended(cache, catalog)))
+    return changes, catalog
+
+
+def finish(cache: Cache) -> None:
+    """Forget what was put aside, once all tasks are done, and check that there is something to train on.
+
+    Raises:
+        UserError: no image could be used.
+    """
+    forget_rows(cache)
+    if not len(cache.usable("train")):
+        raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {cache.run.root}`")
 
 
 def use_shared(cache: Cache) -> Generator[Progress]:

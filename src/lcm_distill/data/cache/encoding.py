@@ -16,6 +16,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoders import CacheEncoders
 from lcm_distill.data.cache.format import Field, encode_shard
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
+from lcm_distill.data.cache.kept import KeptRows
 from lcm_distill.data.cache.metadata import read_metadata, write_metadata
 from lcm_distill.data.cache.provenance import provenance
 from lcm_distill.data.cache.remains import Remains
@@ -61,7 +62,7 @@ class Encoding:
     def __init__(self, cache: Cache, device: str, remains: Remains | None = None) -> None:
         config = cache.config
         self.cache, self.config, self.catalog, self.remains = cache, config, cache.read_catalog(), remains
-        self.transform = cache.transform
+        self.transform, self.kept = cache.transform, KeptRows(cache.manifest)
         cache.require_same_weights()
         self.encoders = CacheEncoders(config.encoders, config.model, device, config.data.resolutions)
 
@@ -163,7 +164,9 @@ class Encoding:
     def _write(
         self, stored: Field, task: Task, values: np.ndarray, rows: list[SampleRow], attributes: dict[str, Any]
     ) -> Iterator[Outcome]:
-        if self.remains is not None and not self.remains.restore(task, stored, values, rows):
+        if self.remains is None:
+            self.kept.restore(task, stored, values, rows)
+        elif not self.remains.restore(task, stored, values, rows):
             return
         self._describe(stored, attributes)
         parts, checksums = encode_shard(stored, values)

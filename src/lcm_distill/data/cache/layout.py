@@ -65,6 +65,14 @@ class CacheLayout:
         ]
         return [*captions, *(task for same_rows in zip(*images, strict=True) for task in same_rows)]
 
+    def begun_as(self, task: Task, catalog: Catalog, rows: int) -> str:
+        """The fingerprint that a task had when only its first `rows` rows were numbered."""
+        table, identity = (
+            (catalog.captions, "caption") if task.inputs["kind"] == "caption" else (catalog.samples, "path")
+        )
+        start = task.inputs["start"]
+        return _fingerprint(self.fingerprint, task.inputs["field"], start, table[identity].slice(start, rows))
+
     def _tasks(
         self, kind: str, table: pa.Table, identity: str, field: Field, resolution: int | None = None
     ) -> list[Task]:
@@ -72,13 +80,17 @@ class CacheLayout:
         tasks, fingerprint, size = [], self.fingerprint, field.shard_rows
         for shard, start in enumerate(range(0, len(table), size)):
             stop = min(start + size, len(table))
-            inputs = table[identity].slice(start, stop - start).to_pylist()
+            inputs = table[identity].slice(start, stop - start)
             tasks.append(
                 Task(
                     f"{field.name}-{shard:05d}",
-                    digest([fingerprint, field.name, start, inputs]),
+                    _fingerprint(fingerprint, field.name, start, inputs),
                     {"kind": kind, "field": field.name, "resolution": resolution, "shard": shard, "start": start,
                      "stop": stop, "file": field.shard_name(shard)},
                 )
             )  # fmt: skip
         return tasks
+
+
+def _fingerprint(cache: str, field: str, start: int, inputs: pa.ChunkedArray) -> str:
+    return digest([cache, field, start, inputs.to_pylist()])

@@ -42,7 +42,7 @@ class Remains:
             rows: float16 (n, *field.shape), as encoded now; changed in place.
             records: their manifest rows; changed in place.
         """
-        old, stored = self._records.get(task.name), self._stored(task, field, len(rows))
+        old, stored = self._records.get(task.name), stored_rows(self._storage, task, field, len(rows))
         lost: list[str] = []
         for index, (row, record) in enumerate(zip(rows, records, strict=True)):
             there = stored[index] if index < len(stored) else None
@@ -62,16 +62,15 @@ class Remains:
             self.lost[task.name] = lost
         return not lost
 
-    def _stored(self, task: Task, field: Field, count: int) -> list[tuple[int, np.ndarray] | None]:
-        """CRC-32C and content of the rows that the file holds; None for those that do not match the CRC behind."""
-        try:
-            content = self._storage.read(task.inputs["file"])
-        except FileNotFoundError:
-            return []
-        whole = min(count, len(content) // field.stride)
-        return [
-            _row(content[place * field.stride : (place + 1) * field.stride], field) for place in range(whole)
-        ]  # fmt: skip
+
+def stored_rows(storage: Storage, task: Task, field: Field, count: int) -> list[tuple[int, np.ndarray] | None]:
+    """CRC-32C and content of the first `count` rows of a task's file, as far as it has them; None for a damaged row."""
+    try:
+        content = storage.read(task.inputs["file"])
+    except FileNotFoundError:
+        return []
+    whole = min(count, len(content) // field.stride)
+    return [_row(content[place * field.stride : (place + 1) * field.stride], field) for place in range(whole)]
 
 
 def _row(content: bytes, field: Field) -> tuple[int, np.ndarray] | None:
@@ -103,7 +102,7 @@ def _recorded_rows(manifest: Manifest, names: set[str]) -> dict[str, list[Sample
     for file in manifest.files():
         try:
             found |= {
-                entry.task: [_without_file(row) for row in rows.to_pylist()]
+                entry.task: [recorded_row(row) for row in rows.to_pylist()]
                 for entry, rows in manifest.rows(file, names)
             }
         except DataError:
@@ -111,6 +110,7 @@ def _recorded_rows(manifest: Manifest, names: set[str]) -> dict[str, list[Sample
     return found
 
 
-def _without_file(row: Mapping[str, Any]) -> SampleRow:
+def recorded_row(row: Mapping[str, Any]) -> SampleRow:
+    """A row of the manifest as it was committed, without what names its file."""
     named = {name: row[name] for name in SAMPLE_COLUMNS.names if row[name] is not None}
     return cast(SampleRow, {"checksum": None, **named})

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoding import Encoding
 from lcm_distill.data.cache.growth import restore_catalog
+from lcm_distill.data.cache.kept import put_rows_aside
 from lcm_distill.data.cache.numbering import commit_catalog, number_annotations
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import CATALOG_TASK
@@ -79,11 +81,13 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
     return lost
 
 
-def withdraw_mended(cache: Cache) -> list[Task]:
+def withdraw_mended(cache: Cache, catalog: Catalog) -> list[Task]:
     """Revoke the commits of tasks with quarantined images that can be used by now; returns these tasks.
 
+    Their other images keep their rows (`data.cache.kept`), whatever has become of them.
+
     Raises:
-        DataError: the data set no longer contains other images of theirs; nothing was changed.
+        DataError: a part of the manifest is damaged; nothing was changed.
     """
     rows = cache.manifest.read(columns=["task", "kind", "status", "source"])
     quarantined = rows.filter((pc.field("kind") == "image") & (pc.field("status") == QUARANTINED))
@@ -94,8 +98,8 @@ def withdraw_mended(cache: Cache) -> list[Task]:
     for path, content in cache.source.read(list(tasks_of)):
         if _is_usable(content, cache.config.data.min_size, version):
             names |= tasks_of[path]
-    mended = [task for task in cache.tasks() if task.name in names]
-    _require_images(cache, mended)
+    mended = [task for task in cache.tasks(catalog) if task.name in names]
+    put_rows_aside(cache, catalog, mended)
     cache.manifest.drop(names)
     return mended
 
