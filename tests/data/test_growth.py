@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ from lcm_distill.data.cache import growth
 from lcm_distill.data.cache.growth import find_changes
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest
-from lcm_distill.stages.precompute import plan_precompute
+from lcm_distill.stages.precompute import STAGE, plan_precompute
+from lcm_distill.stages.stage import missing
+from lcm_distill.stages.status import status
 from tests.foreign import image_bytes
 from tests.growing import Data, stop_at
 
@@ -79,6 +82,33 @@ def test_a_data_set_does_not_grow_under_a_training(data, work):
     data.add("z", "new")
     assert "added" not in data.encode().counts and len(data.rows()) == 6
     assert find_changes(data.cache).added == 1
+
+
+@pytest.mark.parametrize("work", ["distill", "pretrain"])
+def test_quarantined_images_are_not_taken_up_under_a_training(data, work):
+    (data.root / "m3.jpg").write_bytes(b"not yet an image")
+    data.encode()
+    before, training = data.images(), data.run.root / work
+    training.mkdir()
+    (data.root / "m3.jpg").write_bytes(image_bytes(3))
+    said = f"would change the cache that {training} began with: choose another --run, or delete {training} to begin"
+    with pytest.raises(UserError, match=re.escape(said)):
+        data.encode(retry_quarantined=True)
+    assert data.images() == before and data.is_sound()
+    assert [said in line for line in missing(STAGE, data.config, data.run, [], retry_quarantined=True)] == [True]
+    again = status(data.config, data.run)["precompute"]["try_again"]
+    assert again == f"lcm precompute --run {data.run.root} --retry-quarantined, once {training} is deleted"
+    training.rmdir()
+    assert missing(STAGE, data.config, data.run, [], retry_quarantined=True) == []
+    assert data.encode(retry_quarantined=True).counts["quarantined"] == 0
+
+
+def test_quarantined_images_are_not_taken_up_by_ranks(data, monkeypatch):
+    data.encode()
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="other ranks may have read already: run it in one process"):
+        data.encode(retry_quarantined=True)
 
 
 def test_a_numbering_that_was_interrupted_is_done_again_and_remembered(data, monkeypatch):

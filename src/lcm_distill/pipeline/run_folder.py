@@ -73,6 +73,11 @@ class RunFolder:
         return self.require(self.student, "give another --student" if self.has_foreign_student else trained)
 
     @property
+    def begun(self) -> list[Path]:
+        """Folders of the trainings that have begun."""
+        return [training for training in (self.pretrain, self.distill) if training.exists()]
+
+    @property
     def exists(self) -> bool:
         """Whether a run was started here."""
         return self.config.is_file()

@@ -82,11 +82,16 @@ def prepare(cache: Cache, retry_quarantined: bool) -> Generator[Progress, None, 
 
     Returns:
         What has changed in the data set, and its catalog.
+
+    Raises:
+        UserError: as `number` and `require_unread`.
+        DataError: the catalog is damaged.
     """
     yield from generate_images(cache)
     changes = number(cache)
     catalog = open_catalog(cache)
     if retry_quarantined:
+        require_unread(cache.run)
         log.info("%d tasks are done again", len(withdraw_mended(cache, catalog)))
     return changes, catalog
 
@@ -131,9 +136,25 @@ def number(cache: Cache) -> Changes:
         if not generated:
             remember_state(cache, state)
         return Changes()
-    if cache.run.distill.exists() or cache.run.pretrain.exists() or launched_ranks() is not None:
+    if cache.run.begun or launched_ranks() is not None:
         return Changes()
     return take_up_changes(cache)
+
+
+def require_unread(run: RunFolder) -> None:
+    """Check that the samples which a cache offers may change, as quarantined ones are tried again.
+
+    Raises:
+        UserError: a training has begun on it, which would continue on other samples, or several ranks have been
+            started, which may have read it already.
+    """
+    if begun := " and ".join(map(str, run.begun)):
+        raise UserError(
+            f"--retry-quarantined would change the cache that {begun} began with: choose another --run, or delete "
+            f"{begun} to begin again with what it is then"
+        )
+    if launched_ranks() is not None:
+        raise UserError("--retry-quarantined changes what other ranks may have read already: run it in one process")
 
 
 def wait_for_catalog(cache: Cache) -> Catalog:
@@ -201,11 +222,11 @@ def _survey(cache: Cache) -> dict[str, Any]:
 def checks(config: Config, run: RunFolder, before: Collection[str], retry_quarantined: bool = False) -> list[Check]:
     """What encoding needs: a data set, or the cache of the run that made it."""
     cache = Cache.open(config, run)
-    if not cache.is_shared:
-        return [lambda: cache.source_root if cache.find_catalog() else cache.source]
+    there = cache.require_begun if cache.is_shared else lambda: cache.source_root if cache.find_catalog() else cache.source
     return [
-        cache.require_begun,
+        there,
         *([lambda: require_own(config, run, "precompute --retry-quarantined")] * retry_quarantined),
+        *([lambda: require_unread(run)] * retry_quarantined),
     ]
 
 

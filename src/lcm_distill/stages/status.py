@@ -90,7 +90,8 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
 def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
     """What takes quarantined images up once their files are there or mended; None where no image is quarantined."""
     quarantined = sum(entry.quarantined for name, entry in manifest.entries().items() if name != CATALOG_TASK)
-    return f"lcm precompute --run {run.root} --retry-quarantined" if quarantined else None
+    once = f", once {' and '.join(map(str, run.begun))} is deleted" if run.begun else ""
+    return f"lcm precompute --run {run.root} --retry-quarantined{once}" if quarantined else None
 
 
 def _data_changes(cache: Cache) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def require_held(run: RunFolder, owner: RunFolder, manifest: Manifest) -> None:
     held = _read(run.held_cache)
     if held is None or held == content(manifest):
         return
-    begun = [str(training) for training in (run.pretrain, run.distill) if training.exists()]
+    begun = map(str, run.begun)
     raise UserError(
         f"{owner.cache} is not the cache that {run.root} began with: it was extended or made anew; put it back, choose "
         f"another --run, or delete {' and '.join([str(run.held_cache), *begun])} to begin again with what it is now"
