@@ -1,5 +1,6 @@
 """docs/own-images.md works: its commands, in their order, on images that nobody drew for this package."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lcm_distill.commands.choice import Choice
+from lcm_distill.config import load_preset
 from tests.command_line import lcm
 
 DOC = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
@@ -20,6 +22,11 @@ QUICK = {
     "evaluate": ["evaluate.images=4", "evaluate.batch_size=4", "evaluate.teacher=[['euler', 2]]",
                  "evaluate.student_steps=[1]"],
 }  # fmt: skip
+LONGER = [  # two steps, then four, with distribution matching as the preset has it
+    [f"distill.matching.weight={load_preset('shapes').distill.matching.weight}", "distill.steps=2",
+     "distill.batch_size=2"],
+    ["distill.steps=4"],
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -35,16 +42,20 @@ def here(tmp_path, monkeypatch):
 
 
 def test_the_walk(here):
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 10 and load_preset("shapes").distill.matching.weight > 0
+    longer = iter(LONGER)
     for line in COMMANDS:
         command, *words = shlex.split(line)[1:]
-        quick = [word for assignment in QUICK.get(command, []) for word in ("--set", assignment)]
+        settings = next(longer) if "runs/longer" in words else QUICK.get(command, [])
+        quick = [word for assignment in settings for word in ("--set", assignment)]
         result = lcm(command, *words, *quick)
         assert result.exit_code == 0, (line, result.output)
         if "--dry-run" in words:
             assert "pairs" in result.output and not Path("runs/mine").exists()
     config, run = Choice(run=Path("runs/mine")).load()
     assert config.model.teacher == "runs/mine/teacher.safetensors" and run.student.is_file()
+    continued = json.loads(lcm("status", "--run", "runs/longer", "--json").stdout)["distill"]
+    assert (continued["steps"], continued["done"]) == (4, 4) and Path("runs/longer/student.safetensors").is_file()
     assert Path("student.png").is_file()
     sets = sorted(path.name for path in run.evaluate.iterdir() if (path / "manifest").is_dir())
     assert [name.partition("-")[0] for name in sets] == ["student", "teacher"]
