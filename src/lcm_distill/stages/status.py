@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow.compute as pc
 
 from lcm_distill.config import Config
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.growth import find_changes
 from lcm_distill.data.cache.rate import encode_rate
 from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT
+from lcm_distill.data.sources.registry import source_type
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -95,11 +96,14 @@ def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
 
 
 def _data_changes(cache: Cache) -> dict[str, Any]:
-    """What lies on disk and is not in the cache, and what has changed; nothing where the data set is not here."""
+    """What lies on disk and is not in the cache, and what has changed; where the data set is not, that it is not."""
+    generated = source_type(cache.config.data).generated
     try:
+        if not generated and not cache.source_root.is_dir():
+            return {"missing": f"{cache.source_root.absolute()} is not there: compared once it is"}
         changes = find_changes(cache)
-    except (UserError, OSError):
-        return {}
+    except (UserError, OSError) as error:
+        return {"unreadable": one_line(error)}
     examples = {"changed": list(changes.changed[:EXAMPLES]), "gone": list(changes.gone[:EXAMPLES])}
     return {"not_in_the_cache": changes.added, **examples}
 
