@@ -3,15 +3,17 @@
 import contextlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache import growth
-from lcm_distill.data.cache.growth import find_changes
+from lcm_distill.data.cache.growth import Changes, find_changes
+from lcm_distill.data.cache.image_shards import RowRange
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.stages.precompute import STAGE, plan_precompute
@@ -62,6 +64,54 @@ def test_what_has_changed_or_is_gone_is_named_and_kept(data, caplog):
     assert captions[1] == "caption 1"
 
 
+def test_what_was_named_stays_named_until_the_cache_is_made_anew(data):
+    data.encode()
+    (data.root / "m1.txt").write_text("another caption, of another length")
+    (data.root / "m2.jpg").unlink()
+    (data.root / "m3.jpg").write_bytes(image_bytes(33, size=(90, 80)))  # another image of the same name
+    (data.root / "m4.jpg").touch()
+    named = {"not_in_the_cache": 0, "changed": ["m1.jpg", "m3.jpg"], "gone": ["m2.jpg"]}
+    for _ in range(3):
+        assert status(data.config, data.run)["precompute"]["data"] == named
+        before = data.images()
+        data.encode()
+        assert data.images() == before and data.is_sound()
+    shutil.rmtree(data.run.cache)
+    data.encode()
+    assert find_changes(data.cache) == Changes()
+
+
+def test_an_image_that_was_mended_and_taken_up_has_not_changed(data):
+    (data.root / "m3.jpg").write_bytes(b"not yet an image")
+    data.encode()
+    (data.root / "m3.jpg").write_bytes(image_bytes(3))
+    data.encode(retry_quarantined=True)
+    assert find_changes(data.cache) == Changes()
+
+
+def test_a_cache_of_an_earlier_version_names_no_image_without_knowing_its_size(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("lcm_distill.data.cache.image_shards.RowRange.add", add_without_a_size(RowRange.add))
+        data.encode()
+    data.cache.storage.put(growth.STATE_FILE, [b'{"state": "1234"}'])
+    (data.root / "m3.jpg").write_bytes(image_bytes(33, size=(90, 80)))
+    (data.root / "m2.jpg").unlink()
+    assert find_changes(data.cache) == Changes(gone=("m2.jpg",))
+    assert data.encode().counts == {"quarantined": 0, "gone": 1}
+    assert find_changes(data.cache) == Changes(gone=("m2.jpg",)) and data.is_sound()
+
+
+def add_without_a_size(add):
+    """`RowRange.add` as it was."""
+
+    def without(self, index, image):
+        add(self, index, image)
+        for shard in self.shards:
+            shard.rows[index].pop("image_bytes", None)
+
+    return without
+
+
 def test_nothing_is_read_again_where_nothing_has_changed(data, monkeypatch):
     data.encode()
     monkeypatch.setattr(growth, "extend_annotations", lambda *_: pytest.fail("the annotations were read again"))
@@ -73,6 +123,26 @@ def test_a_cache_whose_data_set_is_away_stays_complete(data):
     data.root.rename(data.root.with_name("away"))
     last = data.encode()
     assert last.done == last.total == last.resumed
+
+
+def test_status_says_that_a_data_set_is_not_there(data, monkeypatch, tmp_path):
+    data.encode()
+    data.root.rename(tmp_path / "away")
+    found = status(data.config, data.run)["precompute"]["data"]
+    assert found == {"missing": f"{data.root} is not there: compared once it is"}
+    monkeypatch.chdir(tmp_path / "away")
+    elsewhere = data.config.changed(["data.root='data'"], "test")  # as it is given in the folder above
+    found = status(elsewhere, data.run)["precompute"]["data"]
+    assert found == {"missing": f"{tmp_path / 'away' / 'data'} is not there: compared once it is"}
+
+
+def test_status_says_why_a_data_set_cannot_be_compared(data, monkeypatch):
+    def damaged(cache):
+        raise DataError("captions_val.json is damaged")
+
+    data.encode()
+    monkeypatch.setattr("lcm_distill.stages.status.find_changes", damaged)
+    assert status(data.config, data.run)["precompute"]["data"] == {"unreadable": "captions_val.json is damaged"}
 
 
 @pytest.mark.parametrize("work", ["distill", "pretrain"])

@@ -5,8 +5,11 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import pyarrow.compute as pc
 
 from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.core.randomness import stable_hash
@@ -16,7 +19,7 @@ from lcm_distill.data.cache.numbering import commit_catalog, extend_annotations
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.sources.tree import entries, is_image
-from lcm_distill.pipeline.manifest import part_name
+from lcm_distill.pipeline.manifest import OK, part_name
 
 STATE_FILE = "catalog/source.json"
 """What the data set looked like when it was numbered last. A hint: without it, it is looked at again."""
@@ -34,7 +37,8 @@ class Changes:
 
     Attributes:
         added: number of samples that the catalog does not have.
-        changed: identifiers of samples whose path or caption is another one; the cache keeps the earlier ones.
+        changed: identifiers of samples whose path, caption or image is another one; the cache keeps the earlier ones.
+            An image counts as another one if its file has another size.
         gone: identifiers of samples that the data set lists no more.
     """
 
@@ -52,10 +56,14 @@ class Changes:
 
 
 def source_state(root: Path) -> str:
-    """A digest of the names of a data set's images, and of names, sizes and times of its other files."""
+    """A digest of names and sizes of a data set's images, and of names, sizes and times of its other files.
+
+    The times of images are left out: they differ in a copy.
+    """
     total = 0  # a sum, so that nothing need be kept or sorted
     for path in (entry for entry in entries(root) if isinstance(entry, str)):
-        total += stable_hash(path if is_image(path) else f"{path} {_size_and_time(root / path)}")
+        size, time = _size_and_time(root / path) or (None, None)
+        total += stable_hash(f"{path} {size}" if is_image(path) else f"{path} {(size, time)}")
     return f"{total:x}"
 
 
@@ -67,13 +75,16 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     return state.st_size, state.st_mtime_ns
 
 
-def remember_state(cache: Cache, state: str) -> None:
-    """Record what the data set looked like when it was numbered."""
-    cache.storage.put(STATE_FILE, [json.dumps({"state": state}).encode()])
+def remember_state(cache: Cache, state: str, changes: Changes | None = None) -> None:
+    """Record what the data set looked like when it was numbered, and how it differed from what is in the cache then."""
+    named = {"changed": changes.changed, "gone": changes.gone} if changes else {}
+    cache.storage.put(STATE_FILE, [json.dumps({"state": state, **named}).encode()])
 
 
 def find_changes(cache: Cache) -> Changes:
-    """How the data set differs from the catalog; nothing is stored.
+    """How the data set differs from the cache; nothing is stored.
+
+    What was named when it was taken up last is named again, as long as the cache keeps what was there before.
 
     Raises:
         UserError: there is no data set.
@@ -110,21 +121,24 @@ def restore_catalog(cache: Cache) -> None:
 def _differences(cache: Cache, extend: bool) -> Changes:
     if source_type(cache.config.data).generated or not cache.source_root.is_dir():
         return Changes()
-    state, remembered = source_state(cache.source_root), _remembered(cache)
+    state, (remembered, named) = source_state(cache.source_root), _remembered(cache)
+    if state == remembered:
+        return Changes() if extend else named
     # A cache of an earlier version does not know what it was made of: that is looked up where work begins anyway.
-    if state == remembered or (remembered is None and not extend):
+    if remembered is None and not extend:
         return Changes()
     catalog = cache.find_catalog()
     if catalog is None:
         return Changes()
     extension, bad = extend_annotations(cache, catalog)
-    changes = Changes(extension.added, tuple(extension.changed), tuple(extension.gone))
+    changed = dict.fromkeys([*extension.changed, *_replaced_images(cache)])
+    changes = Changes(extension.added, tuple(changed), tuple(extension.gone))
     if extend:
         for name in (SAMPLES_FILE, CAPTIONS_FILE):
             cache.storage.put(_before(name), [cache.storage.read(name)])
         commit_catalog(cache, extension.catalog, bad)
         _forget_before(cache)
-        remember_state(cache, state)
+        remember_state(cache, state, changes)
         _log(changes)
     return changes
 
@@ -140,13 +154,28 @@ def _before(name: str) -> str:
     return f"{BEFORE}/{PurePosixPath(name).name}"
 
 
-def _remembered(cache: Cache) -> str | None:
+def _replaced_images(cache: Cache) -> Iterator[str]:
+    """Identifiers of samples whose image file has another size than the one that was encoded; not in archives."""
+    source = cache.source
+    rows = cache.manifest.read(columns=["sample_id", "source", "status", "image_bytes"])
+    encoded = rows.filter((pc.field("status") == OK) & pc.field("image_bytes").is_valid()).to_pylist()
+    for row in encoded:
+        file = source.file_of(row["source"])
+        if file.name == PurePosixPath(row["source"]).name:
+            found = _size_and_time(file)
+            if found and found[0] != row["image_bytes"]:
+                yield row["sample_id"]
+
+
+def _remembered(cache: Cache) -> tuple[str | None, Changes]:
+    """What the data set looked like, and what was named then; earlier versions recorded no names."""
     if not cache.storage.sizes([STATE_FILE]):
-        return None
+        return None, Changes()
     try:
-        return json.loads(cache.storage.read(STATE_FILE))["state"]
-    except (ValueError, KeyError, TypeError):
-        return None
+        stored = json.loads(cache.storage.read(STATE_FILE))
+        return stored["state"], Changes(0, tuple(stored.get("changed", ())), tuple(stored.get("gone", ())))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, Changes()
 
 
 def _log(changes: Changes) -> None:

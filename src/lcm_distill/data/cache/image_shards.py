@@ -101,12 +101,13 @@ class CroppedImage:
     """A decoded image.
 
     Attributes:
-        size: width and height of the image file.
+        size: width and height of the image file. bytes: its size.
         crops: uint8 (H, W, 3), one for each resolution.
         note: about its colours, for the manifest.
     """
 
     size: tuple[int, int]
+    bytes: int
     crops: list[np.ndarray]
     note: str | None
 
@@ -128,12 +129,14 @@ class RowRange:
         Args:
             version: of the transforms, as `Cache.transform`.
         """
+        if isinstance(content, UnusableImage):
+            return content
         try:
             image = decode(content, min_size, version)
         except UnusableImage as reason:
             return reason
         crops = [resize_and_crop(image, shard.resolution, version) for shard in self.shards]
-        return CroppedImage(image.size, crops, image.info.get(CONVERTED))
+        return CroppedImage(image.size, len(content), crops, image.info.get(CONVERTED))
 
     def add(self, index: int, image: CroppedImage | UnusableImage) -> None:
         """Add the image of a sample to each shard, or quarantine the sample."""
@@ -143,7 +146,7 @@ class RowRange:
                 shard.quarantine(index, readable(image))
                 continue
             width, height = image.size
-            shard.rows[index] |= {"width": width, "height": height, "status": OK}
+            shard.rows[index] |= {"width": width, "height": height, "image_bytes": image.bytes, "status": OK}
             if image.note is not None:
                 shard.rows[index]["note"] = readable(image.note)
             shard.waiting.append((index, image.crops[number]))

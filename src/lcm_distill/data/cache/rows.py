@@ -16,7 +16,8 @@ SAMPLE_COLUMNS = pa.schema(
     [("kind", pa.string()), ("field", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()),
      ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
      ("width", pa.int64()), ("height", pa.int64()), ("status", pa.string()),
-     ("error", pa.string()), ("checksum", pa.int64()), ("note", pa.string())]
+     ("error", pa.string()), ("checksum", pa.int64()), ("note", pa.string()),
+     ("image_bytes", pa.int64())]
 )  # fmt: skip
 """Columns of the manifest, beside those that every manifest has."""
 
@@ -34,6 +35,7 @@ class SampleRow(TypedDict, total=False):
         width, height: of the image file, in pixels.
         status: `ok`, `quarantined` or `left out`. error: reason of the latter two.
         checksum: CRC-32C of the row's bytes.
+        image_bytes: size of the image file that was encoded; earlier versions recorded none.
         note: what was done to a usable image beyond the usual: its colours were converted.
     """
 
@@ -51,3 +53,4 @@ class SampleRow(TypedDict, total=False):
     error: str
     checksum: int
     note: str
+    image_bytes: int
