@@ -222,12 +222,16 @@ def _survey(cache: Cache) -> dict[str, Any]:
 def checks(config: Config, run: RunFolder, before: Collection[str], retry_quarantined: bool = False) -> list[Check]:
     """What encoding needs: a data set, or the cache of the run that made it."""
     cache = Cache.open(config, run)
-    there = cache.require_begun if cache.is_shared else lambda: cache.source_root if cache.find_catalog() else cache.source
     return [
-        there,
+        cache.require_begun if cache.is_shared else lambda: _data_set(cache),
         *([lambda: require_own(config, run, "precompute --retry-quarantined")] * retry_quarantined),
         *([lambda: require_unread(run)] * retry_quarantined),
     ]
+
+
+def _data_set(cache: Cache) -> object:
+    """The data set, which a cache that is numbered already can do without."""
+    return cache.source_root if cache.find_catalog() else cache.source
 
 
 STAGE = Stage("precompute", precompute, plan_precompute, checks, "share", begins=True)
