@@ -96,7 +96,7 @@ def test_the_command_line_prints_it_and_stores_nothing(tmp_path):
     assert "silent-0.gif" in lcm("precompute", *options, "--run", tmp_path / "run", "--dry-run").stdout
     assert not (tmp_path / "run").exists()
     gone = lcm("precompute", *options, "--set", "data.root=nowhere", "--run", tmp_path / "run", "--dry-run", "--json")
-    assert "nowhere holds no metadata" in json.loads(gone.stdout)["precompute"]["data"]["unreadable"]
+    assert "nowhere': there is no folder" in json.loads(gone.stdout)["precompute"]["data"]["unreadable"]
 
 
 def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatch):
