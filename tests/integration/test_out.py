@@ -54,7 +54,7 @@ def cut_index(folder):
 
 def further_file(folder):
     write_shards(folder, WEIGHTS, {})
-    (folder / "README.md").write_text("notes")
+    (folder / "notes.md").write_text("notes")
 
 
 HOLDS = {
@@ -79,8 +79,9 @@ def test_a_folder_that_holds_anything_else_is_refused_and_stays(run, tmp_path, m
     assert (sorted(folder.rglob("*")), contents(folder)) == before
 
 
-@pytest.mark.parametrize("form", ["sharded", "diffusers"])
-@pytest.mark.parametrize("out", ["empty", "new/deep", "linked"])
+@pytest.mark.parametrize(
+    ("form", "out"), [("sharded", "empty"), ("sharded", "new/deep"), ("sharded", "linked"), ("diffusers", "empty")]
+)
 def test_a_folder_is_written_and_again(run, tmp_path, out, form):
     here = tmp_path / "here"
     (tmp_path / "target").mkdir()
