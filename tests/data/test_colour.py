@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,9 +55,7 @@ def xyz(values) -> bytes:
     return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
 
-def shown(
-    colour: tuple[int, int, int], profile: bytes, mode: str = "RGB", version: int = 3
-) -> tuple[tuple, str | None]:
+def shown(colour: tuple[int, int, int], profile: bytes, mode: str = "RGB", version: int = 3) -> tuple[Any, str | None]:
     """The pixels of an image in one colour as they are decoded, and the note about them."""
     file = io.BytesIO()
     Image.new("RGB", (16, 16), colour).convert(mode).save(file, "PNG", icc_profile=profile)

@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pytest
 
@@ -39,7 +39,7 @@ def contents_of(name: str, root: Path) -> dict[str, bytes | UnusableImage]:
 
 def tar(path: Path, *members: tuple[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    modes: dict[str, Literal["w", "w:bz2", "w:xz"]] = {".tar": "w", ".bz2": "w:bz2", ".txz": "w:xz"}
+    modes: dict[str, Any] = {".tar": "w", ".bz2": "w:bz2", ".txz": "w:xz"}
     with tarfile.open(path, modes.get(path.suffix.lower(), "w:gz")) as archive:
         for name, content in members:
             member(archive, name, content)
