@@ -8,7 +8,6 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -20,13 +19,15 @@ from PIL import Image
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.images import IMAGE_SUFFIXES
+from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
+from lcm_distill.data.sources.registry import open_source
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 
 SOURCES = ("folder", "metadata", "webdataset", "parquet", "coco", "journeydb", "journeydb-packed")
 """Forms that `pack` knows."""
-SOURCE_OF = {"metadata": "folder", "journeydb-packed": "journeydb"}
+SOURCE_OF = {"metadata": "folder", "journeydb-packed": "journeydb", "webdataset-packed": "webdataset"}
 FIELDS = {"folder": "text", "metadata": "text", "parquet": "caption", "webdataset": "txt"}
 OTHER_FORMATS = (".heic", ".AVIF", ".jp2", ".ppm", ".CR2", ".svg")
 """Suffixes of image files that nothing here decodes."""
@@ -122,6 +123,12 @@ def encode(root: Path, run: Path, form: str, *assignments: str) -> tuple[Counter
     return Counter(status for _, status, _ in rows), rows
 
 
+def images_of(root: Path, form: str, paths: list[str]) -> dict[str, bytes | UnusableImage]:
+    """What a data set's source reads at these paths."""
+    config = load_preset("shapes", [f"data.source={SOURCE_OF.get(form, form)}", f"data.root='{root}'"])
+    return dict(open_source(config.data, root).read(paths))
+
+
 def manifest(run: Path) -> list[tuple[str, str, str]]:
     """Source, status and error, empty where there is none, of every image and rejected record."""
     parts = f"{run}/cache/manifest/*.parquet"
@@ -155,7 +162,8 @@ def images_on_disk(root: Path) -> int:
 class Zeros:
     """Stands for `CacheEncoders`."""
 
-    images = SimpleNamespace(scaling_factor=1.0, normalisation={})
+    def batch_size(self, resolution=None):
+        return 64
 
     def __init__(self, encoders, model, device, resolutions) -> None:
         self.width, self.channels = model.caption_channels, model.in_channels

@@ -37,7 +37,7 @@ class ImageEncoder:
     def __init__(self, vae: "AutoencoderKL") -> None:
         self.vae = vae.eval().requires_grad_(False)
         self.scaling_factor = float(vae.config.scaling_factor)
-        self.shift, self.std = _normalisation(vae.config)
+        self.shift, self.std = normalisation_of(vae.config)
         self.channels = int(vae.config.latent_channels)
         self.downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
 
@@ -90,7 +90,7 @@ class ImageEncoder:
         return (self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
-def _normalisation(config: Any) -> tuple[list[float], list[float]]:
+def normalisation_of(config: Any) -> tuple[list[float], list[float]]:
     """Shift and std of a VAE's latents by its configuration, both empty where it has none.
 
     Raises:

@@ -17,6 +17,8 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names of the weight files in open_clip repositories on the Hugging Face Hub."""
 CONFIG = "open_clip_config.json"
 """Name of the configuration file beside the weights."""
+TOKENIZER = ("*token*", "vocab*", "merges*", "*.model", "config.json")
+"""Patterns of the files that tokenizers of `transformers` are read from."""
 BUILT_IN = {"hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "ViT-H-14-378-quickgelu"}
 """Hub models whose configuration is also built into open_clip, with its name there."""
 
@@ -139,6 +141,25 @@ def stored_weights(name: str) -> Path | None:
         return None
     cached = (try_to_load_from_cache(where, file) for file in WEIGHTS)
     return next((Path(found) for found in cached if isinstance(found, str)), None)
+
+
+def stored_config(name: str) -> Path | None:
+    """A model's `open_clip_config.json` if it is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    location, _, where = name.partition(":")
+    if location == "local-dir":
+        return Path(where) / CONFIG
+    found = try_to_load_from_cache(where, CONFIG) if location == "hf-hub" else None
+    return Path(found) if isinstance(found, str) else None
+
+
+def stored_tokenizer(name: str) -> list[Path]:
+    """Files of `local-dir:FOLDER` that a tokenizer may be read from, in order of name."""
+    location, _, where = name.partition(":")
+    if location != "local-dir":
+        return []
+    return sorted({path for pattern in TOKENIZER for path in Path(where).glob(pattern) if path.is_file()})
 
 
 def config_file(name: str) -> Path:

@@ -28,6 +28,8 @@ from lcm_distill.encoders.openclip import (
     load_text_tower,
     random_text_tower,
     save_text_tower,
+    stored_config,
+    stored_tokenizer,
     stored_weights,
 )
 
@@ -93,6 +95,24 @@ def text_weights_file(name: str) -> Path | None:
         UserError: the name has another form.
     """
     return assets.TEXT_ENCODER / "model.safetensors" if name == "shapes" else stored_weights(_open_clip_name(name))
+
+
+def text_config_file(name: str) -> Path | None:
+    """The configuration file of the text encoder `name`; None where it is not on this machine.
+
+    Raises:
+        UserError: the name has another form.
+    """
+    return assets.TEXT_ENCODER / "config.json" if name == "shapes" else stored_config(_open_clip_name(name))
+
+
+def tokenizer_files(name: str) -> list[Path]:
+    """What a tokenizer may be read from in the folder of `openclip:local-dir:FOLDER`, in order of name.
+
+    Raises:
+        UserError: the name has another form.
+    """
+    return [] if name == "shapes" else stored_tokenizer(_open_clip_name(name))
 
 
 def save_text_encoder(name: str, folder: Path) -> None:

@@ -80,6 +80,24 @@ def vae_weights_file(name: str) -> Path | None:
     return path if path.is_file() else next((folder / file for file in STORED if (folder / file).is_file()), None)
 
 
+def vae_config_file(name: str) -> Path | None:
+    """The `config.json` of the VAE `name`; None where it is not on this machine.
+
+    Raises:
+        UserError: `name` can only be a path, and does not exist.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        path = _local(name)
+    except OSError as error:
+        raise _cannot_load(name, error) from error
+    if path is not None:
+        return _config_folder(path) / CONFIG
+    cached = (try_to_load_from_cache(name, place) for place in (f"vae/{CONFIG}", CONFIG))
+    return next((Path(found) for found in cached if isinstance(found, str)), None)
+
+
 def random_vae(name: str) -> "AutoencoderKL":
     """The VAE `name` with reproducible random weights; a hub repository stands for SDXL's configuration.
 

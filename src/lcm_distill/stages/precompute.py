@@ -48,7 +48,7 @@ def precompute(
 
     Raises:
         UserError: there is no data set, none of its images can be used, or the cache was made with other settings or
-            other weights of an encoder.
+            an encoder that differs.
         DataError: the catalog is damaged.
         WorkError: tasks failed repeatedly, or the first rank did not number the data set.
     """
@@ -59,7 +59,7 @@ def precompute(
         changes, catalog = yield from prepare(cache, retry_quarantined)
     else:
         changes, catalog = Changes(), wait_for_catalog(cache)
-    cache.require_same_weights()
+    cache.require_same_encoders()
     manifest, tasks = cache.manifest, cache.tasks(catalog)
     put_rows_aside(cache, catalog, split(tasks, manifest)[1])
     del catalog  # which may be large

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
+from lcm_distill.data.cache.encoded_by import committed, require_same_encoders
 from lcm_distill.data.cache.format import Field
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
 from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.data.cache.provenance import require_same_weights
 from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.data.cache.shared import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
@@ -124,12 +124,14 @@ class Cache:
         Raises:
             DataError: what describes the latents is damaged.
         """
+        latents = self.layout.latents(1)
+        if self.storage.sizes([latents.metadata_name]):
+            return int(
+                read_metadata(self.storage, latents.metadata_name, self.repair)["attributes"].get("transform", 1)
+            )
         from lcm_distill.data.transforms import TRANSFORM
 
-        name = self.layout.latents(1).metadata_name
-        if not self.storage.sizes([name]):
-            return TRANSFORM
-        return int(read_metadata(self.storage, name, self.repair)["attributes"].get("transform", 1))
+        return int(committed(self.manifest, [latents.name]).get(latents.name, {}).get("transform", TRANSFORM))
 
     def read_catalog(self) -> Catalog:
         """The catalog as it is stored, compared with the hashes that its commit recorded.
@@ -274,19 +276,14 @@ class Cache:
         metadata = read_metadata(self.storage, self.layout.text(1, 1).metadata_name, self.repair)
         return self.layout.text(len(catalog.captions), metadata["shape"][1])
 
-    def require_same_weights(self, except_for: Collection[str] = ()) -> None:
-        """Check that the configured encoders have the weights that encoded what is here, as far as both are known.
+    def require_same_encoders(self, damaged: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        """Check that the configured encoders are those that encoded what is here: `encoded_by.require_same_encoders`.
 
         Args:
-            except_for: names of fields whose metadata is known to be damaged.
-
-        Raises:
-            UserError: they do not.
-            DataError: the metadata of a field is damaged.
+            damaged: names of fields whose metadata is known to be damaged.
         """
         fields = [TEXT, *(self.layout.latents(1, size).name for size in self.config.data.resolutions)]
-        known = [name for name in fields if name not in except_for]
-        require_same_weights(self.storage, self.config.encoders, known, self.repair)
+        return require_same_encoders(self.manifest, self.config.encoders, fields, damaged)
 
     def task_field(self, task: Task, catalog: Catalog) -> Field:
         """The field that a task fills, as it is stored."""

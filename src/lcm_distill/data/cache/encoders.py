@@ -43,6 +43,10 @@ class CacheEncoders:
         """
         return self._pixels[resolution](pixels, noise)
 
+    def batch_size(self, resolution: int | None = None) -> int:
+        """The most images of a resolution, or captions, that are encoded at once by now."""
+        return (self._texts if resolution is None else self._pixels[resolution]).size
+
     @property
     def images(self) -> ImageEncoder:
         """The image encoder, which the first thread that asks for it loads while the others wait.

@@ -4,7 +4,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.encoded_by import BATCH_SIZE, encode, encoder_of, require_same
 from lcm_distill.data.cache.encoders import CacheEncoders
 from lcm_distill.data.cache.format import Field, encode_shard
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
 from lcm_distill.data.cache.kept import KeptRows
+from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.metadata import read_metadata, write_metadata
-from lcm_distill.data.cache.provenance import provenance
+from lcm_distill.data.cache.provenance import Encoder, identity, provenance
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.data.sources.interface import UnusableImage
@@ -31,6 +33,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 
 BATCHES_AHEAD = 2
+ENCODERS: tuple[Encoder, ...] = ("vae", "text")
 Places = list[tuple[RowRange, list[int]]]
 """Where an image goes: ranges of rows, and the indices of its samples in each."""
 Arrived = tuple[str, bytes | UnusableImage, Places]
@@ -54,17 +57,24 @@ class Encoding:
     Args:
         device: name of a device.
         remains: of shards that are encoded again. One that cannot be restored is neither written nor yielded.
+        batch_sizes: by the name of a task, where it is another one than the configured.
 
     Raises:
-        UserError: an encoder has other weights than those that encoded what the cache holds.
+        UserError: an encoder is not the one that encoded what the cache holds.
     """
 
-    def __init__(self, cache: Cache, device: str, remains: Remains | None = None) -> None:
+    def __init__(
+        self, cache: Cache, device: str, remains: Remains | None = None, batch_sizes: Mapping[str, int] | None = None
+    ) -> None:
         config = cache.config
         self.cache, self.config, self.catalog, self.remains = cache, config, cache.read_catalog(), remains
         self.transform, self.kept = cache.transform, KeptRows(cache.manifest)
-        cache.require_same_weights()
-        self.encoders = CacheEncoders(config.encoders, config.model, device, config.data.resolutions)
+        self.committed, self.batch_sizes = cache.require_same_encoders(), batch_sizes or {}
+        self.found: dict[Encoder, dict[str, Any]] = {which: identity(config.encoders, which) for which in ENCODERS}
+        self.loaded: dict[Encoder, dict[str, Any]] = {}
+        largest = max([config.encoders.batch_size, *self.batch_sizes.values()])
+        encoders = config.encoders.model_copy(update={"batch_size": largest})
+        self.encoders = CacheEncoders(encoders, config.model, device, config.data.resolutions)
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Encode captions and images; yields the task of each shard when it is written.
@@ -83,15 +93,16 @@ class Encoding:
                         yield from self._finish_images(batch.shard)
 
     def _embed(self, task: Task) -> tuple[Task, HostCopy]:
-        texts = [row["caption"] for row in _rows(self.catalog.captions, task)]
-        return task, HostCopy(self.encoders.encode_texts(texts))
+        texts, size = [row["caption"] for row in _rows(self.catalog.captions, task)], self._batch_size(task)
+        batches = (texts[start : start + size] for start in range(0, len(texts), size))
+        return task, HostCopy(torch.cat([self.encoders.encode_texts(batch) for batch in batches]))
+
+    def _batch_size(self, task: Task) -> int:
+        return self.batch_sizes.get(task.name, self.config.encoders.batch_size)
 
     def _finish_captions(self, task: Task, embeddings: np.ndarray) -> Iterator[Outcome]:
         stored = self.cache.layout.text(len(self.catalog.captions), embeddings.shape[1])
-        attributes = {
-            **provenance(self.config.encoders, "text"),
-            "units": "last hidden state after the final norm",
-        }
+        attributes = {"units": "last hidden state after the final norm"}
         rows: list[SampleRow] = [
             {"kind": "caption", "field": stored.name, "row": row["row"], "shard": task.inputs["shard"],
              "caption_row": row["row"], "split": row["split"], "status": OK}
@@ -106,7 +117,7 @@ class Encoding:
     def _batches(self, tasks: Iterable[Task]) -> Iterator[ImageBatch]:
         """Batches of every shard as its images come: each image is read once, in the order of the source."""
         expected: dict[str, Places] = {}
-        size = self.config.encoders.batch_size
+        ahead = 2 * self.config.encoders.batch_size
 
         def paths() -> Iterator[str]:
             for _, same in groupby(tasks, key=lambda task: task.inputs["start"]):
@@ -123,14 +134,14 @@ class Encoding:
             for path, content in self.cache.source.read(paths()):
                 yield path, content, expected.pop(path)
 
-        for path, images in prefetch_map(self._crop, arrived(), os.cpu_count() or 1, ahead=2 * size):
+        for path, images in prefetch_map(self._crop, arrived(), os.cpu_count() or 1, ahead):
             for row_range, indices, image in images:
                 if isinstance(image, UnusableImage):
                     log.warning("quarantined %s: %s", path, readable(image))
                 for index in indices:
                     row_range.add(index, image)
                     for shard in row_range.shards:
-                        if len(shard.waiting) == size or not row_range.left:
+                        if len(shard.waiting) == self._batch_size(shard.task) or not row_range.left:
                             yield shard.batch(self.config.seed, last=not row_range.left)
 
     def _crop(self, item: Arrived) -> tuple[str, list[tuple[RowRange, list[int], CroppedImage | UnusableImage]]]:
@@ -152,9 +163,6 @@ class Encoding:
 
     def _finish_images(self, shard: ImageShard) -> Iterator[Outcome]:
         attributes = {
-            **provenance(self.config.encoders, "vae"),
-            "scaling_factor": self.encoders.images.scaling_factor,
-            **self.encoders.images.normalisation,
             "units": "VAE latents times scaling_factor, one draw of the posterior",
             "transform": self.transform,
         }
@@ -164,21 +172,53 @@ class Encoding:
     def _write(
         self, stored: Field, task: Task, values: np.ndarray, rows: list[SampleRow], attributes: dict[str, Any]
     ) -> Iterator[Outcome]:
+        encoded, encoded_by = list(rows), self._encoded_by(task)
         if self.remains is None:
             self.kept.restore(task, stored, values, rows)
         elif not self.remains.restore(task, stored, values, rows):
             return
+        for row, own in zip(rows, encoded, strict=True):
+            if row is own:  # and not what was recorded when another encoding made it
+                row["encoded_by"] = encoded_by
         self._describe(stored, attributes)
         parts, checksums = encode_shard(stored, values)
         for row, checksum in zip(rows, checksums, strict=True):
             row["checksum"] = checksum
         yield task, rows, self.cache.storage.put(stored.shard_name(task.inputs["shard"]), parts)
 
+    def _encoded_by(self, task: Task) -> str:
+        """What encodes a task, for the manifest."""
+        which, resolution = encoder_of(task.inputs["field"]), task.inputs["resolution"]
+        size = min(self._batch_size(task), self.encoders.batch_size(resolution))
+        own = {"transform": self.transform} if which == "vae" else {}
+        return encode({**self._identity(which), **own, BATCH_SIZE: size})
+
+    def _identity(self, which: Encoder) -> dict[str, Any]:
+        """What an encoder is, once it is loaded.
+
+        Raises:
+            UserError: its files have been replaced since this work began.
+        """
+        if which not in self.loaded:
+            field = TEXT if which == "text" else self.cache.layout.latents(1).name
+            require_same(self.found[which], self.config.encoders, field, self.cache.storage.locate(field))
+            self.loaded[which] = identity(self.config.encoders, which)
+        return self.loaded[which]
+
+    def _made_by(self, field: str) -> dict[str, Any]:
+        """Attributes of a field about its encoder; none where rows of it may have been encoded by another one."""
+        known = self.committed.get(field)
+        if not known and (known is not None or self.remains is not None):
+            return {}
+        which = encoder_of(field)
+        return {**provenance(self.config.encoders, which), **self._identity(which)}
+
     def _describe(self, stored: Field, attributes: dict[str, Any]) -> None:
         """Write the metadata of a field that has none, or has more rows by now as the data set has grown."""
         storage = self.cache.storage
         if not storage.sizes([stored.metadata_name]):
-            write_metadata(storage, stored, {**attributes, "fingerprint": self.cache.layout.fingerprint})
+            made_by = self._made_by(stored.name)
+            write_metadata(storage, stored, {**made_by, **attributes, "fingerprint": self.cache.layout.fingerprint})
             return
         described = read_metadata(storage, stored.metadata_name, self.cache.repair)
         if described["shape"][0] != stored.rows:

@@ -1,34 +1,61 @@
-"""What a field was encoded by: the encoder's name and the hash of its weights, dtype and library versions."""
+"""What a field is encoded by: the encoder's weights, configuration, scaling and tokenizer, dtype and versions."""
 
+import json
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
+from lcm_distill import assets
 from lcm_distill.config import EncodersConfig
-from lcm_distill.core.errors import UserError
-from lcm_distill.core.hashing import file_sha256
-from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.pipeline.storage import Storage
+from lcm_distill.core.errors import DataError
+from lcm_distill.core.hashing import file_sha256, json_sha256
 
 Encoder = Literal["vae", "text"]
 """Key of `[encoders]` in the configuration."""
 
 LIBRARIES = {"vae": ("torch", "diffusers"), "text": ("torch", "open_clip_torch")}
-WEIGHTS_SHA256 = "weights_sha256"
-"""Attribute of a field with the hash of the weight file; earlier versions wrote none."""
+WEIGHTS, SCALING, OPTIONAL = "weights_sha256", "scaling_factor", ("shift", "std")
+IDENTITY = {
+    WEIGHTS: "weights",
+    SCALING: "scaling_factor",
+    **dict(zip(OPTIONAL, OPTIONAL, strict=True)),
+    "tokenizer_sha256": "tokenizer files",
+    "config_sha256": "configuration file",
+}
+"""Attributes that all rows of a field must have alike, and what messages call them, in the order of being named."""
 
 
 def provenance(encoders: EncodersConfig, which: Encoder) -> dict[str, Any]:
-    """Attributes of a field that explain what made it, without the run folder."""
+    """Attributes of a field that explain what made it, without the run folder, beside `identity`."""
     return {
         "encoder": getattr(encoders, which),
         "weights": encoders.weights,
-        WEIGHTS_SHA256: weights_sha256(encoders, which),
         "compute_dtype": encoders.dtype,
         "versions": {name: metadata.version(name) for name in LIBRARIES[which]},
     }
+
+
+def identity(encoders: EncodersConfig, which: Encoder) -> dict[str, Any]:
+    """The values of `IDENTITY` of an encoder, as far as its files are on this machine.
+
+    Raises:
+        DataError: its configuration file cannot be read.
+    """
+    from lcm_distill.encoders.images import normalisation_of
+    from lcm_distill.encoders.text import tokenizer_files
+
+    described, name = _config(encoders, which), getattr(encoders, which)
+    found = {WEIGHTS: weights_sha256(encoders, which)}
+    if described is not None:
+        found["config_sha256"] = json_sha256(described)
+    if which == "vae" and described is not None:
+        shift, std = normalisation_of(SimpleNamespace(**described))
+        found |= {SCALING: described.get(SCALING), "shift": shift, "std": std}
+    if which == "text" and (files := tokenizer_files(name)):
+        found["tokenizer_sha256"] = json_sha256([[file.name, file_sha256(file)] for file in files])
+    return {key: value for key, value in found.items() if value not in (None, [])}
 
 
 def weights_sha256(encoders: EncodersConfig, which: Encoder) -> str | None:
@@ -45,29 +72,21 @@ def weights_sha256(encoders: EncodersConfig, which: Encoder) -> str | None:
     return _sha256_as_of(file, stat.st_size, stat.st_mtime_ns)
 
 
-def require_same_weights(storage: Storage, encoders: EncodersConfig, fields: list[str], remedy: str) -> None:
-    """Check that encoders have the weights that encoded what is in a cache, as far as both are known.
+def _config(encoders: EncodersConfig, which: Encoder) -> dict[str, Any] | None:
+    """The content of an encoder's configuration file, without what names its origin; None where it is not here."""
+    from lcm_distill.encoders.text import text_config_file
+    from lcm_distill.encoders.vae import CONFIG, vae_config_file
 
-    Args:
-        storage: of the cache.
-        fields: names of its arrays.
-        remedy: what to do about damaged metadata, for the message.
-
-    Raises:
-        UserError: an encoder has other weights; the message names its key.
-        DataError: the metadata of a field is damaged.
-    """
-    names = {f"{field}/zarr.json": field for field in fields}
-    for name in storage.sizes(names):
-        recorded = read_metadata(storage, name, remedy)["attributes"].get(WEIGHTS_SHA256)
-        which: Encoder = "text" if names[name] == TEXT else "vae"
-        present = weights_sha256(encoders, which)
-        if recorded and present and recorded != present:
-            raise UserError(
-                f"encoders.{which} = {getattr(encoders, which)!r} has other weights (SHA-256 {present[:12]}) than "
-                f"{storage.locate(names[name])} was encoded with ({recorded[:12]}): put those back, or choose another "
-                "--run"
-            )
+    file = (vae_config_file if which == "vae" else text_config_file)(getattr(encoders, which))
+    if which == "vae" and file is None and encoders.weights == "random":
+        file = assets.SDXL_VAE_CONFIG / CONFIG
+    if file is None or not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_bytes())
+        return {key: value for key, value in content.items() if not key.startswith("_")}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} is no JSON object: take a copy of encoders.{which} that was not damaged") from error
 
 
 @cache

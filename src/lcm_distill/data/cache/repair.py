@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
+from lcm_distill.data.cache.encoded_by import batch_sizes
 from lcm_distill.data.cache.encoding import Encoding
 from lcm_distill.data.cache.growth import restore_catalog
 from lcm_distill.data.cache.kept import put_rows_aside
@@ -58,16 +59,16 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
 
     Raises:
         DataError: the data set no longer contains images of these shards; nothing was changed.
-        UserError: an encoder has other weights than those that encoded the cache; nothing was changed.
+        UserError: an encoder is not the one that encoded the cache; nothing was changed.
     """
     manifest, names = cache.manifest, {found.task for found in damage}
     tasks = [task for task in cache.tasks() if task.name in names]
     _require_images(cache, tasks)
-    cache.require_same_weights(except_for=_metadata_of(damage))
-    remains = Remains(manifest, tasks)
+    cache.require_same_encoders(_metadata_of(damage))
+    remains, sizes = Remains(manifest, tasks), batch_sizes(manifest, tasks)
     _remove_unreadable(manifest, damage)
     total, done = sum(task.size for task in tasks), 0
-    for task, rows, file in Encoding(cache, cache.config.device, remains).execute(tasks):
+    for task, rows, file in Encoding(cache, cache.config.device, remains, sizes).execute(tasks):
         manifest.drop([task.name])
         manifest.commit(task, rows, file)
         repaired.append(task.name)

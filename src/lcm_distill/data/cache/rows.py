@@ -17,7 +17,7 @@ SAMPLE_COLUMNS = pa.schema(
      ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
      ("width", pa.int64()), ("height", pa.int64()), ("status", pa.string()),
      ("error", pa.string()), ("checksum", pa.int64()), ("note", pa.string()),
-     ("image_bytes", pa.int64())]
+     ("image_bytes", pa.int64()), ("encoded_by", pa.string())]
 )  # fmt: skip
 """Columns of the manifest, beside those that every manifest has."""
 
@@ -37,6 +37,7 @@ class SampleRow(TypedDict, total=False):
         checksum: CRC-32C of the row's bytes.
         image_bytes: size of the image file that was encoded; earlier versions recorded none.
         note: what was done to a usable image beyond the usual: its colours were converted.
+        encoded_by: what encoded the row, as `encoded_by.encode` has it.
     """
 
     kind: Literal["image", "caption", "annotation", "catalog"]
@@ -54,3 +55,4 @@ class SampleRow(TypedDict, total=False):
     checksum: int
     note: str
     image_bytes: int
+    encoded_by: str
