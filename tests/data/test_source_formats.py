@@ -57,17 +57,25 @@ def test_of_members_of_one_name_the_last_counts_of_image_and_caption(tmp_path):
     assert contents_of("webdataset", tmp_path) == {"a.tar/1.png//2": blue, "a.tar/2.png": red}
 
 
-@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("cut", [None, "plain", "compressed"])
 def test_of_images_of_one_name_in_an_archive_of_journeydb_the_last_counts(tmp_path, cut):
-    """Of an archive that is cut short, the last that can be read."""
+    """Of one that is cut short the last that can be read; of a compressed one none, as its checksum is missing."""
     red, blue, end = image_bytes(1), image_bytes(2), image_bytes(3, size=(256, 256))
     pack([Item(f"{n}.jpg", red, '"a caption"') for n in range(2)], tmp_path, "journeydb-packed")
     whole = tmp_path / IMAGES / "000.tgz"
     tar(whole, ("000/0.jpg", red), ("000/1.jpg", red), ("./000/0.jpg", blue), ("000/0.jpg", end))
+    if cut == "plain":
+        whole.write_bytes(gzip.decompress(whole.read_bytes()))
     if cut:
-        whole.write_bytes(whole.read_bytes()[: -len(end) // 2])
+        whole.write_bytes(whole.read_bytes()[: -len(end) // 2 - (tarfile.RECORDSIZE if cut == "plain" else 0)])
+    contents = contents_of("journeydb", tmp_path)
+    if cut == "compressed":
+        assert {str(content) for content in contents.values()} == {
+            "damaged archive 000.tgz: Compressed file ended before the end-of-stream marker was reached"
+        }
+        return
     expected = blue if cut else end
-    assert contents_of("journeydb", tmp_path) == {f"{IMAGES}/000/0.jpg": expected, f"{IMAGES}/000/1.jpg": red}
+    assert contents == {f"{IMAGES}/000/0.jpg": expected, f"{IMAGES}/000/1.jpg": red}
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".TAR", ".tar.bz2", ".txz"])
@@ -249,4 +257,7 @@ def test_compressed_archives_are_read_and_their_checksums_count(tmp_path):
     assert records_of("webdataset", tmp_path)["a.tar/a.jpg"] == "caption"
     packed[-6] ^= 1
     (tmp_path / "a.tar").write_bytes(packed)
-    assert "damaged archive: CRC check failed" in records_of("webdataset", tmp_path)["a.tar"]
+    found = records_of("webdataset", tmp_path)
+    assert set(found) == {"a.tar"} and "damaged archive: CRC check failed" in found["a.tar"]
+    (content,) = dict(source_of("webdataset", tmp_path).read(["a.tar/a.jpg"])).values()
+    assert "damaged archive a.tar: CRC check failed" in str(content)

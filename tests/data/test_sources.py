@@ -201,8 +201,12 @@ def test_streamed_archive_keeps_what_lies_before_the_damage(tmp_path):
 def test_damaged_annotation_archive_is_an_error(tmp_path):
     root = journeydb(tmp_path)
     path = root / f"{ANNOTATIONS}.tgz"
-    path.write_bytes(path.read_bytes()[:40])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
     with pytest.raises(DataError, match="download it again"):
+        list(source_of("journeydb", root).annotations())
+    path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
+    with pytest.raises(DataError, match=r"CRC check failed.*download it again"):
         list(source_of("journeydb", root).annotations())
 
 

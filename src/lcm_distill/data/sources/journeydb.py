@@ -12,7 +12,15 @@ from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_fi
 from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.interface import UNNAMED, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.metadata import numbered_lines
-from lcm_distill.data.sources.tars import DAMAGE, DamagedArchive, last_numbers, member_names, open_archive, read_members
+from lcm_distill.data.sources.tars import (
+    DAMAGE,
+    READ,
+    DamagedArchive,
+    member_names,
+    open_archive,
+    read_last_members,
+    require_end,
+)
 from lcm_distill.data.sources.text import as_utf8
 from lcm_distill.data.sources.tree import entries, is_image
 
@@ -61,15 +69,14 @@ class JourneyDB:
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images from extracted folders if they are there, else streamed from `NNN.tgz`.
 
-        An archive is read twice, as only its end tells which member of a name is the last.
+        An archive is read twice: only its end tells which member of a name is the last, and whether it is intact.
         """
         for _, members in group_by_parent(paths):
             archive = self._archive(members[0])
             packed = [path for path in members if not (self.root / path).is_file()] if archive.is_file() else []
             yield from read_files(self.root, [path for path in members if path not in set(packed)])
             if packed:
-                last = last_numbers(archive, {_member(path) for path in packed})
-                yield from read_members(archive, {(_member(path), last.get(_member(path), 1)): path for path in packed})
+                yield from read_last_members(archive, {_member(path): path for path in packed})
 
     def members(self, paths: Iterable[str]) -> Iterator[str]:
         """Paths of the images in the archives that `paths` are read from; of a damaged one, those before the damage."""
@@ -157,6 +164,10 @@ def _open_lines(root: Path) -> Generator[IO[bytes]]:
                 if lines is None:
                     raise DataError(f"{packed} holds no file: download it again")
                 yield lines
+                while lines.read(READ):  # where the caller stopped
+                    pass
+                all(archive)
+                require_end(archive)
         except (DamagedArchive, *DAMAGE) as error:
             raise DataError(f"{packed} is damaged ({error}): download it again") from error
     else:

@@ -6,8 +6,8 @@ import lzma
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
@@ -16,6 +16,8 @@ from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.interface import UnusableImage
 
+READ = 2**20
+"""Bytes that are read at once of what is only checked."""
 MAX_HEADER_BYTES = 2**20
 """The longest extended header, such as that of a long name, that is read."""
 _EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -29,6 +31,10 @@ DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 class DamagedArchive(Exception):
     """An archive cannot be read any further; the message says why, and not which."""
+
+
+class UncheckedArchive(DamagedArchive):
+    """The checksums of its compression fail, or are missing: any byte of it may be another one."""
 
 
 class _Member(tarfile.TarInfo):
@@ -53,6 +59,7 @@ def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tup
     Raises:
         FileNotFoundError: there is no archive.
         DamagedArchive: it is damaged at this point.
+        UncheckedArchive: the same, and what was yielded before may be damaged as well.
     """
     try:
         with open_archive(archive) as stream:
@@ -60,21 +67,67 @@ def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tup
                 name = str(PurePosixPath(member.name))
                 if not member.isdir() and wanted(name):
                     yield name, _content(stream, member)
-            _require_end(cast(IO[bytes], stream.fileobj))
-    except (FileNotFoundError, DamagedArchive):
+            require_end(stream)
+    except FileNotFoundError:
         raise
     except Exception as error:  # whatever its bytes lead tarfile and the decompressors to
-        raise DamagedArchive(one_line(error)) from error
+        require_intact(archive)
+        raise error if isinstance(error, DamagedArchive) else DamagedArchive(one_line(error)) from error
+
+
+def require_intact(archive: Path) -> None:
+    """Check a compressed archive against the checksums of its compression, which are over the whole; others have none.
+
+    Raises:
+        FileNotFoundError: there is no archive.
+        UncheckedArchive: they fail, or it is cut short.
+    """
+    try:
+        with open_regular(archive) as file:
+            content = _decompressed(file)
+            while content is not file and content.read(READ):
+                pass
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # as above
+        raise UncheckedArchive(one_line(error)) from error
 
 
 def read_members(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
     """Some files of an archive, in its order; then those that could not be read, with the reason.
 
+    What is compressed is read to its end before anything of it is used: its checksums come last.
+
     Args:
         wanted: the path to yield, by name in the archive and which of the members of that name it is, from 1 on.
     """
+    try:
+        require_intact(archive)
+    except (DamagedArchive, FileNotFoundError) as error:
+        yield from _unusable(archive, error, wanted.values())
+        return
+    yield from _read_checked(archive, wanted)
+
+
+def read_last_members(archive: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+    """As `read_members`, the last member of each name, which extracting an archive leaves.
+
+    Only the end of an archive tells which one is the last, so that it is read twice.
+
+    Args:
+        wanted: the path to yield, by name in the archive.
+    """
+    try:
+        last = _last_numbers(archive, wanted)
+    except (UncheckedArchive, FileNotFoundError) as error:
+        yield from _unusable(archive, error, wanted.values())
+        return
+    yield from _read_checked(archive, {(name, last.get(name, 1)): path for name, path in wanted.items()})
+
+
+def _read_checked(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
     left, names, seen = dict(wanted), {name for name, _ in wanted}, Counter[str]()
-    reason = "missing file"
+    damage: Exception | None = None
     try:
         for name, content in stream_members(archive, names.__contains__):
             seen[name] += 1
@@ -82,22 +135,36 @@ def read_members(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterat
                 yield called, content
             if not left:
                 return
-    except DamagedArchive as error:
-        reason = f"damaged archive {archive.name}: {error}"
-    except FileNotFoundError:
-        pass
-    yield from ((called, UnusableImage(reason)) for called in left.values())
+    except (DamagedArchive, FileNotFoundError) as error:
+        damage = error
+    yield from _unusable(archive, damage, left.values())
 
 
-def last_numbers(archive: Path, names: Collection[str]) -> dict[str, int]:
+def _unusable(
+    archive: Path, damage: Exception | None, paths: Iterable[str]
+) -> Iterator[tuple[str, bytes | UnusableImage]]:
+    known = isinstance(damage, DamagedArchive)
+    reason = f"damaged archive {archive.name}: {damage}" if known else "missing file"
+    yield from ((path, UnusableImage(reason)) for path in paths)
+
+
+def _last_numbers(archive: Path, names: Collection[str]) -> dict[str, int]:
     """Which one of the members of its name is the last, from 1 on, for those of `names` that an archive holds.
 
-    Extracting an archive leaves the last. Of a damaged archive what precedes the damage counts.
+    Of a damaged archive what precedes the damage counts.
+
+    Raises:
+        FileNotFoundError: there is no archive.
+        UncheckedArchive: nothing of it can be relied on.
     """
     counts = Counter[str]()
-    with suppress(DamagedArchive, FileNotFoundError):
+    try:
         for name, _ in stream_members(archive, names.__contains__):
             counts[name] += 1
+    except UncheckedArchive:
+        raise
+    except DamagedArchive:
+        pass
     return counts
 
 
@@ -122,13 +189,25 @@ def open_archive(archive: Path) -> Generator[tarfile.TarFile]:
     Raises:
         OSError: it is not there, or no regular file; or as above.
     """
-    with open_regular(archive) as file:
-        start = file.peek(6)
-        decompressed: Any = next(
-            (opened(file) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), file
-        )
-        with tarfile.open(fileobj=decompressed, mode="r|", tarinfo=_Member) as stream:
-            yield stream
+    with (
+        open_regular(archive) as file,
+        tarfile.open(fileobj=_decompressed(file), mode="r|", tarinfo=_Member) as stream,
+    ):
+        yield stream
+
+
+def require_end(stream: tarfile.TarFile) -> None:
+    """Read an archive to its end, after its members: what it is compressed with is checked there.
+
+    Raises:
+        DamagedArchive: something follows its end, or one of `DAMAGE` is found.
+    """
+    _require_end(cast(IO[bytes], stream.fileobj))
+
+
+def _decompressed(file: Any) -> Any:
+    start = file.peek(6)
+    return next((opened(file) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), file)
 
 
 def _content(stream: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | UnusableImage:

@@ -14,7 +14,7 @@ from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
-from lcm_distill.data.sources.tars import DamagedArchive, read_members, stream_members
+from lcm_distill.data.sources.tars import DamagedArchive, UncheckedArchive, read_members, stream_members
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
 from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, unread_format, walk
 
@@ -92,6 +92,8 @@ class WebDataset:
                 content.add_text(name, text)
         except (DamagedArchive, FileNotFoundError) as error:
             yield BadAnnotation(archive, f"damaged archive: {error}")
+            if isinstance(error, UncheckedArchive):
+                return
         alone = Counter(stem for stem, suffix in map(_split, content.images) if suffix not in WHOLE_NAMES)
         for name, number in content.images.items():
             path = f"{archive}/{name}" + (f"{AGAIN}{number}" if number > 1 else "")
