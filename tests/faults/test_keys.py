@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from PIL import Image
 
 from lcm_distill import assets
@@ -30,14 +31,15 @@ WHERE = "{place}"
 
 CHANGED = {
     # First one of each kind, which `make test` tries.
-    "engine.micro_batch": 3, "data.root": f"'{WHERE}/encoded/images'", "evaluate.shard_images": 4,
+    "engine.micro_batch": 3, "encoders.batch_size": 3, "data.root": f"'{WHERE}/encoded/images'",
+    "evaluate.shard_images": 4,
     "preset": "original", "seed": 1, "device": "auto",
     "data.source": "folder", "data.archives": "'000'", "data.captions": "{prompt=1.0}",
     "data.captions_per_image": "all", "data.caption_suffixes": "['.txt']", "data.image_column": "path",
     "data.images": 25,
     "data.resolutions": "[64, 32]", "data.min_size": 32, "data.valid_fraction": 0.4,
     "encoders.vae": f"'{assets.VAE}'", "encoders.text": "'openclip:ViT-B-32'", "encoders.downsampling": 4,
-    "encoders.weights": "random", "encoders.dtype": "bfloat16", "encoders.tiling": "true", "encoders.batch_size": 3,
+    "encoders.weights": "random", "encoders.dtype": "bfloat16", "encoders.tiling": "true",
     "cache.shard_rows": 4, "cache.location": "s3://bucket/keys", "cache.run": f"'{WHERE}/encoded'",
     "model.arch": "MicroDiT_Tiny_2", "model.latent_size": 4, "model.in_channels": 4, "model.caption_channels": 32,
     "model.pos_interp_scale": 2.0, "model.teacher": "shapes-brief",
@@ -168,7 +170,11 @@ def agrees(runs: Runs, run: Path, stage: str, key: str, ended: Ended) -> None:
     ours, theirs = outcome(run, stage), outcome(runs.done(stage), stage)
     assert ours.keys() == theirs.keys()
     for name in ours:
-        if name.endswith(".safetensors"):
+        if stage == "precompute":
+            field = name.partition("/")[0]
+            rows, others = (zarr.open_array(at / "cache" / field, mode="r")[:] for at in (run, runs.done(stage)))
+            np.testing.assert_allclose(rows, others, rtol=2**-9, atol=2**-9, err_msg=f"{key}, {field}")
+        elif name.endswith(".safetensors"):
             assert_same_weights(read_tensors(run / name), read_tensors(runs.done(stage) / name))
         elif name.endswith(".png"):
             one, other = (np.asarray(Image.open(BytesIO(content[name]))).astype(int) for content in (ours, theirs))
@@ -218,7 +224,7 @@ def runs(tmp_path_factory, bucket):
     return Runs(tmp_path_factory.mktemp("keys"), {name: os.environ[name] for name in names})
 
 
-@pytest.mark.trials(full=len(CHANGED), sample=3)
+@pytest.mark.trials(full=len(CHANGED), sample=4)
 def test_keys(trials, runs, tmp_path):
     """Every key of the configuration, changed before a killed run is resumed."""
     says = {key.name: key.on_resume for key in describe(load_preset("shapes", TINY))}

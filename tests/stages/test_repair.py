@@ -183,3 +183,25 @@ def test_a_caption_without_finite_embedding_is_quarantined(tmp_path, monkeypatch
     cache = Cache.open(config, run)
     used = pa.concat_tables([cache.usable("train"), cache.usable("valid")])["caption_row"].to_pylist()
     assert 1 not in used and {0, 2} <= set(used)
+
+
+def test_a_repair_encodes_with_the_batch_size_that_was_recorded(finished_run, run):
+    """Whole shards are lost, and no row of them is left to compare with: only the same batches give the same bits."""
+    config = load_preset("shapes", [*SMALL, "encoders.batch_size=3"])
+    before, rows = shard_files(run.cache), image_rows(run)
+    for name in ("latents_64/c/0/0/0/0", "latents_64/c/2/0/0/0", "text/c/0/0/0"):
+        (run.cache / name).unlink()
+    verification = repair(config, run)
+    verification.raise_if_broken()
+    assert shard_files(run.cache) == before == shard_files(finished_run.cache) and image_rows(run) == rows
+
+
+def test_rows_that_another_batch_size_may_have_made_are_not_blamed_on_images(small_config, run, monkeypatch):
+    """Of a cache that does not record its batch size."""
+    monkeypatch.setattr("lcm_distill.data.cache.repair.batch_sizes", lambda *_: {})
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.Encoding._batch_size", lambda *_: 1)
+    (run.cache / SHARD).unlink()
+    verification = repair(small_config, run)
+    assert verification.lost
+    with pytest.raises(DataError, match=r"device, libraries and encoders\.batch_size where those have changed"):
+        verification.raise_if_broken()

@@ -9,9 +9,9 @@ from lcm_distill.config.section import (
     ADDED,
     BY_CONTENT,
     IDENTITY,
-    NOT_IDENTITY,
     OLD_NAME,
     ON_RESUME,
+    ROUNDS,
     OnResume,
     Section,
 )
@@ -106,8 +106,9 @@ class EncodersConfig(Section):
     tiling: bool = False
     """Encode an image tile by tile where it is larger than the VAE's `sample_size` (1024 px for SDXL) and does not fit
     the memory by itself; it changes latents near the seams."""
-    batch_size: PositiveInt = Field(default=64, json_schema_extra=NOT_IDENTITY)
-    """Images or captions per batch. A batch that does not fit the GPU's memory is halved until it does."""
+    batch_size: PositiveInt = Field(default=64, json_schema_extra=ROUNDS)
+    """Images or captions per batch. A batch that does not fit the GPU's memory is halved until it does. The cache
+    records it, and a repair takes what was recorded: another one changes rows in rounding."""
 
 
 class CacheConfig(Section):

@@ -80,8 +80,9 @@ class Verification:
         if self.lost:
             raise DataError(
                 f"{self.cache.storage.locate()} has {len(self.lost)} damaged rows that are encoded otherwise now, such "
-                f"as that of {self.lost[0]}: put back what was encoded and repair again, or delete the damaged shards "
-                "and run `lcm precompute`, which encodes what is there now"
+                f"as that of {self.lost[0]}: put back what they were encoded from, and device, libraries and "
+                "encoders.batch_size where those have changed, and repair again; or delete the damaged shards and run "
+                "`lcm precompute`, which encodes what is there now"
             )
         if self.damage:
             where = self.cache.storage.locate()
