@@ -78,6 +78,35 @@ def _spoil_figure(place: str, step: int) -> None:
         _put(student, "guided_denoiser", spoilt_teacher)
 
 
+def spoil_encoder(place: str) -> None:
+    """From now on, this process's VAE or text tower gives NaN for the second item of a batch, or in its only one."""
+    import lcm_distill.encoders.images as images
+    import lcm_distill.encoders.text as text
+
+    owner: Any = text.TextEncoder if place == "text" else images.ImageEncoder
+    name = {"text": "encode", "vae": "encode", "decode": "decode"}[place]
+    compute = getattr(owner, name)
+
+    def spoilt(self: Any, *inputs: Any) -> Any:
+        computed = compute(self, *inputs).clone(memory_format=torch.contiguous_format)
+        computed[min(1, len(computed) - 1)].view(-1)[0] = math.nan
+        return computed
+
+    _put(owner, name, spoilt)
+
+
+def spoil_weights(source: str, target: str) -> None:
+    """Write a copy of a file of weights in which none is a number."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(source, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    spoilt = {name: tensor * math.nan if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    save_file(spoilt, target, metadata)
+
+
 def die_after_commits(number: int) -> None:
     """From now on, this process is killed once it has committed so many tasks."""
     from lcm_distill.pipeline.manifest import Manifest

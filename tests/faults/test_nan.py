@@ -3,12 +3,14 @@
 import json
 from functools import partial
 
+import pyarrow.parquet as pq
 import pytest
 
+from lcm_distill import assets
 from lcm_distill.training.checkpointing.hashes import damage
 from tests.faults.commands import lcm
-from tests.faults.spoil import FIGURES, SAMPLES, STATES, spoil
-from tests.faults.trainings import checkpoints, copied, held_by
+from tests.faults.spoil import FIGURES, SAMPLES, STATES, spoil, spoil_encoder, spoil_weights
+from tests.faults.trainings import TINY, checkpoints, copied, held_by, options
 
 PLACES = ("average", *SAMPLES, *FIGURES, *(place for place in STATES if place != "average"))
 STEPS = 4
@@ -42,3 +44,44 @@ def test_nan(trials, encoded, unbroken, tmp_path):
         assert (run / "student.safetensors").read_bytes() == unbroken, (place, step)
         assert not (run / "distill/stopped.json").exists()
         trials.count("stopped and resumed to the same bits")
+
+
+@pytest.mark.trials(full=5, sample=5)
+def test_nan_of_encoders(trials, encoded, unbroken, tmp_path):
+    """NaN from the VAE, encoding or decoding, or from the text tower: kept out, or ended, and nothing is published."""
+    made = copied(encoded, tmp_path / "made")
+    (made / "student.safetensors").write_bytes(unbroken)
+    given = [("vae", "precompute"), ("text", "precompute"), ("decode", "sample"), ("text", "sample"),
+             ("decode", "evaluate")]  # fmt: skip
+    for trial in trials:
+        place, command = given[trial]
+        if command == "precompute":
+            run = tmp_path / place
+            ended = lcm(
+                command, "--preset", "shapes", *options(TINY), "--run", run, fault=partial(spoil_encoder, place)
+            )
+            rows = pq.read_table(run / "cache/manifest").to_pylist()
+            errors = {row["error"] for row in rows if row["status"] == "quarantined"}
+            assert ended.is_clean(0) and errors == {
+                "vae": {"latents are not finite"}, "text": {"embedding is not finite"}
+            }[place]  # fmt: skip
+            trials.count("quarantined")
+            continue
+        run, picture = copied(made, tmp_path / "run"), tmp_path / "picture.png"
+        words = ["a red circle", "a blue square", "--steps", 1, "--out", picture] if command == "sample" else []
+        ended = lcm(command, *words, "--run", run, fault=partial(spoil_encoder, place))
+        assert ended.is_clean(3) and "is not finite: encoders.vae, encoders.text or the " in ended.errors, ended
+        assert command != "sample" or "image 1, of 'a blue square'" in ended.errors
+        assert not picture.exists() and not (run / "metrics.parquet").exists()
+        assert not list(run.glob("evaluate/**/*.png"))
+        trials.count("stopped")
+
+
+def test_features_that_are_not_finite_name_their_weights(encoded, unbroken, tmp_path):
+    run, weights = copied(encoded, tmp_path / "run"), tmp_path / "weights.safetensors"
+    (run / "student.safetensors").write_bytes(unbroken)
+    spoil_weights(str(assets.FEATURES), str(weights))
+    ended = lcm("evaluate", "--run", run, "--set", f"evaluate.weights={{shapes='{weights}'}}")
+    assert ended.is_clean(3) and "features that are not finite: its weights (SHA-256 " in ended.errors, ended
+    assert "set evaluate.weights.shapes" in ended.errors
+    assert not list(run.glob("evaluate/reference/*.npz")) and not (run / "metrics.parquet").exists()

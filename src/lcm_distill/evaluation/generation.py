@@ -6,12 +6,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lcm_distill.api import TextToImage
+from lcm_distill.api import LatentConsistencyModel, TextToImage
+from lcm_distill.core.errors import DataError
 from lcm_distill.core.images import tensor_to_uint8
 from lcm_distill.diffusion.samplers import Sampler
 from lcm_distill.encoders.batches import FittingBatches
 
 GenerationDtype = Literal["float32", "bfloat16"]
+SHOWN = 60
+"""Characters of a caption that a message has at most."""
 
 
 def generation_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> GenerationDtype:
@@ -43,6 +46,31 @@ def batch_generator(
 
     def generate(captions: Sequence[str], image_ids: Sequence[int]) -> Tensor:
         images = model.generate(captions, None, guidance, seed, image_ids=image_ids, sampler=sampler)
-        return tensor_to_uint8(images).cpu()
+        finite = images.isfinite().flatten(1).all(dim=1)
+        pixels = tensor_to_uint8(images).cpu()  # which waits for the device anyway
+        _require_finite(finite.tolist(), captions, image_ids, model)
+        return pixels
 
     return FittingBatches(generate, batch_size, "generate one image: set evaluate.dtype = bfloat16, or free it")
+
+
+def _require_finite(
+    finite: Sequence[bool], captions: Sequence[str], image_ids: Sequence[int], model: TextToImage
+) -> None:
+    """Check that images are made of numbers.
+
+    Args:
+        finite: of each image, whether it is.
+
+    Raises:
+        DataError: one is not.
+    """
+    if all(finite):
+        return
+    first = finite.index(False)
+    role = "student" if isinstance(model, LatentConsistencyModel) else "teacher"
+    raise DataError(
+        f"image {image_ids[first]}, of {captions[first][:SHOWN]!r}, is not finite: encoders.vae, encoders.text or the "
+        f"{role} overflows in {str(model.dtype).removeprefix('torch.')} or is damaged: set evaluate.dtype=float32, or "
+        "take copies that were not damaged"
+    )

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from lcm_distill.core.errors import DataError
 from lcm_distill.metrics.frechet import require_full_rank
 from lcm_distill.metrics.interface import CaptionScorer, Extractor, Figure, FileFormat, Prepare
 from lcm_distill.metrics.statistics import Statistics
@@ -104,10 +105,23 @@ class OpenedProtocol:
     extractor: Extractor
 
     def features(self, prepared: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
-        """Features float32 (n, D), batch by batch, of images as the protocol's `prepare` returns them."""
+        """Features float32 (n, D), batch by batch, of images as the protocol's `prepare` returns them.
+
+        Raises:
+            DataError: they are not finite, as the network's weights are not.
+        """
         images = iter(prepared)
         while batch := list(islice(images, batch_size)):
-            yield self.extractor(torch.stack(batch))
+            yield self._finite(self.extractor(torch.stack(batch)))
+
+    def _finite(self, features: Tensor) -> Tensor:
+        if not features.isfinite().all():
+            raise DataError(
+                f"{self.extractor.name} gives features that are not finite: its weights (SHA-256 "
+                f"{self.extractor.sha256[:12]}) are damaged: set evaluate.weights.{self.protocol.name} to a copy that "
+                "was not"
+            )
+        return features
 
     def statistics(self, features: Tensor, ids: Sequence[int]) -> Statistics:
         """Of features (N, D) of images with distinct ids."""
