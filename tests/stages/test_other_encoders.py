@@ -14,6 +14,7 @@ from lcm_distill.data.cache import encoded_by, encoding
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.provenance import identity
+from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.pipeline.parts import encode_part
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
@@ -145,12 +146,12 @@ def test_a_cache_of_an_earlier_version_is_completed_and_not_called_what_it_may_n
     (run / "cache" / ARRAY).unlink()
     encode(run, vae)
     assert not {"weights_sha256", "scaling_factor", "encoder"} & attributes_of(run).keys()
-    assert attributes_of(run)["transform"] == 2
+    assert attributes_of(run)["transform"] == TRANSFORM
     rows = pq.read_table(run / "cache/manifest/latents_64-00001.parquet")
     (recorded,) = set(rows["encoded_by"].to_pylist())
     expected = identity(config_of(vae).encoders, "vae")
     assert json.loads(recorded) == {
-        "scaling_factor": 0.55023, "transform": 2, "batch_size": 8,
+        "scaling_factor": 0.55023, "transform": TRANSFORM, "batch_size": 8,
         **{key: expected[key][:16] for key in ("weights_sha256", "config_sha256")},
     }  # fmt: skip
 
