@@ -8,6 +8,7 @@ from pathlib import Path
 from lcm_distill.config.parsing import parse_section
 from lcm_distill.config.run import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.regular_files import read_regular
 
 LARGEST_FILE = 1_000_000
 """Bytes of a configuration, which is a hundred times smaller."""
@@ -51,7 +52,7 @@ def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
     if path.stat().st_size > LARGEST_FILE:
         raise UserError(f"{path} is no configuration: it is larger than {LARGEST_FILE:,} bytes: give another file")
     try:
-        text = path.read_bytes().decode()
+        text = read_regular(path).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it, or give another file") from error
     return parse(text, str(path), assignments)

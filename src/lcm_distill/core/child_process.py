@@ -8,6 +8,8 @@ import threading
 
 def is_running(process: int) -> bool:
     """Whether there is a process with this id."""
+    if not 0 < process < 2**31:
+        return False  # the system takes others for groups, or not at all
     try:
         os.kill(process, 0)
     except ProcessLookupError:

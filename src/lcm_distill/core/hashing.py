@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lcm_distill.core.regular_files import open_regular
+
 
 def json_sha256(value: Any) -> str:
     """Hex SHA-256 of a JSON value; the order of dictionary keys does not matter."""
@@ -21,9 +23,9 @@ def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is not a regular one.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -25,14 +25,19 @@ def open_regular(path: Path) -> BufferedReader:
         raise
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file.
+
+    Args:
+        limit: bytes that it may have; None takes any number, for files of this project's own.
 
     Raises:
         OSError: as `open_regular`, or it has more than `limit` bytes.
         ValueError: as `open_regular`.
     """
     with open_regular(path) as file:
+        if limit is None:
+            return file.read()
         # The size first: a sparse file of terabytes takes no disk and would fill the memory.
         if os.fstat(file.fileno()).st_size <= limit and len(content := file.read(limit + 1)) <= limit:
             return content

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.evaluation.columns import IMAGE_COLUMNS, SCORE_COLUMNS
 from lcm_distill.models.identity import checkpoint_sha256
 from lcm_distill.pipeline.manifest import FOLDER, Manifest
@@ -71,7 +72,7 @@ def _damaged_of_manifest(run: RunFolder, manifest: Manifest) -> Iterator[tuple[s
 
 def _is_intact(file: Path) -> bool:
     try:
-        return is_intact(file.read_bytes())
+        return is_intact(read_regular(file))
     except FileNotFoundError:
         return True  # it was replaced meanwhile
     except UNREADABLE:

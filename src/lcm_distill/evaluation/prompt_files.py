@@ -1,7 +1,6 @@
 """Captions to generate images from, out of a file: a benchmark's, or one's own."""
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -10,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.core.randomness import permutation, uniform
+from lcm_distill.core.regular_files import read_regular
 
 COCO_SEED = 2014
 """Decides which images of COCO are taken, and which of an image's captions."""
+
+MAX_PROMPTS_BYTES = 2**30
+"""The largest file of captions that is read; MS-COCO's takes 65 MB."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ def read_prompts(path: Path) -> list[Prompt]:
             "with one a line: convert it to one of them"
         )
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, MAX_PROMPTS_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: give the path of a file of captions") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a file of captions") from error
     return list(_checked(path, READERS[path.suffix](path, text)))
 
 
@@ -107,7 +113,7 @@ def _text_rows(path: Path, text: str) -> Iterator[Row]:
 
 def _coco_rows(path: Path, text: str) -> Iterator[Row]:
     try:
-        found = json.loads(text)["annotations"]
+        found = parse_json(text)["annotations"]
         records = sorted((int(record["image_id"]), int(record["id"]), str(record["caption"])) for record in found)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a file of COCO captions ({error!r}): give captions_val2014.json") from error

@@ -16,7 +16,7 @@ from PIL import Image
 from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.core.hashing import bytes_sha256, file_sha256
 from lcm_distill.core.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, open_image
-from lcm_distill.core.regular_files import read_regular
+from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.sample import Sample
@@ -97,11 +97,11 @@ def read_statistics(path: Path, width: int, identity: str = "") -> Statistics:
         UserError: the file is not there, holds something else, values that are not finite, or features of another
             width; the message names it.
         DataError: it is not what was written.
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is not a regular file.
     """
     if not path.exists():
         raise UserError(f"{path} is not there: it should hold the reference statistics, mu and sigma")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             stored, found, seal = _arrays(file)
             arrays = {name: torch.from_numpy(array) for name, array in stored.items()}

@@ -1,10 +1,10 @@
 """The description in a checkpoint, which says what it is, sealed by its hash."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 from lcm_distill.core.hashing import json_sha256
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.models.weight_files import cannot_read, file_metadata
 
 ALTERED = "it is not what was written"
@@ -33,8 +33,8 @@ def read_description_and_hash(path: Path) -> tuple[dict[str, Any], str | None]:
             raise cannot_read(path, ALTERED)  # the name of a description is damaged
         return {}, None
     try:
-        described = json.loads(metadata[METADATA])
-    except (ValueError, RecursionError, TypeError) as error:
+        described = parse_json(metadata[METADATA])
+    except (ValueError, TypeError) as error:
         raise cannot_read(path, error) from error
     if not isinstance(described, dict):
         raise cannot_read(path, "its description is no JSON object")

@@ -9,7 +9,6 @@ beside the weights, are let through. What reads no tensor needs no PyTorch.
 
 import argparse
 import datetime
-import json
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.models.wrappers import no_network, unwrap
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def form_of(path: Path) -> Form:
     """The form of a checkpoint that exists."""
     if path.name.lower().endswith(INDEX):
         return "sharded"
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         first = file.read(9)
     if first[8:] == b"{":
         return "safetensors"
@@ -149,7 +150,7 @@ def _stored_in(file: Path) -> dict[str, Stored]:
     """What a safetensors file that could be opened holds, by stored name."""
     content = np.memmap(file, np.uint8, "r")
     begins = 8 + int.from_bytes(content[:8].tobytes(), "little")
-    header = json.loads(content[8:begins].tobytes())
+    header = parse_json(content[8:begins].tobytes())
     header.pop("__metadata__", None)
     return {
         name: Stored(about["dtype"], about["shape"], content[begins:][slice(*about["data_offsets"])])
@@ -185,7 +186,7 @@ def _names(path: Path) -> list[str]:
 def _open(path: Path, device: "torch.device | None" = None) -> Any:
     from safetensors import SafetensorError, safe_open
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = int.from_bytes(file.read(8), "little")
     if size > LARGEST_HEADER:
         raise cannot_read(path, f"its header has {size:,} bytes")
@@ -197,7 +198,7 @@ def _open(path: Path, device: "torch.device | None" = None) -> Any:
 
 def _index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8-sig"))
+        index = parse_json(read_regular(path).decode("utf-8-sig"))
         if isinstance(index["weight_map"], dict):
             return index
     except (ValueError, KeyError, TypeError) as error:
@@ -224,7 +225,7 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
     import torch
     from torch.serialization import safe_globals
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         mapped = file.read(len(_FIRST_OF_ZIP)) == _FIRST_OF_ZIP  # optimiser states are never read then
     misnamed = path.suffix == ".safetensors"  # which PyTorch would believe
     try:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.pipeline.sealed import SEAL, UNREADABLE, decode_sealed, encode_sealed, file_metadata
 from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
 
@@ -141,7 +142,7 @@ def _entries(metadata: Mapping[bytes, bytes]) -> list[Entry]:
         raise ValueError("the list of tasks is not what was written")
     return [
         Entry(task, fingerprint, rows, quarantined, tuple(WrittenFile(*file) for file in files))
-        for task, (fingerprint, rows, quarantined, files) in json.loads(listed).items()
+        for task, (fingerprint, rows, quarantined, files) in parse_json(listed).items()
     ]
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.regular_files import read_regular
 
 SEAL = b"sha256"
 """Key of the hash in the file's metadata."""
@@ -97,7 +98,7 @@ def read_table(path: Path, remedy: str, columns: Sequence[str] | None = None) ->
         DataError: it is damaged.
     """
     try:
-        return decode_sealed(path.read_bytes(), columns)
+        return decode_sealed(read_regular(path), columns)
     except FileNotFoundError:
         raise
     except UNREADABLE as error:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic import commit_parts
 
 Part = bytes | bytearray | memoryview
@@ -91,7 +92,7 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        return (self.root / name).read_bytes()
+        return read_regular(self.root / name)
 
     def source(self, name: str) -> Path:
         """The file's path."""

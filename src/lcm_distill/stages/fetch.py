@@ -8,6 +8,8 @@ from typing import Any
 
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.encoders.text import save_text_encoder
 from lcm_distill.encoders.vae import save_vae
 from lcm_distill.pipeline.atomic import commit_folder, remove_orphans_of
@@ -45,8 +47,8 @@ class Part:
         if not record.is_file():
             raise UserError(f"{self.folder} was not made by `lcm fetch`: choose another --to")
         try:
-            stored = json.loads(record.read_bytes())[self.key]
-        except (ValueError, RecursionError, LookupError, TypeError) as error:
+            stored = parse_json(read_regular(record))[self.key]
+        except (ValueError, LookupError, TypeError) as error:
             raise DataError(f"{record} is damaged: delete {self.folder}, and `lcm fetch` fetches it again") from error
         if stored != self.source:
             raise UserError(f"{self.folder} holds {stored}, not {self.source}: choose another --to, or delete it")

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.compute as pc
 
 from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE
@@ -172,7 +173,7 @@ def _remembered(cache: Cache) -> tuple[str | None, Changes]:
     if not cache.storage.sizes([STATE_FILE]):
         return None, Changes()
     try:
-        stored = json.loads(cache.storage.read(STATE_FILE))
+        stored = parse_json(cache.storage.read(STATE_FILE))
         return stored["state"], Changes(0, tuple(stored.get("changed", ())), tuple(stored.get("gone", ())))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, Changes()

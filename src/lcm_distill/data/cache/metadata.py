@@ -6,6 +6,7 @@ from typing import Any
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import json_sha256
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.data.cache.format import DATA_TYPE, Field, describe
 from lcm_distill.pipeline.storage import Storage
 
@@ -29,7 +30,7 @@ def read_metadata(storage: Storage, name: str, remedy: str) -> dict[str, Any]:
         DataError: it is missing or not what was written.
     """
     try:
-        metadata = json.loads(storage.read(name))
+        metadata = parse_json(storage.read(name))
         sealed = metadata["attributes"].pop(SEAL, None)
         if sealed not in (None, json_sha256(metadata)) or metadata["shape"][0] < 0:
             raise ValueError("it is not what was written")

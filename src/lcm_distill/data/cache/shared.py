@@ -7,6 +7,8 @@ from pathlib import Path
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.hashing import digest
+from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -92,8 +94,8 @@ def content(manifest: Manifest) -> str:
 
 def _read(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_bytes())[CONTENT])
+        return str(parse_json(read_regular(path))[CONTENT])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: delete it, if the cache is still the same; it is written again") from error

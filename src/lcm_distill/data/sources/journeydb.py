@@ -1,9 +1,10 @@
 """JourneyDB as it is downloaded: numbered archives, extracted or not, and one annotation file."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, cast
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
@@ -21,7 +22,7 @@ from lcm_distill.data.sources.tars import (
     read_last_members,
     require_end,
 )
-from lcm_distill.data.sources.text import as_utf8
+from lcm_distill.data.sources.text import read_lines
 from lcm_distill.data.sources.tree import entries, is_image
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
@@ -45,10 +46,10 @@ class JourneyDB:
 
         Raises:
             UserError: there is no annotation file below the root.
-            DataError: its archive is damaged.
+            DataError: its archive is damaged, or it is so damaged that its lines cannot be told.
         """
         named, identifiers = _Named(self.root / IMAGES), Identifiers()
-        with _open_lines(self.root) as lines:
+        with closing(_lines(self.root)) as lines:
             for number, fields in numbered_lines(lines):
                 path = None
                 try:
@@ -149,13 +150,15 @@ class _Named:
             yield LeftOut(f"{IMAGES}/{path}", reason)
 
 
-@contextmanager
-def _open_lines(root: Path) -> Generator[IO[bytes]]:
-    """The annotation file, from its archive if that is not extracted."""
+def _lines(root: Path) -> Generator[bytes | ValueError]:
+    """The lines of the annotation file, from its archive if that is not extracted, as `read_lines` gives them."""
     plain, packed = root / ANNOTATIONS, root / f"{ANNOTATIONS}.tgz"
     if plain.is_file():
-        with open_regular(plain) as lines:
-            yield as_utf8(lines)
+        try:
+            with open_regular(plain) as file:
+                yield from read_lines(file)
+        except ValueError as error:
+            raise DataError(f"{plain} is damaged ({error}): download it again") from error
     elif packed.is_file():
         try:
             with open_archive(packed) as archive:
@@ -163,12 +166,12 @@ def _open_lines(root: Path) -> Generator[IO[bytes]]:
                 lines = next(files, None)
                 if lines is None:
                     raise DataError(f"{packed} holds no file: download it again")
-                yield lines
-                while lines.read(READ):  # where the caller stopped
+                yield from read_lines(cast(BufferedReader, lines))
+                while lines.read(READ):  # what no line was made of
                     pass
                 all(archive)
                 require_end(archive)
-        except (DamagedArchive, *DAMAGE) as error:
+        except (DamagedArchive, ValueError, *DAMAGE) as error:
             raise DataError(f"{packed} is damaged ({error}): download it again") from error
     else:
         raise UserError(f"{plain} and its .tgz are missing: set data.root to the folder that holds JourneyDB's `data`")

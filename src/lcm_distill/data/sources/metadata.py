@@ -5,9 +5,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,11 +16,9 @@ from lcm_distill.core.errors import one_line
 from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.data.sources.text import (
     MAX_TABLE_BYTES,
-    MAX_TEXT_BYTES,
-    as_utf8,
-    bounded_lines,
     decode_text,
     parse_object,
+    read_lines,
 )
 
 Fields = dict[str, Any] | ValueError
@@ -43,11 +41,11 @@ def read_metadata(path: Path) -> Iterator[tuple[str, Fields]]:
         yield path.name, ValueError(f"damaged file after {records:,} records: {one_line(error)}")
 
 
-def numbered_lines(file: IO[bytes]) -> Numbered:
-    """The records of JSON lines; blank lines are none."""
-    for number, line in enumerate(bounded_lines(file), start=1):
-        if line is None:
-            yield number, ValueError(f"a line of more than {MAX_TEXT_BYTES:,} bytes")
+def numbered_lines(lines: Iterable[bytes | ValueError]) -> Numbered:
+    """The records of JSON lines, as `read_lines` gives them; blank lines are none."""
+    for number, line in enumerate(lines, start=1):
+        if isinstance(line, ValueError):
+            yield number, line
         elif line.strip():
             yield number, _parsed(line)
 
@@ -76,12 +74,12 @@ def _only_record(row: pa.RecordBatch) -> Fields:
 
 def _json_lines(path: Path) -> Numbered:
     with open_regular(path) as file:
-        yield from numbered_lines(as_utf8(file))
+        yield from numbered_lines(read_lines(file))
 
 
 def _csv_rows(path: Path) -> Numbered:
     """The rows of a CSV file, strictly: where one is malformed, its first line is given up and the next one is read."""
-    # Bytes that are not UTF-8 stay recognisable, so that each record is judged by itself.
+    # What is not text stays recognisable, so that each record is judged by itself.
     file = io.StringIO(decode_text(read_regular(path, MAX_TABLE_BYTES), errors="surrogateescape"), newline="")
     header, line = list[str](), 1
     while True:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
+from pydantic import TypeAdapter
+
 from lcm_distill.core.child_process import is_running
 from lcm_distill.core.errors import StorageError
 from lcm_distill.pipeline.storage import Storage
@@ -55,13 +57,16 @@ class WorkerStatus:
         return host == socket.gethostname() and process.isdecimal() and not is_running(int(process))
 
 
+_STATUS = TypeAdapter(WorkerStatus)
+
+
 def read_workers(storage: Storage) -> list[WorkerStatus]:
     """The workers that are running, died or failed."""
     workers: list[WorkerStatus] = []
     for file in storage.listing(FOLDER):
         try:
-            workers.append(WorkerStatus(**json.loads(storage.read(file))))
-        except (FileNotFoundError, ValueError, TypeError):
+            workers.append(_STATUS.validate_json(storage.read(file)))
+        except (FileNotFoundError, ValueError):
             continue  # it has just ended, or its last words are damaged
     return workers
 

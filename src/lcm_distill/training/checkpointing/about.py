@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import read_regular
 
 ABOUT = "about.json"
 
@@ -33,7 +34,7 @@ def write_about(folder: Path, about: About) -> None:
 def read_about(folder: Path) -> About | None:
     """What the checkpoint in a folder says; None if the file is missing or damaged."""
     try:
-        stored = parse_json((folder / ABOUT).read_bytes())
+        stored = parse_json(read_regular(folder / ABOUT))
         step, fingerprint, early = stored["step"], stored["fingerprint"], stored.get("early", False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

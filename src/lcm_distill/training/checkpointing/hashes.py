@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from lcm_distill.core.hashing import file_sha256
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic import commit_bytes
 
 HASHES = "SHA256SUMS"
@@ -23,7 +24,7 @@ def damage(folder: Path) -> str | None:
     if not path.is_file():
         return f"{path} is missing"
     listed = dict[str, str]()
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), 1):
+    for number, line in enumerate(read_regular(path).decode(errors="replace").splitlines(keepends=True), 1):
         if (entry := _LINE.fullmatch(line)) is None:
             return f"line {number} of {path} is not what was written"
         listed[entry[2]] = entry[1]

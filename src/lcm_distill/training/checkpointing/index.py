@@ -7,6 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError, field_validator
 
 from lcm_distill.core.errors import DataError
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.training.checkpointing.pickled_index import PICKLED, read_pickled
 
 INDEX = "index.json"
@@ -67,7 +68,7 @@ def read_index(folder: Path) -> Index:
     if path is None:
         raise DataError(f"{folder / INDEX} is missing")
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         values = read_pickled(content) if path.name == PICKLED else None
         index = _ADAPTER.validate_json(content) if values is None else _ADAPTER.validate_python(values)
     except ValidationError as error:
