@@ -239,6 +239,7 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
         ({"guidance_scale": -0.5}, "guidance_scale is -0.5: it must be 0 or more"),
         ({"guidance_scale": math.nan}, "guidance_scale is nan"),
         ({"guidance_scale": math.inf}, "guidance_scale is inf"),
+        ({"guidance_scale": 1e308}, r"guidance_scale is 1e\+308: it must be 0 or more, and 1,000 at most"),
         ({"seed": -1}, "seed is -1: it must be a whole number from 0"),
         ({"seed": 2**64}, "seed is 18446744073709551616: it must be a whole number from 0 to"),
         ({"seed": 0.5}, "seed is 0.5"),

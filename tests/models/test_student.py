@@ -12,6 +12,8 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.models.checkpoint import METADATA, read_description, read_tensors
 from lcm_distill.models.student import read_student
 
+MODEL = read_description(assets.STUDENT)["model"]
+SIZES = ("latent_size", "in_channels", "caption_channels")
 FALLING = [float(sigma) for sigma in range(100_000, 0, -1)]
 
 
@@ -31,6 +33,10 @@ FALLING = [float(sigma) for sigma in range(100_000, 0, -1)]
         ({"guidance_range": [float("nan"), 1.0]}, "guidance_range.0"),
         ({"diffusion": {"sigma_max": float("inf")}}, "diffusion.sigma_max"),
         ({"model": "x" * 10**6}, "model"),
+        ({"guidance_range": [1.0, 1e308]}, "guidance_range.1"),
+        ({"diffusion": {"sigma_data": 1e308}}, "diffusion.sigma_data"),
+        ({"diffusion": {"sigma_min": 1e-308}}, "diffusion.sigma_min"),
+        *(({"model": MODEL | {name: size}}, f"model.{name}") for name in SIZES for size in (2**20, 2**62, 10**30)),
     ],
 )
 def test_a_description_that_cannot_be_is_one_line(tmp_path, changes, key):

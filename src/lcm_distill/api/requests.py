@@ -1,12 +1,12 @@
 """What `TextToImage.generate` is asked for: its checks, and where the noise comes from."""
 
-import math
 import secrets
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from lcm_distill.config.ranges import MOST_GUIDANCE
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.randomness import is_whole, normal, require_seed
@@ -24,8 +24,8 @@ def check_settings(steps: int | None, guidance: float | None, seed: int | None) 
     """
     if steps is not None and (not is_whole(steps) or steps < 1):
         raise UserError(f"num_inference_steps is {steps}: it must be a whole number, 1 or more")
-    if guidance is not None and not 0 <= guidance < math.inf:  # NaN included
-        raise UserError(f"guidance_scale is {guidance}: it must be 0 or more, and finite")
+    if guidance is not None and not 0 <= guidance <= MOST_GUIDANCE:  # NaN included
+        raise UserError(f"guidance_scale is {guidance}: it must be 0 or more, and {MOST_GUIDANCE:,} at most")
     if seed is not None:
         require_seed("seed", seed)
 

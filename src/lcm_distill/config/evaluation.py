@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from lcm_distill.config.ranges import Guidance, Sigma
 from lcm_distill.config.section import BY_CONTENT, IDENTITY, ROUNDS, OnResume, Section
 
 
@@ -36,16 +37,14 @@ class EvaluateConfig(Section):
     """Images per figure, one per caption. Held-out captions repeat when there are fewer; a file must have as many."""
     models: list[Literal["teacher", "student"]] = Field(default=["teacher", "student"], min_length=1)
     """Models that generate images and are measured. Earlier metrics of the other model stay in `metrics.parquet`."""
-    guidance: Annotated[
-        list[Annotated[float, Field(ge=1, allow_inf_nan=False)]], BeforeValidator(_one_is_a_list), Field(min_length=1)
-    ]
+    guidance: Annotated[list[Annotated[Guidance, Field(ge=1)]], BeforeValidator(_one_is_a_list), Field(min_length=1)]
     """Guidance scales, for teacher and student alike; a number stands for a list of one. Of several, the first is that
     of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and `.png`."""
     teacher: list[tuple[Literal["euler", "heun"], PositiveInt]]
     """Solver and steps of each teacher that is measured."""
     student_steps: list[PositiveInt]
     """Numbers of steps in which the student is measured; a phased student has one, its number of phases."""
-    student_sigmas: dict[PositiveInt, list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]]
+    student_sigmas: dict[PositiveInt, list[Sigma]]
     """Sigmas that a newly distilled student is published with, falling, by number of steps. The student's checkpoint
     decides, where `lcm schedule` stores the sigmas that it finds: these serve only for numbers of steps that it has
     none for, and EDM's schedule for those that are not here either. A phased student takes its edges."""

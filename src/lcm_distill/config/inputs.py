@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from lcm_distill.config.ranges import Channels, LatentSize, Sigma
 from lcm_distill.config.section import (
     ADDED,
     BY_CONTENT,
@@ -140,11 +141,11 @@ class NetworkConfig(Section):
 
     arch: str
     """A variant by name: `MicroDiT_XL_2`, `MicroDiT_Tiny_2`, `MicroDiT_Nano_2`."""
-    latent_size: PositiveInt
+    latent_size: LatentSize
     """Height and width of the latents, in latent pixels."""
-    in_channels: PositiveInt = 4
+    in_channels: Channels = 4
     """Channels of the latents."""
-    caption_channels: PositiveInt = 1_024
+    caption_channels: Channels = 1_024
     """Width of a caption token's embedding."""
     pos_interp_scale: PositiveFloat = 1.0
     """Divides token positions; 2.0 runs a 256 px network at 512 px."""
@@ -161,11 +162,11 @@ class ModelConfig(NetworkConfig):
 class DiffusionConfig(Section):
     """The noise levels of teacher and student (EDM, arXiv 2206.00364)."""
 
-    sigma_min: PositiveFloat = 0.002
+    sigma_min: Sigma = 0.002
     """Lowest noise level."""
-    sigma_max: PositiveFloat = 80.0
+    sigma_max: Sigma = 80.0
     """Highest noise level."""
-    sigma_data: PositiveFloat = 0.9
+    sigma_data: Sigma = 0.9
     """Standard deviation of the scaled latents."""
     rho: PositiveFloat = 7.0
     """Curvature of the sampling schedule."""

@@ -15,6 +15,7 @@ from lcm_distill.config.objectives import (
     ScmConfig,
     TuningConfig,
 )
+from lcm_distill.config.ranges import Guidance
 from lcm_distill.config.section import (
     ADDED,
     BY_CONTENT,
@@ -164,7 +165,7 @@ class DistillConfig(OptimiserConfig):
     target_decay: float = Field(default=0.95, ge=0, lt=1)
     """Decay of the student's average that computes the target at a pair's nearer point. 0: the student itself, without
     a gradient, as in ECT."""
-    guidance_range: tuple[float, float]
+    guidance_range: tuple[Guidance, Guidance]
     """Range of the guidance scales that the student is trained for, drawn uniformly."""
     guidance_embedder: Literal["zero", "random"] = "zero"
     """Initialisation of the guidance scale's embedding. `zero`: the student starts equal to its teacher. `random`: as

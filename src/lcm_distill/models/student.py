@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from lcm_distill.config import Config, DiffusionConfig, NetworkConfig, Weights
+from lcm_distill.config.ranges import Guidance, Sigma
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler, Original, Phased, few_step_sampler
 from lcm_distill.diffusion.noise import fall_within, karras_sigmas
@@ -25,7 +26,6 @@ StudentSampler = Literal["own", "original"]
 MOST_STEPS = 1000
 """Steps of one sampling, and numbers of steps that a student has sigmas for; far more than any is worth."""
 
-Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Sigmas = Annotated[tuple[Sigma, ...], Field(min_length=1, max_length=MOST_STEPS)]
 
 
@@ -48,7 +48,7 @@ class StudentSampling(_Record):
 
     diffusion: DiffusionConfig = DiffusionConfig()
     sigmas: Annotated[dict[PositiveInt, Sigmas], Field(max_length=MOST_STEPS)] = {}
-    guidance_range: tuple[FiniteFloat, FiniteFloat] | None = None
+    guidance_range: tuple[Guidance, Guidance] | None = None
     phases: Sigmas | None = None
     fresh_noise: bool = True
 
