@@ -2,12 +2,13 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,76 @@ def test_other_errors_of_locks_are_errors(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match="Input/output error"), owned(tmp_path, ["distill"], "distill", REMEDY):
+        pytest.fail("owned")
+
+
+KEYS = [name for name in asdict(Owner("distill")) if name != "command"]
+
+
+@pytest.mark.parametrize("missing", [*([key] for key in KEYS), KEYS, ["command", *KEYS]])
+def test_what_a_lock_file_lacks_is_no_sign_of_life(tmp_path, quick, missing):
+    """One of another version, whose counter stands still if it has one."""
+    path = tmp_path / "locks" / "distill"
+    stored = {key: value for key, value in asdict(elsewhere(path)).items() if key not in missing}
+    path.write_text(json.dumps(stored | {"of a later version": 1}))
+    assert read_owner(path) == read_owner(path)
+    with owned(tmp_path, ["distill"], "distill", REMEDY):
+        found = read_owner(path)
+        assert found is not None and found.process == os.getpid()
+    assert not (tmp_path / "locks").exists()
+
+
+def test_a_lock_file_with_other_keys_is_told_by_its_counter(tmp_path, quick):
+    path, stop = tmp_path / "locks" / "distill", threading.Event()
+    path.parent.mkdir()
+    path.write_text('{"beat": 1}')
+
+    def beat():
+        while not stop.wait(0.02):
+            with path.open("r+") as file:
+                file.write(json.dumps({"beat": time.monotonic_ns(), "of a later version": 1}))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    with pytest.raises(UserError, match="of another version"), owned(tmp_path, ["distill"], "distill", REMEDY):
+        pytest.fail("owned twice")
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("no_locks", [errno.ENOLCK], indirect=True)
+def test_without_locks_a_lock_file_without_a_counter_is_taken_over(tmp_path, no_locks, caplog):
+    path = tmp_path / "locks" / "distill"
+    path.parent.mkdir()
+    path.write_text('{"command": "distill"}')
+    with owned(tmp_path, ["distill"], "distill", REMEDY):
+        pass
+    assert "has no counter" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[" * 100_000, b"\xff" * 5_000, b'{"command": 1, "beat": "x", "process": -1, "machine": []}'],
+)
+def test_a_lock_file_that_says_nothing_is_replaced(tmp_path, quick, content):
+    path = tmp_path / "locks" / "distill"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with owned(tmp_path, ["distill"], "distill", REMEDY):
+        found = read_owner(path)  # whole, whatever stood after it
+        assert found is not None and found.process == os.getpid()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file_is_one_line(tmp_path, make):
+    path = tmp_path / "locks" / "distill"
+    path.parent.mkdir()
+    make(path)
+    with (
+        pytest.raises(UserError, match=f"{path} is no regular file: delete it"),
+        owned(tmp_path, ["distill"], "distill", REMEDY),
+    ):
         pytest.fail("owned")
 
 

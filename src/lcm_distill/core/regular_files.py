@@ -44,6 +44,21 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
 
 
+def open_to_write(path: Path) -> int:
+    """A descriptor of a regular file to read and write in place; it is made where there is none.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    try:
+        _require_regular(os.fstat(number).st_mode, path)
+        return number
+    except BaseException:
+        os.close(number)
+        raise
+
+
 def _require_regular(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))

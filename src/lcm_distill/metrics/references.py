@@ -101,6 +101,8 @@ def read_statistics(path: Path, width: int, identity: str = "") -> Statistics:
     """
     if not path.exists():
         raise UserError(f"{path} is not there: it should hold the reference statistics, mu and sigma")
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file: {REMEDY}")
     with open_regular(path) as file:
         try:
             stored, found, seal = _arrays(file)

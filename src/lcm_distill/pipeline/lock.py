@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.core.io_errors import naming_file
+from lcm_distill.core.regular_files import open_to_write
 from lcm_distill.pipeline.owner import Owner, holder, read_owner, refusal, this_machine
 
 FOLDER = "locks"
@@ -115,7 +116,8 @@ class _Lock:
     def write(self) -> None:
         """Write who owns the stage."""
         with naming_file(self.path):
-            os.pwrite(self._descriptor, self.owner.to_json().ljust(ROOM), 0)
+            written = os.pwrite(self._descriptor, self.owner.to_json().ljust(ROOM), 0)
+            os.ftruncate(self._descriptor, written)  # of what stood there before
             os.fsync(self._descriptor)
 
     def beat(self) -> None:
@@ -143,8 +145,10 @@ class _Lock:
         """An open descriptor of the file that is at the path, and whether it is locked: False where nothing can be."""
         while True:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not self.path.is_file():
+                raise UserError(f"{self.path} is no regular file: delete it")
             try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                descriptor = open_to_write(self.path)
             except FileNotFoundError:
                 continue  # an owner that has ended removed the folder
             try:
@@ -185,6 +189,9 @@ class _Lock:
     def _may_live(self, found: Owner) -> bool:
         """Whether the last owner may be alive although the lock is free."""
         if found.ended or found.token == self.owner.token:
+            return False
+        if found.beat < 0:
+            log.warning("%s has no counter, and nobody holds it: it is taken over", self.path)
             return False
         return not found.is_gone if not self._supported else found.machine != this_machine()
 

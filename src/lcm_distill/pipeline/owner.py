@@ -8,12 +8,17 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
+from typing import Any, cast
 
 from lcm_distill.core.child_process import is_running
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import read_regular
 
 NAMING_SECONDS = 1.0
 """How long an owner may take from its lock to its name."""
+MOST_BYTES = 65_536
+"""The largest file of a lock that is read."""
 
 
 def _now() -> str:
@@ -38,7 +43,7 @@ class Owner:
         command: what is running.
         launch: which ranks it leads; empty for none.
         since: when it began, for people to read.
-        beat: a counter that it raises while it is alive.
+        beat: a counter that it raises while it is alive; below 0 it has none.
         ended: whether it has ended; only the owner of a launch, whose ranks may look later, leaves its file behind.
     """
 
@@ -65,12 +70,24 @@ class Owner:
         return self.machine == this_machine() and not is_running(self.process)
 
 
+NOBODY = Owner("of another version", host="?", machine="", process=0, since="?", token="", beat=-1)
+"""What stands for the keys that a lock's file lacks: none of them is a sign of life."""
+
+
 def read_owner(path: Path) -> Owner | None:
-    """What a lock's file says; None if it says nothing, or is being written."""
+    """What a lock's file says; None if it says nothing, or is being written.
+
+    Keys of other versions are ignored; for those that it lacks, or that hold something else, `NOBODY` stands.
+    """
     try:
-        return Owner(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        stored = parse_json(read_regular(path, MOST_BYTES))
+    except (OSError, ValueError):
         return None
+    if not isinstance(stored, dict):
+        return None
+    found, absent = cast(dict[str, Any], stored), asdict(NOBODY)
+    return Owner(**{name: value if type(found.get(name)) is not type(value) else found[name]
+                    for name, value in absent.items()})  # fmt: skip
 
 
 def holder(path: Path) -> Owner | None:
