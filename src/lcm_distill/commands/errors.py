@@ -29,8 +29,8 @@ class one_line_errors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            error = _flush()
+        if error is None or (isinstance(error, OSError) and error.filename is None):
+            error = _flush() or error  # rich flushes, and names nothing
         if isinstance(error, UserError):
             _end(str(error), error.exit_code)
         if isinstance(error, KeyboardInterrupt):
