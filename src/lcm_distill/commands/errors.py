@@ -10,7 +10,7 @@ from types import TracebackType
 
 from lcm_distill.core.errors import StorageError, UserError
 from lcm_distill.core.interruption import Stopped
-from lcm_distill.core.io_errors import describe
+from lcm_distill.core.io_errors import NO_SPACE, describe
 from lcm_distill.core.text import one_line
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,10 @@ class one_line_errors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or (isinstance(error, OSError) and error.filename is None):
-            error = _flush() or error  # rich flushes, and names nothing
+        if error is None:
+            error = _flush()
+        elif isinstance(error, OSError) and error.filename is None and error.errno in NO_SPACE:
+            error = _flush(more="\n") or error  # perhaps printing met it, which names nothing
         if isinstance(error, UserError):
             _end(str(error), error.exit_code)
         if isinstance(error, KeyboardInterrupt):
@@ -64,9 +66,10 @@ def _end(message: str, code: int) -> None:
     raise SystemExit(code) from None
 
 
-def _flush() -> OSError | None:
-    """Write what was printed; the error if it cannot be."""
+def _flush(more: str = "") -> OSError | None:
+    """Write what was printed, and more; the error if it cannot be."""
     try:
+        sys.stdout.write(more)
         sys.stdout.flush()
     except OSError as error:
         _discard_output()
