@@ -1,13 +1,24 @@
 """Rows of the reliability table: `make test-faults` makes all trials, `make test` a few of each row."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import TRIED
 from tests.faults.trainings import begin
 from tests.faults.trials import Trials
+
+SKIPPED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Remember a row that was skipped, such as one that needs root: it has no trials to count."""
+    report = yield
+    item.stash[SKIPPED] = item.stash.get(SKIPPED, False) or (call.when == "call" and report.skipped)
+    return report
 
 
 @pytest.fixture
@@ -17,6 +28,8 @@ def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
     number = marker.kwargs["full" if request.config.getoption("all_trials") else "sample"]
     made = Trials(request.node.nodeid.partition("::")[2], number)
     yield made
+    if request.node.stash.get(SKIPPED, False):
+        return
     assert made.made >= number > 0, f"{made.made} of {number} trials were counted"
     title = (request.node.obj.__doc__ or made.row).splitlines()[0].rstrip(".")
     request.node.user_properties.append((TRIED, f"| {title} | {made.made} | {made.summary()} |"))

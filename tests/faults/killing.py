@@ -29,9 +29,8 @@ VOLATILE = {
     "seconds_per_image", "time", "commit",  # of metrics: rates, when and by which source they were computed
 }  # fmt: skip
 """Columns of Parquet files that no two runs share, and no result depends on."""
-VOLATILE_FILES = re.compile(r"logs/|.*/tensorboard/|.*/checkpoints/.*/(\.metadata|SHA256SUMS)$")
-"""Logs and TensorBoard's event files hold times; the latter have host, process id and time in their names. PyTorch
-gives each checkpoint an identifier of its own, in `.metadata`, whose hash is listed."""
+VOLATILE_FILES = re.compile(r"logs/|.*/tensorboard/")
+"""Logs and TensorBoard's event files hold times; the latter have host, process id and time in their names."""
 MERGED = re.compile(r"merged\.[0-9a-f]{16}\.parquet")
 """Files of a compacted manifest have names that were never used before."""
 

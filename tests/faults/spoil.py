@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -121,6 +122,30 @@ def die_after_commits(number: int) -> None:
         return entry
 
     _put(Manifest, "commit", dying)
+
+
+def note_work(place: Path) -> None:
+    """From now on, this process adds a line to the file `place` for each task that it commits and step that it keeps."""
+    from lcm_distill.pipeline.manifest import Manifest
+    from lcm_distill.training.loop import Trainer
+
+    commit, save = Manifest.commit, Trainer._save
+
+    def note(what: object) -> None:
+        with place.open("a") as file:
+            file.write(f"{what}\n")
+
+    def noted_commit(self: Manifest, *arguments: Any) -> Any:
+        entry = commit(self, *arguments)
+        note(entry.task)
+        return entry
+
+    def noted_save(self: Trainer, done: int, events: Any) -> None:
+        save(self, done, events)
+        note(f"step {done}")
+
+    _put(Manifest, "commit", noted_commit)
+    _put(Trainer, "_save", noted_save)
 
 
 def die_after_step(steps: int) -> None:

@@ -2,8 +2,10 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tests.faults.commands import Command, Ended
 from tests.faults.killing import differing, tree
 from tests.faults.small_runs import SmallRuns
+from tests.faults.spoil import note_work
 
 OWNED = re.compile(r"lcm: .*: its stage \w+ belongs to `lcm [\w -]+` \(process \d+ on .*, since .*\): wait until .*")
 BESIDE = "model.teacher='shapes-brief'"
@@ -46,14 +49,16 @@ class Races:
             self._alone[key] = tree(self.runs.root)
         return self._alone[key]
 
-    def start(self, race: Race, random: np.random.Generator) -> list[Ended]:
-        """How the commands end."""
+    def start(self, race: Race, random: np.random.Generator) -> tuple[list[Ended], list[list[str]]]:
+        """How the commands end, and the work that each of them did."""
         self.runs.restore(race.state)
+        notes = [self.runs.place / f"work-{number}" for number in range(len(race.commands))]
         started: list[Command] = []
-        for words in race.commands:
-            started.append(Command(*words, "--run", self.runs.root))
+        for words, place in zip(race.commands, notes, strict=True):
+            place.write_text("")
+            started.append(Command(*words, "--run", self.runs.root, fault=partial(note_work, place)))
             time.sleep(random.choice([0.0, random.uniform(0, 0.3)]))
-        return [command.wait() for command in started]
+        return [command.wait() for command in started], [place.read_text().splitlines() for place in notes]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def test_started_together(races, trials):
     ]
     for trial in trials:
         race = kinds[trial % len(kinds)]
-        ends = races.start(race, trials.random)
+        ends, work = races.start(race, trials.random)
         left = tree(races.runs.root)
         won = [words for words, ended in zip(race.commands, ends, strict=True) if ended.code == 0]
         assert won, (race, ends)
@@ -84,7 +89,11 @@ def test_started_together(races, trials):
         # Whoever starts after the first has ended finds its work done, or is refused for its settings.
         mixed = [differing(left, races.alone(race.state, words)) for words in won]
         assert [] in mixed, (race, mixed)
-        trials.count(f"{len(won)} of {len(race.commands)} worked")
+        # What two have done, two have owned: with equal settings nothing else tells.
+        done = Counter(what for noted in work for what in noted)
+        assert done and set(done.values()) == {1}, (race, done, ends)
+        idle = sum(ended.code == 0 and not noted for ended, noted in zip(ends, work, strict=True))
+        trials.count("one worked, others found all done" if idle else "one worked at a time")
 
 
 def is_refused(ended: Ended) -> bool:

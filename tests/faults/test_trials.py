@@ -54,3 +54,23 @@ def test_a_row_with_fewer_trials_than_promised_fails(pytester, monkeypatch, made
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
     assert ("| A row | 2 | 2 fine |" in result.stdout.str()) == (outcome == "passed")
     assert result.ret == (0 if outcome == "passed" else 1)
+
+
+def test_a_row_that_is_skipped_counts_nothing_and_passes(pytester, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.trials(full=5, sample=2)
+        def test_row(trials):
+            pytest.skip("needs root")
+        """
+    )
+    pytester.makeconftest(
+        "from tests.conftest import pytest_addoption, pytest_terminal_summary\n"
+        "from tests.faults.conftest import pytest_runtest_makereport, trials"
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
+    result.assert_outcomes(skipped=1)
+    assert result.ret == 0
