@@ -125,7 +125,7 @@ def die_after_commits(number: int) -> None:
 
 
 def note_work(place: Path) -> None:
-    """From now on, this process adds a line to the file `place` for each task that it commits and step that it keeps."""
+    """From now on, this process adds a line to a file for each task that it commits and each step that it keeps."""
     from lcm_distill.pipeline.manifest import Manifest
     from lcm_distill.training.loop import Trainer
 
