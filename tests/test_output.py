@@ -8,7 +8,7 @@ import pytest
 
 PRINTED = {
     "print": "print('x')",
-    "a table": "from lcm_distill.report.terminal import wide; wide().print('x')",
+    "a table": "from lcm_distill.report.terminal import Terminal; Terminal().print('x')",
 }
 
 
