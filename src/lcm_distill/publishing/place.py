@@ -1,9 +1,9 @@
 """The folder that an export goes into: nothing in it is lost that no earlier export wrote."""
 
-import json
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.models.description import METADATA
 from lcm_distill.models.shards import INDEX_FILE
 from lcm_distill.models.weight_files import file_metadata
@@ -44,7 +44,7 @@ def _of_shards(folder: Path) -> set[str]:
     if not _is_ours(index):
         return set()
     try:
-        return {INDEX_FILE, *map(str, json.loads(index.read_bytes())["weight_map"].values())}
+        return {INDEX_FILE, *map(str, parse_json(index.read_bytes())["weight_map"].values())}
     except (ValueError, KeyError, TypeError, AttributeError):
         return set()
 
