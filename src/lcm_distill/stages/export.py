@@ -1,6 +1,5 @@
 """`lcm export`: a student or teacher as safetensors, as the original's `.pt`, or as a folder for diffusers."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.parsing import parse_json
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
@@ -178,9 +178,12 @@ def _card(config: Config, run: RunFolder, training: Mapping[str, object], terms:
 
 
 def _environment(run: RunFolder) -> dict[str, object]:
-    """Commit and versions that the run was made with, by name."""
-    recorded: dict[str, Any] = json.loads(run.environment.read_text()) if run.environment.is_file() else {}
-    versions = {name: recorded.get(name) for name in ("commit", "python")} | recorded.get("packages", {})
+    """Commit and versions that the run was made with, by name; nothing where the file that says so is damaged."""
+    try:
+        recorded = parse_json(run.environment.read_bytes())
+        versions = {name: recorded[name] for name in ("commit", "python")} | recorded["packages"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
     return {name: found for name, found in versions.items() if found is not None}
 
 
