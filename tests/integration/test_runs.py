@@ -106,8 +106,11 @@ def test_a_run_that_fails_before_it_has_begun_leaves_no_folder(tmp_path):
 
 
 def test_the_traceback_of_a_failure_is_in_the_log_of_the_run(run):
-    run.student.write_bytes(b"no checkpoint")
-    lcm("--log-level", "debug", "evaluate", "--run", run.root)
+    shutil.rmtree(run.distill)
+    for shard in run.cache.glob("latents_64/c/**/0"):
+        if shard.is_file():
+            shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
+    assert lcm("--log-level", "debug", "distill", "--run", run.root).exit_code == 3
     log = (run.root / "logs" / "main.log").read_text()
     assert "Traceback (most recent call last)" in log and "DataError" in log
 
