@@ -1,5 +1,6 @@
 """A small run of the embedded default, made once and shared."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ def finished_run(small_config, tmp_path_factory) -> RunFolder:
     root = tmp_path_factory.mktemp("finished")
     run_all(small_config, root)
     return RunFolder(root)
+
+
+def pytest_configure() -> None:
+    # Shells start what they run in the background with Ctrl-C ignored, which child processes would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
