@@ -140,8 +140,8 @@ def note_work(place: Path) -> None:
         note(entry.task)
         return entry
 
-    def noted_save(self: Trainer, done: int, events: Any) -> None:
-        save(self, done, events)
+    def noted_save(self: Trainer, done: int, *arguments: Any, **options: Any) -> None:
+        save(self, done, *arguments, **options)
         note(f"step {done}")
 
     _put(Manifest, "commit", noted_commit)

@@ -131,6 +131,7 @@ def test_a_plan_refuses_settings_that_the_command_refuses(run, options):
     assert plan.stderr == command.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_is_in_units_that_people_read(tmp_path):
     result = lcm("run", "--preset", "microdit_xl_512", "--run", tmp_path / "run", "--dry-run")
     assert "32.8 kB" in result.stdout  # 4 x 64 x 64 float16
