@@ -172,7 +172,8 @@ def agrees(runs: Runs, run: Path, stage: str, key: str, ended: Ended) -> None:
     for name in ours:
         if stage == "precompute":
             field = name.partition("/")[0]
-            rows, others = (zarr.open_array(at / "cache" / field, mode="r")[:] for at in (run, runs.done(stage)))
+            places = [at / "cache" / field for at in (run, runs.done(stage))]
+            rows, others = (np.asarray(zarr.open_array(place, mode="r")[:]) for place in places)
             np.testing.assert_allclose(rows, others, rtol=2**-9, atol=2**-9, err_msg=f"{key}, {field}")
         elif name.endswith(".safetensors"):
             assert_same_weights(read_tensors(run / name), read_tensors(runs.done(stage) / name))
