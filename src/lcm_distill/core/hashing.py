@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ def file_sha256(path: Path) -> str:
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unchanged_file_sha256(path: Path) -> str:
+    """`file_sha256` of a file that is read once while size and time stay what they are.
+
+    Raises:
+        OSError: as `file_sha256`.
+    """
+    state = path.stat()
+    return _file_sha256_as_of(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _file_sha256_as_of(path: Path, size: int, modified: int) -> str:
+    del size, modified  # they distinguish a file that was replaced
+    return file_sha256(path)
 
 
 def bytes_sha256(parts: Iterable[bytes | bytearray | memoryview]) -> str:

@@ -82,12 +82,16 @@ class ImageEncoder:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (B, C, h, w) to images (B, 3, H, W), float32 in [0, 1]."""
-        if self.std:
-            latents = latents * _by_channel(self.std, latents)
-        latents = latents / self.scaling_factor
-        if self.shift:
-            latents = latents + _by_channel(self.shift, latents)
+        latents = unscaled(latents, self.scaling_factor, self.shift, self.std)
         return (self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+
+
+def unscaled(latents: Tensor, scaling_factor: float, shift: list[float], std: list[float]) -> Tensor:
+    """The VAE's own latents (B, C, h, w) of scaled ones; the other arguments are those of `ImageEncoder`."""
+    if std:
+        latents = latents * _by_channel(std, latents)
+    latents = latents / scaling_factor
+    return latents + _by_channel(shift, latents) if shift else latents
 
 
 def normalisation_of(config: Any) -> tuple[list[float], list[float]]:

@@ -11,6 +11,7 @@ checkpoint in which the VAE's names start with `first_stage_model.`.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -66,16 +67,9 @@ def vae_weights_file(name: str) -> Path | None:
     Raises:
         UserError: `name` can only be a path, and does not exist.
     """
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        path = _local(name)
-    except OSError as error:
-        raise _cannot_load(name, error) from error
+    path = _path_of(name)
     if path is None:
-        places = [(f"{folder}{file}") for folder in ("vae/", "") for file in STORED]
-        cached = (try_to_load_from_cache(name, place) for place in places)
-        return next((Path(found) for found in cached if isinstance(found, str)), None)
+        return _cached(name, STORED)
     folder = _config_folder(path)
     return path if path.is_file() else next((folder / file for file in STORED if (folder / file).is_file()), None)
 
@@ -86,16 +80,28 @@ def vae_config_file(name: str) -> Path | None:
     Raises:
         UserError: `name` can only be a path, and does not exist.
     """
-    from huggingface_hub import try_to_load_from_cache
+    path = _path_of(name)
+    return _cached(name, [CONFIG]) if path is None else _config_folder(path) / CONFIG
 
+
+def _path_of(name: str) -> Path | None:
+    """The file or folder that `name` is, if it is one.
+
+    Raises:
+        UserError: it can only be a path, and does not exist.
+    """
     try:
-        path = _local(name)
+        return _local(name)
     except OSError as error:
         raise _cannot_load(name, error) from error
-    if path is not None:
-        return _config_folder(path) / CONFIG
-    cached = (try_to_load_from_cache(name, place) for place in (f"vae/{CONFIG}", CONFIG))
-    return next((Path(found) for found in cached if isinstance(found, str)), None)
+
+
+def _cached(name: str, files: Iterable[str]) -> Path | None:
+    """The first of some files of a hub repository, in its folder `vae` or itself, that is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(name, f"{folder}{file}") for folder in ("vae/", "") for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def random_vae(name: str) -> "AutoencoderKL":

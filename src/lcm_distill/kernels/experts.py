@@ -42,15 +42,7 @@ def gather(tokens: Tensor, routes: Routes) -> Tensor:
 
 
 def combine(outputs: Tensor, gates: Tensor, routes: Routes, like: Tensor) -> Tensor:
-    """Sum over the experts of gate times output, for every token.
-
-    Args:
-        outputs: (E K, D), of the experts. gates: (E K,).
-        like: (B, T, D), whose shape and dtype the result has.
-
-    Returns:
-        (B, T, D); zero for a token that no expert takes.
-    """
+    """`plain.combine`: the sum over the experts of gate times output, (B, T, D), for every token."""
     if routes.places is None:
         return plain.combine(outputs, gates, routes, like)
     return cast(Tensor, _Combine.apply(outputs, gates, routes.rows, routes.places))

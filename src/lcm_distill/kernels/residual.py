@@ -35,20 +35,10 @@ def add_and_normalise(
     rest: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """X + gate branch, LayerNorm of the sum without bias, then `(1 + scale) h + shift`.
+    """`plain.add_and_normalise`: x + gate branch (B, T, D), and LayerNorm of the sum with `(1 + scale) h + shift`.
 
-    Args:
-        x: (B, T, D), the residual stream. branch: (B, T, D), or None to add nothing.
-        gate: (B, D), factors of the branch; None is 1.
-        weight: (D,), of the norm.
-        shift, scale: (B, D), both or neither.
-        rest: (1, 1, D), the branch of samples from N on, where `branch` (N, T, D) is that of the first N samples; it
-            receives no gradient.
-        dtype: of the normalised tokens; None is that of x.
-
-    Returns:
-        The sum in the dtype of x, and the normalised tokens, each (B, T, D). Continue with this sum, not with x: its
-        backward pass computes the gradient through both results at once.
+    Continue with this sum, not with x: its backward pass computes the gradient through both results at once. `rest`
+    receives no gradient.
     """
     dtype = dtype or x.dtype
     if is_fused(x) and (rest is None or not torch.is_grad_enabled()):
@@ -57,11 +47,7 @@ def add_and_normalise(
 
 
 def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> Tensor:
-    """X + gate branch, in the dtype of x.
-
-    Args:
-        x, branch: (B, T, D). gate: (B, D), factors of the branch; None is 1.
-    """
+    """`plain.add`: x + gate branch, (B, T, D), in the dtype of x."""
     if is_fused(x):
         return cast(Tensor, _FusedAdd.apply(x, branch, gate))
     return plain.add(x, branch, gate)

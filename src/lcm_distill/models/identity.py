@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256
+from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256, unchanged_file_sha256
 from lcm_distill.models.description import ALTERED, read_description_and_hash
 from lcm_distill.models.weight_files import (
     cannot_read,
@@ -42,15 +42,8 @@ def checkpoint_sha256(path: Path) -> str:
 
 
 def earlier_sha256(path: Path) -> str:
-    """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file, which is read once while it stays."""
-    stat = path.stat()
-    return _file_sha256_as_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _file_sha256_as_of(path: Path, size: int, modified: int) -> str:
-    del size, modified  # they distinguish a file that was replaced
-    return file_sha256(path)
+    """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file."""
+    return unchanged_file_sha256(path)
 
 
 @cache

@@ -117,12 +117,11 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
         The file or folder to open it by, the card and the number of tensors.
 
     Raises:
-        UserError: encoders are asked for that cannot be loaded or have no place in the format, or as `require_place`.
-        OSError: there is a folder where a file is meant, or it cannot be written.
+        UserError: encoders are asked for that cannot be loaded or have no place in the format.
+        OSError: it cannot be written.
     """
     if with_encoders and form != "diffusers":
         raise UserError(f"--with-encoders: --format {form} holds the transformer alone; give --format diffusers")
-    _require_place(form, out)
     remove_orphans_of(out.resolve() if form in FOLDERS else out)
     opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":

@@ -1,16 +1,15 @@
 """What a field is encoded by: the encoder's weights, configuration, scaling and tokenizer, dtype and versions."""
 
-import json
-from functools import cache
 from importlib import metadata
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
 from lcm_distill import assets
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError
-from lcm_distill.core.hashing import file_sha256, json_sha256
+from lcm_distill.core.hashing import file_sha256, json_sha256, unchanged_file_sha256
+from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import read_regular
 
 Encoder = Literal["vae", "text"]
 """Key of `[encoders]` in the configuration."""
@@ -20,7 +19,8 @@ WEIGHTS, SCALING, OPTIONAL = "weights_sha256", "scaling_factor", ("shift", "std"
 IDENTITY = {
     WEIGHTS: "weights",
     SCALING: "scaling_factor",
-    **dict(zip(OPTIONAL, OPTIONAL, strict=True)),
+    "shift": "shift",
+    "std": "std",
     "tokenizer_sha256": "tokenizer files",
     "config_sha256": "configuration file",
 }
@@ -68,8 +68,7 @@ def weights_sha256(encoders: EncodersConfig, which: Encoder) -> str | None:
     file = (vae_weights_file if which == "vae" else text_weights_file)(getattr(encoders, which))
     if file is None or not file.is_file():
         return None
-    stat = file.stat()
-    return _sha256_as_of(file, stat.st_size, stat.st_mtime_ns)
+    return unchanged_file_sha256(file)
 
 
 def _config(encoders: EncodersConfig, which: Encoder) -> dict[str, Any] | None:
@@ -83,13 +82,7 @@ def _config(encoders: EncodersConfig, which: Encoder) -> dict[str, Any] | None:
     if file is None or not file.is_file():
         return None
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(read_regular(file))
         return {key: value for key, value in content.items() if not key.startswith("_")}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{file} is no JSON object: take a copy of encoders.{which} that was not damaged") from error
-
-
-@cache
-def _sha256_as_of(file: Path, size: int, modified: int) -> str:
-    del size, modified  # they distinguish a file that was replaced
-    return file_sha256(file)

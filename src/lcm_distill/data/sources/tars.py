@@ -199,10 +199,15 @@ def open_archive(archive: Path) -> Generator[tarfile.TarFile]:
 def require_end(stream: tarfile.TarFile) -> None:
     """Read an archive to its end, after its members: what it is compressed with is checked there.
 
+    Only zeros follow; anything else was hidden by a damaged header that is all zeros.
+
     Raises:
-        DamagedArchive: something follows its end, or one of `DAMAGE` is found.
+        DamagedArchive: something else follows; or one of `DAMAGE`.
     """
-    _require_end(cast(IO[bytes], stream.fileobj))
+    rest = cast(IO[bytes], stream.fileobj)
+    while block := rest.read(tarfile.RECORDSIZE):
+        if block.strip(b"\0"):
+            raise DamagedArchive("more data after its end")
 
 
 def _decompressed(file: Any) -> Any:
@@ -218,14 +223,3 @@ def _content(stream: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Unusab
     file = stream.extractfile(member)
     assert file is not None
     return file.read()
-
-
-def _require_end(rest: IO[bytes]) -> None:
-    """Only zeros follow the end of an archive; anything else was hidden by a damaged header that is all zeros.
-
-    Raises:
-        DamagedArchive: something else follows.
-    """
-    while block := rest.read(tarfile.RECORDSIZE):
-        if block.strip(b"\0"):
-            raise DamagedArchive("more data after its end")

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
+from lcm_distill.encoders.images import normalisation_of, unscaled
 
 
 def encode_prompts(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> Tensor:
@@ -40,29 +41,22 @@ def clean(prompt: str) -> str:
     return html.unescape(html.unescape(prompt)).strip()
 
 
-def denoiser(transformer: Any, scheduler: Any, captions: Tensor, guidance: float | None) -> Denoiser:
+def denoiser(transformer: Any, scheduler: Any, captions: Tensor, guidance: float) -> Denoiser:
     """What a scheduler's steps call: a student's consistency function, or EDM's denoiser with guidance.
 
     Args:
-        captions: (B, L, C). guidance: scale of all images; None is no guidance.
+        captions: (B, L, C). guidance: scale of all images.
     """
     settings = scheduler.config
     if settings.sampler == "heun":
-        return denoiser_at(transformer, settings.sigma_data, captions, 1 if guidance is None else guidance)
-    scales = None if guidance is None else torch.full((len(captions),), float(guidance), device=captions.device)
+        return denoiser_at(transformer, settings.sigma_data, captions, guidance)
+    scales = torch.full((len(captions),), float(guidance), device=captions.device)
     return consistency_function(transformer, settings.sigma_data, settings.sigma_min, captions, scales)
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
-    config = vae.config
-    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if std is not None:
-        latents = latents * latents.new_tensor(std).view(1, -1, 1, 1)
-    latents = latents / config.scaling_factor
-    if mean is not None:
-        latents = latents + latents.new_tensor(mean).view(1, -1, 1, 1)
-    latents = latents + (getattr(config, "shift_factor", None) or 0)
+    latents = unscaled(latents, vae.config.scaling_factor, *normalisation_of(vae.config))
     return vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
 
 

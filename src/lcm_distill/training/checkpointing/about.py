@@ -25,10 +25,7 @@ class About:
 
 def write_about(folder: Path, about: About) -> None:
     """Write the file `ABOUT`."""
-    stored = asdict(about)
-    if not about.early:
-        del stored["early"]
-    (folder / ABOUT).write_text(json.dumps(stored))
+    (folder / ABOUT).write_text(json.dumps(asdict(about)))
 
 
 def read_about(folder: Path) -> About | None:
