@@ -20,6 +20,7 @@ from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.precompute import precompute
+from lcm_distill.stages.status import status
 from lcm_distill.stages.verify import Verification
 from tests.conftest import SMALL
 from tests.files import flip, shard_files
@@ -180,6 +181,7 @@ def test_a_caption_without_finite_embedding_is_quarantined(tmp_path, monkeypatch
     rows = Manifest(LocalStorage(run.cache), SAMPLE_COLUMNS).read()
     broken = [row for row in rows.to_pylist() if row["status"] == "quarantined"]
     assert [(row["kind"], row["row"], row["error"]) for row in broken] == [("caption", 1, "embedding is not finite")]
+    assert status(config, run)["precompute"]["try_again"] is None  # which is of images
     cache = Cache.open(config, run)
     used = pa.concat_tables([cache.usable("train"), cache.usable("valid")])["caption_row"].to_pylist()
     assert 1 not in used and {0, 2} <= set(used)
