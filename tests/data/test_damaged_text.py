@@ -26,7 +26,7 @@ def lines_of(source: str) -> list[str]:
     return [json.dumps({"file_name": f"{number}.jpg", "text": f"caption {number}"}) for number in range(COUNT)]
 
 
-def found(source: str, root, content: bytes) -> dict[str, str]:
+def found(source: str, root, content: bytes | bytearray) -> dict[str, str]:
     """Captions by the number of the image, and reasons by what they are of."""
     name = ANNOTATIONS if source == "journeydb" else "metadata.csv" if source == "csv" else "metadata.jsonl"
     (root / name).parent.mkdir(parents=True, exist_ok=True)

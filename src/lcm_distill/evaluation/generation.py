@@ -48,7 +48,7 @@ def batch_generator(
         images = model.generate(captions, None, guidance, seed, image_ids=image_ids, sampler=sampler)
         finite = images.isfinite().flatten(1).all(dim=1)
         pixels = tensor_to_uint8(images).cpu()  # which waits for the device anyway
-        _require_finite(finite.tolist(), captions, image_ids, model)
+        _require_finite([bool(value) for value in finite.cpu()], captions, image_ids, model)
         return pixels
 
     return FittingBatches(generate, batch_size, "generate one image: set evaluate.dtype = bfloat16, or free it")
