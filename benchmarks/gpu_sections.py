@@ -5,6 +5,7 @@ computed again and in passes of 16 whose activations are kept. Operations are th
 what is computed again counts once.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -26,6 +27,8 @@ PASSES = "recomputed", "kept"
 KERNELS = 15
 STEPS_AHEAD, STEPS = 2, 4
 """Steps that do not count, and that do."""
+OPEN = contextlib.ExitStack()
+"""What stays open until the process ends."""
 UNTIL_FIRST_STEP = """
 import os, torch
 from lcm_distill.cli import main
@@ -145,7 +148,7 @@ def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tu
 
     config, name = training_config(scale, folder, micro_batch, recompute), PASSES[0] if recompute else PASSES[1]
     run, began = RunFolder(folder / f"run-{name}", RunFolder(folder / "run")), time.perf_counter()
-    world = init_world(config.device, config.engine).__enter__()  # until the process ends
+    world = OPEN.enter_context(init_world(config.device, config.engine))
     training = prepare_training(config, run, world)
     steps = training.run()
     next(steps)  # tells where it starts

@@ -70,7 +70,8 @@ def plain_path() -> Iterator[None]:
 
 
 def leaf(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
-    return random_tensor(shape, seed, dtype).to("cuda").requires_grad_()
+    """Values that are the same in every dtype, up to rounding: generators draw other ones in each."""
+    return random_tensor(shape, seed, torch.float64).to("cuda", dtype).requires_grad_()
 
 
 def values_and_gradients(function: Callable, inputs: list[Tensor]) -> list[Tensor]:

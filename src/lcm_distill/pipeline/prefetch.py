@@ -47,6 +47,34 @@ def prefetch_map(work: Callable[[Item], Result], items: Iterable[Item], workers:
             _drain(waiting, feeder)
 
 
+def one_ahead(
+    work: Callable[[Item, Callable[[], bool]], Result], items: Iterable[Item]
+) -> Generator[tuple[Item, Result]]:
+    """Every item with `work(item, stopped)`, in order; that of the next item is done in a thread meanwhile.
+
+    `items` is iterated in the calling thread, one item further than what is yielded.
+
+    Args:
+        work: ends soon once `stopped()` is true; what it returns then is not used.
+
+    Raises:
+        BaseException: whatever `items` or `work` raise.
+    """
+    stopped = threading.Event()
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        try:
+            before: tuple[Item, Future[Result]] | None = None
+            for item in items:
+                begun = item, pool.submit(work, item, stopped.is_set)
+                if before is not None:
+                    yield before[0], before[1].result()
+                before = begun
+            if before is not None:
+                yield before[0], before[1].result()
+        finally:
+            stopped.set()
+
+
 def _drain(waiting: "Queue[Future[Result] | None]", feeder: threading.Thread) -> None:
     """Empty the queue until the feeder, which may be blocked on a full one, has noticed that it should stop."""
     while feeder.is_alive():

@@ -1,7 +1,8 @@
 """JourneyDB as it is downloaded: numbered archives, extracted or not, and one annotation file."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -16,14 +17,17 @@ from lcm_distill.data.sources.metadata import numbered_lines
 from lcm_distill.data.sources.tars import (
     DAMAGE,
     READ,
+    Checked,
     DamagedArchive,
+    check_last_members,
     member_names,
     open_archive,
-    read_last_members,
+    read_checked,
     require_end,
 )
 from lcm_distill.data.sources.text import read_lines
 from lcm_distill.data.sources.tree import entries, is_image
+from lcm_distill.pipeline.prefetch import one_ahead
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
 IMAGES = "data/train/imgs"
@@ -70,14 +74,19 @@ class JourneyDB:
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images from extracted folders if they are there, else streamed from `NNN.tgz`.
 
-        An archive is read twice: only its end tells which member of a name is the last, and whether it is intact.
+        An archive is read twice: only its end tells which member of a name is the last, and whether it is intact. It
+        is read for the first time while the one before is read for the second.
         """
+        for images, checked in one_ahead(_Images.check, self._by_archive(paths)):
+            yield from read_files(self.root, images.extracted)
+            yield from read_checked(checked)
+
+    def _by_archive(self, paths: Iterable[str]) -> Iterator["_Images"]:
         for _, members in group_by_parent(paths):
             archive = self._archive(members[0])
-            packed = [path for path in members if not (self.root / path).is_file()] if archive.is_file() else []
-            yield from read_files(self.root, [path for path in members if path not in set(packed)])
-            if packed:
-                yield from read_last_members(archive, {_member(path): path for path in packed})
+            packed = {path for path in members if not (self.root / path).is_file()} if archive.is_file() else set[str]()
+            extracted = [path for path in members if path not in packed]
+            yield _Images(archive, extracted, {_member(path): path for path in members if path in packed})
 
     def members(self, paths: Iterable[str]) -> Iterator[str]:
         """Paths of the images in the archives that `paths` are read from; of a damaged one, those before the damage."""
@@ -96,6 +105,25 @@ class JourneyDB:
     def _chosen(self, image: PurePosixPath) -> bool:
         folder = image.parent.name
         return folder.isdecimal() and int(folder) in (self.archives or ())
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images of one folder.
+
+    Attributes:
+        extracted: paths of those that are files.
+        packed: paths of those that are in the archive, by their names in it.
+    """
+
+    archive: Path
+    extracted: list[str]
+    packed: Mapping[str, str]
+
+    def check(self, stopped: Callable[[], bool]) -> Checked:
+        if not self.packed:
+            return Checked(self.archive, {})
+        return check_last_members(self.archive, self.packed, stopped)
 
 
 def _member(path: str) -> str:

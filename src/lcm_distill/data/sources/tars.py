@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
@@ -75,8 +76,59 @@ def stream_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tup
         raise error if isinstance(error, DamagedArchive) else DamagedArchive(one_line(error)) from error
 
 
-def require_intact(archive: Path) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """Members of an archive that may be read.
+
+    Attributes:
+        paths: what each is yielded as, by name in the archive and which of the members of that name it is, from 1 on.
+        error: why none of them can be used.
+    """
+
+    archive: Path
+    paths: Mapping[tuple[str, int], str]
+    error: UncheckedArchive | FileNotFoundError | None = None
+
+
+def never() -> bool:
+    """For checks that are not stopped."""
+    return False
+
+
+def check_members(archive: Path, wanted: Mapping[tuple[str, int], str], stopped: Callable[[], bool] = never) -> Checked:
+    """Members by name and number, from 1 on. What is compressed is read to its end: its checksums come last.
+
+    Args:
+        wanted: the path of each.
+        stopped: whether to end early; what is returned then is not checked.
+    """
+    try:
+        require_intact(archive, stopped)
+    except (UncheckedArchive, FileNotFoundError) as error:
+        return Checked(archive, wanted, error)
+    return Checked(archive, wanted)
+
+
+def check_last_members(archive: Path, wanted: Mapping[str, str], stopped: Callable[[], bool] = never) -> Checked:
+    """As `check_members`, the last member of each name, which extracting an archive leaves.
+
+    Only the end of an archive tells which one is the last.
+
+    Args:
+        wanted: the path of each, by name in the archive.
+    """
+    try:
+        last = _last_numbers(archive, wanted, stopped)
+    except (UncheckedArchive, FileNotFoundError) as error:
+        return Checked(archive, {(name, 1): path for name, path in wanted.items()}, error)
+    return Checked(archive, {(name, last.get(name, 1)): path for name, path in wanted.items()})
+
+
+def require_intact(archive: Path, stopped: Callable[[], bool] = never) -> None:
     """Check a compressed archive against the checksums of its compression, which are over the whole; others have none.
+
+    Args:
+        stopped: whether to end early.
 
     Raises:
         FileNotFoundError: there is no archive.
@@ -85,7 +137,7 @@ def require_intact(archive: Path) -> None:
     try:
         with open_regular(archive) as file:
             content = _decompressed(file)
-            while content is not file and content.read(READ):
+            while content is not file and not stopped() and content.read(READ):
                 pass
     except FileNotFoundError:
         raise
@@ -93,40 +145,13 @@ def require_intact(archive: Path) -> None:
         raise UncheckedArchive(one_line(error)) from error
 
 
-def read_members(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-    """Some files of an archive, in its order; then those that could not be read, with the reason.
-
-    What is compressed is read to its end before anything of it is used: its checksums come last.
-
-    Args:
-        wanted: the path to yield, by name in the archive and which of the members of that name it is, from 1 on.
-    """
-    try:
-        require_intact(archive)
-    except (DamagedArchive, FileNotFoundError) as error:
-        yield from _unusable(archive, error, wanted.values())
+def read_checked(checked: Checked) -> Iterator[tuple[str, bytes | UnusableImage]]:
+    """Path and content of members, in the archive's order; then of those that could not be read, the reason."""
+    if checked.error is not None:
+        yield from _unusable(checked.archive, checked.error, checked.paths.values())
         return
-    yield from _read_checked(archive, wanted)
-
-
-def read_last_members(archive: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-    """As `read_members`, the last member of each name, which extracting an archive leaves.
-
-    Only the end of an archive tells which one is the last, so that it is read twice.
-
-    Args:
-        wanted: the path to yield, by name in the archive.
-    """
-    try:
-        last = _last_numbers(archive, wanted)
-    except (UncheckedArchive, FileNotFoundError) as error:
-        yield from _unusable(archive, error, wanted.values())
-        return
-    yield from _read_checked(archive, {(name, last.get(name, 1)): path for name, path in wanted.items()})
-
-
-def _read_checked(archive: Path, wanted: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-    left, names, seen = dict(wanted), {name for name, _ in wanted}, Counter[str]()
+    archive, left, seen = checked.archive, dict(checked.paths), Counter[str]()
+    names = {name for name, _ in left}
     damage: Exception | None = None
     try:
         for name, content in stream_members(archive, names.__contains__):
@@ -148,7 +173,7 @@ def _unusable(
     yield from ((path, UnusableImage(reason)) for path in paths)
 
 
-def _last_numbers(archive: Path, names: Collection[str]) -> dict[str, int]:
+def _last_numbers(archive: Path, names: Collection[str], stopped: Callable[[], bool]) -> dict[str, int]:
     """Which one of the members of its name is the last, from 1 on, for those of `names` that an archive holds.
 
     Of a damaged archive what precedes the damage counts.
@@ -161,6 +186,8 @@ def _last_numbers(archive: Path, names: Collection[str]) -> dict[str, int]:
     try:
         for name, _ in stream_members(archive, names.__contains__):
             counts[name] += 1
+            if stopped():
+                break
     except UncheckedArchive:
         raise
     except DamagedArchive:

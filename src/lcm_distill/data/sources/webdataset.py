@@ -14,9 +14,10 @@ from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
 from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
-from lcm_distill.data.sources.tars import DamagedArchive, UncheckedArchive, read_members, stream_members
+from lcm_distill.data.sources.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
 from lcm_distill.data.sources.text import MAX_TEXT_BYTES
 from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, unread_format, walk
+from lcm_distill.pipeline.prefetch import one_ahead
 
 MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
@@ -72,9 +73,17 @@ class WebDataset:
         yield from not_named(tree, set(), "not in an archive")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`."""
-        for archive, members in groupby(paths, key=self._archive_of):
-            yield from read_members(self.root / archive, {_member(archive, path): path for path in members})
+        """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`.
+
+        A compressed archive is read twice, as only its end tells whether it is intact: for the first time while the
+        one before is read for the second.
+        """
+        by_archive = (
+            (self.root / archive, {_member(archive, path): path for path in members})
+            for archive, members in groupby(paths, key=self._archive_of)
+        )
+        for _, checked in one_ahead(lambda wanted, stopped: check_members(*wanted, stopped), by_archive):
+            yield from read_checked(checked)
 
     def file_of(self, path: str) -> Path:
         """The archive."""
