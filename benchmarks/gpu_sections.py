@@ -8,6 +8,7 @@ what is computed again counts once.
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 PASSES = "recomputed", "kept"
 """What becomes of activations."""
 KERNELS = 15
-STEPS_AHEAD, STEPS = 2, 4
+STEPS_AHEAD, STEPS = 2, 5
 """Steps that do not count, and that do."""
 OPEN = contextlib.ExitStack()
 """What stays open until the process ends."""
@@ -130,7 +131,8 @@ def distill_recomputed(scale: Scale, folder: Path) -> None:
 def distill_kept(scale: Scale, folder: Path) -> None:
     """Passes as large as fit; then a step's kernels, and what a checkpoint of everything costs."""
     training, steps = distill(scale, folder, scale.passes[1], recompute=False)
-    tell(kernels=longest_kernels(lambda: next(steps), scale.device == "cuda"))
+    kernels, busy = longest_kernels(lambda: next(steps), scale.device == "cuda")
+    tell(kernels=kernels, kernels_s=busy)
     stalls = [seconds_of(lambda: training.checkpoints.save(1, training.tensors()))]
     written = seconds_of(training.checkpoints.wait)
     stalls.append(seconds_of(lambda: training.checkpoints.save(2, training.tensors())))
@@ -154,9 +156,12 @@ def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tu
     next(steps)  # tells where it starts
     built = time.perf_counter() - began
     ahead = seconds_of(lambda: [next(steps) for _ in range(STEPS_AHEAD)])
-    seconds = seconds_of(lambda: [next(steps) for _ in range(STEPS)])
-    images = STEPS * scale.batch / seconds
+    reserved = seconds_of(training.checkpoints.wait)  # memory for checkpoints is pinned beside the second step
+    each = [seconds_of(lambda: next(steps)) for _ in range(STEPS)]
+    images = scale.batch / statistics.median(each)
     tell(**{
+        f"{name}_each_s": each,
+        f"{name}_reserved_s": reserved,
         f"{name}_images_s": images,
         f"{name}_flop_s": images * distill_flop(config.model, config.distill, caption_tokens(config)),
         f"{name}_built_s": built,
@@ -186,22 +191,24 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def longest_kernels(work: Callable[[], object], on_gpu: bool) -> list[str]:
-    """A line for each of the kernels that take longest; for each operation, on a CPU."""
+def longest_kernels(work: Callable[[], object], on_gpu: bool) -> tuple[list[str], float]:
+    """A line for each of the kernels that take longest, and the seconds of all; for each operation, on a CPU."""
     from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
+    # Of a GPU its kernels alone: what the host does for some ten thousand of them takes minutes to sum up.
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         seconds_of(work)
     wanted = DeviceType.CUDA if on_gpu else DeviceType.CPU
     events = [event for event in profiler.key_averages() if event.device_type == wanted]
     taken = {event: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
     total = sum(taken.values()) or 1
     longest = sorted(events, key=taken.__getitem__, reverse=True)[:KERNELS]
-    return [f"total {total / 1e3:.1f} ms"] + [
+    lines = [f"total {total / 1e3:.1f} ms"] + [
         f"{taken[event] / total:6.1%} {taken[event] / 1e3:9.2f} ms {event.count:6d} x {event.key[:90]}"
         for event in longest
     ]
+    return lines, total / 1e6
 
 
 def start(scale: Scale, folder: Path) -> None:
@@ -241,7 +248,7 @@ def encode(scale: Scale, folder: Path) -> None:
         ours = [f"data.root='{folder / 'data set'}'", "data.source=journeydb", f"encoders.batch_size={scale.encoded}"]
         encoders.load_preset = lambda *_: load_preset(scale.preset, ours)
     figures = encoders.measure(folder / "data set", folder / "encoded", scale.encoded)
-    tell(encode_images_s=figures["images_per_second"])
+    tell(encode_images_s=figures["images_per_second"], **{f"encode: {name}": value for name, value in figures.items()})
 
 
 SECTIONS: dict[Callable[[Scale, Path], None], int] = {

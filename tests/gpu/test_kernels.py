@@ -113,6 +113,7 @@ def test_a_network_of_xl_is_that_of_float64():
         network = build_network(config.model, guidance_embedding=True)
         torch.manual_seed(0)
         randomise(network)
+    network = network.cuda()  # tables of positions were made on the CPU
     shapes = [(2, 4, 16, 16), (2,), (2, 77, 1024), (2,)]
     inputs = [leaf(shape, seed, torch.float32).detach() for seed, shape in enumerate(shapes)]
     exact = copy.deepcopy(network).double()
