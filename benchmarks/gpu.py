@@ -4,7 +4,8 @@ make bench-gpu                        # at most eight minutes
 python benchmarks/gpu.py --rehearse   # every section, tiny and on the CPU: it shows that they run
 
 prints last: distill_of_matmul=... draw_images_s=... encode_images_s=... start_s=... plan_error=...
-and then a step's fifteen longest kernels.
+and then, of a step in either way, the kernels that take longest. Where they take less than the step does, the GPU waits
+for the host.
 
 `gpu_sections.py` has what is measured. `start_s` goes from starting `lcm distill` to the end of its first step, kernels
 having been compiled before. `plan_error` is the distance of planned from measured peak memory, over the latter, and the
@@ -103,7 +104,8 @@ def main() -> None:
         for section, limit in SECTIONS.items():
             report.run(section, limit, Path(folder))
     print(report.summary())
-    print("\n".join(report.figures.get("kernels", ["no kernels were measured"])))
+    for name in PASSES:
+        print(f"{name}:", *report.figures.get(f"{name}_kernels", ["no kernels were measured"]), sep="\n")
 
 
 if __name__ == "__main__":

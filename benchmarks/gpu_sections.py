@@ -1,6 +1,6 @@
 """The sections of `gpu.py`: each measures one thing and tells its figures on standard output.
 
-Weights are random. XL/2 at 512 px distils from a cache of noise in batches of 64, in passes of 32 whose activations are
+Weights are random. XL/2 at 512 px distils from a cache of noise in batches of 64, in one pass whose activations are
 computed again and in passes of 16 whose activations are kept. Operations are those that `training.budget` counts, so
 what is computed again counts once.
 """
@@ -68,7 +68,7 @@ class Scale:
     encoded: int
 
 
-REAL = Scale("microdit_xl_512", "cuda", ("engine.validate_every=1000000",), 512, 64, (32, 16), 16, 64)
+REAL = Scale("microdit_xl_512", "cuda", ("engine.validate_every=1000000",), 512, 64, (64, 16), 16, 64)
 REHEARSAL = Scale(
     "shapes",
     "cpu",
@@ -124,15 +124,17 @@ def matmul(scale: Scale, folder: Path) -> None:
 
 
 def distill_recomputed(scale: Scale, folder: Path) -> None:
-    """Large passes."""
-    distill(scale, folder, scale.passes[0], recompute=True)
+    """One large pass, and its kernels."""
+    _, steps = distill(scale, folder, scale.passes[0], recompute=True)
+    kernels, busy = longest_kernels(lambda: next(steps), scale.device == "cuda")
+    tell(recomputed_kernels=kernels, recomputed_kernels_s=busy)
 
 
 def distill_kept(scale: Scale, folder: Path) -> None:
     """Passes as large as fit; then a step's kernels, and what a checkpoint of everything costs."""
     training, steps = distill(scale, folder, scale.passes[1], recompute=False)
     kernels, busy = longest_kernels(lambda: next(steps), scale.device == "cuda")
-    tell(kernels=kernels, kernels_s=busy)
+    tell(kept_kernels=kernels, kept_kernels_s=busy)
     stalls = [seconds_of(lambda: training.checkpoints.save(1, training.tensors()))]
     written = seconds_of(training.checkpoints.wait)
     stalls.append(seconds_of(lambda: training.checkpoints.save(2, training.tensors())))
