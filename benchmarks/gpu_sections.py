@@ -173,6 +173,31 @@ def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tu
     return training, steps
 
 
+def graph(scale: Scale, folder: Path) -> None:
+    """One pass of a network without gradients, launched kernel by kernel and as one CUDA graph.
+
+    The graph takes what the GPU needs; the difference is what it waits for the host.
+    """
+    from lcm_distill.models.networks import build_network
+    from lcm_distill.models.precision import cast_matrices
+
+    if scale is REHEARSAL:  # graphs are CUDA's
+        return
+    config = load_preset(scale.preset, ["data.root=x"])
+    with torch.device("cuda"):
+        network = build_network(config.model, guidance_embedding=True).cuda().eval()
+        cast_matrices(network)
+        size = config.model.latent_size
+        inputs = torch.randn(16, 4, size, size), torch.randn(16), torch.randn(16, 77, 1024), torch.randn(16)
+    with torch.no_grad():
+        eager = [seconds_of(lambda: network(*inputs)) for _ in range(6)]
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            network(*inputs)
+        replayed = [seconds_of(captured.replay) for _ in range(6)]
+    tell(pass_s=statistics.median(eager[1:]), graphed_pass_s=statistics.median(replayed[1:]))
+
+
 def plan(scale: Scale, folder: Path) -> None:
     """Peak memory by the figures of `lcm distill --dry-run`."""
     from lcm_distill.training.plan import plan_distillation
@@ -254,6 +279,7 @@ def encode(scale: Scale, folder: Path) -> None:
 
 
 SECTIONS: dict[Callable[[Scale, Path], None], int] = {
-    prepare: 90, matmul: 40, distill_recomputed: 110, distill_kept: 170, start: 80, generate: 90, encode: 100, plan: 80,
+    prepare: 90, matmul: 40, distill_recomputed: 110, distill_kept: 170, start: 80, graph: 40, generate: 90,
+    encode: 100, plan: 80,
 }  # fmt: skip
 """Each with the seconds it may take."""
