@@ -18,6 +18,7 @@ from lcm_distill.commands import cache as caches
 from lcm_distill.commands import config as configuration
 from lcm_distill.commands import images, runs, weights
 from lcm_distill.commands.choice import Choice
+from lcm_distill.commands.doctor import doctor
 from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
 from lcm_distill.commands.examples import epilog
 from lcm_distill.commands.options import (
@@ -247,7 +248,7 @@ PANELS = {
     },
     "Use": {"sample": images.sample, "compare-samplers": images.compare_samplers, "export": weights.export},
     "Inspect": {"status": runs.status, "inspect": runs.inspect, "compare": runs.compare},
-    "Maintain": {"verify": runs.verify, "fetch": weights.fetch},
+    "Maintain": {"doctor": doctor, "verify": runs.verify, "fetch": weights.fetch},
 }
 """The commands as `lcm --help` groups them."""
 for panel, commands in PANELS.items():

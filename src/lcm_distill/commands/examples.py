@@ -37,6 +37,7 @@ EXAMPLES = {
     ],
     "compare": ["lcm compare runs/shapes runs/scm --out compare"],
     "verify": ["lcm verify --run runs/shapes", "lcm verify --run runs/shapes --repair"],
+    "doctor": ["lcm doctor", "lcm doctor --preset microdit_xl_512 --set data.root=/data/JourneyDB"],
     "fetch": ["lcm fetch --preset microdit_xl_512 --to weights"],
     "config presets": ["lcm config presets"],
     "config show": ["lcm config show --preset shapes", "lcm config show --run runs/shapes --json"],

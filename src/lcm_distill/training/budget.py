@@ -1,7 +1,6 @@
 """Operations and memory of a training, counted without running it, on the meta device and on fake tensors."""
 
 import copy
-import os
 import time
 import weakref
 from functools import cache
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcm_distill.config import DistillConfig, LoraSettings, ModelConfig
+from lcm_distill.core.machine import memory_bytes
 from lcm_distill.models import MicroDiT, build_empty
 from lcm_distill.models.precision import low_precision_modules, weight_matrices
 from lcm_distill.training.lora import adapt
@@ -21,8 +21,9 @@ from lcm_distill.training.objectives import OBJECTIVES, teacher_evaluations
 
 MARGIN = 0.1
 """Share of a device's memory that a plan leaves free, for fragmentation and the libraries' workspaces."""
-UTILISATION = 0.5
-"""Assumed share of the rate of large matrix products that a training reaches."""
+UTILISATION = 0.25
+"""Assumed share of the rate of large matrix products that a training reaches: 0.24 at XL/2 on an H100, by
+benchmarks/RESULTS.md."""
 
 
 def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -> int:
@@ -133,7 +134,7 @@ def device_memory(device: torch.device) -> int:
     if device.type == "cuda":
         properties = cast(Any, torch.cuda.get_device_properties(device))  # pyright: ignore[reportUnknownMemberType]
         return properties.total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory_bytes()
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -1,0 +1,28 @@
+"""The command that looks at the machine."""
+
+from dataclasses import asdict
+
+from lcm_distill.commands.choice import Choice
+from lcm_distill.commands.errors import one_line_errors
+from lcm_distill.commands.options import File, Json, OtherCache, Preset, Run, Set
+from lcm_distill.commands.show import show, show_rows, working
+
+
+def doctor(
+    preset: Preset = None,
+    config: File = None,
+    set: Set = None,
+    run: Run = None,
+    cache: OtherCache = None,
+    json: Json = False,
+) -> None:
+    """Check libraries, devices, memory, disk, weights and data that a run needs, and say what to do."""
+    with one_line_errors():
+        with working("looking at this machine"):
+            from lcm_distill.stages.doctor import doctor as stage
+            from lcm_distill.stages.doctor import require_health
+
+            findings = list(stage(*Choice(preset, config, set or [], run, cache=cache).load()))
+        rows = [asdict(finding) for finding in findings]
+        show(rows, json, lambda: show_rows(rows))
+        require_health(findings)

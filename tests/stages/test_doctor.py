@@ -1,0 +1,101 @@
+"""`lcm doctor` finds what is not right on a machine and for a preset, and says what to do."""
+
+import json
+import re
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from lcm_distill.config import load_preset
+from lcm_distill.core import machine
+from lcm_distill.core.machine import Gpu, Release
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.doctor import TESTED, Finding, doctor
+from tests.command_line import lcm
+
+VERSIONS = Path(__file__).parents[2] / "docs" / "versions.md"
+
+
+def findings(root: Path, preset: str = "shapes", *settings: str) -> dict[str, Finding]:
+    """A finding about each thing; a wrong one where there is one."""
+    found = sorted(
+        doctor(load_preset(preset, settings), RunFolder(root)), key=lambda finding: finding.verdict != "wrong"
+    )
+    return {finding.what: finding for finding in reversed(found)}
+
+
+def test_nothing_is_wrong_with_the_default(tmp_path):
+    result = lcm("doctor", "--preset", "shapes", "--json", "--run", tmp_path / "run")
+    rows = json.loads(result.stdout)
+    assert result.exit_code == 0 and {row["verdict"] for row in rows} == {"fine"}
+    assert {"python", "torch", "libraries", "device", "memory", "disk", "encoders.vae", "lcm evaluate"} <= {
+        row["what"] for row in rows
+    }
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_preset_lacks_is_wrong_with_its_remedy(tmp_path):
+    result = lcm("doctor", "--preset", "microdit_xl_512", "--json", "--run", tmp_path / "run")
+    wrong = [row for row in json.loads(result.stdout) if row["verdict"] == "wrong"]
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"lcm: {len(wrong)} of ")
+    remedies = "\n".join(row["remedy"] for row in wrong)
+    assert all(key in remedies for key in ("data.root", "model.teacher", "evaluate.reference", "evaluate.weights"))
+    assert {row["what"] for row in wrong} == {"lcm precompute", "lcm distill", "lcm evaluate"}
+
+
+def test_releases_that_do_not_do_are_wrong(tmp_path, monkeypatch):
+    known = [("torch>=99", "2.14.1"), ("zarr>=3.1", None), ("rich>=14.2", "15.0")]
+    monkeypatch.setattr(machine, "releases", lambda: [Release(Requirement(name), here) for name, here in known])
+    found = findings(tmp_path)
+    assert found["torch"] == Finding("torch", "2.14.1", "wrong", "pip install 'torch>=99'")
+    assert found["zarr"] == Finding("zarr", "not installed", "wrong", "pip install 'zarr>=3.1'")
+    assert found["libraries"].found == "1 of 3 in a required release"
+
+
+def test_every_requirement_is_looked_at():
+    names = {canonicalize_name(release.required.name) for release in machine.releases()}
+    assert {"torch", "diffusers", "open-clip-torch", "pyarrow", "duckdb", "typer", "zarr", "rich"} <= names
+    assert "ray" not in names  # of an extra
+    assert all(release.fits for release in machine.releases())
+
+
+def test_gpus_are_named_and_one_that_is_not_there_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: [Gpu(0, "NVIDIA H100", 80 * 10**9, 79 * 10**9)])
+    found = findings(tmp_path, "shapes", "device=cuda:3")
+    assert found["cuda:0"].found == "NVIDIA H100, 80.0 GB, 79.0 GB free"
+    assert found["device"].verdict == "wrong" and found["device"].remedy.endswith("set device=auto for what is here")
+
+
+def test_a_driver_without_a_device_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "gpus", list)
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", tmp_path)
+    assert findings(tmp_path)["gpu"].verdict == "wrong"
+
+
+@pytest.mark.parametrize(("offline", "verdict"), [(False, "note"), (True, "wrong")])
+def test_weights_that_are_not_here(tmp_path, monkeypatch, offline, verdict):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    found = findings(tmp_path, "microdit_xl_512")
+    for key in ("encoders.vae", "encoders.text"):
+        assert found[key].verdict == verdict and "lcm fetch" in found[key].remedy
+
+
+def test_a_vae_that_cannot_be_is_wrong(tmp_path):
+    found = findings(tmp_path, "shapes", "encoders.vae=nowhere.safetensors")["encoders.vae"]
+    assert found.verdict == "wrong" and "nowhere.safetensors" in found.remedy
+
+
+def test_random_encoders_are_noted(tmp_path):
+    assert findings(tmp_path, "shapes", "encoders.weights=random")["encoders.weights"].verdict == "note"
+
+
+def test_tested_releases_are_those_of_the_documents():
+    patterns = {"python": r"Python (\d+\.\d+)\.\d+ \|", "torch": r"PyTorch (\d+\.\d+)\.\d+, torchvision"}
+    for name, pattern in patterns.items():
+        known = sorted(map(Version, re.findall(pattern, VERSIONS.read_text())))
+        assert (str(known[0]), str(known[-1])) == TESTED[name]
