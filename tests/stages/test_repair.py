@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lcm_distill.arrays.format import CHECKSUM
+from lcm_distill.arrays.metadata import read_metadata
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache import provenance
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoders import CacheEncoders
-from lcm_distill.data.cache.format import CHECKSUM
-from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder

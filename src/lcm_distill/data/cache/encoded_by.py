@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.provenance import IDENTITY, OPTIONAL, SCALING, Encoder, identity
 from lcm_distill.pipeline.manifest import AHEAD, MERGED, Manifest, task_of_part
 from lcm_distill.pipeline.prefetch import prefetch_map

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from lcm_distill.arrays.format import Field, encode_shard
+from lcm_distill.arrays.metadata import read_metadata, write_metadata
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoded_by import BATCH_SIZE, encode, encoder_of, require_same
 from lcm_distill.data.cache.encoders import CacheEncoders
-from lcm_distill.data.cache.format import Field, encode_shard
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
 from lcm_distill.data.cache.kept import KeptRows
 from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.metadata import read_metadata, write_metadata
 from lcm_distill.data.cache.provenance import Encoder, identity, provenance
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lcm_distill.arrays.format import Field
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
-from lcm_distill.data.cache.format import Field
 from lcm_distill.data.cache.remains import recorded_row, stored_rows
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.pipeline.manifest import OK, Manifest
