@@ -117,7 +117,7 @@ def encode(root: Path, run: Path, form: str, *assignments: str) -> tuple[Counter
     )  # fmt: skip
     folder = RunFolder(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+        patch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
         list(precompute(config, folder))
     rows = manifest(run)
     return Counter(status for _, status, _ in rows), rows
@@ -160,7 +160,7 @@ def images_on_disk(root: Path) -> int:
 
 
 class Zeros:
-    """Stands for `CacheEncoders`."""
+    """Stands for `ConfiguredEncoders`."""
 
     def batch_size(self, resolution=None):
         return 64

@@ -147,7 +147,7 @@ def means(monkeypatch):
             return torch.ones(noise.shape, dtype=torch.float16) * mean.view(-1, 1, 1, 1).half()
 
     monkeypatch.setattr("tests.foreign.Zeros", Means)
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Means)
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Means)
 
 
 @pytest.mark.parametrize("form", FORMS)
