@@ -18,10 +18,9 @@ import torch
 from PIL import Image
 
 from lcm_distill.config import load_preset
-from lcm_distill.core.images import IMAGE_SUFFIXES
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.sources.registry import open_source
+from lcm_distill.formats.images import IMAGE_SUFFIXES, UnusableImage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 

@@ -21,11 +21,11 @@ from lcm_distill.data.cache.kept import KeptRows
 from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.records import readable
 from lcm_distill.encoders.configured import ConfiguredEncoders
 from lcm_distill.encoders.copies import HostCopy
 from lcm_distill.encoders.identity import Encoder, identity, provenance
+from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.executors.interface import Execute, Outcome
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.prefetch import prefetch_map

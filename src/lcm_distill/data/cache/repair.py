@@ -20,9 +20,9 @@ from lcm_distill.data.cache.numbering import commit_catalog, number_annotations
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Damage, readable_entries
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.transforms import decode
+from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
