@@ -26,9 +26,9 @@ import zarr
 from streaming import MDSWriter, Stream, StreamingDataset
 from torch.utils.data import DataLoader
 
-from lcm_distill.data.cache.format import Field, describe, encode_shard
+from lcm_distill.arrays.format import Field, describe, encode_shard
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.data.cache.loader import ShuffledBatches
-from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 
 SAMPLES, SHARD, BATCH, WORKERS, REPEATS = 4096, 1024, 256, 2, 7

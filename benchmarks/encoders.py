@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.core.device import resolve_device
-from lcm_distill.data.cache import encoders
+from lcm_distill.encoders import configured
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -84,8 +84,8 @@ def build_encoders(config: Config, watch: Stopwatch) -> None:
     texts.encode(["a caption"] * size).cpu()
     images.encode_pixels = watch.timed("VAE", images.encode_pixels)
     texts.encode = watch.timed("text tower", texts.encode)
-    encoders.load_image_encoder = lambda *_: images
-    encoders.load_text_encoder = lambda *_: texts
+    configured.load_image_encoder = lambda *_: images
+    configured.load_text_encoder = lambda *_: texts
 
 
 def measure(root: Path, run: Path, size: int) -> dict[str, float]:

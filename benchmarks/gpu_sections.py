@@ -97,7 +97,7 @@ def prepare(scale: Scale, folder: Path) -> None:
     """A teacher with random weights, and a cache of noise behind the archives of a data set."""
     import stage
 
-    from lcm_distill.data.cache import encoders
+    from lcm_distill.encoders import configured
     from lcm_distill.models.networks import build_network
     from lcm_distill.stages.precompute import precompute
 
@@ -109,8 +109,8 @@ def prepare(scale: Scale, folder: Path) -> None:
     torch.save(teacher.state_dict(), folder / "teacher.pt")
     stage.write_data_set(folder / "data set", scale.images)
     clock = stage.Clock()
-    encoders.load_image_encoder = lambda *_: stage.WaitingVae(clock, 0.0)
-    encoders.load_text_encoder = lambda *_: stage.WaitingTower(clock)
+    configured.load_image_encoder = lambda *_: stage.WaitingVae(clock, 0.0)
+    configured.load_text_encoder = lambda *_: stage.WaitingTower(clock)
     run.open(config)
     for _ in precompute(config, run):
         pass

@@ -13,8 +13,8 @@ import torch
 import zarr
 from one_hot import one_hot_experts
 
-from lcm_distill.data.cache.format import Field, describe, encode_shard
-from lcm_distill.data.cache.reader import FieldReader
+from lcm_distill.arrays.format import Field, describe, encode_shard
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 

@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from lcm_distill.config import load_preset
-from lcm_distill.data.cache import encoders
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.transforms import decode, resize_and_crop
+from lcm_distill.encoders import configured
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 
@@ -123,8 +123,8 @@ def decoded_per_second(contents: list[bytes]) -> float:
 def overhead(root: Path, run: Path, seconds: float) -> float:
     """Share of the wall time that the encoders did not wait."""
     clock = Clock()
-    encoders.load_image_encoder = lambda *_: WaitingVae(clock, seconds)
-    encoders.load_text_encoder = lambda *_: WaitingTower(clock)
+    configured.load_image_encoder = lambda *_: WaitingVae(clock, seconds)
+    configured.load_text_encoder = lambda *_: WaitingTower(clock)
     config = load_preset("microdit_xl_512", [f"data.root='{root}'", "encoders.batch_size=64"])
     folder = RunFolder(run)
     folder.open(config)

@@ -18,10 +18,9 @@ import torch
 from PIL import Image
 
 from lcm_distill.config import load_preset
-from lcm_distill.core.images import IMAGE_SUFFIXES
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.sources.registry import open_source
+from lcm_distill.formats.images import IMAGE_SUFFIXES, UnusableImage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 
@@ -117,7 +116,7 @@ def encode(root: Path, run: Path, form: str, *assignments: str) -> tuple[Counter
     )  # fmt: skip
     folder = RunFolder(run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+        patch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
         list(precompute(config, folder))
     rows = manifest(run)
     return Counter(status for _, status, _ in rows), rows
@@ -160,7 +159,7 @@ def images_on_disk(root: Path) -> int:
 
 
 class Zeros:
-    """Stands for `CacheEncoders`."""
+    """Stands for `ConfiguredEncoders`."""
 
     def batch_size(self, resolution=None):
         return 64

@@ -7,7 +7,7 @@ from tests.growing import Data, Means
 
 @pytest.fixture
 def means(monkeypatch):
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Means)
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Means)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import zarr
 
+from lcm_distill.arrays import reader as reader_module
+from lcm_distill.arrays import shard_files
+from lcm_distill.arrays.buffers import Buffers
+from lcm_distill.arrays.format import Field, describe, encode_shard
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.core.errors import DataError
-from lcm_distill.data.cache import reader as reader_module
-from lcm_distill.data.cache import shard_files
-from lcm_distill.data.cache.buffers import Buffers
-from lcm_distill.data.cache.format import Field, describe, encode_shard
-from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS, SampleRow
 from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
 

@@ -147,7 +147,7 @@ def means(monkeypatch):
             return torch.ones(noise.shape, dtype=torch.float16) * mean.view(-1, 1, 1, 1).half()
 
     monkeypatch.setattr("tests.foreign.Zeros", Means)
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Means)
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Means)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -161,7 +161,7 @@ def test_rows_of_one_image_have_its_latents_and_are_counted_as_one_image(tmp_pat
     assert counts == {"ok": 5, "quarantined": 1}
     assert images_on_disk(root) == len({source for source, _, _ in rows}) == 4
     assert Counter(source for source, status, _ in rows if status == "ok") == {paths[0]: 2, paths[1]: 1, paths[3]: 2}
-    from lcm_distill.core.images import open_image
+    from lcm_distill.formats.images import open_image
 
     expected = [np.asarray(open_image(image_bytes(n)).convert("RGB"), np.float32).mean() for n in (0, 0, 1, 3, 3)]
     latents = np.asarray(zarr.open_array(tmp_path / "run" / "cache" / "latents_64", mode="r")[:])

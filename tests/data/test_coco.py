@@ -36,7 +36,7 @@ def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
 
 @pytest.mark.parametrize("spoilt", ["cut", "latin", "list", "lacks", "number", "empty"])
 def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_path, monkeypatch, spoilt):
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
     root, run = tmp_path / "coco", tmp_path / "run"
     pack([Item(f"{n}.jpg", image_bytes(n), f'"caption {n}"') for n in range(3)], root, "coco")
     file = root / "annotations" / "captions_val.json"

@@ -5,8 +5,8 @@ import os
 import pytest
 from PIL import Image
 
-from lcm_distill.core.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from lcm_distill.data.sources.interface import Annotation
+from lcm_distill.formats.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from tests.data.test_source_formats import records_of, tar
 from tests.data.test_sources import source_of
 

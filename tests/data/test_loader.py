@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.core.randomness import normal
 from lcm_distill.data.cache.loader import MixedBatches, ShuffledBatches, distinct_addresses
-from lcm_distill.data.cache.reader import FieldReader
 
 
 class Rows:

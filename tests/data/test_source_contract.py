@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lcm_distill.data.sources.interface import ORPHAN, Annotation, UnusableImage
+from lcm_distill.data.sources.interface import ORPHAN, Annotation
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.data.sources.records import checked
+from lcm_distill.formats.images import UnusableImage
 from tests.data.test_sources import source_of
 from tests.foreign import (
     OTHER_FORMATS,

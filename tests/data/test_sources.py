@@ -13,11 +13,11 @@ from PIL import Image
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.core.images import IMAGE_SUFFIXES
 from lcm_distill.data.sources.captions import choose_caption
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, UnusableImage
+from lcm_distill.data.sources.interface import Annotation, BadAnnotation
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.sources.registry import SOURCES, open_source, source_root, source_type
+from lcm_distill.formats.images import IMAGE_SUFFIXES, UnusableImage
 
 CAPTIONS = [f"image {number}" for number in range(6)]
 

@@ -100,7 +100,7 @@ def test_the_command_line_prints_it_and_stores_nothing(tmp_path):
 
 
 def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
     root, run = data_set(tmp_path / "data"), tmp_path / "run"
     options = ["--preset", "shapes", "--set", "data.source=folder", "--set", f"data.root={root}"]
     assert lcm("precompute", *options, "--run", run).exit_code == 0

@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageCms
 from torchvision.transforms import v2
 
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.transforms import CONVERTED, decode, resize_and_crop
+from lcm_distill.formats.images import UnusableImage
 
 
 def test_short_side_is_resized_and_the_centre_kept(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.journeydb import IMAGES
-from lcm_distill.data.sources.tars import MAX_HEADER_BYTES
+from lcm_distill.formats.tars import MAX_HEADER_BYTES
 from tests.foreign import Item, encode, image_bytes, images_of, member, pack
 
 NUMBER = 40

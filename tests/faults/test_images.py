@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcm_distill.core.images import IMAGE_FORMATS
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.transforms import decode
+from lcm_distill.formats.images import IMAGE_FORMATS, UnusableImage
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 OTHERS = ("EPS", "PPM", "ICO", "PCX", "SGI", "TGA", "PDF", "IM", "DDS", "ICNS", "JPEG2000")

@@ -8,13 +8,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lcm_distill import assets
+from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache import encoded_by, encoding
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.data.cache.provenance import identity
 from lcm_distill.data.transforms import TRANSFORM
+from lcm_distill.encoders.identity import identity
 from lcm_distill.pipeline.parts import encode_part
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage

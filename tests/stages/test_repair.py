@@ -7,15 +7,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lcm_distill.arrays.format import CHECKSUM
+from lcm_distill.arrays.metadata import read_metadata
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache import provenance
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.encoders import CacheEncoders
-from lcm_distill.data.cache.format import CHECKSUM
-from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.data.cache.reader import FieldReader
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
+from lcm_distill.encoders import identity
+from lcm_distill.encoders.configured import ConfiguredEncoders
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
@@ -134,10 +134,10 @@ def test_rows_without_a_recorded_checksum_are_read(small_config, run):
 
 def test_other_weights_of_an_encoder_are_refused(small_config, run, monkeypatch):
     attributes = read_metadata(LocalStorage(run.cache), "latents_64/zarr.json", "")["attributes"]
-    assert attributes["weights_sha256"] == provenance.weights_sha256(small_config.encoders, "vae")
+    assert attributes["weights_sha256"] == identity.weights_sha256(small_config.encoders, "vae")
     assert attributes["compute_dtype"] == "float32" and set(attributes["versions"]) == {"torch", "diffusers"}
-    before, real = shard_files(run.cache), provenance.weights_sha256
-    monkeypatch.setattr(provenance, "weights_sha256", lambda s, which: "0" * 64 if which == "vae" else real(s, which))
+    before, real = shard_files(run.cache), identity.weights_sha256
+    monkeypatch.setattr(identity, "weights_sha256", lambda s, which: "0" * 64 if which == "vae" else real(s, which))
     with pytest.raises(UserError, match=r"^encoders\.vae = 'shapes' has other weights .* put those back"):
         list(precompute(small_config, run))
     flip_row(small_config, run, 19)
@@ -165,7 +165,7 @@ def test_a_cache_without_recorded_weights_opens(small_config, run):
 
 
 def test_a_caption_without_finite_embedding_is_quarantined(tmp_path, monkeypatch):
-    real = CacheEncoders.encode_texts
+    real = ConfiguredEncoders.encode_texts
 
     def encode(self, captions):
         embeddings = real(self, captions)
@@ -174,7 +174,7 @@ def test_a_caption_without_finite_embedding_is_quarantined(tmp_path, monkeypatch
             embeddings[1, 2, 3] = np.nan
         return embeddings
 
-    monkeypatch.setattr(CacheEncoders, "encode_texts", encode)
+    monkeypatch.setattr(ConfiguredEncoders, "encode_texts", encode)
     config, run = load_preset("shapes", [*SMALL, "data.images=24"]), RunFolder(tmp_path)
     run.open(config)
     list(precompute(config, run))

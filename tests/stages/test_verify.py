@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from lcm_distill.arrays.format import CHECKSUM
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.format import CHECKSUM
 from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.numbering import open_catalog
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS

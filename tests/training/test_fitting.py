@@ -62,7 +62,7 @@ def test_a_teacher_from_elsewhere_fits_if_it_was_trained_so(here):
 
 
 def test_the_command_line_says_so_before_and_after(here, monkeypatch):
-    monkeypatch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", Zeros)
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
     (here / "images").mkdir()
     for n in range(4):
         (here / "images" / f"{n}.jpg").write_bytes(image_bytes(n))

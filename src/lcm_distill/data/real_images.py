@@ -6,8 +6,8 @@ import numpy as np
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.transforms import decode, resize_and_crop
+from lcm_distill.formats.images import UnusableImage
 
 
 def real_images(cache: Cache, paths: Sequence[str]) -> Iterator[np.ndarray]:

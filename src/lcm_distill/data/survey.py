@@ -15,11 +15,11 @@ from lcm_distill.data.sources.interface import (
     LeftOut,
     ListsMembers,
     Source,
-    UnusableImage,
 )
 from lcm_distill.data.sources.records import checked, readable
 from lcm_distill.data.sources.tree import is_hidden
 from lcm_distill.data.transforms import CONVERTED, decode
+from lcm_distill.formats.images import UnusableImage
 
 OPENED = 1_000
 """The most images that are decoded; the first ones, so that an archive need not be read to its end."""

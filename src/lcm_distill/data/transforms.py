@@ -4,9 +4,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lcm_distill.core.errors import one_line
-from lcm_distill.core.images import open_image, round_to_uint8
 from lcm_distill.data.colour import to_srgb
-from lcm_distill.data.sources.interface import UnusableImage
+from lcm_distill.formats.images import UnusableImage, open_image, round_to_uint8
 
 TRANSFORM = 3
 """Version of what an image file becomes; a cache keeps the one that it was begun with. 1 ignored colour profiles and

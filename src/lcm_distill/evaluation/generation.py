@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lcm_distill.api import LatentConsistencyModel, TextToImage
 from lcm_distill.core.errors import DataError
-from lcm_distill.core.images import tensor_to_uint8
 from lcm_distill.diffusion.samplers import Sampler
 from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.formats.images import tensor_to_uint8
 
 GenerationDtype = Literal["float32", "bfloat16"]
 SHOWN = 60

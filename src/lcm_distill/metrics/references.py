@@ -15,8 +15,8 @@ from PIL import Image
 
 from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.core.hashing import bytes_sha256, file_sha256
-from lcm_distill.core.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, open_image
 from lcm_distill.core.regular_files import open_regular, read_regular
+from lcm_distill.formats.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, open_image
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.sample import Sample

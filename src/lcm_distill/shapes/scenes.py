@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from lcm_distill.core.images import round_to_uint8
 from lcm_distill.core.randomness import philox
+from lcm_distill.formats.images import round_to_uint8
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 COLOURS = {

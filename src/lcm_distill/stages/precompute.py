@@ -13,9 +13,9 @@ from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoding import open_encoding
-from lcm_distill.data.cache.growth import Changes, remember_state, restore_catalog, source_state, take_up_changes
+from lcm_distill.data.cache.growth import Changes, remember_state, source_state, take_up_changes
 from lcm_distill.data.cache.kept import forget_rows, put_rows_aside
-from lcm_distill.data.cache.numbering import open_catalog
+from lcm_distill.data.cache.numbering import open_catalog, restore_catalog
 from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.shared import require_own
@@ -61,7 +61,7 @@ def precompute(
         changes, catalog = Changes(), wait_for_catalog(cache)
     cache.require_same_encoders()
     manifest, tasks = cache.manifest, cache.tasks(catalog)
-    put_rows_aside(cache, catalog, split(tasks, manifest)[1])
+    put_rows_aside(manifest, cache.layout, catalog, split(tasks, manifest)[1])
     del catalog  # which may be large
     rows_done, rows_resumed, quarantined = 0, 0, manifest.entries([CATALOG_TASK])[CATALOG_TASK].quarantined
     total = sum(task.size for task in tasks)
@@ -102,7 +102,7 @@ def finish(cache: Cache) -> None:
     Raises:
         UserError: no image could be used.
     """
-    forget_rows(cache)
+    forget_rows(cache.storage)
     if not len(cache.usable("train")):
         raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {cache.run.root}`")
 

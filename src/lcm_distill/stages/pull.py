@@ -6,10 +6,10 @@
 import logging
 from collections.abc import Iterator, Sequence
 
+from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.shared import require_own
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.parts import Entry, decode_part

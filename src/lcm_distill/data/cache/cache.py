@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lcm_distill.arrays.format import Field
+from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
 from lcm_distill.data.cache.encoded_by import committed, require_same_encoders
-from lcm_distill.data.cache.format import Field
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
-from lcm_distill.data.cache.metadata import read_metadata
 from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.data.cache.shared import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
@@ -192,8 +192,8 @@ class Cache:
             UserError: there is no cache in the run folder, or it is not complete, or another than the run began with;
                 DataError: it is damaged.
         """
+        from lcm_distill.arrays.reader import FieldReader
         from lcm_distill.data.cache.loader import ShuffledBatches
-        from lcm_distill.data.cache.reader import FieldReader
 
         local = Cache.local(self.config, self.run)
         catalog = local.require_complete()

@@ -9,17 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.metadata import read_metadata
-from lcm_distill.data.cache.provenance import IDENTITY, OPTIONAL, SCALING, Encoder, identity
+from lcm_distill.encoders.identity import IDENTITY, OPTIONAL, SCALING, Encoder, identity
 from lcm_distill.pipeline.manifest import AHEAD, MERGED, Manifest, task_of_part
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.task import Task
 
 ENCODED_BY = "encoded_by"
-"""Column of the manifest: JSON of `provenance.identity`, `batch_size` and, for images, `transform`."""
+"""Column of the manifest: JSON of `encoders.identity.identity`, `batch_size` and, for images, `transform`."""
 BATCH_SIZE, TRANSFORM = "batch_size", "transform"
 DIGITS = 16
 """Hex digits of a hash in the manifest; an array's attributes have all."""

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from lcm_distill.arrays.format import Field, encode_shard
+from lcm_distill.arrays.metadata import read_metadata, write_metadata
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoded_by import BATCH_SIZE, encode, encoder_of, require_same
-from lcm_distill.data.cache.encoders import CacheEncoders
-from lcm_distill.data.cache.format import Field, encode_shard
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
 from lcm_distill.data.cache.kept import KeptRows
 from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.metadata import read_metadata, write_metadata
-from lcm_distill.data.cache.provenance import Encoder, identity, provenance
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import SampleRow
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.records import readable
+from lcm_distill.encoders.configured import ConfiguredEncoders
 from lcm_distill.encoders.copies import HostCopy
+from lcm_distill.encoders.identity import Encoder, identity, provenance
+from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.executors.interface import Execute, Outcome
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.prefetch import prefetch_map
@@ -74,7 +74,7 @@ class Encoding:
         self.loaded: dict[Encoder, dict[str, Any]] = {}
         largest = max([config.encoders.batch_size, *self.batch_sizes.values()])
         encoders = config.encoders.model_copy(update={"batch_size": largest})
-        self.encoders = CacheEncoders(encoders, config.model, device, config.data.resolutions)
+        self.encoders = ConfiguredEncoders(encoders, config.model, device, config.data.resolutions)
 
     def execute(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Encode captions and images; yields the task of each shard when it is written.

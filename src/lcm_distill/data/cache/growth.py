@@ -11,21 +11,16 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
-from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.core.parsing import parse_json
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE
-from lcm_distill.data.cache.numbering import commit_catalog, extend_annotations
-from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.data.cache.numbering import extend_annotations, replace_catalog
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.sources.tree import entries, is_image
-from lcm_distill.pipeline.manifest import OK, part_name
+from lcm_distill.pipeline.manifest import OK
 
 STATE_FILE = "catalog/source.json"
 """What the data set looked like when it was numbered last. A hint: without it, it is looked at again."""
-BEFORE = "catalog/before"
-"""Folder of the catalog that is being replaced."""
 NAMED = 20
 """How many records are named of each kind."""
 
@@ -104,21 +99,6 @@ def take_up_changes(cache: Cache) -> Changes:
     return _differences(cache, extend=True)
 
 
-def restore_catalog(cache: Cache) -> None:
-    """Put the earlier catalog back where an extension was interrupted, so that it can begin anew."""
-    storage, manifest = cache.storage, cache.manifest
-    names = [name for name in (SAMPLES_FILE, CAPTIONS_FILE) if storage.sizes([_before(name)])]
-    if not names:
-        return
-    entry = manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
-    recorded = {file.name: file.sha256 for file in entry.files} if entry else {}
-    for name in names:
-        content = storage.read(_before(name))
-        if bytes_sha256([content]) == recorded.get(name):
-            storage.put(name, [content])
-    _forget_before(cache)
-
-
 def _differences(cache: Cache, extend: bool) -> Changes:
     if source_type(cache.config.data).generated or not cache.source_root.is_dir():
         return Changes()
@@ -135,24 +115,10 @@ def _differences(cache: Cache, extend: bool) -> Changes:
     changed = dict.fromkeys([*extension.changed, *_replaced_images(cache)])
     changes = Changes(extension.added, tuple(changed), tuple(extension.gone))
     if extend:
-        for name in (SAMPLES_FILE, CAPTIONS_FILE):
-            cache.storage.put(_before(name), [cache.storage.read(name)])
-        commit_catalog(cache, extension.catalog, bad)
-        _forget_before(cache)
+        replace_catalog(cache, extension.catalog, bad)
         remember_state(cache, state, changes)
         _log(changes)
     return changes
-
-
-def _forget_before(cache: Cache) -> None:
-    if part_name(CATALOG_TASK) in cache.manifest.loose_parts():
-        cache.manifest.drop_merged([CATALOG_TASK])
-    for name in (SAMPLES_FILE, CAPTIONS_FILE):
-        cache.storage.remove(_before(name))
-
-
-def _before(name: str) -> str:
-    return f"{BEFORE}/{PurePosixPath(name).name}"
 
 
 def _replaced_images(cache: Cache) -> Iterator[str]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lcm_distill.core.randomness import normal, stable_hash
 from lcm_distill.data.cache.rows import SampleRow
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.records import readable
 from lcm_distill.data.transforms import CONVERTED, decode, resize_and_crop
+from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.manifest import OK, QUARANTINED
 from lcm_distill.pipeline.task import Task
 

@@ -11,14 +11,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lcm_distill.arrays.format import Field
 from lcm_distill.core.errors import DataError
-from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
-from lcm_distill.data.cache.format import Field
+from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.remains import recorded_row, stored_rows
 from lcm_distill.data.cache.rows import SampleRow
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.parts import encode_part, read_rows
+from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Task
 
 FOLDER = "catalog/kept"
@@ -29,23 +30,23 @@ SAME = ("row", "sample_id", "caption_row", "split")
 log = logging.getLogger(__name__)
 
 
-def put_rows_aside(cache: Cache, catalog: Catalog, tasks: Iterable[Task]) -> None:
+def put_rows_aside(manifest: Manifest, layout: CacheLayout, catalog: Catalog, tasks: Iterable[Task]) -> None:
     """Record what the manifest has of the rows of tasks that will be done again, before their commits are revoked."""
-    manifest, named = cache.manifest, {task.name: task for task in tasks}
+    named = {task.name: task for task in tasks}
     for name, entry in manifest.entries(named).items():
-        if entry.fingerprint != cache.layout.begun_as(named[name], catalog, entry.rows):
+        if entry.fingerprint != layout.begun_as(named[name], catalog, entry.rows):
             continue  # of other samples
         try:
             rows = manifest.read([named[name]])
         except DataError:  # then they are encoded again, all of them
             continue
-        cache.storage.put(_file(name), [encode_part(rows, [entry])])
+        manifest.storage.put(_file(name), [encode_part(rows, [entry])])
 
 
-def forget_rows(cache: Cache) -> None:
+def forget_rows(storage: Storage) -> None:
     """Remove what `put_rows_aside` recorded, once all tasks are done."""
-    for file in cache.storage.listing(FOLDER):
-        cache.storage.remove(file)
+    for file in storage.listing(FOLDER):
+        storage.remove(file)
 
 
 class KeptRows:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from lcm_distill.arrays.format import Field
 from lcm_distill.config import Config
 from lcm_distill.core.hashing import digest
 from lcm_distill.data.cache.catalog import Catalog
-from lcm_distill.data.cache.format import Field
 from lcm_distill.pipeline.task import Task
 
 TEXT = "text"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.core.device import to_device
 from lcm_distill.core.randomness import permutation
-from lcm_distill.data.cache.reader import FieldReader
 
 
 @dataclass(frozen=True)

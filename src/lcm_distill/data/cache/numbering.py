@@ -5,20 +5,24 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
-from lcm_distill.data.cache.rows import LEFT_OUT
+from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.records import checked
 from lcm_distill.pipeline.atomic import temporary_prefix
-from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns
+from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns, part_name
+
+BEFORE = "catalog/before"
+"""Folder of the catalog that is being replaced."""
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +79,40 @@ def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation |
         "numbered %d samples and %d distinct captions, rejected or left out %d records",
         len(catalog.samples), len(catalog.captions), len(bad),
     )  # fmt: skip
+
+
+def replace_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
+    """As `commit_catalog`, in the place of an earlier one, which is kept until it is done."""
+    for name in (SAMPLES_FILE, CAPTIONS_FILE):
+        cache.storage.put(_before(name), [cache.storage.read(name)])
+    commit_catalog(cache, catalog, bad)
+    _forget_before(cache)
+
+
+def restore_catalog(cache: Cache) -> None:
+    """Put the earlier catalog back where `replace_catalog` was interrupted, so that it can begin anew."""
+    storage, manifest = cache.storage, cache.manifest
+    names = [name for name in (SAMPLES_FILE, CAPTIONS_FILE) if storage.sizes([_before(name)])]
+    if not names:
+        return
+    entry = manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
+    recorded = {file.name: file.sha256 for file in entry.files} if entry else {}
+    for name in names:
+        content = storage.read(_before(name))
+        if bytes_sha256([content]) == recorded.get(name):
+            storage.put(name, [content])
+    _forget_before(cache)
+
+
+def _forget_before(cache: Cache) -> None:
+    if part_name(CATALOG_TASK) in cache.manifest.loose_parts():
+        cache.manifest.drop_merged([CATALOG_TASK])
+    for name in (SAMPLES_FILE, CAPTIONS_FILE):
+        cache.storage.remove(_before(name))
+
+
+def _before(name: str) -> str:
+    return f"{BEFORE}/{PurePosixPath(name).name}"
 
 
 def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> Iterator[Annotation]:

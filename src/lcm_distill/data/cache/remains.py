@@ -9,8 +9,8 @@ from typing import Any, cast
 import crc32c
 import numpy as np
 
+from lcm_distill.arrays.format import Field, decode_rows
 from lcm_distill.core.errors import DataError
-from lcm_distill.data.cache.format import CHECKSUM, Field
 from lcm_distill.data.cache.rows import SAMPLE_COLUMNS, SampleRow
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.storage import Storage
@@ -64,20 +64,12 @@ class Remains:
 
 
 def stored_rows(storage: Storage, task: Task, field: Field, count: int) -> list[tuple[int, np.ndarray] | None]:
-    """CRC-32C and content of the first `count` rows of a task's file, as far as it has them; None for a damaged row."""
+    """The first `count` rows of a task's file, as `decode_rows` gives them; none where there is no file."""
     try:
         content = storage.read(task.inputs["file"])
     except FileNotFoundError:
         return []
-    whole = min(count, len(content) // field.stride)
-    return [_row(content[place * field.stride : (place + 1) * field.stride], field) for place in range(whole)]
-
-
-def _row(content: bytes, field: Field) -> tuple[int, np.ndarray] | None:
-    payload, checksum = content[: field.row_bytes], int.from_bytes(content[-CHECKSUM:], "little")
-    if crc32c.crc32c(payload) != checksum:
-        return None
-    return checksum, np.frombuffer(payload, np.float16).reshape(field.shape)
+    return decode_rows(field, content, count)
 
 
 def _checksum(row: np.ndarray) -> int:

@@ -14,15 +14,14 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.encoded_by import batch_sizes
 from lcm_distill.data.cache.encoding import Encoding
-from lcm_distill.data.cache.growth import restore_catalog
 from lcm_distill.data.cache.kept import put_rows_aside
-from lcm_distill.data.cache.numbering import commit_catalog, number_annotations
+from lcm_distill.data.cache.numbering import commit_catalog, number_annotations, restore_catalog
 from lcm_distill.data.cache.remains import Remains
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Damage, readable_entries
-from lcm_distill.data.sources.interface import UnusableImage
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.transforms import decode
+from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
@@ -100,7 +99,7 @@ def withdraw_mended(cache: Cache, catalog: Catalog) -> list[Task]:
         if _is_usable(content, cache.config.data.min_size, version):
             names |= tasks_of[path]
     mended = [task for task in cache.tasks(catalog) if task.name in names]
-    put_rows_aside(cache, catalog, mended)
+    put_rows_aside(cache.manifest, cache.layout, catalog, mended)
     cache.manifest.drop(names)
     return mended
 

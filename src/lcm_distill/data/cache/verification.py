@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from lcm_distill.arrays.format import Field, broken_rows
+from lcm_distill.arrays.metadata import require_description
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
-from lcm_distill.data.cache.format import Field, broken_rows
-from lcm_distill.data.cache.metadata import require_description
 from lcm_distill.data.cache.rows import CATALOG_TASK
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
 from lcm_distill.pipeline.parts import Entry, read_entries

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.sources.interface import AGAIN, Annotation
-from lcm_distill.data.sources.text import decode_text, parse_object, trimmed
+from lcm_distill.formats.text import decode_text, parse_object, trimmed
 
 CAPTION_SUFFIXES = (".cap", ".caption", ".txt", ".json")
 """Suffixes of files with the caption of the image of the same name; where several are there, later ones prevail."""

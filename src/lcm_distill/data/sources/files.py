@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.data.sources.interface import UnusableImage
+from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 
 
 def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:

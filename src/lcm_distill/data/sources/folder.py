@@ -8,10 +8,11 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import Captions, look_up
 from lcm_distill.data.sources.files import leaves_root, read_files
-from lcm_distill.data.sources.interface import ORPHAN, BadAnnotation, LeftOut, Record, UnusableImage
-from lcm_distill.data.sources.metadata import METADATA, read_metadata
-from lcm_distill.data.sources.text import MAX_TEXT_BYTES
+from lcm_distill.data.sources.interface import ORPHAN, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
 from lcm_distill.data.sources.tree import Tree, not_named, unread_format, walk
+from lcm_distill.formats.images import UnusableImage
+from lcm_distill.formats.text import MAX_TEXT_BYTES
 
 FILE_NAME = "file_name"
 

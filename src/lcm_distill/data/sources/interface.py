@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from lcm_distill.formats.images import UnusableImage
+
 
 @dataclass(frozen=True)
 class Annotation:
@@ -62,10 +64,6 @@ class LeftOut:
 
 
 Record = Annotation | BadAnnotation | LeftOut
-
-
-class UnusableImage(Exception):
-    """An image that cannot be used; the message is the reason in the manifest."""
 
 
 class Source(Protocol):

@@ -12,9 +12,11 @@ from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
 from lcm_distill.data.sources.identifiers import Identifiers
-from lcm_distill.data.sources.interface import UNNAMED, BadAnnotation, LeftOut, Record, UnusableImage
-from lcm_distill.data.sources.metadata import numbered_lines
-from lcm_distill.data.sources.tars import (
+from lcm_distill.data.sources.interface import UNNAMED, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.tree import entries, is_image
+from lcm_distill.formats.images import UnusableImage
+from lcm_distill.formats.tables import numbered_lines
+from lcm_distill.formats.tars import (
     DAMAGE,
     READ,
     Checked,
@@ -25,8 +27,7 @@ from lcm_distill.data.sources.tars import (
     read_checked,
     require_end,
 )
-from lcm_distill.data.sources.text import read_lines
-from lcm_distill.data.sources.tree import entries, is_image
+from lcm_distill.formats.text import read_lines
 from lcm_distill.pipeline.prefetch import one_ahead
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published

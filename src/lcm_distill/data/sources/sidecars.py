@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.data.sources.text import MAX_TABLE_BYTES, parse_object
+from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object
 
 SCORES = "_clip_score.json"
 """End of the names of files that have no texts."""

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lcm_distill.core.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
+from lcm_distill.formats.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that archivers and disk stations add, beside those whose name begins with a dot."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lcm_distill.arrays.format import Field, encode_index
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.io_errors import naming_file
-from lcm_distill.data.cache.format import Field, encode_index
 
 
 class DirectFile:
@@ -48,7 +48,7 @@ class MappedFile:
 ShardFile = DirectFile if hasattr(os, "preadv") else MappedFile
 
 
-def open_shard(cache: Path, field: Field, remedy: str, shard: int) -> DirectFile | MappedFile:
+def open_shard(folder: Path, field: Field, remedy: str, shard: int) -> DirectFile | MappedFile:
     """Open a shard's file, after checking its length and index.
 
     Args:
@@ -57,7 +57,7 @@ def open_shard(cache: Path, field: Field, remedy: str, shard: int) -> DirectFile
     Raises:
         DataError: it is missing, has another length or another index.
     """
-    path = field.shard_path(cache, shard)
+    path = field.shard_path(folder, shard)
     present = min(field.shard_rows, field.rows - shard * field.shard_rows)
     index = encode_index(field, present)
     if not path.is_file() or path.stat().st_size != present * field.stride + len(index):

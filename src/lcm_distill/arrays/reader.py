@@ -10,10 +10,10 @@ from pathlib import Path
 import crc32c
 import numpy as np
 
+from lcm_distill.arrays.buffers import Allocate, Buffers, memory_for_batches
+from lcm_distill.arrays.format import CHECKSUM, Field
+from lcm_distill.arrays.shard_files import open_shard
 from lcm_distill.core.errors import DataError
-from lcm_distill.data.cache.buffers import Allocate, Buffers, memory_for_batches
-from lcm_distill.data.cache.format import CHECKSUM, Field
-from lcm_distill.data.cache.shard_files import open_shard
 
 OPEN_SHARDS = 256
 """Files that a reader keeps open; for two readers well below the usual limit of 1,024."""
@@ -30,7 +30,7 @@ class FieldReader:
     """The rows of a field, with verified checksums. Threads may share a reader.
 
     Args:
-        cache: folder of the cache.
+        folder: of the arrays.
         allocate: allocates the memory that rows are read into; `memory_for_batches` by default.
         checksums: CRC-32C of each row, int64 (field.rows,), as its commit recorded it; -1 where it recorded none. They
             belong to row numbers, so that a row in another one's place is found.
@@ -39,14 +39,14 @@ class FieldReader:
 
     def __init__(
         self,
-        cache: Path,
+        folder: Path,
         field: Field,
         allocate: Allocate | None = None,
         checksums: np.ndarray | None = None,
         remedy: str = "delete the file and precompute again",
     ) -> None:
-        self.cache, self.field, self._checksums, self._remedy = cache, field, checksums, remedy
-        self._shard = lru_cache(maxsize=OPEN_SHARDS)(partial(open_shard, cache, field, remedy))
+        self.folder, self.field, self._checksums, self._remedy = folder, field, checksums, remedy
+        self._shard = lru_cache(maxsize=OPEN_SHARDS)(partial(open_shard, folder, field, remedy))
         self._threads = ThreadPoolExecutor(THREADS, "cache-reader")
         self._buffers = Buffers(allocate or memory_for_batches())
 
@@ -112,7 +112,7 @@ class FieldReader:
             yield shard, slot, numbers[slice(*bound)]
 
     def _broken(self, row: int, how: str) -> DataError:
-        path = self.field.shard_path(self.cache, row // self.field.shard_rows)
+        path = self.field.shard_path(self.folder, row // self.field.shard_rows)
         return DataError(f"{path}: row {row} {how}: {self._remedy}")
 
 

@@ -35,6 +35,10 @@ MAX_IMAGE_BYTES = 2**30
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile("PIL\\."), 0)
 
 
+class UnusableImage(Exception):
+    """An image that cannot be used; the message is the reason in the manifest."""
+
+
 def open_image(content: bytes) -> "Image.Image":
     """An image file of `IMAGE_FORMATS`, not decoded yet: its first frame. Pillow's warnings are ignored from then on.
 

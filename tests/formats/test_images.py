@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lcm_distill.core.images import round_to_uint8, tensor_to_uint8
+from lcm_distill.formats.images import round_to_uint8, tensor_to_uint8
 
 
 def test_values_are_rounded_and_clipped():

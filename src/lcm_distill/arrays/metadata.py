@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lcm_distill.arrays.format import DATA_TYPE, Field, describe
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import json_sha256
 from lcm_distill.core.parsing import parse_json
-from lcm_distill.data.cache.format import DATA_TYPE, Field, describe
 from lcm_distill.pipeline.storage import Storage
 
 SEAL = "sha256"

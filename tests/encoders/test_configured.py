@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lcm_distill.data.cache import encoders
-from lcm_distill.data.cache.encoders import CacheEncoders
+from lcm_distill.encoders import configured
+from lcm_distill.encoders.configured import ConfiguredEncoders
 
 
 @pytest.mark.parametrize(("name", "load"), [("images", "load_image_encoder"), ("text", "load_text_encoder")])
@@ -24,8 +24,8 @@ def test_two_threads_load_an_encoder_once(small_config, monkeypatch, name, load)
         encoder.to = lambda device: encoder
         return encoder
 
-    monkeypatch.setattr(encoders, load, load_slowly)
-    opened = CacheEncoders(small_config.encoders, small_config.model, "cpu", [64])
+    monkeypatch.setattr(configured, load, load_slowly)
+    opened = ConfiguredEncoders(small_config.encoders, small_config.model, "cpu", [64])
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(getattr, opened, name)
         assert began.wait(10)

@@ -1,4 +1,4 @@
-"""What a field is encoded by: the encoder's weights, configuration, scaling and tokenizer, dtype and versions."""
+"""What encodes: an encoder's weights, configuration, scaling and tokenizer, dtype and versions of libraries."""
 
 from importlib import metadata
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The encoders of a cache, loaded when they are first needed and checked against the configuration."""
+"""The encoders of a configuration, loaded when they are first needed and checked against the configuration."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +14,7 @@ from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 
 
-class CacheEncoders:
+class ConfiguredEncoders:
     """Image and text encoder on one device. Batches that do not fit its memory are halved.
 
     Args:

@@ -1,6 +1,6 @@
 # The types of zarr.create_array are partial.
 # pyright: reportUnknownMemberType=false
-"""The latent cache on disk: Zarr v3 arrays whose shards are written whole.
+"""Zarr v3 arrays on disk, whose shards are written whole.
 
 A field is one float16 array with one row per chunk and `shard_rows` rows per shard; each chunk is followed by its
 CRC-32C. Row i starts at (i % shard_rows) * (row bytes + 4) in its shard, as the shard's index also says.
@@ -25,7 +25,7 @@ DATA_TYPE = "float16"
 
 @dataclass(frozen=True)
 class Field:
-    """One array of the cache: its name, its number of rows, the shape of a row, and the rows of a shard."""
+    """One array: its name, its number of rows, the shape of a row, and the rows of a shard."""
 
     name: str
     rows: int
@@ -49,16 +49,16 @@ class Field:
 
     @property
     def metadata_name(self) -> str:
-        """The file of the Zarr metadata, relative to the cache."""
+        """The file of the Zarr metadata, relative to the folder that holds the arrays."""
         return f"{self.name}/zarr.json"
 
     def shard_name(self, shard: int) -> str:
-        """The file of a shard, relative to the cache, as Zarr names it."""
+        """The file of a shard, relative to the same folder, as Zarr names it."""
         return "/".join([self.name, "c", str(shard), *("0" for _ in self.shape)])
 
-    def shard_path(self, cache: Path, shard: int) -> Path:
-        """The path of a shard in a cache on disk."""
-        return cache / self.shard_name(shard)
+    def shard_path(self, folder: Path, shard: int) -> Path:
+        """The path of a shard of an array in a folder."""
+        return folder / self.shard_name(shard)
 
 
 def describe(field: Field, attributes: Mapping[str, Any]) -> bytes:
@@ -114,6 +114,23 @@ def broken_rows(field: Field, content: bytes, checksums: Sequence[int]) -> Itera
             yield number, "does not match the CRC-32C behind it"
         elif computed != recorded:
             yield number, "does not match the manifest's checksum"
+
+
+def decode_rows(field: Field, content: bytes, count: int) -> list[tuple[int, np.ndarray] | None]:
+    """CRC-32C and content of the first `count` rows of a shard, as far as it has them; None for a damaged row.
+
+    Args:
+        content: of the shard's file, which may be damaged or cut short.
+    """
+    whole = min(count, len(content) // field.stride)
+    return [_decode_row(field, content[place * field.stride : (place + 1) * field.stride]) for place in range(whole)]
+
+
+def _decode_row(field: Field, content: bytes) -> tuple[int, np.ndarray] | None:
+    payload, checksum = content[: field.row_bytes], int.from_bytes(content[-CHECKSUM:], "little")
+    if crc32c.crc32c(payload) != checksum:
+        return None
+    return checksum, np.frombuffer(payload, np.float16).reshape(field.shape)
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
 from lcm_distill.core.errors import one_line
-from lcm_distill.core.images import MAX_IMAGE_BYTES
 from lcm_distill.core.regular_files import open_regular
-from lcm_distill.data.sources.interface import UnusableImage
+from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 
 READ = 2**20
 """Bytes that are read at once of what is only checked."""

@@ -1,20 +1,19 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownParameterType=false
-"""Metadata files of a folder of images, as the hub's `imagefolder` format has them: JSON lines, CSV or Parquet."""
+"""Tables of records: JSON lines, CSV and Parquet. A malformed record costs no other."""
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lcm_distill.core.errors import one_line
 from lcm_distill.core.regular_files import open_regular, read_regular
-from lcm_distill.data.sources.text import (
+from lcm_distill.formats.text import (
     MAX_TABLE_BYTES,
     decode_text,
     parse_object,
@@ -25,20 +24,6 @@ Fields = dict[str, Any] | ValueError
 """The fields of a record, or why it has none."""
 Numbered = Iterator[tuple[int, Fields]]
 """Records after the number of the line, or row of a table, that each begins at."""
-
-
-def read_metadata(path: Path) -> Iterator[tuple[str, Fields]]:
-    """Every record of a file of `METADATA`, after the line that it begins at: `metadata.csv:3`; of Parquet, its row.
-
-    Where a file is damaged, the file and the reason follow.
-    """
-    records = 0
-    try:
-        for number, fields in METADATA[path.name](path):
-            records += 1
-            yield f"{path.name}:{number}", fields
-    except (OSError, ValueError, pa.ArrowException) as error:
-        yield path.name, ValueError(f"damaged file after {records:,} records: {one_line(error)}")
 
 
 def numbered_lines(lines: Iterable[bytes | ValueError]) -> Numbered:
@@ -72,13 +57,22 @@ def _only_record(row: pa.RecordBatch) -> Fields:
         return ValueError(f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}")
 
 
-def _json_lines(path: Path) -> Numbered:
+def json_lines(path: Path) -> Numbered:
+    """The records of a file of JSON lines.
+
+    Raises:
+        OSError, ValueError: it cannot be read any further.
+    """
     with open_regular(path) as file:
         yield from numbered_lines(read_lines(file))
 
 
-def _csv_rows(path: Path) -> Numbered:
-    """The rows of a CSV file, strictly: where one is malformed, its first line is given up and the next one is read."""
+def csv_rows(path: Path) -> Numbered:
+    """The rows of a CSV file, strictly: where one is malformed, its first line is given up and the next one is read.
+
+    Raises:
+        OSError, ValueError: it cannot be read at all.
+    """
     # What is not text stays recognisable, so that each record is judged by itself.
     file = io.StringIO(decode_text(read_regular(path, MAX_TABLE_BYTES), errors="surrogateescape"), newline="")
     header, line = list[str](), 1
@@ -111,15 +105,12 @@ def _named(header: list[str], row: list[str]) -> Fields:
     return dict(zip(header, row, strict=True))
 
 
-def _parquet_rows(path: Path) -> Numbered:
+def parquet_rows(path: Path) -> Numbered:
+    """The rows of a Parquet file, numbered from 1.
+
+    Raises:
+        OSError, pa.ArrowException: it cannot be read any further.
+    """
     with open_regular(path) as content, pq.ParquetFile(content) as file:
         batches = file.iter_batches(1_024)
         yield from enumerate((record for batch in batches for record in batch_records(batch)), start=1)
-
-
-METADATA: dict[str, Callable[[Path], Numbered]] = {
-    "metadata.jsonl": _json_lines,
-    "metadata.csv": _csv_rows,
-    "metadata.parquet": _parquet_rows,
-}
-"""Names of metadata files, and what reads them."""
