@@ -41,7 +41,7 @@ from lcm_distill.commands.options import (
     Workers,
     columns,
 )
-from lcm_distill.commands.work import How, work
+from lcm_distill.commands.work import How, leads, work
 from lcm_distill.core.interruption import stop_at_once
 
 app = typer.Typer(
@@ -164,12 +164,14 @@ def run_all(
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
 ) -> None:
-    """All three stages: precompute, distill, evaluate."""
+    """All three stages: precompute, distill, evaluate; then a page about the run."""
     from lcm_distill.stages import distill, evaluate, precompute
 
     stages = [precompute.STAGE, distill.STAGE, evaluate.STAGE]
     choice = Choice(preset, config, [*(set or []), *columns(caption_column, image_column)], run, cache=cache)
     work(stages, choice, How(json, dry_run, allow_random_weights, command="run"))
+    if leads() and not dry_run:
+        runs.write_report(choice)
 
 
 def schedule(
@@ -247,7 +249,7 @@ PANELS = {
         "ablate": ablate,
     },
     "Use": {"sample": images.sample, "compare-samplers": images.compare_samplers, "export": weights.export},
-    "Inspect": {"status": runs.status, "inspect": runs.inspect, "compare": runs.compare},
+    "Inspect": {"status": runs.status, "inspect": runs.inspect, "compare": runs.compare, "report": runs.report},
     "Maintain": {"doctor": doctor, "verify": runs.verify, "fetch": weights.fetch},
 }
 """The commands as `lcm --help` groups them."""

@@ -36,6 +36,7 @@ EXAMPLES = {
         'lcm inspect "FROM metrics" --run runs/shapes --csv',
     ],
     "compare": ["lcm compare runs/shapes runs/scm --out compare"],
+    "report": ["lcm report --run runs/shapes"],
     "verify": ["lcm verify --run runs/shapes", "lcm verify --run runs/shapes --repair"],
     "doctor": ["lcm doctor", "lcm doctor --preset microdit_xl_512 --set data.root=/data/JourneyDB"],
     "fetch": ["lcm fetch --preset microdit_xl_512 --to weights"],

@@ -9,7 +9,7 @@ from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import ExistingRun, Json
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import show, show_figures, show_rows, show_written, write, write_csv
+from lcm_distill.commands.show import say, show, show_figures, show_rows, show_written, write, write_csv
 from lcm_distill.commands.work import show_progress
 from lcm_distill.core.errors import UserError
 
@@ -54,6 +54,26 @@ def compare(
         rows = stage(runs, out)
         show(rows, json, lambda: write(out.with_suffix(".md").read_text()))
         show_written(out)
+
+
+def report(
+    run: ExistingRun,
+    out: Annotated[Path | None, typer.Option(help="The page; report.html in the run folder by default.")] = None,
+) -> None:
+    """Write one HTML page about a run: figures, images, training curves, what was left out, and provenance."""
+    write_report(Choice(run=run), out)
+
+
+def write_report(choice: Choice, out: Path | None = None) -> None:
+    """Write the page about a run, by default into its folder, and say where it is."""
+    with one_line_errors():
+        from lcm_distill.stages.report import NAME
+        from lcm_distill.stages.report import report as stage
+
+        config, folder = choice.load(begins=False)
+        page = out or folder.root / NAME
+        stage(config, folder, page)
+        say("report: ", page)
 
 
 def verify(

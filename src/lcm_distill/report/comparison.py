@@ -25,9 +25,14 @@ def comparison_text(rows: Rows, stand_ins: Sequence[str], styles: FigureStyles) 
 
 
 def comparison_chart(rows: Rows, stand_ins: Sequence[str], styles: FigureStyles) -> Callable[[Path], None]:
-    """A panel a figure, against network evaluations (NFE) per image; the result writes a PNG file to a path."""
+    """`comparison_panels` side by side; the result writes a PNG file to a path."""
+    return partial(draw_chart, comparison_panels(rows, styles), "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
+
+
+def comparison_panels(rows: Rows, styles: FigureStyles) -> list[Panel]:
+    """A panel a figure, against network evaluations (NFE) per image."""
     sections = _sections(rows)
-    panels = [
+    return [
         Panel(
             "network evaluations to an image",
             column.heading if len(sections) == 1 else f"{column.heading}\n{title}",
@@ -38,7 +43,6 @@ def comparison_chart(rows: Rows, stand_ins: Sequence[str], styles: FigureStyles)
         for title, section in sections.items()
         for column in figure_columns([row for row in section if row["model"] != "real"], styles)
     ]
-    return partial(draw_chart, panels, "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
 
 
 def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:

@@ -62,7 +62,13 @@ def _response(rows: Rows, styles: FigureStyles) -> list[str]:
 def guidance_chart(
     rows: Rows, trained: tuple[float, float], stand_ins: Sequence[str], styles: FigureStyles
 ) -> Callable[[Path], None]:
-    """One panel a figure, one line a sampling; the result writes a PNG file to the path it is given."""
+    """`guidance_panels` side by side; the result writes a PNG file to the path it is given."""
+    panels = guidance_panels(rows, trained, styles)
+    return partial(draw_chart, panels, "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
+
+
+def guidance_panels(rows: Rows, trained: tuple[float, float], styles: FigureStyles) -> list[Panel]:
+    """One panel a figure, one line a sampling."""
     responses, rows = rows, of_images(rows)
     panels: list[Panel] = []
     for column in figure_columns(rows, styles):
@@ -73,8 +79,7 @@ def guidance_chart(
         ]
         band = (*trained, "student's training")
         panels.append(Panel("guidance scale", column.heading, lines, column.style.logarithmic, band=band))
-    panels += _response_panels(responses)
-    return partial(draw_chart, panels, "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
+    return panels + _response_panels(responses)
 
 
 def _response_panels(rows: Rows) -> list[Panel]:

@@ -87,6 +87,15 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
             raise UserError(f"DuckDB: {_explain(error, tables)}") from error
 
 
+def is_made(config: Config, run: RunFolder, view: str) -> bool:
+    """Whether one of `VIEWS` has anything to read.
+
+    Raises:
+        DataError: a file of it is damaged.
+    """
+    return _open(config, run, view) is not None
+
+
 def _explain(error: Exception, tables: Collection[str]) -> str:
     """An error in one line; where a table is missing, what makes it instead of DuckDB's guess of another name.
 

@@ -1,0 +1,116 @@
+"""A page in one HTML file, which needs no network and no scripts, in light and dark, on wide and narrow screens."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from lcm_distill.core.text import printable
+from lcm_distill.report.charts import Panel, panel_svg
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #28282c; --faint: #77777f; --line: #d9d9de; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #18181b; --ink: #e6e6ea; --faint: #9a9aa3; --line: #3a3a40; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 64rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+p, h1 { overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: .5rem; border-top: 1px solid var(--line); }
+nav a { display: inline-block; margin: 0 1rem .25rem 0; color: inherit; }
+.notice { border-left: 4px solid #edae49; padding: .25rem .75rem; }
+.wide { overflow-x: auto; margin: .75rem 0; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th:first-child, td:first-child, .text { text-align: left; }
+td.text { overflow-wrap: anywhere; min-width: 7rem; }
+th { color: var(--faint); font-weight: normal; vertical-align: bottom; }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem; }
+.charts svg { flex: 1 1 22rem; min-width: 0; max-width: 31rem; height: auto; }
+.charts text { font-family: system-ui, sans-serif !important; }
+img { max-width: 100%; height: auto; }
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under a heading.
+
+    Attributes:
+        parts: HTML, as the functions of this module give it.
+    """
+
+    title: str
+    parts: Sequence[str]
+
+
+def paragraph(text: str) -> str:
+    """Plain text as a paragraph."""
+    return f"<p>{_escaped(text)}</p>"
+
+
+def notice(text: str) -> str:
+    """Plain text that stands out."""
+    return f'<p class="notice">{_escaped(text)}</p>'
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table that scrolls where it is too wide: the first column and text to the left, numbers to the right."""
+    first = rows[0] if rows else [""] * len(headings)
+    head = "".join(f"<th{_kind(cell)}>{_escaped(name)}</th>" for name, cell in zip(headings, first, strict=True))
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def image(content: bytes, description: str) -> str:
+    """A PNG image within the page."""
+    data = base64.b64encode(content).decode()
+    return f'<div class="wide"><img alt="{_escaped(description)}" src="data:image/png;base64,{data}"></div>'
+
+
+def charts(name: str, panels: Sequence[Panel]) -> str:
+    """Panels beside each other, as many as fit.
+
+    Args:
+        name: of these charts, distinct in the page.
+    """
+    drawn = "".join(panel_svg(panel, f"{name}-{number}") for number, panel in enumerate(panels))
+    return f'<div class="charts">{drawn}</div>'
+
+
+def page(title: str, notices: Sequence[str], sections: Sequence[Section]) -> str:
+    """The whole file; sections without parts are left out.
+
+    Args:
+        notices: sentences below the title.
+    """
+    shown = [section for section in sections if section.parts]
+    links = "".join(f'<a href="#s{number}">{_escaped(section.title)}</a>' for number, section in enumerate(shown))
+    body = "".join(
+        f'<section id="s{number}"><h2>{_escaped(section.title)}</h2>{"".join(section.parts)}</section>\n'
+        for number, section in enumerate(shown)
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_escaped(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><h1>{_escaped(title)}</h1>{''.join(map(notice, notices))}<nav>{links}</nav>\n{body}</body></html>\n"
+    )
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
+    return f"<td{_kind(value)}>{_escaped(text)}</td>"
+
+
+def _kind(value: object) -> str:
+    """Marks what does not begin as a number does."""
+    text = "" if value is None else str(value)
+    return "" if text[:1].isdigit() or text[:1] in ("-", "") else ' class="text"'
+
+
+def _escaped(text: str) -> str:
+    return escape(printable(text))

@@ -1,0 +1,151 @@
+"""One page about a run: what was run, what its models are worth, how training went, and what was left out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lcm_distill.config import Config, load_preset, presets
+from lcm_distill.config.describe import differing
+from lcm_distill.core.errors import UserError
+from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.regular_files import read_regular
+from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans_of, require_file_or_nothing
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.report.charts import Line, Panel
+from lcm_distill.report.comparison import comparison_panels
+from lcm_distill.report.guidance import guidance_panels
+from lcm_distill.report.page import Section, charts, image, page, paragraph, table
+from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
+from lcm_distill.report.units import format_duration
+from lcm_distill.stages.queries import inspect, is_made
+
+NAME = "report.html"
+POINTS = 400
+"""Points of a curve; of longer trainings each is the mean of the steps around it."""
+REASONS = 50
+CURVES = {
+    "loss": "loss",
+    "gradient_norm": "norm of the gradient",
+    "learning_rate": "learning rate",
+    "images_per_second": "images a second",
+}
+"""Columns of a training's events that are drawn, with their titles."""
+
+Rows = list[dict[str, Any]]
+
+
+def report(config: Config, run: RunFolder, out: Path) -> None:
+    """Write the page to `out`, in one HTML file.
+
+    Raises:
+        UserError: the run has nothing to show yet; DataError: a file of it is damaged.
+        OSError: `out` is a folder, or cannot be written.
+    """
+    require_file_or_nothing(out)
+    sections = [
+        Section("Figures", _figures(config, run)),
+        Section("Response to guidance", _guidance(config, run)),
+        Section("Images", _images(run)),
+        Section("Training", _training(config, run, "events")),
+        Section("Training of the teacher", _training(config, run, "pretrain_events")),
+        Section("Data", _data(config, run)),
+    ]
+    if not any(section.parts for section in sections):
+        raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute`")
+    sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(config, run))]
+    remove_orphans_of(out)
+    commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
+
+
+def _rows(config: Config, run: RunFolder, view: str, sql: str) -> Rows:
+    """Rows of a query; none where nothing of its view has been made."""
+    return inspect(config, run, sql) if is_made(config, run, view) else []
+
+
+def _figures(config: Config, run: RunFolder) -> list[str]:
+    rows = _rows(config, run, "metrics", "FROM metrics")
+    if not rows:
+        return []
+    styles = figure_styles()
+    named = [{**row, "run": row["model"] if row["model"] == "student" else None} for row in rows]
+    real = [paragraph(CAPTION)] if any(row["model"] == "real" for row in rows) else []
+    return [charts("figures", comparison_panels(named, styles)), table(*figures_cells(rows, styles)), *real]
+
+
+def _guidance(config: Config, run: RunFolder) -> list[str]:
+    rows = _rows(config, run, "guidance", "FROM guidance")
+    return [charts("guidance", guidance_panels(rows, config.distill.guidance_range, figure_styles()))] if rows else []
+
+
+def _images(run: RunFolder) -> list[str]:
+    if not run.grid.is_file():
+        return []
+    return [
+        paragraph("The same captions and the same noise in every column."),
+        image(read_regular(run.grid), "images of the models side by side"),
+    ]
+
+
+def _training(config: Config, run: RunFolder, view: str) -> list[str]:
+    means = ", ".join(f"avg({name}) AS {name}" for name in CURVES)
+    group = f"step * {POINTS} // (SELECT max(step) + 1 FROM {view})"
+    sql = f"SELECT avg(step) AS step, {means} FROM {view} GROUP BY {group} ORDER BY 1"
+    if not (rows := _rows(config, run, view, sql)):
+        return []
+    whole = inspect(config, run, f"SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}")[0]
+    steps = [row["step"] for row in rows]
+    panels = [
+        Panel("step", title, [_curve(steps, [row[name] for row in rows])])
+        for name, title in CURVES.items()
+        if any(row[name] is not None for row in rows)
+    ]
+    spent = f"{whole['steps']:,} steps in {format_duration(whole['seconds'] or 0)}."
+    return [paragraph(spent), charts(view, panels)]
+
+
+def _curve(x: Sequence[float], y: Sequence[float | None]) -> Line:
+    points = [(step, value) for step, value in zip(x, y, strict=True) if value is not None]
+    return Line([step for step, _ in points], [value for _, value in points], [0.0] * len(points), 0, marked=False)
+
+
+def _data(config: Config, run: RunFolder) -> list[str]:
+    counts = _rows(
+        config, run, "manifest", "SELECT kind, status, count(*) AS count FROM manifest GROUP BY ALL ORDER BY ALL"
+    )
+    if not counts:
+        return []
+    reasons = inspect(
+        config, run,
+        "SELECT status, error, count(*) AS count, min(source) AS example FROM manifest WHERE status <> 'ok' "
+        f"GROUP BY ALL ORDER BY count DESC, error LIMIT {REASONS}",
+    )  # fmt: skip
+    parts = [table(["kind", "status", "rows"], [list(row.values()) for row in counts])]
+    if reasons:
+        parts.append(table(["status", "reason", "rows", "for example"], [list(row.values()) for row in reasons]))
+    return parts
+
+
+def _configuration(config: Config) -> list[str]:
+    """What differs from the preset."""
+    if config.preset not in presets():
+        return []
+    changed = differing(config, load_preset(config.preset))
+    if not changed:
+        return [paragraph(f"Preset {config.preset}, unchanged.")]
+    rows = [[key, str(own), str(preset)] for key, (own, preset) in changed.items()]
+    return [paragraph(f"Preset {config.preset}, with these changes."), table(["key", "here", "preset"], rows)]
+
+
+def _provenance(config: Config, run: RunFolder) -> list[str]:
+    known: dict[str, Any] = parse_json(read_regular(run.environment)) if run.environment.is_file() else {}
+    packages: dict[str, str] = known.pop("packages", {})
+    rows = [[name, str(value)] for name, value in {**known, **packages}.items()]
+    measured = _rows(
+        config, run, "metrics",
+        "SELECT DISTINCT model, checkpoint, checkpoint_sha256 FROM metrics WHERE checkpoint IS NOT NULL ORDER BY ALL",
+    )  # fmt: skip
+    parts = [table(["what", "release"], rows)]
+    if measured:
+        parts.append(table(["model", "checkpoint", "SHA-256"], [list(row.values()) for row in measured]))
+    return parts

@@ -1,0 +1,66 @@
+"""A page escapes what others wrote, needs nothing else, and leaves out what is empty."""
+
+import re
+import xml.etree.ElementTree
+from html.parser import HTMLParser
+
+from lcm_distill.report.charts import INK, Line, Panel, panel_svg
+from lcm_distill.report.page import Section, charts, image, page, paragraph, table
+
+PANEL = Panel("steps", "distance", [Line([1, 2, 4], [3.0, 2.0, 1.5], [0, 0, 0], 0, "student <1>")], logarithmic_x=True)
+
+
+class Text(HTMLParser):
+    """The text and the attributes of a page."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.links = list[str](), list[str](), list[str]()
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_text_is_escaped_and_controls_are_shown():
+    content = page("Run <b>", ["a & b"], [Section("S", [paragraph("<script>x</script>\x1b[2J")])])
+    read = Text(content)
+    assert "script" not in read.tags and "b" not in read.tags
+    assert "<script>x</script>\\x1b[2J" in "".join(read.text) and "a & b" in read.text
+
+
+def test_sections_without_parts_are_left_out():
+    read = Text(page("Run", [], [Section("full", [paragraph("x")]), Section("empty", [])]))
+    assert "full" in read.text and "empty" not in read.text
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    content = page("Run", [], [Section("S", [charts("c", [PANEL, PANEL]), image(b"\x89PNG", "grid")])])
+    links = Text(content).links
+    assert links and all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert not re.search(r"@import|url\((?!#)|<script|<link", content)
+
+
+def test_references_within_charts_are_distinct():
+    content = charts("c", [PANEL, PANEL])
+    ids = re.findall(r'<clipPath id="([^"]+)"', content)
+    assert len(ids) == len(set(ids)) > 1 and all(f"url(#{name})" in content for name in ids)
+
+
+def test_a_chart_takes_the_colour_of_the_text_around_it():
+    svg = panel_svg(PANEL, "c")
+    assert "currentColor" in svg and INK not in svg
+    assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
+    words = "".join(re.findall(r">([^<>]*)</text>", svg))
+    assert "distance" in words and "student &lt;1&gt;" in words
+    assert [tick for tick in ("1", "2", "5") if f">{tick}</text>" in svg] == ["1", "2"]  # plain numbers
+
+
+def test_columns_of_text_are_to_the_left_and_numbers_have_separators():
+    content = table(["model", "images", "note"], [["student", 30000, None], ["teacher", 1.5, "-"]])
+    assert '<th class="text">model</th><th>images</th><th>note</th>' in content
+    assert '<td class="text">student</td><td>30,000</td><td></td>' in content
