@@ -14,7 +14,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.catalog import split_of
 from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation
 from lcm_distill.data.survey import survey
-from tests.data.test_growth import Data
+from tests.data.test_dataset_changes import Data
 from tests.data.test_source_formats import records_of, tar
 from tests.data.test_sources import source_of
 from tests.foreign import Zeros, encode, image_bytes, images_on_disk

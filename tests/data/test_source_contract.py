@@ -10,7 +10,7 @@ import pytest
 
 from lcm_distill.data.sources.interface import ORPHAN, Annotation
 from lcm_distill.data.sources.journeydb import IMAGES
-from lcm_distill.data.sources.records import checked
+from lcm_distill.data.sources.record_validation import checked
 from lcm_distill.formats.images import UnusableImage
 from tests.data.test_sources import source_of
 from tests.foreign import (

@@ -13,7 +13,7 @@ import pytest
 from lcm_distill.data.sources.captions import choose_caption
 from lcm_distill.data.sources.interface import ORPHAN, Annotation, BadAnnotation, LeftOut
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
-from lcm_distill.data.sources.records import checked
+from lcm_distill.data.sources.record_validation import checked
 from lcm_distill.formats.images import UnusableImage
 from tests.data.test_sources import source_of
 from tests.foreign import Item, image_bytes, member, pack, write_image

@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from lcm_distill.data.sources.records import MAX_CAPTION
+from lcm_distill.data.sources.record_validation import MAX_CAPTION
 from tests.foreign import FIELDS, SOURCES, SPECIAL, Item, encode, image_bytes, images_on_disk, pack
 
 LONG = '"' + "a long word " * (20_000_000 // 12) + '"'

@@ -9,7 +9,7 @@ import pytest
 from lcm_distill.config import load_file
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
+from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm, settings
 from tests.conftest import SMALL

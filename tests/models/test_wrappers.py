@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.models import build, load_checkpoint
-from lcm_distill.models.checkpoint import checkpoint_sha256, read_tensors, tensors_sha256
+from lcm_distill.models.checkpoint import read_tensors
+from lcm_distill.models.identity import checkpoint_sha256, tensors_sha256
 
 SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 

@@ -11,7 +11,7 @@ from lcm_distill import assets
 from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.cache import encoded_by, encoding
+from lcm_distill.data.cache import encoder_provenance, encoding
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.encoders.identity import identity
@@ -142,7 +142,7 @@ def test_a_cache_of_an_earlier_version_is_completed_and_not_called_what_it_may_n
     manifest = Cache.open(config_of(vae), RunFolder(run)).manifest
     for name in [file for file in manifest.loose_parts() if "latents" in file]:
         ((entry, rows),) = manifest.rows(name)
-        (run / "cache" / name).write_bytes(encode_part(rows.drop_columns([encoded_by.ENCODED_BY]), [entry]))
+        (run / "cache" / name).write_bytes(encode_part(rows.drop_columns([encoder_provenance.ENCODED_BY]), [entry]))
     (run / "cache" / ARRAY).unlink()
     encode(run, vae)
     assert not {"weights_sha256", "scaling_factor", "encoder"} & attributes_of(run).keys()
@@ -162,7 +162,7 @@ def test_tokenizer_files_of_a_local_folder_belong_to_a_text_encoder(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     known = identity(config.encoders, "text")
     assert set(known) == {"config_sha256", "tokenizer_sha256"}
-    encoded_by.require_same(known, config.encoders, "text", "text")
+    encoder_provenance.require_same(known, config.encoders, "text", "text")
     (tmp_path / "tokenizer.json").write_text("[]")
     with pytest.raises(UserError, match=r"^encoders\.text = .* has other tokenizer files .* than text was encoded"):
-        encoded_by.require_same(known, config.encoders, "text", "text")
+        encoder_provenance.require_same(known, config.encoders, "text", "text")

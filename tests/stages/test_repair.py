@@ -13,7 +13,7 @@ from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
+from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS
 from lcm_distill.encoders import identity
 from lcm_distill.encoders.configured import ConfiguredEncoders
 from lcm_distill.pipeline.manifest import Manifest

@@ -11,9 +11,9 @@ import pytest
 from lcm_distill.arrays.format import CHECKSUM
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.catalog_building import open_catalog
 from lcm_distill.data.cache.layout import CacheLayout
-from lcm_distill.data.cache.numbering import open_catalog
-from lcm_distill.data.cache.rows import SAMPLE_COLUMNS
+from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.parts import decode_part, encode_part

@@ -18,7 +18,7 @@ def compact(run: ExistingRun, json: Json = False) -> None:
     """Merge the manifest's parts into few files, for faster queries."""
     with one_line_errors():
         from lcm_distill.data.cache.cache import Cache
-        from lcm_distill.data.cache.shared import require_own
+        from lcm_distill.data.cache.shared_cache import require_own
         from lcm_distill.pipeline.compaction import compact as merge
 
         config, folder = Choice(run=run).load(begins=False)

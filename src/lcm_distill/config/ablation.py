@@ -7,7 +7,10 @@ from importlib import resources
 
 from pydantic import Field
 
-from lcm_distill.config import Config, Section, load_preset, read_toml, validate
+from lcm_distill.config.loading import load_preset
+from lcm_distill.config.parsing import read_toml, validate
+from lcm_distill.config.run import Config
+from lcm_distill.config.section import Section
 from lcm_distill.core.errors import UserError
 
 SECTIONS = ("distill", "evaluate")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from lcm_distill.data.sources.file_tree import is_hidden
 from lcm_distill.data.sources.interface import (
     DUPLICATE,
     ORPHAN,
@@ -16,8 +17,7 @@ from lcm_distill.data.sources.interface import (
     ListsMembers,
     Source,
 )
-from lcm_distill.data.sources.records import checked, readable
-from lcm_distill.data.sources.tree import is_hidden
+from lcm_distill.data.sources.record_validation import checked, readable
 from lcm_distill.data.transforms import CONVERTED, decode
 from lcm_distill.formats.images import UnusableImage
 

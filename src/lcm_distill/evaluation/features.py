@@ -3,12 +3,11 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """Features of generated images under one protocol, extracted shard by shard, and scores of their captions."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from io import BytesIO
 from operator import iadd
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,24 +17,17 @@ from torch import Tensor
 from lcm_distill.core.hashing import digest
 from lcm_distill.evaluation.columns import SCORE_COLUMNS
 from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
+from lcm_distill.evaluation.image_preparation import prepare_ahead
 from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
 from lcm_distill.evaluation.sharded_work import shards, work_through
 from lcm_distill.metrics.protocol import OpenedProtocol
-from lcm_distill.metrics.references import read_image
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.parts import written_files
-from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
 from lcm_distill.pipeline.verified import read_verified, withdraw_damaged
-
-Item = TypeVar("Item")
-
-DECODERS = 2
-DECODED_AHEAD = 64
-"""Images that are decoded before the network needs them."""
 
 
 class FeatureSet:
@@ -111,21 +103,8 @@ def features_of_images(opened: OpenedProtocol, image_set: ImageSet, images: Sequ
     Raises:
         DataError: a file is not what was written.
     """
-    prepared = _ahead(lambda image: opened.protocol.prepare(image_set.read(image)), images)
+    prepared = prepare_ahead(lambda image: opened.protocol.prepare(image_set.read(image)), images)
     return torch.cat(list(opened.features(prepared, image_set.config.evaluate.batch_size)))
-
-
-def prepare_files(opened: OpenedProtocol, paths: Iterable[Path]) -> Iterator[Tensor]:
-    """Image files as the protocol's network takes them, decoded ahead in threads.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    return _ahead(lambda path: opened.protocol.prepare(read_image(path)), paths)
-
-
-def _ahead(prepare: Callable[[Item], Tensor], items: Iterable[Item]) -> Iterator[Tensor]:
-    return prefetch_map(prepare, items, DECODERS, DECODED_AHEAD)
 
 
 def features_file(task: Task) -> str:

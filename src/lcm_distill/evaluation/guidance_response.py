@@ -21,9 +21,8 @@ from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler
 from lcm_distill.diffusion.samplers import Heun, Sampler
 from lcm_distill.diffusion.scale_difference import scale_difference, trajectory_point
-from lcm_distill.evaluation.image_sets import prompt_source
 from lcm_distill.evaluation.metric_rows import FINGERPRINTED
-from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.evaluation.prompt_files import Prompt, prompt_source
 from lcm_distill.evaluation.samplings import student_samplers
 from lcm_distill.metrics.guidance_response import GuidanceResponse, guidance_response, mean_response
 from lcm_distill.models.identity import checkpoint_sha256
@@ -97,7 +96,7 @@ class ResponseComparison:
     """
 
     def __init__(self, config: Config, prompts: Sequence[Prompt], highest: float = inf) -> None:
-        self.config, self.prompt_source = config, prompt_source(config, prompts)
+        self.config, self.prompt_source = config, prompt_source(config.evaluate.prompts, prompts)
         self.prompts = prompts = prompts[:SAMPLES]
         self.scales = min(config.evaluate.guidance), max(config.evaluate.guidance)
         self.device, size = resolve_device(config.device), config.evaluate.batch_size

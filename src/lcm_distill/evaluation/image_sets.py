@@ -22,7 +22,7 @@ from lcm_distill.core.hashing import digest, file_sha256
 from lcm_distill.encoders.batches import FittingBatches
 from lcm_distill.evaluation.columns import IMAGE_COLUMNS
 from lcm_distill.evaluation.generation import batch_generator, generation_dtype
-from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.evaluation.prompt_files import Prompt, prompts_sha256
 from lcm_distill.evaluation.samplings import Sampling, student_sampling
 from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.metrics.interface import PNG, FileFormat
@@ -203,16 +203,6 @@ def image_format(config: Config) -> FileFormat:
             + ": evaluate under one of them at a time; figures of both stay in the table"
         )
     return next(iter(wanted.values()), PNG)
-
-
-def prompts_sha256(prompts: Sequence[Prompt]) -> str:
-    """16 hex digits of image ids and captions in their order."""
-    return digest([[prompt.image_id, prompt.caption] for prompt in prompts])
-
-
-def prompt_source(config: Config, prompts: Sequence[Prompt]) -> str:
-    """Where the prompts come from, with 12 digits of their hash, as rows of figures name them."""
-    return f"{Path(config.evaluate.prompts).name}:{prompts_sha256(prompts)[:12]}"
 
 
 def generate_images(label: str, image_sets: Sequence[ImageSet], executor: Executor | None = None) -> Iterator[Progress]:

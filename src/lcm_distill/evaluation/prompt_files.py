@@ -1,7 +1,7 @@
 """Captions to generate images from, out of a file: a benchmark's, or one's own."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import groupby
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.hashing import digest
 from lcm_distill.core.parsing import parse_json
 from lcm_distill.core.randomness import permutation, uniform
 from lcm_distill.core.regular_files import read_regular
@@ -154,3 +155,13 @@ READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
     ".tsv": _tsv_rows,
     ".txt": _text_rows,
 }
+
+
+def prompts_sha256(prompts: Sequence[Prompt]) -> str:
+    """16 hex digits of image ids and captions in their order."""
+    return digest([[prompt.image_id, prompt.caption] for prompt in prompts])
+
+
+def prompt_source(source: str, prompts: Sequence[Prompt]) -> str:
+    """Where prompts come from, as `evaluate.prompts` says, with 12 digits of their hash, as rows of figures name it."""
+    return f"{Path(source).name}:{prompts_sha256(prompts)[:12]}"

@@ -15,7 +15,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.layout import cache_fingerprint
 from lcm_distill.data.real_images import real_images
 from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
-from lcm_distill.evaluation.features import prepare_files
+from lcm_distill.evaluation.image_preparation import prepare_files
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.references import folder_identity, image_files, read_statistics, write_statistics

@@ -10,8 +10,7 @@ from lcm_distill.config import Config
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.extractors import ExtractorInfo
-from lcm_distill.evaluation.image_sets import prompt_source
-from lcm_distill.evaluation.prompt_files import Prompt
+from lcm_distill.evaluation.prompt_files import Prompt, prompt_source
 from lcm_distill.evaluation.reference_statistics import ReferenceStatistics
 from lcm_distill.evaluation.requirements import require_captions, require_enough_real_images
 from lcm_distill.metrics.frechet import frechet_distance
@@ -65,7 +64,7 @@ def _find_reference(
     config: Config, run: RunFolder, prompts: Sequence[Prompt], extractor: ExtractorInfo
 ) -> Generator[Progress, None, Reference]:
     path = config.evaluate.reference.get(extractor.protocol)
-    reference = Reference(extractor, prompt_source(config, prompts))
+    reference = Reference(extractor, prompt_source(config.evaluate.prompts, prompts))
     if not extractor.traits.compares:
         return reference
     if path is None:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.finite import require_finite
-from lcm_distill.core.hashing import bytes_sha256, json_sha256
+from lcm_distill.core.hashing import json_sha256
 from lcm_distill.models.description import METADATA, SEAL, TENSORS_SHA256, read_description, read_description_and_hash
-from lcm_distill.models.identity import checkpoint_sha256, identity_of_tensor
+from lcm_distill.models.identity import checkpoint_sha256, tensors_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 from lcm_distill.models.weight_files import network_weights
@@ -148,15 +148,3 @@ def has_weights(path: Path, weights: Mapping[str, Tensor]) -> bool:
         return path.is_file() and checkpoint_sha256(path) == tensors_sha256(weights)
     except UserError:
         return False
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """`checkpoint_sha256` of a file with these tensors, whatever their order and device."""
-    return bytes_sha256(part for name in sorted(tensors) for part in tensor_parts(name, tensors[name]))
-
-
-def tensor_parts(name: str, tensor: Tensor) -> Iterator[bytes | memoryview]:
-    """What is hashed of a tensor."""
-    values = tensor.detach().cpu().contiguous()
-    yield identity_of_tensor(name, str(values.dtype), values.shape)
-    yield values.reshape(-1).view(torch.uint8).numpy().data

@@ -1,9 +1,10 @@
 """Identity of checkpoints: hashes of their tensors, and of their files."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256, unchanged_file_sha256
 from lcm_distill.models.description import ALTERED, read_description_and_hash
@@ -15,6 +16,9 @@ from lcm_distill.models.weight_files import (
     require_file,
     stored_tensors,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -56,19 +60,32 @@ def _parts(path: Path) -> Iterator[bytes | memoryview]:
     for name, stored in sorted(stored_tensors(path).items()):
         if stored.dtype not in DTYPES:
             raise cannot_read(path, f"{name} is of dtype {stored.dtype}")
-        yield identity_of_tensor(name, f"torch.{DTYPES[stored.dtype]}", stored.shape)
+        yield _header(name, f"torch.{DTYPES[stored.dtype]}", stored.shape)
         yield stored.content.data
 
 
 def _parts_of_pickle(path: Path) -> Iterator[bytes | memoryview]:
-    from lcm_distill.models.checkpoint import CPU, tensor_parts
+    import torch
 
-    weights = network_weights(path, CPU)
+    weights = network_weights(path, torch.device("cpu"))
     for name in sorted(weights):  # one tensor in memory at a time
-        yield from tensor_parts(name, weights[name]())
+        yield from _parts_of_tensor(name, weights[name]())
 
 
-def identity_of_tensor(name: str, dtype: str, shape: Sequence[int]) -> bytes:
+def tensors_sha256(tensors: "Mapping[str, Tensor]") -> str:
+    """`checkpoint_sha256` of a file with these tensors, whatever their order and device."""
+    return bytes_sha256(part for name in sorted(tensors) for part in _parts_of_tensor(name, tensors[name]))
+
+
+def _parts_of_tensor(name: str, tensor: "Tensor") -> Iterator[bytes | memoryview]:
+    import torch
+
+    values = tensor.detach().cpu().contiguous()
+    yield _header(name, str(values.dtype), values.shape)
+    yield values.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _header(name: str, dtype: str, shape: Sequence[int]) -> bytes:
     """What is hashed of a tensor before its bytes; `dtype` as PyTorch writes it."""
     return json.dumps([name, dtype, list(shape)]).encode()
 

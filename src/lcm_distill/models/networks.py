@@ -8,8 +8,9 @@ from torch import Tensor
 from lcm_distill import assets
 from lcm_distill.config import ModelConfig, NetworkConfig
 from lcm_distill.core.errors import UserError
-from lcm_distill.models import MicroDiT, build, build_empty, fill
-from lcm_distill.models.checkpoint import CPU, read_teacher_tensors
+from lcm_distill.models.building import build, build_empty
+from lcm_distill.models.checkpoint import CPU, fill, read_teacher_tensors
+from lcm_distill.models.microdit import MicroDiT
 
 
 def build_network(sizes: NetworkConfig, guidance_embedding: bool, empty: bool = False) -> MicroDiT:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lcm_distill.config import DiffusionConfig, EncodersConfig, NetworkConfig
-from lcm_distill.models.checkpoint import tensors_sha256
+from lcm_distill.models.identity import tensors_sha256
 from lcm_distill.models.student import StudentSampling
 
 

@@ -12,13 +12,13 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
+from lcm_distill.data.cache.catalog_building import open_catalog, restore_catalog
+from lcm_distill.data.cache.dataset_changes import Changes, remember_state, source_state, take_up_changes
 from lcm_distill.data.cache.encoding import open_encoding
-from lcm_distill.data.cache.growth import Changes, remember_state, source_state, take_up_changes
-from lcm_distill.data.cache.kept import forget_rows, put_rows_aside
-from lcm_distill.data.cache.numbering import open_catalog, restore_catalog
+from lcm_distill.data.cache.kept_rows import forget_rows, put_rows_aside
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.repair import withdraw_mended
-from lcm_distill.data.cache.rows import CATALOG_TASK
-from lcm_distill.data.cache.shared import require_own
+from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.atomic import commit_bytes

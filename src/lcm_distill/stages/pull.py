@@ -10,7 +10,7 @@ from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.shared import require_own
+from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.parts import Entry, decode_part
 from lcm_distill.pipeline.prefetch import prefetch_map

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.growth import find_changes
+from lcm_distill.data.cache.dataset_changes import find_changes
+from lcm_distill.data.cache.encoding_rate import encode_rate
 from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.rate import encode_rate
-from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest

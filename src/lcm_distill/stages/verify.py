@@ -7,8 +7,8 @@ from typing import Any
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.rows import CATALOG_TASK
-from lcm_distill.data.cache.shared import require_own
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
+from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.evaluation.intact import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER

@@ -7,7 +7,7 @@ from lcm_distill.config import Config, PretrainConfig, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.loader import Batches, MixedBatches
-from lcm_distill.data.cache.shared import width_differences
+from lcm_distill.data.cache.shared_cache import width_differences
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.engine.world import World
 

@@ -19,10 +19,10 @@ from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
-from lcm_distill.data.cache.encoded_by import committed, require_same_encoders
+from lcm_distill.data.cache.encoder_provenance import committed, require_same_encoders
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
-from lcm_distill.data.cache.rows import CATALOG_TASK, SAMPLE_COLUMNS
-from lcm_distill.data.cache.shared import hold, location_of, require_held, require_same_settings
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, SAMPLE_COLUMNS
+from lcm_distill.data.cache.shared_cache import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.pipeline.manifest import OK, Manifest
@@ -277,7 +277,7 @@ class Cache:
         return self.layout.text(len(catalog.captions), metadata["shape"][1])
 
     def require_same_encoders(self, damaged: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        """Check that the configured encoders are those that encoded what is here: `encoded_by.require_same_encoders`.
+        """Check that the configured encoders are those that encoded what is here.
 
         Args:
             damaged: names of fields whose metadata is known to be damaged.

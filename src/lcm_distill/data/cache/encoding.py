@@ -15,13 +15,13 @@ from lcm_distill.arrays.format import Field, encode_shard
 from lcm_distill.arrays.metadata import read_metadata, write_metadata
 from lcm_distill.config import Config
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.encoded_by import BATCH_SIZE, encode, encoder_of, require_same
+from lcm_distill.data.cache.damaged_shards import DamagedShards
+from lcm_distill.data.cache.encoder_provenance import BATCH_SIZE, encode, encoder_of, require_same
 from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageShard, RowRange
-from lcm_distill.data.cache.kept import KeptRows
+from lcm_distill.data.cache.kept_rows import KeptRows
 from lcm_distill.data.cache.layout import TEXT
-from lcm_distill.data.cache.remains import Remains
-from lcm_distill.data.cache.rows import SampleRow
-from lcm_distill.data.sources.records import readable
+from lcm_distill.data.cache.manifest_rows import SampleRow
+from lcm_distill.data.sources.record_validation import readable
 from lcm_distill.encoders.configured import ConfiguredEncoders
 from lcm_distill.encoders.copies import HostCopy
 from lcm_distill.encoders.identity import Encoder, identity, provenance
@@ -56,20 +56,20 @@ class Encoding:
 
     Args:
         device: name of a device.
-        remains: of shards that are encoded again. One that cannot be restored is neither written nor yielded.
-        batch_sizes: by the name of a task, where it is another one than the configured.
+        damaged: shards that are encoded again. One that cannot be restored is neither written nor yielded.
+        sizes: of batches, by the name of a task, where it is another one than the configured.
 
     Raises:
         UserError: an encoder is not the one that encoded what the cache holds.
     """
 
     def __init__(
-        self, cache: Cache, device: str, remains: Remains | None = None, batch_sizes: Mapping[str, int] | None = None
+        self, cache: Cache, device: str, damaged: DamagedShards | None = None, sizes: Mapping[str, int] | None = None
     ) -> None:
         config = cache.config
-        self.cache, self.config, self.catalog, self.remains = cache, config, cache.read_catalog(), remains
+        self.cache, self.config, self.catalog, self.damaged = cache, config, cache.read_catalog(), damaged
         self.transform, self.kept = cache.transform, KeptRows(cache.manifest)
-        self.committed, self.batch_sizes = cache.require_same_encoders(), batch_sizes or {}
+        self.committed, self.batch_sizes = cache.require_same_encoders(), sizes or {}
         self.found: dict[Encoder, dict[str, Any]] = {which: identity(config.encoders, which) for which in ENCODERS}
         self.loaded: dict[Encoder, dict[str, Any]] = {}
         largest = max([config.encoders.batch_size, *self.batch_sizes.values()])
@@ -173,9 +173,9 @@ class Encoding:
         self, stored: Field, task: Task, values: np.ndarray, rows: list[SampleRow], attributes: dict[str, Any]
     ) -> Iterator[Outcome]:
         encoded, encoded_by = list(rows), self._encoded_by(task)
-        if self.remains is None:
+        if self.damaged is None:
             self.kept.restore(task, stored, values, rows)
-        elif not self.remains.restore(task, stored, values, rows):
+        elif not self.damaged.restore(task, stored, values, rows):
             return
         for row, own in zip(rows, encoded, strict=True):
             if row is own:  # and not what was recorded when another encoding made it
@@ -208,7 +208,7 @@ class Encoding:
     def _made_by(self, field: str) -> dict[str, Any]:
         """Attributes of a field about its encoder; none where rows of it may have been encoded by another one."""
         known = self.committed.get(field)
-        if not known and (known is not None or self.remains is not None):
+        if not known and (known is not None or self.damaged is not None):
             return {}
         which = encoder_of(field)
         return {**provenance(self.config.encoders, which), **self._identity(which)}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.randomness import normal, stable_hash
-from lcm_distill.data.cache.rows import SampleRow
-from lcm_distill.data.sources.records import readable
+from lcm_distill.data.cache.manifest_rows import SampleRow
+from lcm_distill.data.sources.record_validation import readable
 from lcm_distill.data.transforms import CONVERTED, decode, resize_and_crop
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.manifest import OK, QUARANTINED

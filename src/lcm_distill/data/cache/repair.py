@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
-from lcm_distill.data.cache.encoded_by import batch_sizes
+from lcm_distill.data.cache.catalog_building import commit_catalog, number_annotations, restore_catalog
+from lcm_distill.data.cache.damaged_shards import DamagedShards
+from lcm_distill.data.cache.encoder_provenance import batch_sizes
 from lcm_distill.data.cache.encoding import Encoding
-from lcm_distill.data.cache.kept import put_rows_aside
-from lcm_distill.data.cache.numbering import commit_catalog, number_annotations, restore_catalog
-from lcm_distill.data.cache.remains import Remains
-from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.data.cache.kept_rows import put_rows_aside
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.verification import Damage, readable_entries
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.transforms import decode
@@ -64,17 +64,17 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
     tasks = [task for task in cache.tasks() if task.name in names]
     _require_images(cache, tasks)
     cache.require_same_encoders(_metadata_of(damage))
-    remains, sizes = Remains(manifest, tasks), batch_sizes(manifest, tasks)
+    damaged, sizes = DamagedShards(manifest, tasks), batch_sizes(manifest, tasks)
     _remove_unreadable(manifest, damage)
     total, done = sum(task.size for task in tasks), 0
-    for task, rows, file in Encoding(cache, cache.config.device, remains, sizes).execute(tasks):
+    for task, rows, file in Encoding(cache, cache.config.device, damaged, sizes).execute(tasks):
         manifest.drop([task.name])
         manifest.commit(task, rows, file)
         repaired.append(task.name)
         done += len(rows)
         if done < total:
             yield Progress("encode again", done, total, "rows")
-    lost = [sample for samples in remains.lost.values() for sample in samples]
+    lost = [sample for samples in damaged.lost.values() for sample in samples]
     log.info("restored %d damaged tasks, lost %d rows", len(repaired), len(lost))
     if tasks:
         yield Progress("encode again", total, total, "rows", {"lost": len(lost)} if lost else {})
@@ -84,7 +84,7 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
 def withdraw_mended(cache: Cache, catalog: Catalog) -> list[Task]:
     """Revoke the commits of tasks with quarantined images that can be used by now; returns these tasks.
 
-    Their other images keep their rows (`data.cache.kept`), whatever has become of them.
+    Their other images keep their rows (`data.cache.kept_rows`), whatever has become of them.
 
     Raises:
         DataError: a part of the manifest is damaged; nothing was changed.

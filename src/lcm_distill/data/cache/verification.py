@@ -14,7 +14,7 @@ from lcm_distill.arrays.metadata import require_description
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
-from lcm_distill.data.cache.rows import CATALOG_TASK
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
 from lcm_distill.pipeline.parts import Entry, read_entries
 from lcm_distill.pipeline.storage import Storage, WrittenFile

@@ -7,10 +7,10 @@ from typing import Any, cast
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import numbered
-from lcm_distill.data.sources.files import leaves_root, read_files
+from lcm_distill.data.sources.file_tree import not_named, walk
 from lcm_distill.data.sources.identifiers import Identifiers
+from lcm_distill.data.sources.image_files import leaves_root, read_files
 from lcm_distill.data.sources.interface import BadAnnotation, Record
-from lcm_distill.data.sources.tree import not_named, walk
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object, trimmed
 

@@ -7,10 +7,10 @@ from typing import Any
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import Captions, look_up
-from lcm_distill.data.sources.files import leaves_root, read_files
+from lcm_distill.data.sources.file_tree import Tree, not_named, unread_format, walk
+from lcm_distill.data.sources.image_files import leaves_root, read_files
 from lcm_distill.data.sources.interface import ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
-from lcm_distill.data.sources.tree import Tree, not_named, unread_format, walk
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 

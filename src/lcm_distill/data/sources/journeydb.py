@@ -10,10 +10,10 @@ from typing import Any, cast
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.files import group_by_parent, leaves_root, read_files
+from lcm_distill.data.sources.file_tree import entries, is_image
 from lcm_distill.data.sources.identifiers import Identifiers
+from lcm_distill.data.sources.image_files import group_by_parent, leaves_root, read_files
 from lcm_distill.data.sources.interface import UNNAMED, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.tree import entries, is_image
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.tables import numbered_lines
 from lcm_distill.formats.tars import (

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.files import group_by_parent
+from lcm_distill.data.sources.file_tree import is_image, not_named, walk
+from lcm_distill.data.sources.image_files import group_by_parent
 from lcm_distill.data.sources.interface import BadAnnotation, Record
-from lcm_distill.data.sources.tree import is_image, not_named, walk
 from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 from lcm_distill.formats.tables import Fields, batch_records
 

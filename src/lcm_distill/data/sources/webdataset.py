@@ -10,10 +10,10 @@ from typing import Any
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.data.sources.captions import Captions, Texts
-from lcm_distill.data.sources.files import leaves_root
+from lcm_distill.data.sources.file_tree import is_hidden, is_image, not_named, unread_format, walk
+from lcm_distill.data.sources.image_files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
-from lcm_distill.data.sources.tree import is_hidden, is_image, not_named, unread_format, walk
 from lcm_distill.formats.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, UnusableImage
 from lcm_distill.formats.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
 from lcm_distill.formats.text import MAX_TEXT_BYTES

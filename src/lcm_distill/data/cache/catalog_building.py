@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
-from lcm_distill.data.cache.rows import CATALOG_TASK, LEFT_OUT
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.records import checked
+from lcm_distill.data.sources.record_validation import checked
 from lcm_distill.pipeline.atomic import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns, part_name
 

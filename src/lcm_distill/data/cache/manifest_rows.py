@@ -37,7 +37,7 @@ class SampleRow(TypedDict, total=False):
         checksum: CRC-32C of the row's bytes.
         image_bytes: size of the image file that was encoded; earlier versions recorded none.
         note: what was done to a usable image beyond the usual: its colours were converted.
-        encoded_by: what encoded the row, as `encoded_by.encode` has it.
+        encoded_by: what encoded the row, as `encoder_provenance.encode` has it.
     """
 
     kind: Literal["image", "caption", "annotation", "catalog"]

@@ -11,13 +11,13 @@ import numpy as np
 
 from lcm_distill.arrays.format import Field, decode_rows
 from lcm_distill.core.errors import DataError
-from lcm_distill.data.cache.rows import SAMPLE_COLUMNS, SampleRow
+from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS, SampleRow
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
 from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Task
 
 
-class Remains:
+class DamagedShards:
     """What is left of the shards of damaged tasks.
 
     Args:

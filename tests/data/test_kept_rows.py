@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from lcm_distill.data.cache import kept
+from lcm_distill.data.cache import kept_rows
 from lcm_distill.pipeline.compaction import compact
 from tests.foreign import image_bytes
 from tests.growing import stop_at
@@ -48,7 +48,7 @@ def test_what_is_gone_stays_as_it_was_encoded_where_its_shard_grows(data, gone, 
     assert after.pop(4)["status"] == before.pop(4)["status"] == "quarantined" and after == before
     assert np.array_equal(data.array("latents_64")[:6], latents, equal_nan=True)
     assert np.array_equal(data.array("text")[:6], texts) and np.isfinite(data.array("latents_64")[6]).all()
-    assert data.is_sound() and not data.cache.storage.listing(kept.FOLDER)
+    assert data.is_sound() and not data.cache.storage.listing(kept_rows.FOLDER)
 
 
 def test_a_quarantined_image_that_is_mended_is_used_where_its_shard_grows(data):
@@ -79,7 +79,7 @@ def test_what_is_gone_stays_however_often_the_command_is_interrupted(data, monke
     data.encode()
     assert data.images()[5] == before and np.array_equal(data.array("latents_64")[5], latents)
     assert data.images()[4]["status"] == "ok"
-    assert data.is_sound() and not data.cache.storage.listing(kept.FOLDER)
+    assert data.is_sound() and not data.cache.storage.listing(kept_rows.FOLDER)
 
 
 def test_rows_of_a_shard_that_was_cut_short_stay_where_their_image_is_gone(data):

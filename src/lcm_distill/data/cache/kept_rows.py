@@ -14,9 +14,9 @@ import numpy as np
 from lcm_distill.arrays.format import Field
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.catalog import Catalog
+from lcm_distill.data.cache.damaged_shards import recorded_row, stored_rows
 from lcm_distill.data.cache.layout import CacheLayout
-from lcm_distill.data.cache.remains import recorded_row, stored_rows
-from lcm_distill.data.cache.rows import SampleRow
+from lcm_distill.data.cache.manifest_rows import SampleRow
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.parts import encode_part, read_rows
 from lcm_distill.pipeline.storage import Storage

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from lcm_distill.core.parsing import parse_json
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.numbering import extend_annotations, replace_catalog
+from lcm_distill.data.cache.catalog_building import extend_annotations, replace_catalog
+from lcm_distill.data.sources.file_tree import entries, is_image
 from lcm_distill.data.sources.registry import source_type
-from lcm_distill.data.sources.tree import entries, is_image
 from lcm_distill.pipeline.manifest import OK
 
 STATE_FILE = "catalog/source.json"

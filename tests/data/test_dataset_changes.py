@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache import growth, numbering
-from lcm_distill.data.cache.growth import Changes, find_changes
+from lcm_distill.data.cache import catalog_building, dataset_changes
+from lcm_distill.data.cache.dataset_changes import Changes, find_changes
 from lcm_distill.data.cache.image_shards import RowRange
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest
@@ -93,7 +93,7 @@ def test_a_cache_of_an_earlier_version_names_no_image_without_knowing_its_size(d
     with monkeypatch.context() as patch:
         patch.setattr("lcm_distill.data.cache.image_shards.RowRange.add", add_without_a_size(RowRange.add))
         data.encode()
-    data.cache.storage.put(growth.STATE_FILE, [b'{"state": "1234"}'])
+    data.cache.storage.put(dataset_changes.STATE_FILE, [b'{"state": "1234"}'])
     (data.root / "m3.jpg").write_bytes(image_bytes(33, size=(90, 80)))
     (data.root / "m2.jpg").unlink()
     assert find_changes(data.cache) == Changes(gone=("m2.jpg",))
@@ -114,7 +114,9 @@ def add_without_a_size(add):
 
 def test_nothing_is_read_again_where_nothing_has_changed(data, monkeypatch):
     data.encode()
-    monkeypatch.setattr(growth, "extend_annotations", lambda *_: pytest.fail("the annotations were read again"))
+    monkeypatch.setattr(
+        dataset_changes, "extend_annotations", lambda *_: pytest.fail("the annotations were read again")
+    )
     data.encode()
 
 
@@ -190,8 +192,10 @@ def test_a_numbering_that_was_interrupted_is_done_again_and_remembered(data, mon
     assert "tasks" not in plan_precompute(data.config, data.run)
     data.encode()
     assert plan_precompute(data.config, data.run)["tasks"] == plan_precompute(data.config, data.run)["done"] > 0
-    assert (data.run.cache / growth.STATE_FILE).is_file()
-    monkeypatch.setattr(growth, "extend_annotations", lambda *_: pytest.fail("the annotations were read again"))
+    assert (data.run.cache / dataset_changes.STATE_FILE).is_file()
+    monkeypatch.setattr(
+        dataset_changes, "extend_annotations", lambda *_: pytest.fail("the annotations were read again")
+    )
     data.encode()
 
 
@@ -209,7 +213,7 @@ def test_an_extension_that_is_interrupted_begins_anew(data, monkeypatch, compact
             data.encode()
     data.encode()
     assert data.rows() == before | {"a.jpg": 6} and data.is_sound()
-    assert not data.cache.storage.listing(numbering.BEFORE)
+    assert not data.cache.storage.listing(catalog_building.BEFORE)
 
 
 def test_quarantined_images_are_tried_again_when_asked(data):

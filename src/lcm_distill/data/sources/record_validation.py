@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lcm_distill.data.sources.files import leaves_root
+from lcm_distill.data.sources.image_files import leaves_root
 from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record
 
 MAX_CAPTION = 100_000
