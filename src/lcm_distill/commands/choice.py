@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,10 +81,23 @@ class Choice:
 
         assignments = [*settings, *self.assignments]
         if self.cache is None:
-            return load_file(self.file, assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
+            return self._in_file(assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
         other = load_file(self.cache / "config.toml")
-        base = load_file(self.file) if self.file else load_preset(self.preset) if self.preset else other
+        base = self._in_file() if self.file else load_preset(self.preset) if self.preset else other
         return base.sharing(other, self.cache).changed(assignments, f"--cache {self.cache}")
+
+    def _in_file(self, assignments: Sequence[str] = ()) -> "Config":
+        from lcm_distill.config import parse
+
+        return parse(self._text, str(self.file), assignments)
+
+    @cached_property
+    def _text(self) -> str:
+        """What `--config` holds, read once: a command looks at it several times, and a pipe gives it only once."""
+        from lcm_distill.config import read_given
+
+        assert self.file is not None
+        return read_given(self.file)
 
     def _refuse_conflict(self, folder: "RunFolder", stored: "Config", given: "Config") -> None:
         from lcm_distill.config.describe import differing

@@ -8,7 +8,7 @@ from pathlib import Path
 from lcm_distill.config.parsing import parse_section
 from lcm_distill.config.run import Config
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.regular_files import read_regular
+from lcm_distill.core.regular_files import open_regular
 
 LARGEST_FILE = 1_000_000
 """Bytes of a configuration, which is a hundred times smaller."""
@@ -47,15 +47,38 @@ def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
     Raises:
         UserError: the file is missing or is no text of a configuration, or a key or value is wrong.
     """
-    if not path.is_file():
+    _require(path, path.is_file())
+    with open_regular(path) as file:
+        text = _text(path, file.read(LARGEST_FILE + 1))
+    return parse(text, str(path), assignments)
+
+
+def read_given(path: Path) -> str:
+    """The text of a configuration that the user names, which may be a pipe or a terminal, such as `/dev/stdin`.
+
+    It is waited for, as whoever named it is about to write it; what is no regular file can be read only once.
+
+    Raises:
+        UserError: there is none, or it is no text of a configuration.
+        OSError: it is a folder or a socket.
+    """
+    _require(path, path.exists())
+    with path.open("rb") as file:
+        return _text(path, file.read(LARGEST_FILE + 1))
+
+
+def _require(path: Path, found: bool) -> None:
+    if not found:
         raise UserError(f"configuration {path} is missing: give the path of a file in the presets' form")
-    if path.stat().st_size > LARGEST_FILE:
+
+
+def _text(path: Path, content: bytes) -> str:
+    if len(content) > LARGEST_FILE:
         raise UserError(f"{path} is no configuration: it is larger than {LARGEST_FILE:,} bytes: give another file")
     try:
-        text = read_regular(path).decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it, or give another file") from error
-    return parse(text, str(path), assignments)
 
 
 def parse(text: str, origin: str, assignments: Sequence[str] = ()) -> Config:
