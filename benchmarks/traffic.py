@@ -14,12 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.diffusion.ema import update_average
-from lcm_distill.training.fake_step import FakeStep, fake_step
+from lcm_distill.kernels.operators import assume_fused
+from lcm_distill.training.budget import meta_network
+from lcm_distill.training.fake_step import FakeStep
+from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.student_networks import build_networks
 
 UNFUSED = {"recomputed": 3320.6e9, "kept": 2936.9e9}
 """Bytes on commit eea8f9b, LayerNorm being float32 as under CUDA's autocast."""
@@ -90,7 +95,11 @@ def whole_step(step: FakeStep, optimiser: torch.optim.Optimizer, passes: int) ->
 
 def count(config: Config, micro_batch: int) -> Counter[str]:
     """Bytes of the second step, which makes no moments of its own."""
-    with fake_step(config, CAPTION_TOKENS, micro_batch) as step:
+    objective = build_objective(config.distill, config.diffusion)
+    networks = build_networks(config, objective, meta_network(config.model, guidance_embedding=False).state_dict())
+    # AdamW's fused update does not run on the meta device; fake tensors claim to be on another.
+    with FakeTensorMode(allow_non_fake_inputs=True), assume_fused():
+        step = FakeStep(config, objective, networks, CAPTION_TOKENS, micro_batch, torch.device("cpu"))
         optimiser = torch.optim.AdamW(step.networks.student.parameters(), lr=1e-5, fused=True)
         for parameter in step.networks.student.parameters():
             parameter.grad = torch.empty_like(parameter)

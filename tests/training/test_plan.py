@@ -4,7 +4,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lcm_distill.config import load_preset
 from lcm_distill.models.experts import ExpertChoice
@@ -18,7 +17,7 @@ from lcm_distill.training.budget import (
     forward_flop,
     meta_network,
 )
-from lcm_distill.training.fake_step import FakeStep, memory_per_sample
+from lcm_distill.training.fake_step import META, FakeStep, fused_attention, memory_per_sample
 from lcm_distill.training.objectives import build_objective
 from lcm_distill.training.plan import largest_micro_batch, plan_distillation
 from lcm_distill.training.student_networks import build_networks
@@ -95,11 +94,11 @@ def test_computing_blocks_again_saves_memory():
 def test_fake_passes_take_the_memory_of_real_ones():
     config = load_preset("shapes", ["engine.precision=bfloat16"])
     peaks = []
-    for mode in (FakeTensorMode(allow_non_fake_inputs=True), nullcontext()):
+    for device, attention in ((META, fused_attention()), (torch.device("cpu"), nullcontext())):
         objective = build_objective(config.distill, config.diffusion)
         networks = build_networks(config, objective, meta_network(config.model, guidance_embedding=False).state_dict())
-        with mode:
-            step = FakeStep(config, objective, networks, 16, samples=4)
+        with attention:
+            step = FakeStep(config, objective, networks, 16, samples=4, device=device)
             for network in filter(None, networks):
                 for tensor in network.state_dict().values():
                     torch.nn.init.normal_(tensor, std=0.02)

@@ -12,7 +12,7 @@ class ObjectiveConfig(Section):
     """Settings of one objective, and what the objective asks of a training."""
 
     forward_mode: ClassVar[bool] = False
-    """Whether it takes forward-mode derivatives, which run neither on sharded weights nor on fake tensors."""
+    """Whether it takes forward-mode derivatives, which run neither on sharded weights nor without values."""
 
     @property
     def phase_edges(self) -> list[float] | None:

@@ -50,7 +50,7 @@ def is_fused(x: Tensor) -> bool:
 
 @contextmanager
 def assume_fused() -> Generator[None]:
-    """Use fused kernels on any device, for counting on fake tensors or for Triton's interpreter."""
+    """Use fused kernels on any device, for counting without values or for Triton's interpreter."""
     token = _assumed.set(True)
     try:
         yield

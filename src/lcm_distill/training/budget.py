@@ -1,4 +1,4 @@
-"""Operations and memory of a training, counted without running it, on the meta device and on fake tensors."""
+"""Operations and memory of a training, counted without running it, on the meta device."""
 
 import copy
 import time
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lcm_distill.config import DistillConfig, LoraSettings, ModelConfig
 from lcm_distill.core.machine import memory_bytes
+from lcm_distill.kernels.operators import assume_fused
 from lcm_distill.models import MicroDiT, build_empty
 from lcm_distill.models.precision import low_precision_modules, weight_matrices
 from lcm_distill.training.lora import adapt
@@ -26,15 +27,16 @@ UTILISATION = 0.25
 benchmarks/RESULTS.md."""
 
 
+@cache
 def forward_flop(network: MicroDiT, caption_tokens: int, guided: bool = False) -> int:
     """Operations of a forward pass for one sample; a multiplication and an addition count as two.
 
     Args:
-        network: on the meta device, where counting computes nothing.
+        network: a `meta_network`, with which counting computes nothing; its count is kept.
         guided: count both branches of classifier-free guidance.
     """
     samples = 2 if guided else 1
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), assume_fused(), FlopCounterMode(display=False) as counter:
         _call(network, samples, 1, caption_tokens)
     return counter.get_total_flops()
 
@@ -98,20 +100,20 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count the storages that it creates."""
         out = func(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(out):
-            if not isinstance(leaf, Tensor):
-                continue
-            storage = leaf.untyped_storage()
-            if storage not in self._known and storage not in given:
-                self._known.add(storage)
-                self._count(storage.nbytes())
-                weakref.finalize(storage, self._count, -storage.nbytes())
+        made = {storage for storage in _storages(out) if storage not in self._known}
+        for storage in made - _storages((args, kwargs)) if made else ():
+            self._known.add(storage)
+            self._count(storage.nbytes())
+            weakref.finalize(storage, self._count, -storage.nbytes())
         return out
 
     def _count(self, size: int) -> None:
         self.alive += size
         self.peak = max(self.peak, self.alive)
+
+
+def _storages(values: Any) -> set[torch.UntypedStorage]:
+    return {leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

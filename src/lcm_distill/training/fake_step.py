@@ -1,11 +1,14 @@
-"""A distillation step on fake tensors, which have shapes and no values, to measure what memory a step needs."""
+# torch.library is typed in part only.
+# pyright: reportUnknownMemberType=false
+"""A distillation step on the meta device, whose tensors have shapes and no values, to measure what memory it needs."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.data.cache.loader import Batch
@@ -20,31 +23,37 @@ from lcm_distill.training.student_networks import DistillationNetworks, build_ne
 
 SAMPLES = 64
 """Samples in the measured pass, enough for memory that does not grow with them to be negligible."""
+META = torch.device("meta")
 
 
 class FakeStep:
     """Networks and one micro-batch of a distillation, as a single GPU would hold them.
 
-    Fake tensors claim to be on the CPU, where a backward pass needs no GPU; kernels are the fused ones of a GPU.
-
     Attributes:
-        networks: all networks of the distillation.
+        networks: all networks of the distillation, without values.
         engine: prepared them.
     """
 
     def __init__(
-        self, config: Config, objective: Objective, networks: DistillationNetworks, caption_tokens: int, samples: int
+        self,
+        config: Config,
+        objective: Objective,
+        networks: DistillationNetworks,
+        caption_tokens: int,
+        samples: int,
+        device: torch.device = META,
     ) -> None:
         self.networks = networks
         for network in filter(None, networks):
-            network.to_empty(device="cpu")
+            network.to_empty(device=device)
         unsharded = config.engine.model_copy(update={"sharding": "none"})
-        self.engine = Engine(unsharded, World(0, 1, torch.device("cpu")))
+        self.engine = Engine(unsharded, World(0, 1, device))
         self.loss = build_loss(config.distill, config.diffusion, config.distill_seed, objective, networks, self.engine)
         self.step = config.distill.steps - 1  # distribution matching has begun
         model = config.model
-        latents = torch.zeros(samples, model.in_channels, model.latent_size, model.latent_size, dtype=torch.float16)
-        captions = torch.zeros(samples, caption_tokens, model.caption_channels, dtype=torch.float16)
+        latents = torch.zeros(samples, model.in_channels, model.latent_size, model.latent_size)
+        captions = torch.zeros(samples, caption_tokens, model.caption_channels)
+        latents, captions = (held.to(device, torch.float16) for held in (latents, captions))
         self.batch = Batch(np.arange(samples), np.arange(samples), latents, captions)
 
     def passes(self) -> None:
@@ -65,9 +74,21 @@ def memory_per_sample(config: Config, caption_tokens: int) -> int:
 
 @contextmanager
 def fake_step(config: Config, caption_tokens: int, samples: int) -> Generator[FakeStep]:
-    """A step inside a context in which every tensor is fake."""
+    """A step on the meta device, in a context in which its passes use the kernels of a GPU."""
     objective = build_objective(config.distill, config.diffusion)
     weights = meta_network(config.model, guidance_embedding=False).state_dict()
     networks = build_networks(config, objective, weights)
-    with FakeTensorMode(allow_non_fake_inputs=True), assume_fused():
+    with assume_fused(), fused_attention():
         yield FakeStep(config, objective, networks, caption_tokens, samples)
+
+
+@contextmanager
+def fused_attention() -> Generator[None]:
+    """Attention on the meta device keeps what a fused kernel keeps, where PyTorch would keep the product of tokens."""
+    with torch.library._scoped_library("aten", "IMPL") as library:  # pyright: ignore[reportPrivateUsage]
+        library.impl("scaled_dot_product_attention", _flash_attention, "AutogradMeta")
+        yield
+
+
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]

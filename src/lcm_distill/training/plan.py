@@ -115,7 +115,7 @@ def _micro_batches(config: Config, tokens: int, states: float, device: torch.dev
     sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
     if config.distill.objective_settings.forward_mode:
-        return figures | {"micro_batches": "not counted: forward-mode derivatives do not run on fake tensors"}
+        return figures | {"micro_batches": "not counted: forward-mode derivatives do not run without values"}
     for name, recompute in (("kept", "false"), ("recomputed", "true")):
         per_sample = memory_per_sample(config.changed([f"engine.activation_checkpointing={recompute}"], "plan"), tokens)
         figures[f"gb_per_sample_{name}"] = _gb(per_sample)
