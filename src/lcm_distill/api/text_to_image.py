@@ -14,7 +14,7 @@ from lcm_distill.diffusion.few_step_samplers import Consistency, Deterministic, 
 from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.noise import require_falling
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
-from lcm_distill.diffusion.samplers import Euler, Heun, Sampler
+from lcm_distill.diffusion.samplers import Euler, Heun, Noise, Sampler
 from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
@@ -103,13 +103,50 @@ class TextToImage:
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         ids = list(range(len(prompts)) if image_ids is None else image_ids)
-        scale = self.default_guidance if guidance_scale == "own" else guidance_scale
-        check_settings(num_inference_steps, scale, seed)
+        settings = self._settled(num_inference_steps, guidance_scale, seed, ids, sampler, latents, generator)
         check_prompts(prompts, ids)
-        sampler = self._chosen(num_inference_steps, sampler)
+        return self._images(self.encode(prompts), *settings)
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings of captions for `sample`: (B, L, C), float32, on the model's device.
+
+        Raises:
+            UserError: there is no prompt.
+        """
+        check_prompts(prompts, range(len(prompts)))
+        return self.text_encoder.encode(prompts).to(self.device)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        captions: Tensor,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | Literal["own"] | None = "own",
+        seed: int | None = None,
+    ) -> Tensor:
+        """Images of captions that `encode` has embedded; arguments and results are those of `generate`."""
+        ids = range(len(captions))
+        return self._images(captions, *self._settled(num_inference_steps, guidance_scale, seed, ids))
+
+    def _settled(
+        self,
+        steps: int | None,
+        guidance: float | Literal["own"] | None,
+        seed: int | None,
+        ids: Sequence[int],
+        sampler: Sampler | None = None,
+        latents: Tensor | None = None,
+        generator: Generators | None = None,
+    ) -> tuple[float | None, Sampler, Noise]:
+        """Guidance scale, sampler and noise of a batch."""
+        scale = self.default_guidance if guidance == "own" else guidance
+        check_settings(steps, scale, seed)
         noise = noise_source(self._latent_shape, ids, self.device, seed, latents, generator)
-        captions = self.text_encoder.encode(prompts).to(self.device)
-        return self.image_encoder.decode(sampler(self.denoiser(captions, scale), noise))
+        return scale, self._chosen(steps, sampler), noise
+
+    def _images(self, captions: Tensor, guidance: float | None, sampler: Sampler, noise: Noise) -> Tensor:
+        return self.image_encoder.decode(sampler(self.denoiser(captions, guidance), noise))
 
     def sampler(self, steps: int | None = None) -> Sampler:
         """The model's own sampler of a number of steps, 1 or more; its default number if None.
