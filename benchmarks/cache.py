@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from lcm_distill.arrays.format import Field, describe, encode_shard
 from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.data.cache.loader import ShuffledBatches
-from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_parts
 
 SAMPLES, SHARD, BATCH, WORKERS, REPEATS = 4096, 1024, 256, 2, 7
 FIELDS = [Field("latents", SAMPLES, (4, 64, 64), SHARD), Field("text", SAMPLES, (77, 1024), SHARD)]

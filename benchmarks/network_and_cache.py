@@ -16,7 +16,7 @@ from one_hot import one_hot_experts
 from lcm_distill.arrays.format import Field, describe, encode_shard
 from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.models.experts import ExpertChoice
-from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_parts
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:

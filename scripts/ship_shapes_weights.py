@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from lcm_distill import assets
 from lcm_distill.models.checkpoint import METADATA, read_description, read_tensors
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 
 TARGETS = {"teacher": assets.TEACHER, "teacher-brief": assets.TEACHERS["shapes-brief"], "student": assets.STUDENT}
 

@@ -16,7 +16,7 @@ from lcm_distill.arrays.format import Field, describe, encode_shard
 from lcm_distill.arrays.reader import FieldReader
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS, SampleRow
-from lcm_distill.pipeline.atomic import commit_bytes, commit_parts
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_parts
 
 FIELD = Field("latents_64", rows=23, shape=(4, 8, 8), shard_rows=8)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lcm_distill.pipeline import atomic
+from lcm_distill.pipeline import atomic_writes
 
 CALLS = {
     "rename": ["replace", "rename"],
@@ -74,7 +74,7 @@ def _at_each_call(kind: str, do: Callable[[bool], object]) -> None:
     for name in CALLS[kind]:
         setattr(os, name, wrapped(getattr(os, name)))
     if kind == "rename":  # of two folders at once: no function of `os`
-        atomic._exchange = wrapped(atomic._exchange)
+        atomic_writes._exchange = wrapped(atomic_writes._exchange)
 
 
 def tree(root: Path) -> dict[str, object]:

@@ -6,7 +6,7 @@ import pytest
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.remote import RemoteStorage
+from lcm_distill.pipeline.object_store import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.pull import pull

@@ -8,8 +8,8 @@ import pytest
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import StorageError
-from lcm_distill.pipeline import remote
-from lcm_distill.pipeline.remote import RemoteStorage, _open
+from lcm_distill.pipeline import object_store
+from lcm_distill.pipeline.object_store import RemoteStorage, _open
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import shapes
 from tests.faults.commands import Ended, lcm
@@ -44,7 +44,7 @@ def test_a_request_that_fails_once_is_made_again(endpoint, monkeypatch, trials_r
 def test_a_store_that_never_answers_whole_is_one_line(endpoint, monkeypatch, trials_random):
     RemoteStorage("s3://bucket/never").put("folder/0", [b"content"])
     _open.cache_clear()
-    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(object_store, "PAUSES", (0.0, 0.0))
     with UnreliableStore(endpoint, trials_random, share=1.0, first=10**6, kinds=("cut",)) as store:
         monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
         with pytest.raises(StorageError, match=r"s3://bucket/never/folder: .*: check the bucket and your keys"):

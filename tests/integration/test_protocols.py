@@ -82,7 +82,7 @@ def test_too_few_captions(run):
 
 
 def test_too_few_images_for_the_rank(run, monkeypatch):
-    from lcm_distill.evaluation.extractors import ExtractorInfo
+    from lcm_distill.evaluation.feature_extractors import ExtractorInfo
 
     known = ExtractorInfo(PROTOCOL, "inception", "0" * 64, 2048)
     monkeypatch.setattr("lcm_distill.evaluation.requirements.find_extractor", lambda settings, protocol: known)

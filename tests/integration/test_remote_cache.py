@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lcm_distill.config import load_file
-from lcm_distill.pipeline.remote import RemoteStorage
+from lcm_distill.pipeline.object_store import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pull import pull
 from tests.command_line import lcm, shapes

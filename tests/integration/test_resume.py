@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lcm_distill.pipeline import atomic
+from lcm_distill.pipeline import atomic_writes
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
@@ -31,7 +31,7 @@ def test_crash_at_every_commit(small_config, finished_run, tmp_path, monkeypatch
         real_replace(source, target)
         crash_once(target, "after")
 
-    monkeypatch.setattr(atomic.os, "replace", crashing_replace)
+    monkeypatch.setattr(atomic_writes.os, "replace", crashing_replace)
     finished = False
     while not finished:
         try:

@@ -10,7 +10,7 @@ from transformers import Dinov2Config, Dinov2Model
 from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.extractors import find_extractor
+from lcm_distill.evaluation.feature_extractors import find_extractor
 from lcm_distill.metrics.registry import PROTOCOLS
 
 DAMAGES = {

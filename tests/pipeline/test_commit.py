@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.pipeline import atomic
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file, commit_folder, remove_orphans
+from lcm_distill.pipeline import atomic_writes
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file, commit_folder, remove_orphans
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.storage import LocalStorage
@@ -72,14 +72,14 @@ class Steps:
 @pytest.mark.parametrize("exchanges", [True, False], ids=["in one step", "by two renames"])
 def test_a_crash_while_a_folder_is_replaced_leaves_one_of_the_two(tmp_path, monkeypatch, exchanges):
     folder, contents = tmp_path / "d", []
-    exchange = atomic._exchange if exchanges else lambda one, other: False
+    exchange = atomic_writes._exchange if exchanges else lambda one, other: False
     for crash_at in count():
         committed_folder(folder, "old")
         steps = Steps(crash_at)
         with monkeypatch.context() as patch:
-            patch.setattr(atomic.os, "replace", steps.wrap(os.replace))
-            patch.setattr(atomic, "_exchange", steps.wrap(exchange))
-            patch.setattr(atomic.shutil, "rmtree", steps.wrap(shutil.rmtree))
+            patch.setattr(atomic_writes.os, "replace", steps.wrap(os.replace))
+            patch.setattr(atomic_writes, "_exchange", steps.wrap(exchange))
+            patch.setattr(atomic_writes.shutil, "rmtree", steps.wrap(shutil.rmtree))
             try:
                 committed_folder(folder, "new")
                 break
@@ -97,7 +97,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     commit_bytes(tmp_path / "a", b"old")
-    monkeypatch.setattr(atomic.os, "writev", no_space)
+    monkeypatch.setattr(atomic_writes.os, "writev", no_space)
     with pytest.raises(OSError, match="No space left on device") as caught:
         LocalStorage(tmp_path).put("a", [b"new"])
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.pipeline import atomic, compaction
+from lcm_distill.pipeline import atomic_writes, compaction
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.lock import owned
 from lcm_distill.pipeline.manifest import Manifest, part_name
@@ -110,8 +110,8 @@ MOMENTS = [
     (compaction, "exchange_folders"),
     (compaction, "_move_new_parts"),
     (shutil, "rmtree"),
-    (atomic.os, "replace"),
-    (atomic, "_fsync"),
+    (atomic_writes.os, "replace"),
+    (atomic_writes, "_fsync"),
 ]
 
 
@@ -166,7 +166,7 @@ def test_killed_while_a_merged_task_is_committed_again(tmp_path, monkeypatch):
     list(compact(manifest, tasks_per_file=7))
     others = [row for row in ROWS if row[0] != "t5"]
     for moment in range(4):
-        assert kill_at(monkeypatch, atomic.os, "replace", moment, lambda: commit(manifest, TASKS[5]))
+        assert kill_at(monkeypatch, atomic_writes.os, "replace", moment, lambda: commit(manifest, TASKS[5]))
         assert plain(manifest) in (ROWS, others)
     commit(manifest, TASKS[5])
     assert_whole(manifest)
@@ -204,7 +204,9 @@ def test_a_reader_meanwhile_sees_everything_once_or_an_error(tmp_path):
     for _ in range(25):
         list(compact(manifest, tasks_per_file=2))
         loose = committed(tmp_path / "loose")
-        atomic.exchange_folders(tmp_path / "loose" / "manifest", tmp_path / "manifest")  # and back to loose parts
+        atomic_writes.exchange_folders(
+            tmp_path / "loose" / "manifest", tmp_path / "manifest"
+        )  # and back to loose parts
         assert isinstance(loose.storage, LocalStorage)
         shutil.rmtree(loose.storage.root)
     stop.set()
@@ -219,7 +221,7 @@ def test_what_cannot_be_compacted_stays_as_it_is(tmp_path, monkeypatch):
     with other, pytest.raises(UserError, match="compact belongs to `lcm cache compact`"):
         list(compact(manifest))
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "_RENAME_EXCHANGE", 1 << 20)  # a flag that no file system knows
+        patch.setattr(atomic_writes, "_RENAME_EXCHANGE", 1 << 20)  # a flag that no file system knows
         with pytest.raises(UserError, match="cannot exchange folders"):
             list(compact(manifest))
     assert names(manifest) == before

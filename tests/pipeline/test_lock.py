@@ -17,7 +17,7 @@ from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.pipeline import lock
 from lcm_distill.pipeline.executors.ranks import launched_ranks
 from lcm_distill.pipeline.lock import await_owner, owned
-from lcm_distill.pipeline.owner import Owner, read_owner
+from lcm_distill.pipeline.lock_owner import Owner, read_owner
 
 REMEDY = "or choose another --run"
 

@@ -7,7 +7,7 @@ from lcm_distill.core.errors import StorageError, UserError
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest
-from lcm_distill.pipeline.remote import FEW, RemoteStorage
+from lcm_distill.pipeline.object_store import FEW, RemoteStorage
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from tests.pipeline.workload import COLUMNS, TASKS, fail_at, work_in
 

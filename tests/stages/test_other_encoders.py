@@ -15,7 +15,7 @@ from lcm_distill.data.cache import encoder_provenance, encoding
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.encoders.identity import identity
-from lcm_distill.pipeline.parts import encode_part
+from lcm_distill.pipeline.manifest_parts import encode_part
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.precompute import precompute

@@ -16,7 +16,7 @@ from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name
-from lcm_distill.pipeline.parts import decode_part, encode_part
+from lcm_distill.pipeline.manifest_parts import decode_part, encode_part
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.stages.status import status

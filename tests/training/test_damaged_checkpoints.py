@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline import atomic
-from lcm_distill.pipeline.atomic import remove_orphans
+from lcm_distill.pipeline import atomic_writes
+from lcm_distill.pipeline.atomic_writes import remove_orphans
 from lcm_distill.training.checkpoints import Checkpoints
 from tests.files import Crash, flip
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_is_deleted_is_whole_or_an_orphan(tmp_path, monkeypatc
                 file.unlink()
             raise Crash
 
-    monkeypatch.setattr(atomic.shutil, "rmtree", interrupted)
+    monkeypatch.setattr(atomic_writes.shutil, "rmtree", interrupted)
     with pytest.raises(Crash):
         checkpoints.save(20, {"value": torch.tensor(20)})
     monkeypatch.undo()

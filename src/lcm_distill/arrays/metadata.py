@@ -7,7 +7,7 @@ from typing import Any
 from lcm_distill.arrays.format import DATA_TYPE, Field, describe
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import json_sha256
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.pipeline.storage import Storage
 
 SEAL = "sha256"

@@ -36,7 +36,7 @@ def pull(run: ExistingRun, json: Json = False) -> None:
     """Copy a cache from its object store into the run folder, where training reads it."""
     with one_line_errors():
         from lcm_distill.data.cache.cache import Cache
-        from lcm_distill.pipeline.atomic import remove_orphans
+        from lcm_distill.pipeline.atomic_writes import remove_orphans
         from lcm_distill.stages.pull import pull as copy
 
         with owning(Choice(run=run), "cache pull", ["precompute"], begins=False) as (config, folder):

@@ -11,7 +11,7 @@ from types import TracebackType
 from lcm_distill.core.errors import StorageError, UserError
 from lcm_distill.core.interruption import Stopped
 from lcm_distill.core.io_errors import NO_SPACE, describe
-from lcm_distill.core.text import one_line
+from lcm_distill.core.printable_text import one_line
 
 log = logging.getLogger(__name__)
 

@@ -84,7 +84,7 @@ def verify(
     """Check every row of a run's cache against its recorded checksums."""
     with one_line_errors():
         from lcm_distill.data.cache.shared_cache import require_own
-        from lcm_distill.pipeline.atomic import remove_orphans
+        from lcm_distill.pipeline.atomic_writes import remove_orphans
         from lcm_distill.stages.verify import Verification
 
         choice = Choice(run=run)

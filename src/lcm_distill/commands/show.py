@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lcm_distill.core.text import printable
+from lcm_distill.core.printable_text import printable
 from lcm_distill.report.terminal import naming, print_table, screen
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lcm_distill.config import EncodersConfig, ModelConfig
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
-from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.encoders.adaptive_batches import AdaptiveBatches
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 
@@ -27,8 +27,8 @@ class ConfiguredEncoders:
         # diffusers' lazy imports fail in a second thread that begins one before the first has ended.
         self._loading = Lock()
         size = encoders.batch_size
-        self._texts = FittingBatches(self._encode_text_batch, size)
-        self._pixels = {resolution: FittingBatches(self._encode_pixel_batch, size) for resolution in resolutions}
+        self._texts = AdaptiveBatches(self._encode_text_batch, size)
+        self._pixels = {resolution: AdaptiveBatches(self._encode_pixel_batch, size) for resolution in resolutions}
 
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Token embeddings of captions, float16 (B, tokens, width)."""

@@ -8,7 +8,7 @@ from lcm_distill import assets
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import file_sha256, json_sha256, unchanged_file_sha256
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
 
 Encoder = Literal["vae", "text"]

@@ -19,8 +19,8 @@ from lcm_distill import assets
 from lcm_distill.config import Dtype, Weights
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError, one_line
-from lcm_distill.core.finite import require_finite
-from lcm_distill.core.libraries import quiet_libraries
+from lcm_distill.core.finite_weights import require_finite
+from lcm_distill.core.library_messages import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.openclip import (
     BUILT_IN,

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.core.errors import UserError, one_line
-from lcm_distill.core.finite import require_finite
-from lcm_distill.core.libraries import quiet_libraries
+from lcm_distill.core.finite_weights import require_finite
+from lcm_distill.core.library_messages import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
 
 if TYPE_CHECKING:

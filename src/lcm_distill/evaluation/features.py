@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.hashing import digest
-from lcm_distill.evaluation.columns import SCORE_COLUMNS
-from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
+from lcm_distill.evaluation.feature_extractors import ExtractorInfo, open_extractor
 from lcm_distill.evaluation.image_preparation import prepare_ahead
 from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
 from lcm_distill.evaluation.sharded_work import shards, work_through
+from lcm_distill.evaluation.table_schemas import SCORE_COLUMNS
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
+from lcm_distill.pipeline.file_verification import read_verified, withdraw_damaged
 from lcm_distill.pipeline.manifest import OK, Manifest
-from lcm_distill.pipeline.parts import written_files
+from lcm_distill.pipeline.manifest_parts import written_files
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
-from lcm_distill.pipeline.verified import read_verified, withdraw_damaged
 
 
 class FeatureSet:

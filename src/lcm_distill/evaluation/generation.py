@@ -9,7 +9,7 @@ from torch import Tensor
 from lcm_distill.api import LatentConsistencyModel, TextToImage
 from lcm_distill.core.errors import DataError
 from lcm_distill.diffusion.samplers import Sampler
-from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.encoders.adaptive_batches import AdaptiveBatches
 from lcm_distill.formats.images import tensor_to_uint8
 
 GenerationDtype = Literal["float32", "bfloat16"]
@@ -34,7 +34,7 @@ def generation_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str)
 
 def batch_generator(
     model: TextToImage, sampler: Sampler, guidance: float, seed: int, batch_size: int
-) -> FittingBatches:
+) -> AdaptiveBatches:
     """A function of captions and image ids, of equal length, to images uint8 (n, H, W, 3) on the CPU.
 
     Seed and image id determine an image's noise, so images do not depend on their batches.
@@ -51,7 +51,7 @@ def batch_generator(
         _require_finite([bool(value) for value in finite.cpu()], captions, image_ids, model)
         return pixels
 
-    return FittingBatches(generate, batch_size, "generate one image: set evaluate.dtype = bfloat16, or free it")
+    return AdaptiveBatches(generate, batch_size, "generate one image: set evaluate.dtype = bfloat16, or free it")
 
 
 def _require_finite(

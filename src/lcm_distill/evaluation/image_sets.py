@@ -19,24 +19,24 @@ from lcm_distill.config import Config
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest, file_sha256
-from lcm_distill.encoders.batches import FittingBatches
-from lcm_distill.evaluation.columns import IMAGE_COLUMNS
+from lcm_distill.encoders.adaptive_batches import AdaptiveBatches
 from lcm_distill.evaluation.generation import batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, prompts_sha256
 from lcm_distill.evaluation.samplings import Sampling, student_sampling
 from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
+from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.references import read_image
 from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.models.identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path
-from lcm_distill.pipeline.atomic import commit_folder
+from lcm_distill.pipeline.atomic_writes import commit_folder
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
+from lcm_distill.pipeline.file_verification import read_verified
 from lcm_distill.pipeline.manifest import OK, Manifest, file_columns
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
-from lcm_distill.pipeline.verified import read_verified
 
 AGAIN = "`lcm evaluate` makes it again"
 """What to do about damaged images and features."""
@@ -153,7 +153,7 @@ class ImageSet:
         model = assemble(config.model, config.encoders, config.diffusion, self.checkpoint, self.sampling.model)
         return model.to(resolve_device(device), getattr(torch, self.dtype))
 
-    def _execute(self, generate: FittingBatches, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def _execute(self, generate: AdaptiveBatches, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Generate and write one shard after the other."""
         for task in tasks:
             prompts = self.prompts[task.inputs["start"] : task.inputs["stop"]]
@@ -165,7 +165,7 @@ class ImageSet:
                 for prompt, file in zip(prompts, files, strict=True)
             ], None  # fmt: skip
 
-    def _generate(self, generate: FittingBatches, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
+    def _generate(self, generate: AdaptiveBatches, prompts: Sequence[Prompt]) -> tuple[np.ndarray, float]:
         """Images uint8 (n, H, W, 3), and the seconds they took."""
         ids = [0 if self.config.evaluate.same_noise else prompt.image_id for prompt in prompts]
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.randomness import permutation, uniform
 from lcm_distill.core.regular_files import read_regular
 

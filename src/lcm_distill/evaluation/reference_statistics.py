@@ -14,13 +14,13 @@ from lcm_distill.core.hashing import digest
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.layout import cache_fingerprint
 from lcm_distill.data.real_images import real_images
-from lcm_distill.evaluation.extractors import ExtractorInfo, open_extractor
+from lcm_distill.evaluation.feature_extractors import ExtractorInfo, open_extractor
 from lcm_distill.evaluation.image_preparation import prepare_files
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.references import folder_identity, image_files, read_statistics, write_statistics
 from lcm_distill.metrics.statistics import Statistics
-from lcm_distill.pipeline.atomic import commit_file
+from lcm_distill.pipeline.atomic_writes import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from lcm_distill.config import Config
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.evaluation.extractors import ExtractorInfo
+from lcm_distill.evaluation.feature_extractors import ExtractorInfo
 from lcm_distill.evaluation.prompt_files import Prompt, prompt_source
 from lcm_distill.evaluation.reference_statistics import ReferenceStatistics
 from lcm_distill.evaluation.requirements import require_captions, require_enough_real_images

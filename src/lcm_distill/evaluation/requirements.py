@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lcm_distill.config import EvaluateConfig
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.extractors import IMAGES_ONLY, ExtractorInfo, chosen_protocols, find_extractor
+from lcm_distill.evaluation.feature_extractors import IMAGES_ONLY, ExtractorInfo, chosen_protocols, find_extractor
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT
 from lcm_distill.metrics.protocol import MetricProtocol

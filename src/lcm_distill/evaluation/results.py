@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from lcm_distill.config import Config
-from lcm_distill.evaluation.columns import HARNESS, METRICS
-from lcm_distill.evaluation.grid import GRID_ROWS, side_by_side
+from lcm_distill.evaluation.image_grid import GRID_ROWS, side_by_side
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows, real_image_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.references import Reference
+from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.identity import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file
+from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.sealed import encode_table
 from lcm_distill.report.guidance import guidance_chart, guidance_text
 from lcm_distill.report.write_up import write_up
 

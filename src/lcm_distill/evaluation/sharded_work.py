@@ -7,7 +7,7 @@ from lcm_distill.core.hashing import digest
 from lcm_distill.pipeline.executors.interface import Execute, Executor
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.manifest import Manifest
-from lcm_distill.pipeline.parts import Entry
+from lcm_distill.pipeline.manifest_parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import IO, Any, cast
 
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 
 MAX_TEXT_BYTES = 2**24
 """The longest caption file, or line of annotations, that is read."""

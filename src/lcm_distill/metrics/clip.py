@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.core.libraries import quiet_libraries
+from lcm_distill.core.library_messages import quiet_libraries
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names the hub's open_clip repositories give their weights."""

@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.core.libraries import quiet_libraries
+from lcm_distill.core.library_messages import quiet_libraries
 
 DINOV2_LARGE = "facebook/dinov2-large"
 WEIGHTS = "model.safetensors"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.finite import require_finite
+from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.hashing import json_sha256
 from lcm_distill.models.description import METADATA, SEAL, TENSORS_SHA256, read_description, read_description_and_hash
 from lcm_distill.models.identity import checkpoint_sha256, tensors_sha256

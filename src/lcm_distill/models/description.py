@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lcm_distill.core.hashing import json_sha256
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.models.weight_files import cannot_read, file_metadata
 
 ALTERED = "it is not what was written"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.models.wrappers import no_network, unwrap
 

@@ -26,10 +26,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.pipeline.atomic import exchange_folders
+from lcm_distill.pipeline.atomic_writes import exchange_folders
 from lcm_distill.pipeline.lock import owned
 from lcm_distill.pipeline.manifest import FOLDER, MERGED, Manifest
-from lcm_distill.pipeline.parts import Entry, encode_part
+from lcm_distill.pipeline.manifest_parts import Entry, encode_part
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
 

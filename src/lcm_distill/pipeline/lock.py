@@ -21,7 +21,7 @@ from pathlib import Path
 from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.core.io_errors import naming_file
 from lcm_distill.core.regular_files import open_to_write
-from lcm_distill.pipeline.owner import Owner, holder, read_owner, refusal, this_machine
+from lcm_distill.pipeline.lock_owner import Owner, holder, read_owner, refusal, this_machine
 
 FOLDER = "locks"
 BEAT_SECONDS = 5.0

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.parts import REMEDY, Entry, encode_part, read_entries, read_rows, written_files
+from lcm_distill.pipeline.manifest_parts import REMEDY, Entry, encode_part, read_entries, read_rows, written_files
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Task

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
-from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans
+from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans
 from lcm_distill.pipeline.lock import FOLDER as LOCKS
 
 PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pyarrow", "duckdb", "numpy", "pillow")

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.pipeline.atomic import commit_parts
+from lcm_distill.pipeline.atomic_writes import commit_parts
 
 Part = bytes | bytearray | memoryview
 """Part of the content of a file."""

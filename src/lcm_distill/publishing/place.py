@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.models.description import METADATA
 from lcm_distill.models.shards import INDEX_FILE
 from lcm_distill.models.weight_files import file_metadata
-from lcm_distill.pipeline.atomic import TEMPORARY
+from lcm_distill.pipeline.atomic_writes import TEMPORARY
 
 CARD = {"README.md", "grid.png"}
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from lcm_distill.core.text import printable
+from lcm_distill.core.printable_text import printable
 from lcm_distill.report.units import format_duration, format_rate
 
 

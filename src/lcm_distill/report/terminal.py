@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from lcm_distill.core.text import printable
+from lcm_distill.core.printable_text import printable
 
 UNLIMITED = 1_000_000
 """Columns that no table has."""

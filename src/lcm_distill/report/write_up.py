@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file
-from lcm_distill.pipeline.sealed import encode_table
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file
+from lcm_distill.pipeline.hashed_parquet import encode_table
 
 SUFFIXES = (".png", ".md", ".parquet")
 

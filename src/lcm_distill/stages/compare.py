@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.columns import IDENTITY, METRICS, read_metrics
+from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.pipeline.atomic import remove_orphans_of, require_file_or_nothing
+from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.comparison import comparison_chart, comparison_text
 from lcm_distill.report.write_up import SUFFIXES, write_up

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
 from lcm_distill.models.networks import build_network, read_teacher
 from lcm_distill.models.shards import INDEX_FILE, write_shards
 from lcm_distill.models.student import StudentDescription, recorded_description
-from lcm_distill.pipeline.atomic import (
+from lcm_distill.pipeline.atomic_writes import (
     commit_bytes,
     commit_file,
     commit_folder,

@@ -8,11 +8,11 @@ from typing import Any
 
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.encoders.text import save_text_encoder
 from lcm_distill.encoders.vae import save_vae
-from lcm_distill.pipeline.atomic import commit_folder, remove_orphans_of
+from lcm_distill.pipeline.atomic_writes import commit_folder, remove_orphans_of
 
 RECORD = "fetched.json"
 """File in a finished folder that records what it was fetched from."""

@@ -21,7 +21,7 @@ from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.survey import survey
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.ranks import launched_ranks
 from lcm_distill.pipeline.executors.runner import split

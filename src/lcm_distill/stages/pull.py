@@ -11,14 +11,14 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.shared_cache import require_own
+from lcm_distill.pipeline.file_verification import examine, withdraw_damaged
+from lcm_distill.pipeline.hashed_parquet import UNREADABLE
 from lcm_distill.pipeline.manifest import Manifest, part_name
-from lcm_distill.pipeline.parts import Entry, decode_part
+from lcm_distill.pipeline.manifest_parts import Entry, decode_part
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.sealed import UNREADABLE
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.pipeline.verified import examine, withdraw_damaged
 
 AT_ONCE = 4
 """Number of tasks that are copied at the same time; each has a shard in memory."""

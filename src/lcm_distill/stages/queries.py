@@ -16,9 +16,9 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.interruption import queries_interrupted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
-from lcm_distill.evaluation.intact import require_intact
+from lcm_distill.evaluation.verification import require_intact
+from lcm_distill.pipeline.parquet_tables import open_tables
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.tables import open_tables
 
 VIEWS = {
     "samples": "cache/catalog/samples.parquet",

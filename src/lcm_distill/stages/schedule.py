@@ -19,12 +19,12 @@ from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import redescribe
 from lcm_distill.models.identity import checkpoint_sha256
 from lcm_distill.models.student import recorded_description
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
+from lcm_distill.pipeline.file_verification import withdraw_damaged
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
-from lcm_distill.pipeline.verified import withdraw_damaged
 from lcm_distill.stages.stage import Check, Stage
 from lcm_distill.training.student import fingerprint
 

@@ -10,7 +10,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.data.cache.verification import Check, Damage
-from lcm_distill.evaluation.intact import damaged_results
+from lcm_distill.evaluation.verification import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress

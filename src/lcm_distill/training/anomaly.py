@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NoReturn
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 
 HISTORY = 100
 """Number of recent losses whose median is the usual loss; with fewer, no loss counts as a spike."""

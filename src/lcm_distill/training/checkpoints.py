@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.pipeline.atomic import commit_folder, discard_folder
+from lcm_distill.pipeline.atomic_writes import commit_folder, discard_folder
 from lcm_distill.training.checkpointing import hashes
 from lcm_distill.training.checkpointing.about import ABOUT, About, read_about, write_about
 from lcm_distill.training.checkpointing.background import Background

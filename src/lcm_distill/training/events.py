@@ -14,8 +14,8 @@ import pyarrow as pa
 from lcm_distill.config import EngineConfig
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.io_errors import naming_file
-from lcm_distill.pipeline.atomic import commit_bytes
-from lcm_distill.pipeline.sealed import encode_table, read_table
+from lcm_distill.pipeline.atomic_writes import commit_bytes
+from lcm_distill.pipeline.hashed_parquet import encode_table, read_table
 
 DAMAGED = "delete it; only the records of its steps are lost"
 """What to do about a damaged file of records."""

@@ -17,7 +17,7 @@ from lcm_distill.core.interruption import Signals, Stopped
 from lcm_distill.data.cache.loader import Batch, Batches, rows_not_finite
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.models.checkpoint import has_weights, serialise
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.anomaly import ENCODE_AGAIN, HISTORY, LOWER_RATE, REPORT, RESUME, AnomalyDetector
 from lcm_distill.training.checkpointing.tensors import not_finite

@@ -11,7 +11,7 @@ from lcm_distill.config import LoraSettings
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.precision import Linear
-from lcm_distill.pipeline.atomic import commit_folder
+from lcm_distill.pipeline.atomic_writes import commit_folder
 
 if TYPE_CHECKING:
     from peft import LoraConfig

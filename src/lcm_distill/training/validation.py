@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
-from lcm_distill.evaluation.columns import METRICS
-from lcm_distill.evaluation.extractors import ExtractorInfo, chosen_protocols
+from lcm_distill.evaluation.feature_extractors import ExtractorInfo, chosen_protocols
 from lcm_distill.evaluation.features import extract_features
-from lcm_distill.evaluation.grid import GRID_ROWS, side_by_side
+from lcm_distill.evaluation.image_grid import GRID_ROWS, side_by_side
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images
 from lcm_distill.evaluation.metric_rows import metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
@@ -24,9 +23,10 @@ from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts
 from lcm_distill.evaluation.references import find_references
 from lcm_distill.evaluation.requirements import find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
-from lcm_distill.pipeline.atomic import commit_bytes, commit_file
+from lcm_distill.evaluation.table_schemas import METRICS
+from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file
+from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.sealed import encode_table
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events

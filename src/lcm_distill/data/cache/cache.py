@@ -25,12 +25,12 @@ from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.data.cache.shared_cache import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
+from lcm_distill.pipeline.file_verification import read_verified
 from lcm_distill.pipeline.manifest import OK, Manifest
-from lcm_distill.pipeline.remote import RemoteStorage
+from lcm_distill.pipeline.object_store import RemoteStorage
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, Storage
 from lcm_distill.pipeline.task import Task
-from lcm_distill.pipeline.verified import read_verified
 
 if TYPE_CHECKING:
     from lcm_distill.data.cache.loader import ShuffledBatches

@@ -18,7 +18,7 @@ from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, C
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.record_validation import checked
-from lcm_distill.pipeline.atomic import temporary_prefix
+from lcm_distill.pipeline.atomic_writes import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns, part_name
 
 BEFORE = "catalog/before"

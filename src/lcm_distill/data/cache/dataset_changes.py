@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog_building import extend_annotations, replace_catalog

@@ -23,7 +23,7 @@ from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.manifest_rows import SampleRow
 from lcm_distill.data.sources.record_validation import readable
 from lcm_distill.encoders.configured import ConfiguredEncoders
-from lcm_distill.encoders.copies import HostCopy
+from lcm_distill.encoders.host_copies import HostCopy
 from lcm_distill.encoders.identity import Encoder, identity, provenance
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.executors.interface import Execute, Outcome

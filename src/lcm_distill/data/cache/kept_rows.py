@@ -18,7 +18,7 @@ from lcm_distill.data.cache.damaged_shards import recorded_row, stored_rows
 from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.manifest_rows import SampleRow
 from lcm_distill.pipeline.manifest import OK, Manifest
-from lcm_distill.pipeline.parts import encode_part, read_rows
+from lcm_distill.pipeline.manifest_parts import encode_part, read_rows
 from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Task
 

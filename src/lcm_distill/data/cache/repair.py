@@ -23,7 +23,7 @@ from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.transforms import decode
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
-from lcm_distill.pipeline.parts import Entry
+from lcm_distill.pipeline.manifest_parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
 
 log = logging.getLogger(__name__)

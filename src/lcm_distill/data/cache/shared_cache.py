@@ -7,9 +7,9 @@ from pathlib import Path
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.hashing import digest
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 

@@ -15,11 +15,11 @@ from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
+from lcm_distill.pipeline.file_verification import examine
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
-from lcm_distill.pipeline.parts import Entry, read_entries
+from lcm_distill.pipeline.manifest_parts import Entry, read_entries
 from lcm_distill.pipeline.storage import Storage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
-from lcm_distill.pipeline.verified import examine
 
 log = logging.getLogger(__name__)
 

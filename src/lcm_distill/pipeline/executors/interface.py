@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from lcm_distill.pipeline.manifest import Manifest
-from lcm_distill.pipeline.parts import Entry
+from lcm_distill.pipeline.manifest_parts import Entry
 from lcm_distill.pipeline.storage import WrittenFile
 from lcm_distill.pipeline.task import Task
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.pipeline.atomic import commit_bytes
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 
 HASHES = "SHA256SUMS"
 """Hex SHA-256 of every file, in the format of `sha256sum`."""

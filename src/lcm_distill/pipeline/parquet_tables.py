@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.sealed import UNREADABLE
+from lcm_distill.pipeline.hashed_parquet import UNREADABLE
 
 CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)

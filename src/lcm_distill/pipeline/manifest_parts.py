@@ -4,7 +4,7 @@
 """Parquet files of a manifest: rows by task, and a footer that lists the tasks.
 
 Which tasks are committed is read from footers alone, and a task needs no rows. The list has a hash of its own; rows are
-read from files whose hash is verified whole (`pipeline.sealed`).
+read from files whose hash is verified whole (`pipeline.hashed_parquet`).
 """
 
 import json
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import bytes_sha256
-from lcm_distill.core.parsing import parse_json
-from lcm_distill.pipeline.sealed import SEAL, UNREADABLE, decode_sealed, encode_sealed, file_metadata
+from lcm_distill.core.json import parse_json
+from lcm_distill.pipeline.hashed_parquet import SEAL, UNREADABLE, decode_sealed, encode_sealed, file_metadata
 from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
 
 TASKS = b"tasks"

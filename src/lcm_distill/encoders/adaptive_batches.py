@@ -10,7 +10,7 @@ from torch import Tensor
 from lcm_distill.core.errors import UserError
 
 
-class FittingBatches:
+class AdaptiveBatches:
     """Computes on items in batches, halving the batch size when the GPU runs out of memory.
 
     Attributes:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.encoders.batches import FittingBatches
+from lcm_distill.encoders.adaptive_batches import AdaptiveBatches
 
 
 def encoder_with_room_for(count: int, seen: list[int]):
@@ -21,7 +21,7 @@ def encoder_with_room_for(count: int, seen: list[int]):
 
 def test_a_batch_that_does_not_fit_is_halved_for_good():
     seen: list[int] = []
-    batches = FittingBatches(encoder_with_room_for(3, seen), 16)
+    batches = AdaptiveBatches(encoder_with_room_for(3, seen), 16)
     with pytest.warns(UserWarning, match="does not fit the GPU's memory") as warned:
         assert batches(range(20)).tolist() == list(range(20))
     assert [str(warning.message).split(": ")[1] for warning in warned] == [f"{n} from now on" for n in (8, 4, 2)]
@@ -31,7 +31,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_good():
 
 def test_what_fits_is_left_alone():
     seen: list[int] = []
-    assert FittingBatches(encoder_with_room_for(16, seen), 16)(range(20)).tolist() == list(range(20))
+    assert AdaptiveBatches(encoder_with_room_for(16, seen), 16)(range(20)).tolist() == list(range(20))
     assert seen == [16, 4]
 
 
@@ -51,10 +51,10 @@ def test_memory_is_given_back_when_the_batch_that_failed_holds_none_of_it(monkey
     still_there = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: still_there.append(failed[-1]() is not None))
     with pytest.warns(UserWarning):
-        FittingBatches(encode, 4)([1, 2, 3, 4])
+        AdaptiveBatches(encode, 4)([1, 2, 3, 4])
     assert still_there == [False, False]
 
 
 def test_when_not_even_one_fits_the_remedy_is_named():
     with pytest.warns(UserWarning), pytest.raises(UserError, match=r"set encoders\.tiling = true"):
-        FittingBatches(encoder_with_room_for(0, []), 2)([1, 2])
+        AdaptiveBatches(encoder_with_room_for(0, []), 2)([1, 2])

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lcm_distill.core.errors import DataError
-from lcm_distill.pipeline.sealed import (
+from lcm_distill.pipeline.hashed_parquet import (
     BLANK,
     SEAL,
     decode_sealed,

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from lcm_distill import assets
 from lcm_distill.config import load_preset
-from lcm_distill.evaluation.extractors import find_extractor, open_extractor
+from lcm_distill.evaluation.feature_extractors import find_extractor, open_extractor
 from lcm_distill.metrics import registry
 
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 
-from lcm_distill.encoders.copies import HostCopy
+from lcm_distill.encoders.host_copies import HostCopy
 
 
 def test_from_the_cpu_it_is_there_at_once():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcm_distill.core.text import one_line, printable
+from lcm_distill.core.printable_text import one_line, printable
 
 
 @pytest.mark.parametrize("harmless", ["", "Fréchet, ± 0.5, 一, 👩‍👩‍👧", "tab\tand\nline", "[/b] [red]"])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.evaluation.columns import IMAGE_COLUMNS, SCORE_COLUMNS
+from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS, SCORE_COLUMNS
 from lcm_distill.models.identity import checkpoint_sha256
+from lcm_distill.pipeline.file_verification import examine
+from lcm_distill.pipeline.hashed_parquet import UNREADABLE, is_intact
 from lcm_distill.pipeline.manifest import FOLDER, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.sealed import UNREADABLE, is_intact
 from lcm_distill.pipeline.storage import LocalStorage
-from lcm_distill.pipeline.verified import examine
 
 REMEDIES = {
     "cache": "`lcm verify --repair --run {run}` makes it again",

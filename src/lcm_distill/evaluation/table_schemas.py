@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lcm_distill.pipeline.sealed import read_table
+from lcm_distill.pipeline.hashed_parquet import read_table
 
 IMAGE_COLUMNS = pa.schema(
     [("image_id", pa.int64()), ("caption", pa.string()), ("status", pa.string()), ("seconds", pa.float64())]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, "[" * 100_000, b'{"a":' * 100_000, b"{", b"\xff\xfe\x00", b""])

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from lcm_distill.core.child_process import is_running
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
 
 NAMING_SECONDS = 1.0
