@@ -61,6 +61,16 @@ def finished_run(small_config, tmp_path_factory) -> RunFolder:
     return RunFolder(root)
 
 
+@pytest.fixture
+def short_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher's response to the guidance scale takes 3 solver steps, for tests that are not about its value."""
+    shorten_trajectories(monkeypatch)
+
+
+def shorten_trajectories(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("lcm_distill.evaluation.guidance_response.SOLVER_STEPS", 3)
+
+
 def pytest_configure() -> None:
     # Shells start what they run in the background with Ctrl-C ignored, which child processes would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,6 +20,7 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.training.loop import Trainer
 from tests.ablations import SMALL_CHAIN, rows_of
 from tests.command_line import lcm, shapes
+from tests.conftest import shorten_trajectories
 from tests.files import Crash
 from tests.runs import borrow
 
@@ -30,6 +31,13 @@ TWO_BY_TWO = ["--only", "original,default", "--seeds", 2]
 def small_ablation() -> Config:
     """The configuration that `OPTIONS` stand for."""
     return load_preset("shapes", [*load_ablation("shapes").settings, *SMALL_CHAIN])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_trajectories():
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_trajectories(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def test_options_that_repeat_the_run_are_accepted(run):
     assert run.config.read_text() == before
 
 
+@pytest.mark.usefixtures("short_trajectories")
 def test_a_sweep_is_in_the_figures_and_not_in_the_configuration(run):
     before = run.config.read_text()
     result = lcm("evaluate", "--run", run.root, "--guidance", "1,2", "--steps", "1", "--json")

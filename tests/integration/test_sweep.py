@@ -28,6 +28,7 @@ SAMPLINGS = [
 ]
 
 
+@pytest.mark.usefixtures("short_trajectories")
 def test_every_sampling_at_every_scale(run):
     config = load_file(run.config, ["evaluate.guidance=[2, 1]"])
     reports = list(evaluate(config, run))
@@ -77,6 +78,7 @@ def test_rows_say_where_their_figure_comes_from(run):
     assert heun["sigmas"] == pytest.approx([80.0, 2.515, 0.002], rel=1e-3)
 
 
+@pytest.mark.usefixtures("short_trajectories")
 def test_options_vary_steps_guidance_and_models(run):
     """The student alone; figures of the teacher that were measured before stay beside its own."""
     result = lcm("evaluate", "--run", run.root, "--steps", "1,4", "--guidance", "1,2", "--models", "student", "--json")
