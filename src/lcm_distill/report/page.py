@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from lcm_distill.core.text import printable
+from lcm_distill.core.printable_text import printable
 from lcm_distill.report.charts import Panel, panel_svg
 
 STYLE = """

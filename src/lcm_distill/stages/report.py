@@ -7,10 +7,10 @@ from typing import Any
 from lcm_distill.config import Config, load_preset, presets
 from lcm_distill.config.describe import differing
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.parsing import parse_json
+from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.pipeline.atomic import commit_bytes, remove_orphans_of, require_file_or_nothing
+from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
