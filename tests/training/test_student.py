@@ -30,7 +30,7 @@ def student(start):
     """Weights of the student that settings lead to."""
 
     def train(*assignments: str) -> dict[str, torch.Tensor]:
-        config, run = start(*assignments)
+        config, run = start("distill.checkpoint_every=3", "engine.tensorboard=false", *assignments)
         list(distill(config, run))
         return read_tensors(run.student)
 
