@@ -15,7 +15,6 @@ from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
-from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
@@ -90,9 +89,8 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
 
 
 def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
-    """What takes quarantined images up once their files are there or mended; None where no image is quarantined."""
-    images = (entry for name, entry in manifest.entries().items() if not name.startswith((CATALOG_TASK, f"{TEXT}-")))
-    quarantined = any(entry.quarantined for entry in images)
+    """What tries quarantined images again, once their files are there or mended, and captions; None without any."""
+    quarantined = any(entry.quarantined for name, entry in manifest.entries().items() if name != CATALOG_TASK)
     once = f", once {' and '.join(map(str, run.begun))} is deleted" if run.begun else ""
     return f"lcm precompute --run {run.root} --retry-quarantined{once}" if quarantined else None
 

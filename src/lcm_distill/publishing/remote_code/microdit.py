@@ -6,6 +6,7 @@
 The network of a pipeline that was published by lcm-distill, and its only code: nothing else needs to be installed.
 """
 
+from dataclasses import asdict
 from typing import Any, Self
 
 import torch
@@ -13,9 +14,33 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from lcm_distill.core.numbers import require_number
 from lcm_distill.models.microdit import MicroDiT
 from lcm_distill.models.precision import cast_matrices
-from lcm_distill.models.variants import Variant
+from lcm_distill.models.variants import VARIANTS, Variant
+
+MOST_SIZE = 65_536
+"""The largest size of a network that is built; above those in use, and its memory can be had."""
+
+
+def checked_variant(described: Any) -> Variant:
+    """The variant that a configuration file describes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        variant = Variant(**described)
+    except TypeError as error:
+        raise ValueError(f"variant in the network's config.json is no variant of MicroDiT: {error}") from error
+    for name, default in asdict(VARIANTS["MicroDiT_XL_2"]).items():
+        value, called = getattr(variant, name), f"variant.{name} in the network's config.json"
+        several = isinstance(default, tuple)
+        if several and not (isinstance(value, list | tuple) and len(value) == len(default)):
+            raise ValueError(f"{called} is {value!r:.60}: it must be {len(default)} numbers")
+        for number in value if several else [value]:
+            require_number(called, number, int(not several), MOST_SIZE, isinstance(default, int))
+    return variant
 
 
 class MicroDiTModel(MicroDiT, ModelMixin, ConfigMixin):
@@ -39,9 +64,12 @@ class MicroDiTModel(MicroDiT, ModelMixin, ConfigMixin):
         pos_interp_scale: float = 1.0,
         guidance_embedding: bool = False,
     ) -> None:
-        super().__init__(
-            Variant(**variant), latent_size, in_channels, caption_channels, pos_interp_scale, guidance_embedding
-        )
+        sizes = {"latent_size": latent_size, "in_channels": in_channels, "caption_channels": caption_channels}
+        for name, size in sizes.items():
+            require_number(f"{name} in the network's config.json", size, 1, MOST_SIZE, whole=True)
+        require_number("pos_interp_scale in the network's config.json", pos_interp_scale, 1e-6, MOST_SIZE)
+        super().__init__(checked_variant(variant), **sizes, pos_interp_scale=pos_interp_scale,
+                         guidance_embedding=guidance_embedding)  # fmt: skip
 
     def forward(
         self,
