@@ -238,7 +238,7 @@ class OverflowsOnce(Means):
 @pytest.mark.parametrize("compacted", [False, True])
 def test_quarantined_captions_are_tried_again_when_asked(data, monkeypatch, compacted):
     with monkeypatch.context() as patch:
-        patch.setattr("lcm_distill.data.cache.encoding.CacheEncoders", OverflowsOnce)
+        patch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", OverflowsOnce)
         assert data.encode().counts["quarantined"] == 1
     if compacted:
         list(compact(data.cache.manifest))

@@ -105,7 +105,8 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
     except (UserError, OSError) as error:
         return {"unreadable": one_line(error)}
     examples = {"changed": list(changes.changed[:EXAMPLES]), "gone": list(changes.gone[:EXAMPLES])}
-    return {"not_in_the_cache": changes.added, **examples}
+    not_compared = {"not_compared": changes.not_compared} if changes.not_compared else {}
+    return {"not_in_the_cache": changes.added, **examples, **not_compared}
 
 
 def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[set[str], dict[str, str]]:

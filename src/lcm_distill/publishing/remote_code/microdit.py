@@ -1,6 +1,6 @@
 # The types that diffusers declares do not describe its decorators.
 # pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false
-# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false
+# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """MicroDiT (arXiv 2407.15811) as a diffusers model.
 
 The network of a pipeline that was published by lcm-distill, and its only code: nothing else needs to be installed.
@@ -33,13 +33,14 @@ def checked_variant(described: Any) -> Variant:
         variant = Variant(**described)
     except TypeError as error:
         raise ValueError(f"variant in the network's config.json is no variant of MicroDiT: {error}") from error
-    for name, default in asdict(VARIANTS["MicroDiT_XL_2"]).items():
+    defaults: dict[str, Any] = asdict(VARIANTS["MicroDiT_XL_2"])
+    for name, default in defaults.items():
         value, called = getattr(variant, name), f"variant.{name} in the network's config.json"
-        several = isinstance(default, tuple)
-        if several and not (isinstance(value, list | tuple) and len(value) == len(default)):
-            raise ValueError(f"{called} is {value!r:.60}: it must be {len(default)} numbers")
-        for number in value if several else [value]:
-            require_number(called, number, int(not several), MOST_SIZE, isinstance(default, int))
+        count = len(default) if isinstance(default, tuple) else 0
+        if count and (not isinstance(value, list | tuple) or len(value) != count):
+            raise ValueError(f"{called} is {value!r:.60}: it must be {count} numbers")
+        for number in value if count else [value]:
+            require_number(called, number, 0 if count else 1, MOST_SIZE, isinstance(default, int))
     return variant
 
 

@@ -1,6 +1,6 @@
 # The types that diffusers declares do not describe its decorators.
 # pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false
-# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false
+# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The samplers of MicroDiT as a diffusers scheduler: EDM's for teachers, and a student's own."""
 
 from typing import Any, cast
