@@ -11,8 +11,8 @@ from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog_building import extend_annotations, replace_catalog
 from lcm_distill.data.cache.replaced_images import file_state, replaced_images
-from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.sources.file_tree import entries, is_image
+from lcm_distill.data.sources.registry import source_type
 
 STATE_FILE = "catalog/source.json"
 """What the data set looked like when it was numbered last. A hint: without it, it is looked at again."""
@@ -31,8 +31,8 @@ class Changes:
 
     Attributes:
         added: number of samples that the catalog does not have.
-        changed: identifiers of samples whose path, caption or image is another one (`data.cache.replaced_images`); the cache
-            keeps the earlier ones.
+        changed: identifiers of samples whose path, caption or image is another one (`data.cache.replaced_images`); the
+            cache keeps the earlier ones.
         gone: identifiers of samples that the data set lists no more.
         not_compared: number of images that may be others by now and were not read.
     """
@@ -58,8 +58,8 @@ class SourceState:
     Attributes:
         digest: of names and sizes of its images, and of names, sizes and times of its other files. The times of images
             are left out: they differ in a copy.
-        newest: when the last of its files was written, as `replaced_images.FileState.written`; None where earlier versions
-            did not look.
+        newest: when the last of its files was written, as `replaced_images.FileState.written`; None where earlier
+            versions did not look.
     """
 
     digest: str
