@@ -88,7 +88,9 @@ def precompute(
     ray_address: RayAddress = None,
     retry_quarantined: Annotated[
         bool,
-        typer.Option("--retry-quarantined", help="Try quarantined images again whose file has appeared or changed."),
+        typer.Option(
+            "--retry-quarantined", help="Try quarantined images again whose file has appeared or changed, and captions."
+        ),
     ] = False,
 ) -> None:
     """Stage one: encode images and captions into a cache."""

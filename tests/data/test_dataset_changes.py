@@ -20,7 +20,7 @@ from lcm_distill.stages.precompute import STAGE, plan_precompute
 from lcm_distill.stages.stage import missing
 from lcm_distill.stages.status import status
 from tests.foreign import image_bytes
-from tests.growing import Data, stop_at
+from tests.growing import Data, Means, stop_at
 
 
 def test_new_records_extend_the_catalog_and_the_others_keep_their_rows(data):
@@ -224,6 +224,32 @@ def test_quarantined_images_are_tried_again_when_asked(data):
     last = data.encode(retry_quarantined=True)
     assert last.counts["quarantined"] == 0 and last.done - last.resumed == 4 and data.is_sound()
     assert data.encode(retry_quarantined=True).resumed == 12
+
+
+class OverflowsOnce(Means):
+    """Gives NaN for captions about number 2, and then what it should."""
+
+    def encode_texts(self, captions):
+        embedded = super().encode_texts(captions)
+        embedded[[caption == "caption 2" for caption in captions]] = float("nan")
+        return embedded
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_quarantined_captions_are_tried_again_when_asked(data, monkeypatch, compacted):
+    with monkeypatch.context() as patch:
+        patch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", OverflowsOnce)
+        assert data.encode().counts["quarantined"] == 1
+    if compacted:
+        list(compact(data.cache.manifest))
+    before, images = data.array("text"), data.images()
+    assert data.encode().counts["quarantined"] == 1 and len(data.cache.usable("train")) == 5
+    last = data.encode(retry_quarantined=True)
+    assert last.counts["quarantined"] == 0 and last.done - last.resumed == 4 and data.is_sound()
+    assert len(data.cache.usable("train")) == 6 and status(data.config, data.run)["precompute"]["try_again"] is None
+    after = data.array("text")
+    assert (after[2] == len("caption 2")).all() and np.array_equal(np.delete(after, 2, 0), np.delete(before, 2, 0))
+    assert data.images() == images and data.encode(retry_quarantined=True).resumed == 12
 
 
 def test_a_cache_keeps_the_crops_that_it_was_begun_with(data):

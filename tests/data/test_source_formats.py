@@ -60,7 +60,7 @@ def test_of_members_of_one_name_the_last_counts_of_image_and_caption(tmp_path):
 
 @pytest.mark.parametrize("cut", [None, "plain", "compressed"])
 def test_of_images_of_one_name_in_an_archive_of_journeydb_the_last_counts(tmp_path, cut):
-    """Of one that is cut short the last that can be read; of a compressed one none, as its checksum is missing."""
+    """Of one that is cut short the last that can be read."""
     red, blue, end = image_bytes(1), image_bytes(2), image_bytes(3, size=(256, 256))
     pack([Item(f"{n}.jpg", red, '"a caption"') for n in range(2)], tmp_path, "journeydb-packed")
     whole = tmp_path / IMAGES / "000.tgz"
@@ -70,11 +70,6 @@ def test_of_images_of_one_name_in_an_archive_of_journeydb_the_last_counts(tmp_pa
     if cut:
         whole.write_bytes(whole.read_bytes()[: -len(end) // 2 - (tarfile.RECORDSIZE if cut == "plain" else 0)])
     contents = contents_of("journeydb", tmp_path)
-    if cut == "compressed":
-        assert {str(content) for content in contents.values()} == {
-            "damaged archive 000.tgz: Compressed file ended before the end-of-stream marker was reached"
-        }
-        return
     expected = blue if cut else end
     assert contents == {f"{IMAGES}/000/0.jpg": expected, f"{IMAGES}/000/1.jpg": red}
 

@@ -14,6 +14,8 @@ from lcm_distill.data.sources.interface import ORPHAN, UNNAMED
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.data.sources.registry import open_source
 from lcm_distill.data.survey import survey
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.status import status as status_of
 from tests.command_line import lcm
 from tests.data.test_source_contract import add_left_out, tree_of
 from tests.data.test_sources import source_of
@@ -86,6 +88,16 @@ def test_a_survey_names_members_of_archives_that_no_line_names(tmp_path):
         UNNAMED: f"2, such as {IMAGES}/000/2.jpg, {IMAGES}/000/3.heic",
         "hidden file": f"1, such as {IMAGES}/000/._0.jpg",
     }
+
+
+def test_status_says_where_members_that_no_line_names_are_counted(tmp_path):
+    root, run = tmp_path / "data", tmp_path / "run"
+    pack([Item("0.jpg", image_bytes(0), '"zero"')], root, "journeydb-packed")
+    encode(root, run, "journeydb-packed")
+    chosen = ["data.source=journeydb", f"data.root='{root}'", "data.valid_fraction=0", "data.min_size=16"]
+    config = load_preset("shapes", [*chosen, "cache.shard_rows=64"])
+    said = status_of(config, RunFolder(run))["precompute"]["data"]["not_counted"]
+    assert said == f"images in archives named by no annotation: see `lcm precompute --run {run} --dry-run`"
 
 
 def test_the_command_line_prints_it_and_stores_nothing(tmp_path):

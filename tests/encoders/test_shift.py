@@ -3,12 +3,14 @@
 # pyright: reportGeneralTypeIssues=false, reportPrivateImportUsage=false
 """Latents of VAEs with a shift, or a mean and std of their channels, are those of diffusers' pipelines."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.encoders.images import load_image_encoder
+from lcm_distill.encoders.images import load_image_encoder, normalisation_of, scaling_of
 from tests.encoders.test_images import SDXL
 from tests.tensors import relative
 
@@ -46,6 +48,19 @@ def test_latents_are_shifted_as_diffusers_pipelines_shift_them(tmp_path, name):
     assert relative(latents, expected) < 1e-6 and relative(back, own) < 1e-5
     assert relative(encoder.decode(latents), decoded) < 1e-5
     assert encoder.normalisation.keys() == ({"shift"} if name == "shift_factor" else {"shift", "std"})
+
+
+@pytest.mark.parametrize(
+    "wrong", ["0.5", [1.0], {"a": 1}, 10**400, 1e308, float("nan")], ids=lambda value: f"{value!r:.9}"
+)
+@pytest.mark.parametrize("name", ["scaling_factor", "shift_factor", "latents_mean", "latents_std"])
+def test_what_is_no_number_in_a_configuration_is_one_line(name, wrong):
+    sound = {"scaling_factor": 0.5, "latent_channels": 2}
+    both = {} if name.endswith("factor") else {"latents_mean": [0.0, 1.0], "latents_std": [1.0, 2.0]}
+    config = SimpleNamespace(**{**sound, **both, name: wrong})
+    with pytest.raises(UserError, match=f"encoders.vae: .*{name}") as refused:
+        scaling_of(config), normalisation_of(config)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 200
 
 
 def test_a_mean_without_a_std_is_refused(tmp_path):

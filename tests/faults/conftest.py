@@ -17,7 +17,7 @@ SKIPPED = pytest.StashKey[bool]()
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Remember a row that was skipped, such as one that needs root: it has no trials to count."""
     report = yield
-    item.stash[SKIPPED] = item.stash.get(SKIPPED, False) or (call.when == "call" and report.skipped)
+    item.stash[SKIPPED] = item.stash.get(SKIPPED, False) or report.skipped
     return report
 
 

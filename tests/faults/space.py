@@ -97,12 +97,14 @@ def mount(words: list[str]) -> None:
     subprocess.run(["mount", *words], check=True, capture_output=True)
 
 
-def can_mount(folder: Path) -> bool:
-    """Whether this user may mount a file system."""
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        return False
+def why_no_device(folder: Path) -> str | None:
+    """Why this user cannot mount a `Device` below a folder; None if that can be done."""
+    if os.geteuid() != 0:
+        return "mounting a small file system needs root; refused writes and limited files are tried by every user"
+    if shutil.which("mount") is None:
+        return "there is no `mount`"
     try:
         with Device(folder / "tried", 1 << 20):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
+            return None
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"root may not mount a file system here: {error}"

@@ -119,6 +119,36 @@ def test_flipped_bytes_in_the_middle_are_not_missing_files(whole, tmp_path):
     assert {error for _, status, error in rows if status == "quarantined"} == {"damaged archive 000.tgz: bad checksum"}
 
 
+@pytest.mark.parametrize("form", ["journeydb-packed", "webdataset-packed"])
+def test_of_a_compressed_archive_that_is_cut_off_what_precedes_is_used(whole, tmp_path, form):
+    """As `tar` extracts it; the rest once it is whole."""
+    root, name = whole[form]
+    copy_damaged(root, name, tmp_path / "data", lambda content: content[: len(content) // 2])
+    counts, rows = encode(tmp_path / "data", tmp_path / "run", form)
+    assert 10 < counts["ok"] < 30
+    used = [path for path, status, _ in rows if status == "ok"]
+    assert images_of(tmp_path / "data", form, used) == images_of(root, form, used)
+    size = (tmp_path / "data" / name).stat().st_size
+    cut = f"cut off after {size:,} bytes, of which what is whole is used: download it again"
+    reasons = {error for _, status, error in rows if status == "quarantined"}
+    assert reasons and all(cut in reason for reason in reasons if "no txt" not in reason), reasons
+    copy_damaged(root, name, tmp_path / "data", lambda content: content)
+    if form == "journeydb-packed":  # whose records are all known
+        assert encode(tmp_path / "data", tmp_path / "again", form)[0] == {"ok": NUMBER}
+
+
+def test_of_a_compressed_archive_with_a_changed_byte_nothing_is_used(whole, tmp_path):
+    root, name = whole["journeydb-packed"]
+
+    def flip(content: bytes) -> bytes:
+        place = len(content) // 2
+        return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
+
+    copy_damaged(root, name, tmp_path / "data", flip)
+    with pytest.raises(UserError, match="could be used"):
+        encode(tmp_path / "data", tmp_path / "run", "journeydb-packed")
+
+
 def test_damage_beyond_the_end_mark_is_seen(whole, tmp_path):
     """A header that is all zeros ends an archive for tar itself."""
     root, name = whole["webdataset"]

@@ -33,6 +33,11 @@ VERIFY, REPAIR = "verify", "verify --repair"
 AGAIN = "distill --fresh"
 """Distillation from the cache, with neither student nor checkpoints."""
 
+RESUME = "distill --from-checkpoint"
+"""Distillation from the last checkpoint, without the student that it became."""
+FOUND = ("made again", "checkpoint damaged")
+"""What a command says that goes on without what is damaged."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -66,11 +71,16 @@ KINDS = [
 ]
 """Kinds of files that results come from."""
 
-OTHERS = [
-    "config.toml", "environment.json", "grid.png", "guidance.*", "logs/*", "images/*",
-    "distill/checkpoints/*", "distill/tensorboard/*",
-]  # fmt: skip
-"""Files that are settings, foreign, or only looked at; checkpoints have a row of their own."""
+SETTINGS = [
+    Kind("distill/checkpoints/*", (RESUME, STATUS, VERIFY), (AGAIN,)),
+    Kind("config.toml", (STATUS, SAMPLE, EXPORT, VERIFY), ()),
+    Kind("images/*", ("precompute", AGAIN, VERIFY), ()),
+    Kind("environment.json", (EXPORT, "evaluate", STATUS), ()),
+]
+"""Kinds of files that work begins or goes on from, or that describe it."""
+
+OTHERS = ["grid.png", "guidance.*", "logs/*", "distill/tensorboard/*"]
+"""Files that are only looked at."""
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +97,19 @@ def files(run: Path) -> list[str]:
 
 
 def test_every_file_of_a_run_has_a_kind(finished):
-    patterns = [*(kind.pattern for kind in KINDS), *OTHERS]
+    read = [kind.pattern for kind in (*KINDS, *SETTINGS)]
+    patterns = [*read, *OTHERS]
     assert [name for name in files(finished) if not any(fnmatch(name, pattern) for pattern in patterns)] == []
-    assert [
-        pattern for pattern in patterns[: len(KINDS)] if not any(fnmatch(name, pattern) for name in files(finished))
-    ] == []
+    assert [pattern for pattern in read if not any(fnmatch(name, pattern) for name in files(finished))] == []
 
 
 def do(run: Path, consumer: str) -> Ended:
     """Run a command on a run folder."""
     if consumer == AGAIN:
         shutil.rmtree(run / "distill", ignore_errors=True)
+        (run / "student.safetensors").unlink(missing_ok=True)
+        consumer = "distill"
+    if consumer == RESUME:
         (run / "student.safetensors").unlink(missing_ok=True)
         consumer = "distill"
     words = [quoted or plain for quoted, plain in re.findall(r"'([^']*)'|(\S+)", consumer.format(run=run))]
@@ -157,10 +169,10 @@ def damage(run: Path, name: str, others: list[str], how: str, random: np.random.
 HOW = ("flip", "flip", "flip", "cut", "exchange", "empty")
 
 
-def plan(trials, names: list[str]) -> Iterator[tuple[Kind, list[str], str, list[str]]]:
+def plan(trials, kinds: list[Kind], names: list[str]) -> Iterator[tuple[Kind, list[str], str, list[str]]]:
     """The kind of each trial's file, all files of that kind, what is done to one of them, and two commands."""
     for trial in trials:
-        kind, turn = KINDS[trial % len(KINDS)], trial // len(KINDS)
+        kind, turn = kinds[trial % len(kinds)], trial // len(kinds)
         alike = [name for name in names if fnmatch(name, kind.pattern)]
         consumers = {kind.consumers[(turn + step) % len(kind.consumers)]: None for step in range(2)}
         yield kind, alike, HOW[(turn + trial) % len(HOW)], list(consumers)
@@ -170,7 +182,7 @@ def plan(trials, names: list[str]) -> Iterator[tuple[Kind, list[str], str, list[
 @pytest.mark.trials(full=132, sample=2)
 def test_damage_is_found_or_changes_nothing(trials, finished, expected, tmp_path):
     """A file of a finished run flipped, cut, emptied or exchanged with another; two commands that read it."""
-    for number, (kind, alike, how, consumers) in enumerate(plan(trials, files(finished))):
+    for number, (kind, alike, how, consumers) in enumerate(plan(trials, KINDS, files(finished))):
         run = Path(shutil.copytree(finished, tmp_path / str(number) / "run"))  # its name is part of images
         name = alike[trials.random.integers(len(alike))]
         how = damage(run, name, alike, how, trials.random)
@@ -181,7 +193,7 @@ def test_damage_is_found_or_changes_nothing(trials, finished, expected, tmp_path
             assert ended.is_clean(0, 3), case
             if ended.code == 0 and consumer != VERIFY:
                 assert outcome(run, consumer, ended) == expected(consumer), case
-            found.append(ended.code == 3 or "made again" in ended.errors)
+            found.append(ended.code == 3 or any(words in ended.errors for words in FOUND))
             shutil.rmtree(run)
             shutil.copytree(broken, run)
         if any(found):
@@ -203,3 +215,31 @@ def mended(run: Path, kind: Kind, name: str, expected) -> None:
         assert ended.is_clean(0), f"{name}: {consumer} after the remedy: {ended.errors[-600:]}"
         if consumer != VERIFY and kind.mend:
             assert outcome(run, consumer, ended) == expected(consumer), f"{name}: {consumer} after the remedy"
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.trials(full=64, sample=4)
+def test_damage_of_settings_and_checkpoints(trials, finished, expected, tmp_path):
+    """Checkpoints, config.toml, images and environment.json of a finished run damaged; a command that reads them.
+
+    A configuration with another value is another configuration: nothing tells damage from an edit there, and nothing
+    is lost, as all is the same once the file is put back.
+    """
+    for number, (kind, alike, how, (consumer, *_)) in enumerate(plan(trials, SETTINGS, files(finished))):
+        run = Path(shutil.copytree(finished, tmp_path / str(number) / "run"))
+        name = alike[trials.random.integers(len(alike))]
+        how = damage(run, name, alike, how, trials.random)
+        ended, settings = do(run, consumer), kind.pattern == "config.toml"
+        case = f"{how} {name}: {consumer}: {ended.code}\n{ended.errors[-600:]}"
+        assert ended.is_clean(0, 3, *([2] if settings else [])), case
+        found = ended.code != 0 or any(words in ended.errors for words in FOUND)
+        if settings:
+            shutil.copy(finished / name, run / name)
+            ended = do(run, consumer)
+            assert ended.is_clean(0), case
+        if ended.code == 0 and consumer != VERIFY:
+            assert outcome(run, consumer, ended) == expected(consumer), case
+        if found and not settings:
+            mended(run, kind, name, expected)
+        trials.count("detected" if found else "harmless")
+        shutil.rmtree(run)

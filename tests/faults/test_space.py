@@ -12,7 +12,7 @@ import pytest
 from lcm_distill.core.hashing import file_sha256
 from tests.command_line import shapes
 from tests.faults.commands import Ended, lcm
-from tests.faults.space import Device, can_mount, counted_beside, limit_files, refusing
+from tests.faults.space import Device, counted_beside, limit_files, refusing, why_no_device
 
 TINY = ["data.images=24", "data.valid_fraction=0.5", "cache.shard_rows=16", "encoders.batch_size=8", "distill.steps=2",
         "distill.batch_size=4", "distill.checkpoint_every=1", "distill.matching.weight=0", "evaluate.images=4",
@@ -36,6 +36,13 @@ class Stages:
     before: dict[str, Path]
     after: dict[str, Path]
     writes: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory) -> None:
+    """Devices can be mounted; where they cannot, nothing is made for them."""
+    if reason := why_no_device(tmp_path_factory.mktemp("devices")):
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +132,8 @@ def test_a_limit_of_files_is_one_line_and_the_command_resumes(trials, stages, tm
 
 
 @pytest.mark.trials(full=60, sample=3)
-def test_a_full_device_is_one_line_and_the_command_resumes(trials, stages, tmp_path):
+def test_a_full_device_is_one_line_and_the_command_resumes(trials, devices, stages, tmp_path):
     """A device of 20 sizes below what each stage needs."""
-    if not can_mount(tmp_path):
-        pytest.skip("mounting a small file system needs root")
     for trial in trials:
         stage, place = STAGES[trial % 3], tmp_path / f"device-{trial}"
         before = used(stages.before[stage])
@@ -148,3 +153,9 @@ def test_a_full_device_is_one_line_and_the_command_resumes(trials, stages, tmp_p
 def used(folder: Path) -> int:
     """Bytes that a folder takes, in pages."""
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file()) + 4096
+
+
+def test_an_ordinary_user_mounts_nothing_and_is_told_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("tests.faults.space.mount", lambda words: pytest.fail("a mount was tried"))
+    assert "needs root" in (why_no_device(tmp_path) or "") and not list(tmp_path.iterdir())

@@ -56,14 +56,20 @@ def test_a_row_with_fewer_trials_than_promised_fails(pytester, monkeypatch, made
     assert result.ret == (0 if outcome == "passed" else 1)
 
 
-def test_a_row_that_is_skipped_counts_nothing_and_passes(pytester, monkeypatch):
+@pytest.mark.parametrize("needs", ["", ", device"])
+def test_a_row_that_is_skipped_counts_nothing_and_passes(pytester, monkeypatch, needs):
+    """By the test itself, or by a fixture of it that is made after its trials."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pytester.makepyfile(
-        """
+        f"""
         import pytest
 
+        @pytest.fixture
+        def device():
+            pytest.skip("needs root")
+
         @pytest.mark.trials(full=5, sample=2)
-        def test_row(trials):
+        def test_row(trials{needs}):
             pytest.skip("needs root")
         """
     )

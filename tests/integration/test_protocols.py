@@ -215,6 +215,9 @@ def test_few_real_images_and_captions_that_repeat_are_said(few_held_out, monkeyp
     for _ in range(2):
         result = lcm("evaluate", "--run", run.root, *options, "--json")
         assert result.exit_code == 0, result.output
+        assert f"repeated captions {30 - held_out}" in result.stderr
+        shown = json.loads(lcm("status", "--run", run.root, "--json").stdout)["evaluate"]
+        assert shown["repeated_captions"] == 30 - held_out
         rows = {(row["model"], row["metric"]): row for row in json.loads(result.stdout)}
         few, repeat = f"few real images ({held_out}), 25 are usual", f"{held_out} held-out captions repeat"
         assert rows["student", "frechet_distance"]["warning"] == f"{few}; {repeat}"

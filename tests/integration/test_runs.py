@@ -152,7 +152,7 @@ def test_a_plan_lists_what_the_command_would_refuse(tmp_path):
     assert lcm("run", *shapes(SMALL), "--run", tmp_path / "run", "--dry-run", "--json").exit_code == 0
 
 
-@pytest.mark.parametrize("options", [["--set", "distill.huber=0.5"], ["--set"]])
+@pytest.mark.parametrize("options", [["--set", "distill.huber=0.5"], ["--set", "encoders.weights=random"]])
 def test_a_plan_refuses_settings_that_the_command_refuses(run, options):
     command = lcm("distill", "--run", run.root, *options)
     plan = lcm("distill", "--run", run.root, *options, "--dry-run")

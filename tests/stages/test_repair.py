@@ -181,7 +181,8 @@ def test_a_caption_without_finite_embedding_is_quarantined(tmp_path, monkeypatch
     rows = Manifest(LocalStorage(run.cache), SAMPLE_COLUMNS).read()
     broken = [row for row in rows.to_pylist() if row["status"] == "quarantined"]
     assert [(row["kind"], row["row"], row["error"]) for row in broken] == [("caption", 1, "embedding is not finite")]
-    assert status(config, run)["precompute"]["try_again"] is None  # which is of images
+    again = status(config, run)["precompute"]["try_again"]
+    assert again == f"lcm precompute --run {run.root} --retry-quarantined"
     cache = Cache.open(config, run)
     used = pa.concat_tables([cache.usable("train"), cache.usable("valid")])["caption_row"].to_pylist()
     assert 1 not in used and {0, 2} <= set(used)

@@ -9,7 +9,8 @@ from torch import Tensor
 from lcm_distill.config.ranges import MOST_GUIDANCE
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.randomness import is_whole, normal, require_seed
+from lcm_distill.core.numbers import is_number, is_whole
+from lcm_distill.core.randomness import normal, require_seed
 from lcm_distill.diffusion.samplers import Noise
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -23,9 +24,9 @@ def check_settings(steps: int | None, guidance: float | None, seed: int | None) 
         UserError: one is out of range.
     """
     if steps is not None and (not is_whole(steps) or steps < 1):
-        raise UserError(f"num_inference_steps is {steps}: it must be a whole number, 1 or more")
-    if guidance is not None and not 0 <= guidance <= MOST_GUIDANCE:  # NaN included
-        raise UserError(f"guidance_scale is {guidance}: it must be 0 or more, and {MOST_GUIDANCE:,} at most")
+        raise UserError(f"num_inference_steps is {steps!s:.60}: it must be a whole number, 1 or more")
+    if guidance is not None and not (is_number(guidance) and 0 <= guidance <= MOST_GUIDANCE):
+        raise UserError(f"guidance_scale is {guidance!s:.60}: it must be 0 or more, and {MOST_GUIDANCE:,} at most")
     if seed is not None:
         require_seed("seed", seed)
 

@@ -7,11 +7,12 @@ numbers, on every device. Each address is a stream of its own of the counter-bas
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.numbers import is_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,14 +39,6 @@ def integer(seed: int, stream: str, step: int, below: int) -> int:
 def permutation(seed: int, stream: str, epoch: int, length: int) -> np.ndarray:
     """A random permutation of range(length), int64 (length,)."""
     return _generator(seed, stream, epoch, 0).permutation(length)
-
-
-def is_whole(number: Any) -> bool:
-    """Whether this is a whole number, of whatever type; NaN, infinity and text are none."""
-    try:
-        return bool(number == int(number))
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def require_seed(name: str, seed: int) -> None:

@@ -5,7 +5,7 @@
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 """The variational autoencoder between images and latents, with the scaling of its latents."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,10 +13,16 @@ from torch import Tensor
 from lcm_distill.config import Dtype, Weights
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.numbers import require_number
 from lcm_distill.encoders.vae import load_vae, random_vae
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+
+LEAST_SCALE = 1e-6
+LARGEST_SCALE = 1e6
+"""Ends of the range of numbers that scale and shift latents; those in use are between 0.01 and 100."""
 
 
 class ImageEncoder:
@@ -36,7 +42,7 @@ class ImageEncoder:
 
     def __init__(self, vae: "AutoencoderKL") -> None:
         self.vae = vae.eval().requires_grad_(False)
-        self.scaling_factor = float(vae.config.scaling_factor)
+        self.scaling_factor = scaling_of(vae.config)
         self.shift, self.std = normalisation_of(vae.config)
         self.channels = int(vae.config.latent_channels)
         self.downsampling = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -98,7 +104,8 @@ def normalisation_of(config: Any) -> tuple[list[float], list[float]]:
     """Shift and std of a VAE's latents by its configuration, both empty where it has none.
 
     Raises:
-        UserError: it has a mean or a std of the channels without the other, or a shift beside them.
+        UserError: it has a mean or a std of the channels without the other, or a shift beside them, or one of them is
+            no number.
     """
     shift, mean, std = (getattr(config, name, None) for name in ("shift_factor", "latents_mean", "latents_std"))
     if (mean is None) != (std is None) or (mean is not None and shift):
@@ -107,8 +114,32 @@ def normalisation_of(config: Any) -> tuple[list[float], list[float]]:
             "mean and std belong together, without a shift_factor"
         )
     if mean is not None and std is not None:
-        return [float(value) for value in mean], [float(value) for value in std]
-    return ([float(shift)] if shift else []), []
+        channels = getattr(config, "latent_channels", None)
+        return _numbers("latents_mean", mean, channels), _numbers("latents_std", std, channels, LEAST_SCALE)
+    return (_numbers("shift_factor", [shift], 1) if shift else []), []
+
+
+def scaling_of(config: Any) -> float:
+    """The factor that a VAE's configuration has for its latents.
+
+    Raises:
+        UserError: it is no number above 0.
+    """
+    return _numbers("scaling_factor", [config.scaling_factor], 1, LEAST_SCALE)[0]
+
+
+def _numbers(name: str, values: Any, count: int | None, least: float = -LARGEST_SCALE) -> list[float]:
+    numbers = list(cast(Any, values)) if isinstance(values, list | tuple) else []
+    if len(numbers) != (len(numbers) or 1 if count is None else count):
+        raise UserError(
+            f"encoders.vae: its config.json has {name} = {values!r:.60}: it must be {count or 'a list of'} numbers"
+        )
+    try:
+        for value in numbers:
+            require_number(name, value, least, LARGEST_SCALE)
+    except ValueError as error:
+        raise UserError(f"encoders.vae: in its config.json {error}") from error
+    return [float(value) for value in numbers]
 
 
 def _by_channel(values: list[float], like: Tensor) -> Tensor:

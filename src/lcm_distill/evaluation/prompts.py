@@ -53,8 +53,14 @@ def held_out_prompts(config: Config, run: RunFolder) -> list[Prompt]:
 
 def repetition(prompts: Sequence[Prompt]) -> str | None:
     """What is said of held-out captions that repeat, as there are fewer than images; None where all are distinct."""
+    again = repeated(prompts)
+    return f"{len(prompts) - again:,} held-out captions repeat" if again else None
+
+
+def repeated(prompts: Sequence[Prompt]) -> int:
+    """How many prompts are held-out captions that came before, as there are fewer of them than images."""
     held_out = {(prompt.image, prompt.caption) for prompt in prompts if prompt.image is not None}
-    return f"{len(held_out):,} held-out captions repeat" if held_out and len(held_out) < len(prompts) else None
+    return len(prompts) - len(held_out) if held_out else 0
 
 
 def prompts_file(name: str) -> Path:

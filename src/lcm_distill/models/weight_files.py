@@ -199,16 +199,19 @@ def _open(path: Path, device: "torch.device | None" = None) -> Any:
 def _index(path: Path) -> dict[str, Any]:
     try:
         index = parse_json(read_regular(path).decode("utf-8-sig"))
-        if isinstance(index["weight_map"], dict):
-            return index
-    except (ValueError, KeyError, TypeError) as error:
+        weight_map, metadata = index["weight_map"], index.get("metadata") or {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise cannot_read(path, f"it is no index of shards ({error!r})") from error
-    raise cannot_read(path, "its weight_map is no table of tensors and files")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise cannot_read(path, "its weight_map is no table of tensors and files")
+    if not isinstance(metadata, dict):
+        raise cannot_read(path, "its metadata are no table")
+    return index
 
 
 def _shards(path: Path) -> dict[str, Path]:
     """The file of every tensor in an index."""
-    files = {name: path.parent / str(file) for name, file in _index(path)["weight_map"].items()}
+    files = {name: path.parent / file for name, file in _index(path)["weight_map"].items()}
     for file in sorted({*files.values()}):
         if not file.is_file():
             raise UserError(f"{file} is missing, which {path} names: bring all shards into one folder")

@@ -1,6 +1,7 @@
 """Stage three: teacher and student generate images of the same captions and noise, and figures compare them."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from lcm_distill.evaluation.guidance_response import ResponseComparison, measure
 from lcm_distill.evaluation.image_grid import GRID_ROWS
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.plan import plan_evaluation
-from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
+from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts, repeated
 from lcm_distill.evaluation.references import find_references
 from lcm_distill.evaluation.requirements import (
     find_extractors,
@@ -50,7 +51,9 @@ def evaluate(
     extractors = find_extractors(config.evaluate) if chosen and not images_only else []
     references = (yield from find_references(config, run, prompts, extractors)) if executor.leads else []
     withdraw_damaged_files(image_sets, extractors, GRID_ROWS)
-    yield from generate_images("generate", image_sets, executor)
+    counts = {"repeated_captions": again} if (again := repeated(prompts)) else {}
+    for report in generate_images("generate", image_sets, executor):
+        yield replace(report, counts={**counts, **report.counts})
     if extractors:
         yield from extract_features("measure", image_sets, extractors, executor)
     if not executor.leads:

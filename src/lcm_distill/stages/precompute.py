@@ -131,9 +131,9 @@ def number(cache: Cache) -> Changes:
     restore_catalog(cache)
     if not cache.manifest.is_done(cache.catalog_task):
         generated = source_type(cache.config.data).generated
-        state = "" if generated else source_state(cache.source_root)
+        state = None if generated else source_state(cache.source_root)
         open_catalog(cache)
-        if not generated:
+        if state is not None:
             remember_state(cache, state)
         return Changes()
     if cache.run.begun or launched_ranks() is not None:

@@ -15,9 +15,10 @@ from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
-from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
+from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
 from lcm_distill.data.sources.registry import source_type
+from lcm_distill.evaluation.prompts import find_prompts, repeated
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -38,9 +39,18 @@ def status(config: Config, run: RunFolder) -> dict[str, Any]:
     if run.distill.exists():
         figures["distill"] = _training_status(run.distill, config.distill.steps)
     if run.evaluate.exists():
-        sets = len(list(run.evaluate.glob("*/manifest")))
-        figures["evaluate"] = {"image_sets": sets, "metrics": run.metrics.is_file()}
+        figures["evaluate"] = _evaluation_status(config, run)
     return figures | {"student": run.student.is_file()}
+
+
+def _evaluation_status(config: Config, run: RunFolder) -> dict[str, Any]:
+    """`repeated_captions`: how many images are of a held-out caption again; None where the captions are not here."""
+    try:
+        again = repeated(find_prompts(config, run))
+    except (UserError, OSError):
+        again = None
+    sets = len(list(run.evaluate.glob("*/manifest")))
+    return {"image_sets": sets, "metrics": run.metrics.is_file(), "repeated_captions": again}
 
 
 def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
         "damaged": sum(task.name in names and task.name not in done for task in tasks),
         "quarantined": rejected[QUARANTINED],
         "left_out": rejected[LEFT_OUT],
-        "data": _data_changes(cache),
+        "data": _data_changes(cache) | _not_counted(cache),
         "try_again": _try_again(manifest, run),
         "fitting_teacher": fitting_teacher(config, run),
         **encode_rate(manifest, tasks, done),
@@ -90,9 +100,8 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
 
 
 def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
-    """What takes quarantined images up once their files are there or mended; None where no image is quarantined."""
-    images = (entry for name, entry in manifest.entries().items() if not name.startswith((CATALOG_TASK, f"{TEXT}-")))
-    quarantined = any(entry.quarantined for entry in images)
+    """What tries quarantined images again, once their files are there or mended, and captions; None without any."""
+    quarantined = any(entry.quarantined for name, entry in manifest.entries().items() if name != CATALOG_TASK)
     once = f", once {' and '.join(map(str, run.begun))} is deleted" if run.begun else ""
     return f"lcm precompute --run {run.root} --retry-quarantined{once}" if quarantined else None
 
@@ -107,7 +116,19 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
     except (UserError, OSError) as error:
         return {"unreadable": one_line(error)}
     examples = {"changed": list(changes.changed[:EXAMPLES]), "gone": list(changes.gone[:EXAMPLES])}
-    return {"not_in_the_cache": changes.added, **examples}
+    not_compared = {"not_compared": changes.not_compared} if changes.not_compared else {}
+    return {"not_in_the_cache": changes.added, **examples, **not_compared}
+
+
+def _not_counted(cache: Cache) -> dict[str, str]:
+    """Where images in archives are counted that no annotation names, as `left_out` does not have them."""
+    try:
+        source = cache.source
+    except UserError:
+        return {}
+    if not isinstance(source, ListsMembers) or source_type(cache.config.data).generated:
+        return {}
+    return {"not_counted": f"images in archives {UNNAMED}: see `lcm precompute --run {cache.owner.root} --dry-run`"}
 
 
 def _under_way(workers: Sequence[WorkerStatus], done: Collection[str]) -> tuple[set[str], dict[str, str]]:

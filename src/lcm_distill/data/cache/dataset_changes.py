@@ -1,28 +1,26 @@
-# pyarrow ships no types.
-# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false
 """A data set that grows: its new records are numbered after those that a cache has, which keep their rows."""
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
-import pyarrow.compute as pc
+from pathlib import Path
+from typing import Any
 
 from lcm_distill.core.json import parse_json
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog_building import extend_annotations, replace_catalog
+from lcm_distill.data.cache.replaced_images import file_state, replaced_images
 from lcm_distill.data.sources.file_tree import entries, is_image
 from lcm_distill.data.sources.registry import source_type
-from lcm_distill.pipeline.manifest import OK
 
 STATE_FILE = "catalog/source.json"
 """What the data set looked like when it was numbered last. A hint: without it, it is looked at again."""
 NAMED = 20
 """How many records are named of each kind."""
+
+MOST_READ = 2**30
+"""Bytes of files that a look reads to compare images; whoever encodes reads all that were written since the last."""
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +31,16 @@ class Changes:
 
     Attributes:
         added: number of samples that the catalog does not have.
-        changed: identifiers of samples whose path, caption or image is another one; the cache keeps the earlier ones.
-            An image counts as another one if its file has another size.
+        changed: identifiers of samples whose path, caption or image is another one (`data.cache.replaced_images`); the
+            cache keeps the earlier ones.
         gone: identifiers of samples that the data set lists no more.
+        not_compared: number of images that may be others by now and were not read.
     """
 
     added: int = 0
     changed: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    not_compared: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.gone)
@@ -51,30 +51,43 @@ class Changes:
         return {name: count for name, count in counts.items() if count}
 
 
-def source_state(root: Path) -> str:
-    """A digest of names and sizes of a data set's images, and of names, sizes and times of its other files.
+@dataclass(frozen=True)
+class SourceState:
+    """What a data set looks like.
 
-    The times of images are left out: they differ in a copy.
+    Attributes:
+        digest: of names and sizes of its images, and of names, sizes and times of its other files. The times of images
+            are left out: they differ in a copy.
+        newest: when the last of its files was written, as `replaced_images.FileState.written`; None where earlier
+            versions did not look.
     """
-    total = 0  # a sum, so that nothing need be kept or sorted
+
+    digest: str
+    newest: int | None
+
+    def has_been_seen(self, then: "SourceState | None") -> bool:
+        """Whether nothing shows that anything was written since it looked like this."""
+        if then is None or self.digest != then.digest:
+            return False
+        return then.newest is None or self.newest is None or self.newest <= then.newest
+
+
+def source_state(root: Path) -> SourceState:
+    """What the data set in a folder looks like now."""
+    total, newest = 0, 0  # a sum, so that nothing need be kept or sorted
     for path in (entry for entry in entries(root) if isinstance(entry, str)):
-        size, time = _size_and_time(root / path) or (None, None)
+        state = file_state(root / path)
+        size, time = (state.size, state.modified) if state else (None, None)
+        newest = max(newest, state.written if state else 0)
         total += stable_hash(f"{path} {size}" if is_image(path) else f"{path} {(size, time)}")
-    return f"{total:x}"
+    return SourceState(f"{total:x}", newest)
 
 
-def _size_and_time(path: Path) -> tuple[int, int] | None:
-    try:
-        state = path.stat()
-    except (OSError, ValueError):
-        return None
-    return state.st_size, state.st_mtime_ns
-
-
-def remember_state(cache: Cache, state: str, changes: Changes | None = None) -> None:
+def remember_state(cache: Cache, state: SourceState, changes: Changes | None = None) -> None:
     """Record what the data set looked like when it was numbered, and how it differed from what is in the cache then."""
     named = {"changed": changes.changed, "gone": changes.gone} if changes else {}
-    cache.storage.put(STATE_FILE, [json.dumps({"state": state, **named}).encode()])
+    content = {"state": state.digest, "newest": state.newest, **named}
+    cache.storage.put(STATE_FILE, [json.dumps(content).encode()])
 
 
 def find_changes(cache: Cache) -> Changes:
@@ -103,7 +116,7 @@ def _differences(cache: Cache, extend: bool) -> Changes:
     if source_type(cache.config.data).generated or not cache.source_root.is_dir():
         return Changes()
     state, (remembered, named) = source_state(cache.source_root), _remembered(cache)
-    if state == remembered:
+    if state.has_been_seen(remembered):
         return Changes() if extend else named
     # A cache of an earlier version does not know what it was made of: that is looked up where work begins anyway.
     if remembered is None and not extend:
@@ -112,37 +125,29 @@ def _differences(cache: Cache, extend: bool) -> Changes:
     if catalog is None:
         return Changes()
     extension, bad = extend_annotations(cache, catalog)
-    changed = dict.fromkeys([*extension.changed, *_replaced_images(cache)])
-    changes = Changes(extension.added, tuple(changed), tuple(extension.gone))
+    since = remembered.newest if remembered else None
+    replaced = replaced_images(cache, since, frozenset(named.changed), None if extend else MOST_READ)
+    changed = dict.fromkeys([*extension.changed, *replaced.sample_ids])
+    changes = Changes(extension.added, tuple(changed), tuple(extension.gone), replaced.not_compared)
     if extend:
-        replace_catalog(cache, extension.catalog, bad)
+        if remembered is None or state.digest != remembered.digest:
+            replace_catalog(cache, extension.catalog, bad)
         remember_state(cache, state, changes)
         _log(changes)
     return changes
 
 
-def _replaced_images(cache: Cache) -> Iterator[str]:
-    """Identifiers of samples whose image file has another size than the one that was encoded; not in archives."""
-    source = cache.source
-    rows = cache.manifest.read(columns=["sample_id", "source", "status", "image_bytes"])
-    encoded = rows.filter((pc.field("status") == OK) & pc.field("image_bytes").is_valid()).to_pylist()
-    for row in encoded:
-        file = source.file_of(row["source"])
-        if file.name == PurePosixPath(row["source"]).name:
-            found = _size_and_time(file)
-            if found and found[0] != row["image_bytes"]:
-                yield row["sample_id"]
-
-
-def _remembered(cache: Cache) -> tuple[str | None, Changes]:
-    """What the data set looked like, and what was named then; earlier versions recorded no names."""
+def _remembered(cache: Cache) -> tuple[SourceState | None, Changes]:
+    """What the data set looked like, and what was named then; earlier versions recorded neither names nor a time."""
     if not cache.storage.sizes([STATE_FILE]):
         return None, Changes()
     try:
-        stored = parse_json(cache.storage.read(STATE_FILE))
-        return stored["state"], Changes(0, tuple(stored.get("changed", ())), tuple(stored.get("gone", ())))
+        stored: Any = parse_json(cache.storage.read(STATE_FILE))
+        changed, gone = tuple(map(str, stored.get("changed", ()))), tuple(map(str, stored.get("gone", ())))
+        digest, newest = str(stored["state"]), stored.get("newest")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, Changes()
+    return SourceState(digest, newest if isinstance(newest, int) else None), Changes(0, changed, gone)
 
 
 def _log(changes: Changes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import crc32c
 import numpy as np
 import torch
 from torch import Tensor
@@ -101,13 +102,14 @@ class CroppedImage:
     """A decoded image.
 
     Attributes:
-        size: width and height of the image file. bytes: its size.
+        size: width and height of the image file. bytes, checksum: its size and CRC-32C.
         crops: uint8 (H, W, 3), one for each resolution.
         note: about its colours, for the manifest.
     """
 
     size: tuple[int, int]
     bytes: int
+    checksum: int
     crops: list[np.ndarray]
     note: str | None
 
@@ -136,7 +138,7 @@ class RowRange:
         except UnusableImage as reason:
             return reason
         crops = [resize_and_crop(image, shard.resolution, version) for shard in self.shards]
-        return CroppedImage(image.size, len(content), crops, image.info.get(CONVERTED))
+        return CroppedImage(image.size, len(content), crc32c.crc32c(content), crops, image.info.get(CONVERTED))
 
     def add(self, index: int, image: CroppedImage | UnusableImage) -> None:
         """Add the image of a sample to each shard, or quarantine the sample."""
@@ -146,7 +148,8 @@ class RowRange:
                 shard.quarantine(index, readable(image))
                 continue
             width, height = image.size
-            shard.rows[index] |= {"width": width, "height": height, "image_bytes": image.bytes, "status": OK}
+            shard.rows[index] |= {"width": width, "height": height, "image_bytes": image.bytes,
+                                  "image_crc32c": image.checksum, "status": OK}  # fmt: skip
             if image.note is not None:
                 shard.rows[index]["note"] = readable(image.note)
             shard.waiting.append((index, image.crops[number]))

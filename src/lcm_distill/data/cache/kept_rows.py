@@ -16,7 +16,7 @@ from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.damaged_shards import recorded_row, stored_rows
 from lcm_distill.data.cache.layout import CacheLayout
-from lcm_distill.data.cache.manifest_rows import SampleRow
+from lcm_distill.data.cache.manifest_rows import IMAGE_CHECKSUM, SampleRow
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.manifest_parts import encode_part, read_rows
 from lcm_distill.pipeline.storage import Storage
@@ -83,6 +83,8 @@ class KeptRows:
                 continue
             if record.get("status") != OK:
                 log.warning("%s stays as it was encoded: %s", recorded.get("source"), record.get("error"))
+            elif recorded.get(IMAGE_CHECKSUM) not in (None, record.get(IMAGE_CHECKSUM)):
+                log.warning("%s stays as it was encoded: its image is another one now", recorded.get("source"))
             rows[index], records[index] = there[1], recorded
 
     def _recorded(self, task: Task) -> list[SampleRow]:

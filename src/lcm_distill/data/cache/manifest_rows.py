@@ -12,12 +12,15 @@ CATALOG_TASK = "catalog"
 LEFT_OUT = "left out"
 """Status of an image file that is no part of the data set, such as a hidden one; `error` has the reason."""
 
+IMAGE_CHECKSUM = "image_crc32c"
+"""Column with the checksum of an image's file, which tells whether it is still the one that was encoded."""
+
 SAMPLE_COLUMNS = pa.schema(
     [("kind", pa.string()), ("field", pa.string()), ("sample_id", pa.string()), ("row", pa.int64()),
      ("shard", pa.int64()), ("source", pa.string()), ("caption_row", pa.int64()), ("split", pa.string()),
      ("width", pa.int64()), ("height", pa.int64()), ("status", pa.string()),
      ("error", pa.string()), ("checksum", pa.int64()), ("note", pa.string()),
-     ("image_bytes", pa.int64()), ("encoded_by", pa.string())]
+     ("image_bytes", pa.int64()), ("image_crc32c", pa.int64()), ("encoded_by", pa.string())]
 )  # fmt: skip
 """Columns of the manifest, beside those that every manifest has."""
 
@@ -35,7 +38,7 @@ class SampleRow(TypedDict, total=False):
         width, height: of the image file, in pixels.
         status: `ok`, `quarantined` or `left out`. error: reason of the latter two.
         checksum: CRC-32C of the row's bytes.
-        image_bytes: size of the image file that was encoded; earlier versions recorded none.
+        image_bytes, image_crc32c: size and CRC-32C of the image file that was encoded; earlier versions recorded none.
         note: what was done to a usable image beyond the usual: its colours were converted.
         encoded_by: what encoded the row, as `encoder_provenance.encode` has it.
     """
@@ -55,4 +58,5 @@ class SampleRow(TypedDict, total=False):
     checksum: int
     note: str
     image_bytes: int
+    image_crc32c: int
     encoded_by: str

@@ -82,19 +82,22 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
 
 
 def withdraw_mended(cache: Cache, catalog: Catalog) -> list[Task]:
-    """Revoke the commits of tasks with quarantined images that can be used by now; returns these tasks.
+    """Revoke the commits of tasks with quarantined records to be tried again; returns these tasks.
 
-    Their other images keep their rows (`data.cache.kept_rows`), whatever has become of them.
+    These are images that can be used by now, and every caption: only its encoder tells whether it has an embedding.
+    The other rows of their shards stay as they are (`data.cache.kept_rows`), whatever has become of their images.
 
     Raises:
         DataError: a part of the manifest is damaged; nothing was changed.
     """
     rows = cache.manifest.read(columns=["task", "kind", "status", "source"])
-    quarantined = rows.filter((pc.field("kind") == "image") & (pc.field("status") == QUARANTINED))
+    rows = rows.filter(pc.field("status") == QUARANTINED)
+    quarantined = rows.filter(pc.field("kind") == "image")
     tasks_of: dict[str, set[str]] = {}
     for task, source in zip(quarantined["task"].to_pylist(), quarantined["source"].to_pylist(), strict=True):
         tasks_of.setdefault(source, set()).add(task)
-    names, version = set[str](), cache.transform
+    names = set[str](rows.filter(pc.field("kind") == "caption")["task"].to_pylist())
+    version = cache.transform
     for path, content in cache.source.read(list(tasks_of)):
         if _is_usable(content, cache.config.data.min_size, version):
             names |= tasks_of[path]

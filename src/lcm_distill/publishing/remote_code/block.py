@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lcm_distill.publishing.remote_code.microdit import MicroDiTModel
 from lcm_distill.publishing.remote_code.microdit_scheduler import MicroDiTScheduler
-from lcm_distill.publishing.remote_code.pipeline import decode, encode_prompts, sample
+from lcm_distill.publishing.remote_code.pipeline import checked_guidance, decode, encode_prompts, sample
 
 WHERE = "give load_components(pretrained_model_name_or_path=...)"
 """In place of the folder, which the file does not know."""
@@ -71,7 +71,8 @@ class Denoise(ModularPipelineBlocks):
         """Replace `latents` by what the sampler makes of them."""
         block: Any = self.get_block_state(state)
         captions = block.prompt_embeds.to(components.transformer.device)
-        guidance = components.config.guidance_scale if block.guidance_scale is None else block.guidance_scale
+        given = components.config.guidance_scale if block.guidance_scale is None else block.guidance_scale
+        guidance = checked_guidance(given)
         components.scheduler.set_timesteps(block.num_inference_steps, device=captions.device)
         block.latents = sample(
             components.transformer, components.scheduler, captions, guidance, block.generator, block.latents

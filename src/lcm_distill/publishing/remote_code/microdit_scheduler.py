@@ -1,6 +1,6 @@
 # The types that diffusers declares do not describe its decorators.
 # pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false
-# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false
+# pyright: reportPrivateImportUsage=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The samplers of MicroDiT as a diffusers scheduler: EDM's for teachers, and a student's own."""
 
 from typing import Any, cast
@@ -11,9 +11,29 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from lcm_distill.core.device import to_device
+from lcm_distill.core.numbers import require_number
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.preconditioning import Denoiser, jump_to
 from lcm_distill.diffusion.samplers import consistency_step, euler_step, heun_step
+
+LEAST_SIGMA = 1e-6
+MOST_SIGMA = 1e6
+"""Ends of the range of a noise level, whose square is no overflow of float32."""
+MOST_STEPS = 1_000_000
+"""Steps of one sampling; far more than any is worth."""
+
+
+def require_sigmas(sigmas: Any) -> None:
+    """Check a student's own sigmas, as a configuration file has them.
+
+    Raises:
+        ValueError: they are not so many falling noise levels for each number of steps.
+    """
+    for steps, falling in sigmas.items() if isinstance(sigmas, dict) else [] if sigmas is None else [("", None)]:
+        if not isinstance(falling, list | tuple) or str(len(falling)) != str(steps):
+            raise ValueError(f"sigmas in scheduler_config.json are {sigmas!r:.60}: they must be lists by their lengths")
+        for sigma in falling:
+            require_number(f"sigmas.{steps} in scheduler_config.json", sigma, LEAST_SIGMA, MOST_SIGMA)
 
 
 class MicroDiTScheduler(SchedulerMixin, ConfigMixin):
@@ -45,6 +65,10 @@ class MicroDiTScheduler(SchedulerMixin, ConfigMixin):
         sigma_max: float = 80.0,
         rho: float = 7.0,
     ) -> None:
+        numbers = {"sigma_data": sigma_data, "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
+        for name, value in numbers.items():
+            require_number(f"{name} in scheduler_config.json", value, LEAST_SIGMA, MOST_SIGMA)
+        require_sigmas(sigmas)
         self.set_timesteps(default_steps)
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device = "cpu") -> None:
@@ -57,10 +81,10 @@ class MicroDiTScheduler(SchedulerMixin, ConfigMixin):
         """
         settings = cast(Any, self.config)
         steps = settings.default_steps if num_inference_steps is None else num_inference_steps
+        require_number("num_inference_steps", steps, 1, MOST_STEPS, whole=True)
         own = (settings.sigmas or {}).get(str(steps))
-        if steps < 1 or (settings.sampler == "phased" and own is None):
-            only = f"{settings.default_steps}" if settings.sampler == "phased" else "1 or more"
-            raise ValueError(f"num_inference_steps is {steps}: it must be {only}")
+        if settings.sampler == "phased" and own is None:
+            raise ValueError(f"num_inference_steps is {steps}: it must be {settings.default_steps}")
         schedule = (settings.sigma_min, settings.sigma_max, settings.rho)
         if settings.sampler == "heun":
             sigmas = karras_sigmas(steps, *schedule)

@@ -17,9 +17,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from lcm_distill.core.numbers import require_number
 from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
-from lcm_distill.encoders.images import normalisation_of, unscaled
+from lcm_distill.encoders.images import normalisation_of, scaling_of, unscaled
 
 
 def encode_prompts(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> Tensor:
@@ -41,6 +42,16 @@ def clean(prompt: str) -> str:
     return html.unescape(html.unescape(prompt)).strip()
 
 
+def checked_guidance(scale: Any) -> float:
+    """A guidance scale that a caller or the folder gives.
+
+    Raises:
+        ValueError: it is none.
+    """
+    require_number("guidance_scale", scale, 0)
+    return scale
+
+
 def denoiser(transformer: Any, scheduler: Any, captions: Tensor, guidance: float) -> Denoiser:
     """What a scheduler's steps call: a student's consistency function, or EDM's denoiser with guidance.
 
@@ -56,7 +67,7 @@ def denoiser(transformer: Any, scheduler: Any, captions: Tensor, guidance: float
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
-    latents = unscaled(latents, vae.config.scaling_factor, *normalisation_of(vae.config))
+    latents = unscaled(latents, scaling_of(vae.config), *normalisation_of(vae.config))
     return vae.decode(latents.to(vae.device, vae.dtype)).sample.float()
 
 
@@ -198,11 +209,13 @@ class MicroDiTPipeline(DiffusionPipeline):
         return encode_prompts(self.tokenizer, self._needed("text_encoder"), prompts).to(device)
 
     def _checked_guidance(self, scale: float | None) -> float:
-        scale = self.config.guidance_scale if scale is None else scale
-        if not 0 <= scale < float("inf"):
-            raise ValueError(f"guidance_scale is {scale}: it must be 0 or more, and finite")
+        scale = checked_guidance(self.config.guidance_scale if scale is None else scale)
         low, high = self.config.min_guidance_scale, self.config.max_guidance_scale
-        if low is not None and not low <= scale <= high:
+        if low is None or high is None:
+            return scale
+        require_number("min_guidance_scale of model_index.json", low, 0)
+        require_number("max_guidance_scale of model_index.json", high, low)
+        if not low <= scale <= high:
             warnings.warn(
                 f"guidance {scale:g} lies outside {low:g} to {high:g}, which this student was trained on", stacklevel=3
             )
