@@ -59,7 +59,8 @@ def test_what_is_no_number_in_a_configuration_is_one_line(name, wrong):
     both = {} if name.endswith("factor") else {"latents_mean": [0.0, 1.0], "latents_std": [1.0, 2.0]}
     config = SimpleNamespace(**{**sound, **both, name: wrong})
     with pytest.raises(UserError, match=f"encoders.vae: .*{name}") as refused:
-        scaling_of(config), normalisation_of(config)
+        assert scaling_of(config)
+        normalisation_of(config)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 200
 
 

@@ -26,7 +26,7 @@ SOUND = [*((("sigmas",), empty) for empty in (None, {})), (("sigmas", "1"), [1.0
 GUIDANCE = {"guidance_scale": 5.0, "min_guidance_scale": 1.0, "max_guidance_scale": 9.0}
 
 
-def described() -> SimpleNamespace:
+def described() -> Any:
     """What `Published` has of the student that ships, as far as configuration files say it."""
     student = read_student(assets.STUDENT)
     assert student is not None
@@ -79,7 +79,7 @@ def test_every_number_of_a_configuration_file(kind, describe):
 @pytest.mark.parametrize("name", GUIDANCE)
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: f"{value!r:.20}")
 def test_every_number_of_a_pipeline(name, wrong):
-    pipeline = SimpleNamespace(config=SimpleNamespace(**{**GUIDANCE, name: wrong}))
+    pipeline: Any = SimpleNamespace(config=SimpleNamespace(**{**GUIDANCE, name: wrong}))
     call = lambda: MicroDiTPipeline._checked_guidance(pipeline, None)  # noqa: E731
     if wrong is None and name != "guidance_scale":  # as a teacher's
         assert call() == 5.0
@@ -95,13 +95,13 @@ def test_every_number_of_a_pipeline(name, wrong):
 @pytest.mark.parametrize("wrong", ["2.0", [1.0], {}, 10**400, -1.0, float("nan")], ids=lambda value: f"{value!r:.20}")
 def test_a_guidance_scale_that_is_no_number(wrong):
     assert refused(lambda: check_settings(None, wrong, None), UserError)
-    pipeline = SimpleNamespace(config=SimpleNamespace(**GUIDANCE))
+    pipeline: Any = SimpleNamespace(config=SimpleNamespace(**GUIDANCE))
     assert refused(lambda: MicroDiTPipeline._checked_guidance(pipeline, wrong), ValueError)
 
 
 @pytest.mark.parametrize("wrong", ["2.0", 1.5, [1], 10**400, -1], ids=lambda value: f"{value!r:.20}")
 def test_a_number_of_steps_that_is_none(wrong):
-    scheduler = MicroDiTScheduler.from_config(_scheduler(described()))
+    scheduler: Any = MicroDiTScheduler.from_config(_scheduler(described()))
     assert refused(lambda: scheduler.set_timesteps(wrong), ValueError)
 
 
