@@ -17,7 +17,7 @@ from lcm_distill.diffusion.few_step_samplers import Consistency, Original, Phase
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.samplers import Euler, Heun
 from lcm_distill.models.checkpoint import read_description, redescribe
-from lcm_distill.models.student import StudentDescription, StudentSampling
+from lcm_distill.models.student_description import StudentDescription, StudentSampling
 from lcm_distill.pipeline.run_folder import RunFolder
 
 PROMPTS = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcm_distill.commands.choice import Choice
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.config import load_preset
 from tests.command_line import lcm
 

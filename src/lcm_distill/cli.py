@@ -17,7 +17,6 @@ import typer
 from lcm_distill.commands import cache as caches
 from lcm_distill.commands import config as configuration
 from lcm_distill.commands import images, runs, weights
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.doctor import doctor
 from lcm_distill.commands.errors import log_thread_error, one_line_errors, say
 from lcm_distill.commands.examples import epilog
@@ -41,6 +40,7 @@ from lcm_distill.commands.options import (
     Workers,
     columns,
 )
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.work import How, leads, work
 from lcm_distill.core.interruption import stop_at_once
 

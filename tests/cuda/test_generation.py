@@ -18,7 +18,7 @@ from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.models import MicroDiT, build
-from lcm_distill.models.student import StudentSampling
+from lcm_distill.models.student_description import StudentSampling
 from tests.command_line import lcm
 from tests.cuda.walk import replace_tensors
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lcm_distill.diffusion.dpm_solver import follow_to_end
 from lcm_distill.diffusion.few_step_samplers import Consistency, Deterministic, Phased
-from lcm_distill.diffusion.multistep import follow_to_end
 from lcm_distill.diffusion.preconditioning import jump_to
 from lcm_distill.diffusion.samplers import Heun
 from lcm_distill.diffusion.scale_difference import scale_difference, trajectory_point

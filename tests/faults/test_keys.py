@@ -19,7 +19,7 @@ from lcm_distill.config import load_file, load_preset
 from lcm_distill.config.describe import describe
 from lcm_distill.config.section import OnResume
 from lcm_distill.models import read_tensors
-from lcm_distill.models.student import read_student
+from lcm_distill.models.student_description import read_student
 from tests.faults.commands import Ended, lcm
 from tests.faults.spoil import die_after_commits, die_after_step, surround
 from tests.faults.trainings import TINY, copied, options

@@ -16,8 +16,8 @@ from lcm_distill.evaluation.prompts import find_prompts
 from lcm_distill.evaluation.samplings import student_samplings
 from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors, redescribe
-from lcm_distill.models.shards import write_shards
-from lcm_distill.models.student import StudentDescription, read_student
+from lcm_distill.models.student_description import StudentDescription, read_student
+from lcm_distill.models.weight_shards import write_shards
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.export import export
 from tests.command_line import lcm, shapes

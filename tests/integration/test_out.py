@@ -9,9 +9,9 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.models.checkpoint import checkpoint_sha256
-from lcm_distill.models.shards import INDEX_FILE, write_shards
+from lcm_distill.models.weight_shards import INDEX_FILE, write_shards
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.publishing.place import WEIGHTS as WEIGHTS_FILE
+from lcm_distill.publishing.export_folder import WEIGHTS as WEIGHTS_FILE
 from tests.command_line import lcm
 
 SHARD = "model-00001-of-00001.safetensors"

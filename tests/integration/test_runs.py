@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from lcm_distill.commands.show import show_figures
+from lcm_distill.commands.printing import show_figures
 from lcm_distill.config import load_file, load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm, shapes

@@ -12,7 +12,7 @@ from lcm_distill.diffusion.few_step_samplers import Deterministic
 from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models import read_tensors
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, redescribe
-from lcm_distill.models.student import StudentDescription, read_student
+from lcm_distill.models.student_description import StudentDescription, read_student
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import evaluate

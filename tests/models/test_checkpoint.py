@@ -15,7 +15,7 @@ from lcm_distill.models.checkpoint import (
     serialise,
     tensors_sha256,
 )
-from lcm_distill.models.identity import DTYPES
+from lcm_distill.models.checkpoint_identity import DTYPES
 
 
 def nano(guidance_embedding=False, seed=0):

@@ -12,7 +12,7 @@ from lcm_distill import assets
 from lcm_distill.api.requests import check_settings
 from lcm_distill.core.errors import UserError
 from lcm_distill.models.checkpoint import read_description, read_tensors
-from lcm_distill.models.student import read_student
+from lcm_distill.models.student_description import read_student
 from lcm_distill.publishing.diffusers_folder import _network, _scheduler
 from lcm_distill.publishing.remote_code.block import Denoise
 from lcm_distill.publishing.remote_code.microdit import MicroDiTModel

@@ -14,10 +14,10 @@ import torch
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, open_model
 from lcm_distill.config import load_preset
-from lcm_distill.models.student import StudentSampling
+from lcm_distill.models.student_description import StudentSampling
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.publishing.diffusers_folder import write_diffusers
-from lcm_distill.publishing.model import Published
+from lcm_distill.publishing.published_model import Published
 from lcm_distill.stages import export as stage
 from tests.command_line import lcm
 

@@ -13,8 +13,8 @@ from lcm_distill.models import build
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.pretrain import pretrain
+from lcm_distill.training.cache_mixture import open_mixture
 from lcm_distill.training.engine.world import single_process
-from lcm_distill.training.mixture import open_mixture
 from lcm_distill.training.optimiser import learning_rate
 from lcm_distill.training.teacher import fingerprint, initial_model, prepare
 from tests.conftest import SMALL

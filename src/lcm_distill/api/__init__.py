@@ -24,9 +24,9 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.models import MicroDiT, load_checkpoint
-from lcm_distill.models.description import read_description
+from lcm_distill.models.checkpoint_description import read_description
 from lcm_distill.models.networks import build_network, teacher_path
-from lcm_distill.models.student import StudentSampling, read_sampling, read_student
+from lcm_distill.models.student_description import StudentSampling, read_sampling, read_student
 from lcm_distill.pipeline.run_folder import RunFolder
 
 __all__ = [

@@ -19,7 +19,7 @@ from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.precision import cast_matrices
-from lcm_distill.models.student import DEFAULT_GUIDANCE, StudentSampling
+from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampling
 
 
 class TextToImage:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import announce, show, show_figures, show_rows, show_written, write
+from lcm_distill.commands.printing import announce, show, show_figures, show_rows, show_written, write
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.work import How, leads, logged, refuse_random_weights, show_progress
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 import typer
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.examples import epilog
 from lcm_distill.commands.options import ExistingRun, Json
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import show, show_figures
+from lcm_distill.commands.printing import show, show_figures
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.work import show_progress
 
 app = typer.Typer(help="Cache maintenance.", no_args_is_help=True)

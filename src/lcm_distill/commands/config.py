@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.examples import epilog
 from lcm_distill.commands.options import File, Json, Preset, Set
-from lcm_distill.commands.show import show, show_rows, write
+from lcm_distill.commands.printing import show, show_rows, write
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.core.errors import UserError
 
 app = typer.Typer(help="Configurations: presets, keys, differences.", no_args_is_help=True)

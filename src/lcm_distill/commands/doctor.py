@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import File, Json, OtherCache, Preset, Run, Set
-from lcm_distill.commands.show import show, show_rows, working
+from lcm_distill.commands.printing import show, show_rows, working
+from lcm_distill.commands.run_choice import Choice
 
 
 def doctor(

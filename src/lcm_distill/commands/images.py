@@ -20,7 +20,7 @@ from lcm_distill.commands.options import (
     TeacherFile,
     integers,
 )
-from lcm_distill.commands.show import say, show
+from lcm_distill.commands.printing import say, show
 from lcm_distill.commands.work import show_progress
 from lcm_distill.core.errors import UserError
 

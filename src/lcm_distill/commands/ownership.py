@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lcm_distill.commands.choice import Choice
+from lcm_distill.commands.run_choice import Choice
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config

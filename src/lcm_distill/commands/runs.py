@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import ExistingRun, Json
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import say, show, show_figures, show_rows, show_written, write, write_csv
+from lcm_distill.commands.printing import say, show, show_figures, show_rows, show_written, write, write_csv
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.work import show_progress
 from lcm_distill.core.errors import UserError
 

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import DryRun, ExistingRun, File, Json, Preset, Set, StudentFile, TeacherFile
-from lcm_distill.commands.show import show, show_figures, working, write
+from lcm_distill.commands.printing import show, show_figures, working, write
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.core.errors import UserError
 
 License = Annotated[
@@ -43,7 +43,7 @@ def export(
     """Export the student: the finished one, or that of the newest checkpoint; or a checkpoint from elsewhere."""
     with one_line_errors():
         from lcm_distill.commands.sweep import elsewhere
-        from lcm_distill.publishing.card import Terms
+        from lcm_distill.publishing.model_card import Terms
         from lcm_distill.stages import export as stage
 
         if student and teacher:

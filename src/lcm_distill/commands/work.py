@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lcm_distill.commands.choice import Choice
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.show import announce, show_plan, show_result
+from lcm_distill.commands.printing import announce, show_plan, show_result
+from lcm_distill.commands.run_choice import Choice
 from lcm_distill.core.errors import UserError
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.references import read_image
 from lcm_distill.metrics.registry import find_protocol
-from lcm_distill.models.identity import checkpoint_sha256, earlier_sha256
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic_writes import commit_folder
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome

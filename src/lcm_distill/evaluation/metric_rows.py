@@ -18,7 +18,7 @@ from lcm_distill.evaluation.prompts import repetition
 from lcm_distill.evaluation.references import Reference
 from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.protocol import measure
-from lcm_distill.models.identity import earlier_sha256
+from lcm_distill.models.checkpoint_identity import earlier_sha256
 from lcm_distill.pipeline.run_folder import source_commit
 
 Rows = Sequence[Mapping[str, Any]]

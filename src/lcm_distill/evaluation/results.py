@@ -15,7 +15,7 @@ from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.references import Reference
 from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.models.identity import checkpoint_sha256
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file
 from lcm_distill.pipeline.hashed_parquet import encode_table

@@ -7,7 +7,7 @@ from typing import Literal
 from lcm_distill.config import Config
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
-from lcm_distill.models.student import StudentSampling, read_sampling, require_sigmas
+from lcm_distill.models.student_description import StudentSampling, read_sampling, require_sigmas
 from lcm_distill.report.tables import sampling_title
 
 

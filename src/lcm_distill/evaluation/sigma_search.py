@@ -21,9 +21,9 @@ from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.metrics.frechet import Moments, frechet_distance
 from lcm_distill.models.checkpoint import load_checkpoint
-from lcm_distill.models.features import token_features
 from lcm_distill.models.networks import build_network, load_teacher
 from lcm_distill.models.precision import cast_matrices
+from lcm_distill.models.token_features import token_features
 from lcm_distill.pipeline.run_folder import RunFolder
 
 FEATURE_SIGMA = 0.3

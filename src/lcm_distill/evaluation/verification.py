@@ -9,7 +9,7 @@ from pathlib import Path
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS, SCORE_COLUMNS
-from lcm_distill.models.identity import checkpoint_sha256
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256
 from lcm_distill.pipeline.file_verification import examine
 from lcm_distill.pipeline.hashed_parquet import UNREADABLE, is_intact
 from lcm_distill.pipeline.manifest import FOLDER, Manifest

@@ -17,9 +17,9 @@ from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.core.hashing import bytes_sha256, file_sha256
 from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.formats.images import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, open_image
+from lcm_distill.metrics.feature_sample import Sample
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
-from lcm_distill.metrics.sample import Sample
 from lcm_distill.metrics.statistics import Statistics
 
 ARRAYS = ("mu", "sigma", "features", "ids", "draws")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from lcm_distill.metrics.feature_sample import Sample
 from lcm_distill.metrics.frechet import Gaussian, Moments
-from lcm_distill.metrics.sample import Sample
 
 
 @dataclass

@@ -12,12 +12,18 @@ from torch import Tensor
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.hashing import json_sha256
-from lcm_distill.models.description import METADATA, SEAL, TENSORS_SHA256, read_description, read_description_and_hash
-from lcm_distill.models.identity import checkpoint_sha256, tensors_sha256
+from lcm_distill.models.checkpoint_description import (
+    METADATA,
+    SEAL,
+    TENSORS_SHA256,
+    read_description,
+    read_description_and_hash,
+)
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256, tensors_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
 from lcm_distill.models.weight_files import network_weights
-from lcm_distill.models.wrappers import ANCHOR, no_network
+from lcm_distill.models.weight_wrappers import ANCHOR, no_network
 
 GUIDANCE_PREFIX = "cfg_embedder."
 CPU = torch.device("cpu")
@@ -119,7 +125,7 @@ def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
     Args:
         weights: a model's `state_dict`.
         description: JSON; `role` is teacher or student, `model` the network's sizes. That of a student is
-            `models.student.StudentDescription`.
+            `models.student_description.StudentDescription`.
     """
     from safetensors.torch import save
 

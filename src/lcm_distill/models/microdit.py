@@ -23,7 +23,7 @@ from lcm_distill.models.layers import (
     layer_norm,
     round_up,
 )
-from lcm_distill.models.positions import grid_positions
+from lcm_distill.models.position_embedding import grid_positions
 from lcm_distill.models.precision import Linear
 from lcm_distill.models.variants import Variant
 

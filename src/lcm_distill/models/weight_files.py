@@ -20,7 +20,7 @@ import numpy as np
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import open_regular, read_regular
-from lcm_distill.models.wrappers import no_network, unwrap
+from lcm_distill.models.weight_wrappers import no_network, unwrap
 
 if TYPE_CHECKING:
     import torch

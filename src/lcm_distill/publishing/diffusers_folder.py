@@ -13,7 +13,7 @@ from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.models import VARIANTS
 from lcm_distill.models.checkpoint import serialise
 from lcm_distill.publishing.clip import write_text_encoder, write_tokenizer
-from lcm_distill.publishing.model import Published
+from lcm_distill.publishing.published_model import Published
 from lcm_distill.publishing.standalone import standalone
 
 REMOTE_CODE = "lcm_distill.publishing.remote_code"

@@ -1,6 +1,6 @@
 """Code that generates an image with a published model, for its card."""
 
-from lcm_distill.publishing.model import Published
+from lcm_distill.publishing.published_model import Published
 
 CAPTIONS = {"shapes": "a large red circle in the centre on a navy background"}
 """By the name of the text encoder; `shapes` knows only shapes."""

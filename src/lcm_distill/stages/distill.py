@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from lcm_distill.config import Config
 from lcm_distill.models.networks import require_teacher
-from lcm_distill.models.student import StudentDescription, require_sigmas
+from lcm_distill.models.student_description import StudentDescription, require_sigmas
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.stages.stage import Check, Stage, needs_cache

@@ -15,8 +15,8 @@ from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
 from lcm_distill.models.networks import build_network, read_teacher
-from lcm_distill.models.shards import INDEX_FILE, write_shards
-from lcm_distill.models.student import StudentDescription, recorded_description
+from lcm_distill.models.student_description import StudentDescription, recorded_description
+from lcm_distill.models.weight_shards import INDEX_FILE, write_shards
 from lcm_distill.pipeline.atomic_writes import (
     commit_bytes,
     commit_file,
@@ -25,9 +25,9 @@ from lcm_distill.pipeline.atomic_writes import (
     require_file_or_nothing,
 )
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.publishing.card import UNDECIDED, Card, Terms, card_text
-from lcm_distill.publishing.model import Published
-from lcm_distill.publishing.place import require_place
+from lcm_distill.publishing.export_folder import require_place
+from lcm_distill.publishing.model_card import UNDECIDED, Card, Terms, card_text
+from lcm_distill.publishing.published_model import Published
 from lcm_distill.publishing.usage import with_diffusers, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint

@@ -30,7 +30,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.stage import Check, Stage
-from lcm_distill.training.fitting import fitting_teacher
+from lcm_distill.training.teacher_fit import fitting_teacher
 
 CATALOG_SECONDS = 3600
 """How long other ranks wait for the first one to number the data set."""

@@ -26,7 +26,7 @@ from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
-from lcm_distill.models.student import DEFAULT_GUIDANCE, StudentSampler, read_student
+from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student
 from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress

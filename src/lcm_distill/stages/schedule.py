@@ -17,8 +17,8 @@ from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import redescribe
-from lcm_distill.models.identity import checkpoint_sha256
-from lcm_distill.models.student import recorded_description
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256
+from lcm_distill.models.student_description import recorded_description
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.file_verification import withdraw_damaged
 from lcm_distill.pipeline.manifest import Manifest

@@ -25,7 +25,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.events import last_loss
-from lcm_distill.training.fitting import fitting_teacher
+from lcm_distill.training.teacher_fit import fitting_teacher
 
 EXAMPLES = 5
 """How many records are named of each kind."""

@@ -1,7 +1,7 @@
 """Checkpoints that a training resumes from: one folder for each step, with a list of file hashes that is written last.
 
 Every rank writes its share of the tensors, and any number of ranks can read them. Rank 0 commits the folder once all
-have written. Which tensors those are: `training.state`.
+have written. Which tensors those are: `training.training_state`.
 """
 
 import warnings
@@ -17,8 +17,8 @@ from torch import Tensor
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.pipeline.atomic_writes import commit_folder, discard_folder
 from lcm_distill.training.checkpointing import hashes
-from lcm_distill.training.checkpointing.about import ABOUT, About, read_about, write_about
 from lcm_distill.training.checkpointing.background import Background
+from lcm_distill.training.checkpointing.description import ABOUT, About, read_about, write_about
 from lcm_distill.training.checkpointing.index import read_index
 from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.checkpointing.storage import load_tensors, save_tensors

@@ -28,8 +28,8 @@ from lcm_distill.training.engine.parallel import full_tensor
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events, recorded_losses
 from lcm_distill.training.optimiser import build_optimiser, learning_rate, set_learning_rate
-from lcm_distill.training.state import training_tensors
 from lcm_distill.training.throughput import peak_flop, peak_memory
+from lcm_distill.training.training_state import training_tensors
 
 Loss = Callable[[int, Batch], Tensor]
 """(step, batch) -> the mean loss over the batch's samples, a scalar that depends on nothing but the two."""

@@ -19,9 +19,9 @@ from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.noise import lognormal_sigmas, uniform_sigmas
 from lcm_distill.diffusion.objectives.interface import Networks, Objective
 from lcm_distill.diffusion.preconditioning import consistency_function
-from lcm_distill.models.identity import files_sha256
+from lcm_distill.models.checkpoint_identity import files_sha256
 from lcm_distill.models.networks import read_teacher, teacher_path
-from lcm_distill.models.student import StudentDescription
+from lcm_distill.models.student_description import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.budget import distill_flop
 from lcm_distill.training.continuation import Continuation, decided_in_distillation, with_steps
@@ -29,10 +29,10 @@ from lcm_distill.training.critic import DistributionMatching
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
+from lcm_distill.training.guidance_response import GuidanceTerm
 from lcm_distill.training.loop import Loss, Trainer, Validate, no_validation, publish
 from lcm_distill.training.lora import merge
 from lcm_distill.training.objectives import build_objective
-from lcm_distill.training.response import GuidanceTerm
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
 from lcm_distill.training.throughput import peak_flop
 

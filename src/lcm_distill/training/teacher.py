@@ -21,15 +21,15 @@ from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
 from lcm_distill.models import MicroDiT, load_checkpoint
-from lcm_distill.models.identity import files_sha256
+from lcm_distill.models.checkpoint_identity import files_sha256
 from lcm_distill.models.networks import build_network
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.training.cache_mixture import mixed_in, mixture, open_mixture, sources
 from lcm_distill.training.continuation import Continuation, with_steps
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
 from lcm_distill.training.loop import Loss, Trainer, Validate, no_validation, publish
-from lcm_distill.training.mixture import mixed_in, mixture, open_mixture, sources
 
 
 def prepare(config: Config, settings: PretrainConfig, run: RunFolder, world: World | None = None) -> Trainer:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lcm_distill.diffusion.multistep import follow_to_end
+from lcm_distill.diffusion.dpm_solver import follow_to_end
 from lcm_distill.diffusion.objectives.pairs import Distance
 from lcm_distill.diffusion.preconditioning import Denoiser
 

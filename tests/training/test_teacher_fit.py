@@ -10,7 +10,7 @@ from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.models.checkpoint import serialise
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.training.fitting import fitting_teacher
+from lcm_distill.training.teacher_fit import fitting_teacher
 from tests.command_line import lcm
 from tests.foreign import Zeros, image_bytes
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lcm_distill.models.checkpoint import seal_description
-from lcm_distill.models.description import METADATA
+from lcm_distill.models.checkpoint_description import METADATA
 from lcm_distill.models.weight_files import INDEX
 
 INDEX_FILE = "model.safetensors" + INDEX

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcm_distill.publishing.model import Published
+from lcm_distill.publishing.published_model import Published
 from lcm_distill.report.figures import FigureStyles, column_key, figure_columns, of_images
 from lcm_distill.report.tables import figures_cells, markdown_table, sampling_title, stand_in_notice
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.models import build, load_checkpoint
 from lcm_distill.models.checkpoint import read_tensors
-from lcm_distill.models.identity import checkpoint_sha256, tensors_sha256
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256, tensors_sha256
 
 SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -220,7 +220,7 @@ class Metric:
 
 def test_code_in_a_pickle_is_named_and_not_run(tmp_path, tensors):
     torch.save({"state_dict": tensors, "metric": Metric()}, tmp_path / "code.pt")
-    with pytest.raises(UserError, match=r"holds a tests\.models\.test_wrappers\.Metric, which is code and is not run"):
+    with pytest.raises(UserError, match=r"a tests\.models\.test_weight_wrappers\.Metric, which is code and is not run"):
         read_tensors(tmp_path / "code.pt")
 
 
@@ -238,7 +238,10 @@ def pickled(instructions):
 
 REFUSED = {
     "a blocked module": (lambda path: torch.save({"x": Calls()}, path), "it holds a posix.system, which is code"),
-    "a class": (lambda path: torch.save({"x": Metric()}, path), "it holds a tests.models.test_wrappers.Metric, which"),
+    "a class": (
+        lambda path: torch.save({"x": Metric()}, path),
+        "it holds a tests.models.test_weight_wrappers.Metric",
+    ),
     "no object": (lambda path: path.write_bytes(pickled(b"N}b")), "it holds NoneType in a form that is not read; save"),
     "an instruction": (
         lambda path: path.write_bytes(pickled(b"\x95" + bytes(8))),

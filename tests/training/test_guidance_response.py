@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lcm_distill.diffusion.multistep import follow_to_end
+from lcm_distill.diffusion.dpm_solver import follow_to_end
 from lcm_distill.diffusion.objectives.guidance_response import response_loss
 from lcm_distill.diffusion.objectives.pairs import l2
 from lcm_distill.models.networks import load_teacher
-from lcm_distill.training.response import GuidanceTerm
+from lcm_distill.training.guidance_response import GuidanceTerm
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import student_from_teacher
 from tests.diffusion.gaussian import column, noise

@@ -12,7 +12,7 @@ from lcm_distill.config.ranges import Guidance, Sigma
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler, Original, Phased, few_step_sampler
 from lcm_distill.diffusion.noise import fall_within, karras_sigmas
-from lcm_distill.models.description import read_description
+from lcm_distill.models.checkpoint_description import read_description
 
 DEFAULT_STEPS = 4
 """Steps of a student that is not phased, where none are given."""

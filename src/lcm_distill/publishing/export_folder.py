@@ -4,9 +4,9 @@ from pathlib import Path
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.json import parse_json
-from lcm_distill.models.description import METADATA
-from lcm_distill.models.shards import INDEX_FILE
+from lcm_distill.models.checkpoint_description import METADATA
 from lcm_distill.models.weight_files import file_metadata
+from lcm_distill.models.weight_shards import INDEX_FILE
 from lcm_distill.pipeline.atomic_writes import TEMPORARY
 
 CARD = {"README.md", "grid.png"}

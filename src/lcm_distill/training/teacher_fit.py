@@ -7,7 +7,7 @@ from lcm_distill import assets
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.registry import source_type
-from lcm_distill.models.description import read_description
+from lcm_distill.models.checkpoint_description import read_description
 from lcm_distill.pipeline.run_folder import RunFolder
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from lcm_distill import assets
 from lcm_distill.core.errors import UserError
 from lcm_distill.models.checkpoint import METADATA, read_description, read_tensors
-from lcm_distill.models.student import read_student
+from lcm_distill.models.student_description import read_student
 
 MODEL = read_description(assets.STUDENT)["model"]
 SIZES = ("latent_size", "in_channels", "caption_channels")

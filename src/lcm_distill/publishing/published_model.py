@@ -10,8 +10,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lcm_distill.config import DiffusionConfig, EncodersConfig, NetworkConfig
-from lcm_distill.models.identity import tensors_sha256
-from lcm_distill.models.student import StudentSampling
+from lcm_distill.models.checkpoint_identity import tensors_sha256
+from lcm_distill.models.student_description import StudentSampling
 
 
 @dataclass(frozen=True)
