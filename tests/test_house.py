@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE, BESIDE = ("src",), ("tests", "benchmarks", "scripts")
 LINES_A_FILE, LINES_A_FUNCTION = 300, 40
+FLOORS, LARGEST_ROOM = 6, 0.15
+"""The longest chain of imports within a folder, and the largest share of the lines that a room has."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
@@ -74,3 +76,39 @@ def test_no_helper_is_defined_twice():
         for node in definitions(text):
             files[node.name, body(node)].add(path)
     assert {name: paths for (name, _), paths in files.items() if len(paths) > 1} == {}
+
+
+def imported(text: str, modules: set[str]) -> set[str]:
+    """The package's modules that a file imports, but for its types alone."""
+    found = set[str]()
+    nodes = list(ast.walk(ast.parse(text)))
+    for_types = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    left_out = {ast.unparse(inner) for node in for_types for inner in node.body}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and ast.unparse(node) not in left_out:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else node.module for name in names}
+    return found & modules
+
+
+def depth(module: str, imports: dict[str, set[str]], above: tuple[str, ...] = ()) -> int:
+    """Modules of a folder in the longest chain of imports from one of them on."""
+    assert module not in above, f"imports go in a circle: {' -> '.join([*above, module])}"
+    inner = [depth(other, imports, (*above, module)) for other in imports[module] if other != module]
+    return 1 + max(inner, default=0)
+
+
+def test_folders_are_shallow_and_rooms_are_small():
+    texts = sources(PACKAGE)
+    names = {path: ".".join(Path(path).with_suffix("").parts[1:]).removesuffix(".__init__") for path in texts}
+    imports = {names[path]: imported(text, set(names.values())) for path, text in texts.items()}
+    folders, lines = defaultdict[str, set[str]](set), defaultdict[str, int](int)
+    for path, text in texts.items():
+        folders[str(Path(path).parent)].add(names[path])
+        lines[Path(path).parts[2]] += len(text.splitlines())
+    depths = {
+        folder: max(depth(module, {one: imports[one] & inside for one in inside}) for module in inside)
+        for folder, inside in folders.items()
+    }
+    assert len(depths) > 15 and {folder: count for folder, count in depths.items() if count > FLOORS} == {}
+    assert {room: count for room, count in lines.items() if count > LARGEST_ROOM * sum(lines.values())} == {}
