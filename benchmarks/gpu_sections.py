@@ -165,7 +165,7 @@ def distill(scale: Scale, folder: Path, micro_batch: int, recompute: bool) -> tu
         f"{name}_each_s": each,
         f"{name}_reserved_s": reserved,
         f"{name}_images_s": images,
-        f"{name}_flop_s": images * distill_flop(config.model, config.distill, caption_tokens(config)),
+        f"{name}_flop_s": images * distill_flop(config.model, config.distill, caption_tokens(config.encoders)),
         f"{name}_built_s": built,
         f"{name}_first_steps_s": ahead,
     })  # fmt: skip

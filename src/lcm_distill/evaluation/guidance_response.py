@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.api import TextToImage, assemble
-from lcm_distill.config import Config
+from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.device import resolve_device, to_device
 from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler
@@ -39,9 +39,9 @@ SOLVER_STEPS = 18
 """Heun steps of the teacher from each start to the end."""
 
 
-def measures_response(config: Config) -> bool:
+def measures_response(settings: EvaluateConfig) -> bool:
     """Whether there are two guidance scales, and a student and a teacher to compare."""
-    return len(config.evaluate.guidance) > 1 and "student" in config.evaluate.models
+    return len(settings.guidance) > 1 and "student" in settings.models
 
 
 def response_rows(

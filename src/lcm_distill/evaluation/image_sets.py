@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from lcm_distill.api import TextToImage, assemble
-from lcm_distill.config import Config
+from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest, file_sha256
@@ -61,7 +61,10 @@ class ImageSet:
         self.config, self.sampling, self.prompts = config, sampling, prompts
         self.checkpoint = run.student if sampling.model == "student" else teacher_path(config.model)
         self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
-        self.file_format, self.dtype = image_format(config), generation_dtype(config.evaluate.dtype, config.device)
+        self.file_format, self.dtype = (
+            image_format(config.evaluate),
+            generation_dtype(config.evaluate.dtype, config.device),
+        )
         self.fingerprint, self.folder = self._find_place(run.evaluate)
         self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS, AGAIN)
 
@@ -189,13 +192,13 @@ class ImageSet:
         ]
 
 
-def image_format(config: Config) -> FileFormat:
+def image_format(settings: EvaluateConfig) -> FileFormat:
     """The file format of the configured protocols; PNG if they accept any.
 
     Raises:
         UserError: two protocols need different formats.
     """
-    wanted = {name: form for name in config.evaluate.protocols if (form := find_protocol(name).file_format)}
+    wanted = {name: form for name in settings.protocols if (form := find_protocol(name).file_format)}
     if len(set(wanted.values())) > 1:
         raise UserError(
             "evaluate.protocols: "

@@ -18,7 +18,7 @@ def plan_evaluation(config: Config, run: RunFolder, images_only: bool = False) -
         images_only: generate images and measure nothing.
     """
     chosen, images = samplings(config, run.student), config.evaluate.images
-    form = image_format(config)
+    form = image_format(config.evaluate)
     pixels = len(chosen) * images * config.resolution**2
     return {
         "samplings": [f"{sampling.title}, guidance {sampling.guidance:g}" for sampling in chosen],

@@ -141,7 +141,7 @@ def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -
     for trial in chosen:
         trial.run.refuse_other_settings(trial.config)
     extractors = find_extractors(config.evaluate)
-    image_format(config)
+    image_format(config.evaluate)
     require_teacher(config.model)
     if idle := [trial for trial in chosen if not student_samplings(trial.config)]:
         raise UserError(f"evaluate.student_steps of step {idle[0].step.name} is empty: name the numbers of steps")
@@ -209,7 +209,7 @@ def _responses(
 ) -> Generator[Progress, None, list[dict[str, Any]]]:
     """Rows of `ablation.parquet` of every student's response to the guidance scale, if there are several scales."""
     rows: list[dict[str, Any]] = []
-    if not measures_response(config):
+    if not measures_response(config.evaluate):
         return rows
     comparison = ResponseComparison(config, measuring.prompts)
     for trial in chosen:

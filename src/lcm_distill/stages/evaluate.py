@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.feature_extractors import chosen_protocols
 from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
@@ -59,7 +59,7 @@ def evaluate(
     if not executor.leads:
         return
     responses: list[dict[str, Any]] = []
-    if extractors and measures_response(config):
+    if extractors and measures_response(config.evaluate):
         highest = student_sampling(config, run.student).diffusion.sigma_max
         responses = yield from response_rows(ResponseComparison(config, prompts, highest), config, run)
     write_results(config, run, image_sets, references, prompts, responses)
@@ -70,14 +70,13 @@ def checks(config: Config, run: RunFolder, before: Collection[str], images_only:
     return [
         *_needs_models(config, run, before),
         *_needs_prompts(config, run, before, images_only),
-        lambda: image_format(config),
-        *(() if images_only else needs_measuring(config)),
+        lambda: image_format(config.evaluate),
+        *(() if images_only else needs_measuring(config.evaluate)),
     ]
 
 
-def needs_measuring(config: Config) -> list[Check]:
+def needs_measuring(settings: EvaluateConfig) -> list[Check]:
     """What measuring needs: known protocols, their references, feature extractors and enough images."""
-    settings = config.evaluate
     try:
         names = [protocol.name for protocol in chosen_protocols(settings)]
     except UserError:

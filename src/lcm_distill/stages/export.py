@@ -99,7 +99,7 @@ def export_teacher(
     _require_place(form, out)
     model = Published(
         weights=read_teacher(config.model),
-        description=describe_teacher(config),
+        description=describe_teacher(config.model),
         sizes=config.model,
         encoders=config.encoders,
         diffusion=config.diffusion,

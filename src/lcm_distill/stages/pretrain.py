@@ -23,7 +23,7 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
     with init_world(config.device, config.engine) as world:
         trainer = prepare(config, settings, run, world)
         yield from trainer.run()
-        publish(run.teacher, full_state_dict(trainer.average), describe_teacher(config), world)
+        publish(run.teacher, full_state_dict(trainer.average), describe_teacher(config.model), world)
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lcm_distill import assets
-from lcm_distill.config import Config, EngineConfig, OptimiserConfig
+from lcm_distill.config import Config, EncodersConfig, EngineConfig, ModelConfig, OptimiserConfig
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
@@ -33,7 +33,7 @@ def plan_pretraining(config: Config, run: RunFolder) -> dict[str, Any]:
     if settings is None:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
     return {
-        **_training(config, settings, guidance_embedding=False),
+        **_training(config.model, settings, guidance_embedding=False),
         "cache": Cache.open(config, run).storage.locate(),
         "start": settings.start,
         "mask_ratio": settings.mask_ratio,
@@ -45,7 +45,7 @@ def plan_distillation(config: Config, run: RunFolder) -> dict[str, Any]:
     """Figures of a distillation."""
     teacher = teacher_path(config.model)
     return {
-        **_training(config, config.distill, guidance_embedding=True),
+        **_training(config.model, config.distill, guidance_embedding=True),
         "cache": Cache.open(config, run).storage.locate(),
         "teacher": str(teacher),
         "teacher_present": teacher.is_file(),
@@ -55,10 +55,10 @@ def plan_distillation(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _training(config: Config, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
+def _training(model: ModelConfig, settings: OptimiserConfig, guidance_embedding: bool) -> dict[str, Any]:
     return {
-        "network": config.model.arch,
-        "parameters": budget.count_parameters(budget.meta_network(config.model, guidance_embedding)),
+        "network": model.arch,
+        "parameters": budget.count_parameters(budget.meta_network(model, guidance_embedding)),
         "steps": settings.steps,
         "batch_size": settings.batch_size,
         "samples": settings.steps * settings.batch_size,
@@ -67,7 +67,7 @@ def _training(config: Config, settings: OptimiserConfig, guidance_embedding: boo
 
 def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
     """Operations, bytes and hours on one rank."""
-    tokens, settings = caption_tokens(config), config.distill
+    tokens, settings = caption_tokens(config.encoders), config.distill
     student, teacher = (budget.meta_network(config.model, guidance_embedding) for guidance_embedding in (True, False))
     flop = budget.distill_flop(config.model, settings, tokens)
     count, trained = budget.count_parameters(student), budget.count_trained(config.model, settings.lora)
@@ -138,7 +138,7 @@ def largest_micro_batch(size: int, states: float, per_sample: int) -> int:
 
 def _cache_bytes(config: Config, run: RunFolder) -> int:
     """Bytes of the latents and captions that training reads; 0 before the data set is listed."""
-    cache, tokens = Cache.open(config, run), caption_tokens(config)
+    cache, tokens = Cache.open(config, run), caption_tokens(config.encoders)
     catalog = cache.find_catalog()
     if catalog is None:
         return 0
@@ -146,9 +146,9 @@ def _cache_bytes(config: Config, run: RunFolder) -> int:
     return len(catalog.samples) * latents + len(catalog.captions) * captions
 
 
-def caption_tokens(config: Config) -> int:
+def caption_tokens(encoders: EncodersConfig) -> int:
     """Tokens of an embedded caption: CLIP's, or those of the embedded text encoder."""
-    if config.encoders.text == "shapes":
+    if encoders.text == "shapes":
         return json.loads((assets.TEXT_ENCODER / "config.json").read_text())["tower"]["context_length"]
     return CLIP_TOKENS
 

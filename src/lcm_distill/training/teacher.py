@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config, DiffusionConfig, PretrainConfig
+from lcm_distill.config import Config, DiffusionConfig, ModelConfig, PretrainConfig
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
@@ -156,9 +156,9 @@ def refuse_empty_experts(model: MicroDiT, mask_ratio: float) -> None:
         )
 
 
-def describe_teacher(config: Config) -> dict[str, Any]:
+def describe_teacher(model: ModelConfig) -> dict[str, Any]:
     """The description in a teacher's checkpoint, by which it is rebuilt."""
-    return {"role": "teacher", "model": config.model.model_dump(exclude={"teacher"})}
+    return {"role": "teacher", "model": model.model_dump(exclude={"teacher"})}
 
 
 def _validation(config: Config, run: RunFolder, world: World, average: MicroDiT) -> Validate:
@@ -168,6 +168,6 @@ def _validation(config: Config, run: RunFolder, world: World, average: MicroDiT)
     from lcm_distill.training.validation import TeacherValidation  # imports encoders, which training never needs
 
     def write(path: Path) -> None:
-        publish(path, full_state_dict(average), describe_teacher(config), world)
+        publish(path, full_state_dict(average), describe_teacher(config.model), world)
 
     return TeacherValidation(config, run, world, write)

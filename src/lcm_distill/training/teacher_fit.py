@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lcm_distill import assets
-from lcm_distill.config import Config
+from lcm_distill.config import Config, ModelConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.models.checkpoint_description import read_description
@@ -27,7 +27,7 @@ def fitting_teacher(config: Config, run: RunFolder) -> str:
         return f"{name}, which ships, was trained with other encoders: {_remedy(config, run)}"
     if not path.exists():
         return f"{path} is missing: {_remedy(config, run)}"
-    if flaw := _flaw(config, path):
+    if flaw := _flaw(config.model, path):
         return f"{name} {flaw}: {_remedy(config, run)}"
     if shipped:
         return f"{name}, which ships and was trained on such images"
@@ -36,14 +36,14 @@ def fitting_teacher(config: Config, run: RunFolder) -> str:
     return f"{path}, if it was trained on {_inputs(config)}"
 
 
-def _flaw(config: Config, path: Path) -> str | None:
+def _flaw(model: ModelConfig, path: Path) -> str | None:
     """How the network that a checkpoint describes differs from the configured one; None if nothing shows it."""
     try:
         described: Any = read_description(path).get("model")
     except UserError:
         return "cannot be read"
     known = cast(dict[str, Any], described) if isinstance(described, dict) else {}
-    own = config.model.model_dump()
+    own = model.model_dump()
     found = [f"{key} {known[key]}, not {own[key]}" for key in own if key in known and known[key] != own[key]]
     return f"has {', '.join(found)}" if found else None
 
