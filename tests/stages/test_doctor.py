@@ -95,7 +95,25 @@ def test_random_encoders_are_noted(tmp_path):
 
 
 def test_tested_releases_are_those_of_the_documents():
-    patterns = {"python": r"Python (\d+\.\d+)\.\d+ \|", "torch": r"PyTorch (\d+\.\d+)\.\d+, torchvision"}
-    for name, pattern in patterns.items():
-        known = sorted(map(Version, re.findall(pattern, VERSIONS.read_text())))
-        assert (str(known[0]), str(known[-1])) == TESTED[name]
+    text = VERSIONS.read_text()
+    releases = re.findall(r"PyTorch (\d+\.\d+)\.\d+, torchvision", text)
+    passed = re.findall(r"^\| Python (\d+\.\d+)\.\d+ \|(.*)$", text, re.MULTILINE)
+    assert TESTED["torch"] == tuple(releases)
+    assert TESTED["python"] == tuple(version for version, cells in passed if "passes" in cells)
+
+
+def test_a_release_between_those_that_were_tested_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "python_version", lambda: Version("3.12.1"))
+    assert findings(tmp_path)["python"].verdict == "note"
+
+
+def test_a_stage_that_waits_for_another_cannot_begin(tmp_path):
+    found = findings(tmp_path, "shapes", "data.source=folder", f"data.root={tmp_path / 'nothing'}")
+    assert {name for name, finding in found.items() if finding.verdict == "wrong"} >= {"lcm precompute", "lcm distill"}
+
+
+def test_a_run_that_can_be_nowhere_is_wrong(tmp_path):
+    (tmp_path / "file").touch()
+    assert findings(tmp_path / "file" / "run")["disk"] == Finding(
+        "disk", f"{tmp_path / 'file'} is a file", "wrong", "choose another --run"
+    )

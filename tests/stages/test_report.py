@@ -1,6 +1,7 @@
 """`lcm report` writes one page of what a run has, and nothing where there is nothing."""
 
 import re
+from itertools import product
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.charts import Panel
 from lcm_distill.stages import report as stage
@@ -92,3 +94,50 @@ def test_damaged_figures_are_not_shown(run, tmp_path):
 def test_a_folder_is_not_replaced(run, tmp_path):
     assert lcm("report", "--run", run.root, "--out", tmp_path).exit_code != 0
     assert run.root.is_dir()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"packages": 3}'])
+def test_a_damaged_record_of_the_environment_is_left_out(run, content):
+    run.environment.write_text(content)
+    assert lcm("report", "--run", run.root).exit_code == 0
+    assert "<th>release</th>" not in (run.root / "report.html").read_text()
+
+
+def test_a_damaged_grid_is_not_shown(run, tmp_path):
+    run.grid.write_bytes(run.grid.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"grid\.png is damaged"):
+        report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+
+
+def test_students_of_two_checkpoints_have_lines_of_their_own(run, tmp_path, monkeypatch):
+    rows = pq.read_table(run.metrics)
+    sha256 = rows.column("checkpoint_sha256").to_pylist()
+    other = pa.array([None if one is None else one[::-1] for one in sha256])
+    added = rows.set_column(rows.schema.get_field_index("checkpoint_sha256"), "checkpoint_sha256", other)
+    run.metrics.write_bytes(encode_table(pa.concat_tables([rows, added])))
+    labels = list[str | None]()
+    monkeypatch.setattr(
+        stage, "charts", lambda name, panels: labels.extend(line.label for line in panels[0].lines) or ""
+    )
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    students = [label for label in labels if label and label.startswith("student")]
+    assert len(set(students)) == 2 and all(", checkpoint " in label for label in students)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [*product(["report", "sample", "export"], ["config.toml", "metrics.parquet", "student.safetensors"]),
+     ("compare", "metrics.parquet")],
+)  # fmt: skip
+def test_no_result_takes_the_place_of_what_a_run_lives_by(run, command, name):
+    before = (run.root / name).read_bytes()
+    words = {
+        "report": ["--run", run.root],
+        "compare": [run.root],
+        "sample": ["a red circle", "--run", run.root, "--steps", 1],
+        "export": ["--run", run.root, "--format", "pt"],
+    }
+    out = run.root / name
+    result = lcm(command, *words[command], "--out", out.with_suffix("") if command == "compare" else out)
+    assert result.exit_code == 2 and "is a file of the run" in result.stderr
+    assert (run.root / name).read_bytes() == before

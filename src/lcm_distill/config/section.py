@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, TypeVar, cast
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 SCHEMA_VERSION = 3
@@ -51,6 +52,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _name_a_path(cls, value: Any, info: ValidationInfo) -> Any:
+        # An empty path, such as that of a shell variable that is not set, would be the working directory.
+        if value == "" and info.field_name and Path in _kinds(cls.model_fields[info.field_name].annotation):
+            raise ValueError("is empty: name a file or folder, or leave the key out")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _read_old_names(cls, values: Any) -> Any:
@@ -62,6 +71,11 @@ class Section(BaseModel):
             if old != name and old in given:
                 given[name] = given.pop(old)
         return given
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """A type, or the members of a union."""
+    return get_args(annotation) or (annotation,)
 
 
 AnySection = TypeVar("AnySection", bound=Section)

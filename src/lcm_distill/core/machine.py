@@ -53,10 +53,9 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def free_disk_bytes(path: Path) -> int:
-    """Free space where `path` is or will be."""
-    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free
+def free_disk_bytes(folder: Path) -> int:
+    """Free space where a folder is."""
+    return shutil.disk_usage(folder).free
 
 
 def gpus() -> list[Gpu]:

@@ -13,10 +13,39 @@ from pathlib import Path
 
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.json import parse_json
+from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans
 from lcm_distill.pipeline.lock import FOLDER as LOCKS
 
 PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pyarrow", "duckdb", "numpy", "pillow")
+
+
+KEPT = (
+    "config.toml", "environment.json", "cache.json", "teacher.safetensors", "student.safetensors", "metrics.parquet",
+    "guidance.parquet", "ablation.parquet",
+)  # fmt: skip
+"""Files of a run that its commands read again."""
+
+
+def recorded_environment(run: "RunFolder") -> dict[str, str]:
+    """Commit, Python and libraries that a run was made with, by name; nothing where its record is damaged or gone."""
+    try:
+        recorded = parse_json(read_regular(run.environment))
+        versions = {name: recorded[name] for name in ("commit", "python")} | recorded["packages"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(name): str(found) for name, found in versions.items() if found is not None}
+
+
+def require_foreign(path: Path) -> None:
+    """Check that a result which a user wants at `path` does not take the place of a file that a run lives by.
+
+    Raises:
+        UserError: it would.
+    """
+    if path.name in KEPT and path.with_name("config.toml").is_file():
+        raise UserError(f"{path} is a file of the run {path.parent}: choose another --out")
 
 
 class RunFolder:

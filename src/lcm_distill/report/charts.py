@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#2e8b57", "#6a4c93", "#5c5f66")
+MARKS = (("o", "-"), ("s", "--"), ("^", ":"))
+"""Marks of points and strokes of lines: another pair where the colours begin again."""
 INK = "#28282c"
 STYLE: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 """Settings of matplotlib by which text and axes have the colour of ink."""
@@ -20,7 +22,7 @@ class Line:
 
     Attributes:
         x, y: coordinates. spread: half the length of each point's error bar.
-        colour: index into `COLOURS`, which repeat.
+        colour: index into `COLOURS`, which repeat with other marks.
         label: in the legend; None for points that share another line's entry.
         joined: whether a line connects the points. marked: whether each point has a mark.
     """
@@ -88,9 +90,11 @@ def panel_svg(panel: Panel, name: str) -> str:
 
 def _draw_panel(panel: Panel, axes: Any) -> None:
     for line in panel.lines:
+        mark, stroke = MARKS[line.colour // len(COLOURS) % len(MARKS)]
         axes.errorbar(
             line.x, line.y, line.spread, label=line.label, color=COLOURS[line.colour % len(COLOURS)],
-            marker="o" if line.marked else None, linestyle="-" if line.joined else "none", capsize=3 * any(line.spread),
+            marker=mark if line.marked else None, linestyle=stroke if line.joined else "none",
+            capsize=3 * any(line.spread),
         )  # fmt: skip
     for style, (label, height) in zip(("--", ":", "-."), panel.horizontals, strict=False):
         axes.axhline(height, label=label, color=INK, linestyle=style, linewidth=1)

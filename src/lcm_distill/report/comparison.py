@@ -57,14 +57,25 @@ def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _lines(rows: Rows, column: FigureColumn) -> list[Line]:
-    """One a model, sampler and guidance scale, through its numbers of steps."""
+    """One a model, sampler, guidance scale and checkpoint, through its numbers of steps."""
+    shown = [row for row in rows if row["model"] != "real" and column.shows(row)]
+    checkpoints: dict[str, set[str | None]] = {}
+    for row in shown:
+        checkpoints.setdefault(_label(row), set()).add(row["checkpoint_sha256"])
     curves: dict[str, dict[int, float]] = {}
-    for row in rows:
-        if row["model"] != "real" and column.shows(row):
-            name = row["run"] or f"teacher, {row['sampler'].capitalize()}"
-            label = f"{name}, guidance {row['guidance']:g}"
-            curves.setdefault(label, {})[row["network_evaluations"]] = row["value"]
+    for row in shown:
+        label = _label(row)
+        several = len(checkpoints[label]) > 1
+        label += f", checkpoint {row['checkpoint_sha256']:.8}" if several and row["checkpoint_sha256"] else ""
+        curves.setdefault(label, {})[row["network_evaluations"]] = row["value"]
     return [
         Line(sorted(curve), [curve[x] for x in sorted(curve)], [0.0] * len(curve), colour, label)
         for colour, (label, curve) in enumerate(curves.items())
     ]
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """What a row's line is of, but for its checkpoint."""
+    name = row["run"] or f"teacher, {row['sampler'].capitalize()}"
+    other = f", {row['sampler']}" if row["run"] and row["sampler"] not in ("consistency", "none") else ""
+    return f"{name}{other}, guidance {row['guidance']:g}"

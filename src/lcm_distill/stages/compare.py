@@ -14,7 +14,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing
-from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
 from lcm_distill.report.comparison import comparison_chart, comparison_text
 from lcm_distill.report.write_up import SUFFIXES, write_up
 
@@ -58,6 +58,7 @@ def _results(out: Path) -> list[Path]:
         raise UserError(f"--out {out} is a folder: add a name for the results, such as {out / 'compare'}")
     results = [out.with_suffix(suffix) for suffix in SUFFIXES]
     for path in results:
+        require_foreign(path)
         require_file_or_nothing(path)
     return results
 

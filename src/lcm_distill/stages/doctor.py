@@ -22,7 +22,7 @@ from lcm_distill.stages.stage import Stage, missing
 STAGES: Sequence[Stage] = (precompute.STAGE, distill.STAGE, evaluate.STAGE)
 """Those of `lcm run`, in their order."""
 TESTED = {"python": ("3.11", "3.13"), "torch": ("2.11", "2.14")}
-"""First and last minor release that the test suite has passed with, as docs/versions.md has them."""
+"""Minor releases that the whole test suite has passed with, as docs/versions.md has them."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ def doctor(config: Config, run: RunFolder) -> Iterator[Finding]:
     yield from _libraries()
     yield from _devices(config.device)
     yield Finding("memory", f"{format_bytes(machine.memory_bytes())}, {os.cpu_count()} processors")
-    yield Finding("disk", f"{format_bytes(machine.free_disk_bytes(run.root))} free at {run.root}")
-    yield from _encoders(config.encoders)
+    yield _place(run.root)
+    yield from _encoders(config.encoders, config.preset)
     before: list[str] = []
     for stage in STAGES:
         lacks = missing(stage, config, run, before)
         yield from (Finding(f"lcm {stage.name}", "cannot begin", "wrong", line) for line in lacks)
         if not lacks:
             yield Finding(f"lcm {stage.name}", "has what it needs")
-        before.append(stage.name)
+            before.append(stage.name)
 
 
 def require_health(findings: Sequence[Finding]) -> None:
@@ -70,11 +70,12 @@ def require_health(findings: Sequence[Finding]) -> None:
 
 def _tested(name: str, release: Version) -> Finding:
     """A release beside those that the test suite has passed with."""
-    first, last = map(Version, TESTED[name])
-    minor = Version(f"{release.major}.{release.minor}")
-    if first <= minor <= last:
+    if f"{release.major}.{release.minor}" in TESTED[name]:
         return Finding(name, str(release))
-    return Finding(name, str(release), "note", f"tested are {first} to {last}: if something fails, take one of these")
+    known = " and ".join(TESTED[name])
+    return Finding(
+        name, str(release), "note", f"the whole suite has passed with {known}: if something fails, take these"
+    )
 
 
 def _libraries() -> Iterator[Finding]:
@@ -105,27 +106,42 @@ def _devices(configured: str) -> Iterator[Finding]:
         yield Finding("device", configured, "wrong", f"{error}: set device=auto for what is here")
 
 
-def _encoders(encoders: EncodersConfig) -> Iterator[Finding]:
+def _place(root: Path) -> Finding:
+    """The disk that a run is or will be on."""
+    there = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        return Finding("disk", f"{there} is a file", "wrong", "choose another --run")
+    if not os.access(there, os.W_OK):
+        return Finding("disk", f"{there} cannot be written to", "wrong", "choose another --run")
+    return Finding("disk", f"{format_bytes(machine.free_disk_bytes(there))} free at {root}")
+
+
+def _encoders(encoders: EncodersConfig, preset: str) -> Iterator[Finding]:
     """Whether the weights of the encoders are on this machine."""
     if encoders.weights == "random":
-        yield Finding("encoders.weights", "random", "note", "a cache of these serves to measure speed only")
+        yield Finding(
+            "encoders.weights", "random", "note", "only to measure speed: lcm distill wants --allow-random-weights"
+        )
         return
     for key, name, find in (
         ("encoders.vae", encoders.vae, vae_weights_file),
         ("encoders.text", encoders.text, text_weights_file),
     ):
         try:
-            yield _weights(key, name, find(name))
+            yield _weights(key, name, find(name), preset)
         except UserError as error:
             yield Finding(key, name, "wrong", str(error))
 
 
-def _weights(key: str, name: str, file: Path | None) -> Finding:
+def _weights(key: str, name: str, file: Path | None, preset: str) -> Finding:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if file is not None and file.is_file():
         return Finding(key, f"{name}: {format_bytes(file.stat().st_size)}")
-    fetch = "run `lcm fetch --to FOLDER` on a machine with network, bring the folder here and set what it prints"
+    fetch = (
+        f"run `lcm fetch --preset {preset} --to FOLDER` on a machine with network, bring the folder here and set what "
+        "it prints"
+    )
     if HF_HUB_OFFLINE:
         return Finding(key, f"{name}: not here, and HF_HUB_OFFLINE is set", "wrong", fetch)
     return Finding(key, f"{name}: not here", "note", f"downloaded when first needed; without network {fetch}")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.json import parse_json
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
@@ -24,7 +23,7 @@ from lcm_distill.pipeline.atomic_writes import (
     remove_orphans_of,
     require_file_or_nothing,
 )
-from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.publishing.export_folder import require_place
 from lcm_distill.publishing.model_card import UNDECIDED, Card, Terms, card_text
 from lcm_distill.publishing.published_model import Published
@@ -171,19 +170,9 @@ def _card(config: Config, run: RunFolder, training: Mapping[str, object], terms:
             "teacher": config.model.teacher,
         },
         stand_ins=config.stand_ins,
-        environment=_environment(run),
+        environment=recorded_environment(run),
         terms=terms,
     )  # fmt: skip
-
-
-def _environment(run: RunFolder) -> dict[str, object]:
-    """Commit and versions that the run was made with, by name; nothing where the file that says so is damaged."""
-    try:
-        recorded = parse_json(run.environment.read_bytes())
-        versions = {name: recorded[name] for name in ("commit", "python")} | recorded["packages"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {name: found for name, found in versions.items() if found is not None}
 
 
 def _training(config: Config, step: int) -> dict[str, object]:
@@ -219,6 +208,7 @@ def _require_place(form: Form, out: Path) -> None:
     if form in FOLDERS:
         require_place(out)
     else:
+        require_foreign(out)
         require_file_or_nothing(out)
 
 

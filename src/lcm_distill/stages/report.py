@@ -1,19 +1,22 @@
 """One page about a run: what was run, what its models are worth, how training went, and what was left out."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from lcm_distill.config import Config, load_preset, presets
 from lcm_distill.config.describe import differing
-from lcm_distill.core.errors import UserError
-from lcm_distill.core.json import parse_json
+from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
-from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
+from lcm_distill.report.figures import of_images
 from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, image, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
@@ -42,6 +45,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         UserError: the run has nothing to show yet; DataError: a file of it is damaged.
         OSError: `out` is a folder, or cannot be written.
     """
+    require_foreign(out)
     require_file_or_nothing(out)
     sections = [
         Section("Figures", _figures(config, run)),
@@ -68,9 +72,10 @@ def _figures(config: Config, run: RunFolder) -> list[str]:
     if not rows:
         return []
     styles = figure_styles()
-    named = [{**row, "run": row["model"] if row["model"] == "student" else None} for row in rows]
+    named = [{**row, "run": row["model"] if row["model"] == "student" else None} for row in of_images(rows)]
     real = [paragraph(CAPTION)] if any(row["model"] == "real" for row in rows) else []
-    return [charts("figures", comparison_panels(named, styles)), table(*figures_cells(rows, styles)), *real]
+    drawn = [charts("figures", comparison_panels(named, styles))] if named else []
+    return [*drawn, table(*figures_cells(rows, styles)), *real]
 
 
 def _guidance(config: Config, run: RunFolder) -> list[str]:
@@ -81,9 +86,15 @@ def _guidance(config: Config, run: RunFolder) -> list[str]:
 def _images(run: RunFolder) -> list[str]:
     if not run.grid.is_file():
         return []
+    content = read_regular(run.grid)
+    try:
+        with Image.open(io.BytesIO(content)) as grid:
+            grid.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{run.grid} is damaged: `lcm evaluate --run {run.root}` writes it again") from error
     return [
-        paragraph("The same captions and the same noise in every column."),
-        image(read_regular(run.grid), "images of the models side by side"),
+        paragraph("The same captions and noise in every column, at the first guidance scale of the last evaluation."),
+        image(content, "images of the models side by side"),
     ]
 
 
@@ -138,14 +149,12 @@ def _configuration(config: Config) -> list[str]:
 
 
 def _provenance(config: Config, run: RunFolder) -> list[str]:
-    known: dict[str, Any] = parse_json(read_regular(run.environment)) if run.environment.is_file() else {}
-    packages: dict[str, str] = known.pop("packages", {})
-    rows = [[name, str(value)] for name, value in {**known, **packages}.items()]
+    rows = [[name, release] for name, release in recorded_environment(run).items()]
     measured = _rows(
         config, run, "metrics",
         "SELECT DISTINCT model, checkpoint, checkpoint_sha256 FROM metrics WHERE checkpoint IS NOT NULL ORDER BY ALL",
     )  # fmt: skip
-    parts = [table(["what", "release"], rows)]
+    parts = [table(["what", "release"], rows)] if rows else []
     if measured:
         parts.append(table(["model", "checkpoint", "SHA-256"], [list(row.values()) for row in measured]))
     return parts

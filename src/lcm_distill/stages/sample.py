@@ -28,7 +28,7 @@ from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
 from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student
 from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of
-from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.grid import gallery, labelled_grid
 from lcm_distill.report.tables import sampling_title
@@ -134,7 +134,7 @@ def sample(
     Raises:
         UserError: a setting is out of range, the student cannot be opened, or a format is given without a folder.
     """
-    _refuse_format_without_folder(out, file_format)
+    _require_place(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     role: Role = "teacher" if teacher else "student"
@@ -165,7 +165,7 @@ def compare_samplers(
 
     Args and errors are those of `sample`; `where` is no student's file.
     """
-    _refuse_format_without_folder(out, file_format)
+    _require_place(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     check_settings(steps, guidance, seed)
@@ -232,7 +232,9 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or not (out.suffix or out.exists())
 
 
-def _refuse_format_without_folder(out: Path, file_format: FileFormat | None) -> None:
+def _require_place(out: Path, file_format: FileFormat | None) -> None:
+    """Refuse, before a model is opened, what must not be replaced, and a format of images that are not wanted."""
+    require_foreign(out)
     if file_format is not None and not _is_folder(out):
         raise UserError(f"--format is of single images, and --out {out} is a file: give a folder, or leave it out")
 
