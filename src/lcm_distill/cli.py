@@ -224,7 +224,7 @@ def ablate(
     set: Set = None,
     run: Annotated[Path, typer.Option(help="Run folder. An existing run is resumed.")] = Path("runs/ablation"),
     only: Annotated[str | None, typer.Option(metavar="STEP,STEP", help="Steps of the chain; all by default.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings of each step, one per seed.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Number of trainings of each step, one per seed.")] = 3,
     cache: OtherCache = None,
     json: Json = False,
     dry_run: DryRun = False,

@@ -79,7 +79,7 @@ SETTINGS = [
 ]
 """Kinds of files that work begins or goes on from, or that describe it."""
 
-OTHERS = ["grid.png", "guidance.*", "logs/*", "distill/tensorboard/*"]
+OTHERS = ["grid.png", "report.html", "guidance.*", "logs/*", "distill/tensorboard/*"]
 """Files that are only looked at."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lcm_distill.config.ranges import MOST_GUIDANCE
+from lcm_distill.config.ranges import MOST_GUIDANCE, MOST_STEPS
 from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.numbers import is_number, is_whole
@@ -23,8 +23,10 @@ def check_settings(steps: int | None, guidance: float | None, seed: int | None) 
     Raises:
         UserError: one is out of range.
     """
-    if steps is not None and (not is_whole(steps) or steps < 1):
-        raise UserError(f"num_inference_steps is {steps!s:.60}: it must be a whole number, 1 or more")
+    if steps is not None and not (is_whole(steps) and 1 <= steps <= MOST_STEPS):
+        raise UserError(
+            f"num_inference_steps is {steps!s:.60}: it must be a whole number, 1 or more, and {MOST_STEPS:,} at most"
+        )
     if guidance is not None and not (is_number(guidance) and 0 <= guidance <= MOST_GUIDANCE):
         raise UserError(f"guidance_scale is {guidance!s:.60}: it must be 0 or more, and {MOST_GUIDANCE:,} at most")
     if seed is not None:

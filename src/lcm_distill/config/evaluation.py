@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from lcm_distill.config.ranges import Guidance, Sigma
+from lcm_distill.config.ranges import Guidance, Sigma, Steps
 from lcm_distill.config.section import BY_CONTENT, IDENTITY, ROUNDS, OnResume, Section
 
 
@@ -15,7 +15,7 @@ class ScheduleConfig(Section):
 
     on_resume: ClassVar[OnResume] = OnResume.NEW_WORK
 
-    steps: list[PositiveInt] = [1, 2, 3, 4, 5, 8]
+    steps: list[Steps] = [1, 2, 3, 4, 5, 8]
     """Numbers of steps whose sigmas are searched."""
     samples: PositiveInt = 1_000
     """Generated samples per trial, of training captions."""
@@ -40,9 +40,9 @@ class EvaluateConfig(Section):
     guidance: Annotated[list[Annotated[Guidance, Field(ge=1)]], BeforeValidator(_one_is_a_list), Field(min_length=1)]
     """Guidance scales, for teacher and student alike; a number stands for a list of one. Of several, the first is that
     of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and `.png`."""
-    teacher: list[tuple[Literal["euler", "heun"], PositiveInt]]
+    teacher: list[tuple[Literal["euler", "heun"], Steps]]
     """Solver and steps of each teacher that is measured."""
-    student_steps: list[PositiveInt]
+    student_steps: list[Steps]
     """Numbers of steps in which the student is measured; a phased student has one, its number of phases."""
     student_sigmas: dict[PositiveInt, list[Sigma]]
     """Sigmas that a newly distilled student is published with, falling, by number of steps. The student's checkpoint

@@ -7,8 +7,13 @@ from pydantic import Field
 MOST_GUIDANCE = 1_000
 """The highest guidance scale; those in use are below 20."""
 
+MOST_STEPS = 10_000
+"""The most steps of a sampler; those in use are below 1,000."""
+
 Guidance = Annotated[float, Field(ge=0, le=MOST_GUIDANCE)]
 """A guidance scale."""
+Steps = Annotated[int, Field(gt=0, le=MOST_STEPS)]
+"""A sampler's number of steps."""
 Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
 """A noise level, or the standard deviation of latents; its square is no overflow of float32, nor slow."""
 LatentSize = Annotated[int, Field(gt=0, le=1_024)]
