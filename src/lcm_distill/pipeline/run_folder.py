@@ -21,13 +21,6 @@ from lcm_distill.pipeline.lock import FOLDER as LOCKS
 PACKAGES = ("lcm-distill", "torch", "diffusers", "open_clip_torch", "zarr", "pyarrow", "duckdb", "numpy", "pillow")
 
 
-KEPT = (
-    "config.toml", "environment.json", "cache.json", "teacher.safetensors", "student.safetensors", "metrics.parquet",
-    "guidance.parquet", "ablation.parquet",
-)  # fmt: skip
-"""Files of a run that its commands read again."""
-
-
 def recorded_environment(run: "RunFolder") -> dict[str, str]:
     """Commit, Python and libraries that a run was made with, by name; nothing where its record is damaged or gone."""
     try:
@@ -44,7 +37,8 @@ def require_foreign(path: Path) -> None:
     Raises:
         UserError: it would.
     """
-    if path.name in KEPT and path.with_name("config.toml").is_file():
+    run = RunFolder(path.parent)
+    if run.exists and path in run.kept:
         raise UserError(f"{path} is a file of the run {path.parent}: choose another --out")
 
 
@@ -105,6 +99,12 @@ class RunFolder:
     def begun(self) -> list[Path]:
         """Folders of the trainings that have begun."""
         return [training for training in (self.pretrain, self.distill) if training.exists()]
+
+    @property
+    def kept(self) -> list[Path]:
+        """Files that commands on the run read again."""
+        tables = [self.metrics, self.guidance.with_suffix(".parquet"), self.ablation.with_suffix(".parquet")]
+        return [self.config, self.environment, self.held_cache, self.teacher, self.student, *tables]
 
     @property
     def exists(self) -> bool:

@@ -4,7 +4,7 @@
 """SQL over what a run has committed, which reads the run's tables and nothing else, and writes nothing."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,8 +68,25 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
         UserError: DuckDB refuses the query.
         DataError: a file that it reads is damaged.
     """
-    named = [view for view in VIEWS if view in sql.lower()] or list(VIEWS)
-    tables = {view: table for view in named if (table := _open(config, run, view)) is not None}
+    return _query(config, run, sql, _open_named(config, run, sql))
+
+
+def inspect_view(config: Config, run: RunFolder, view: str, sql: str) -> list[dict[str, Any]]:
+    """As `inspect`, of a query that names one of `VIEWS`; no rows where it has no file yet."""
+    tables = _open_named(config, run, sql)
+    return _query(config, run, sql, tables) if view in tables else []
+
+
+def _named(sql: str) -> list[str]:
+    """The views that a query names, as whole words; all if it names none."""
+    return [view for view in VIEWS if re.search(rf"\b{view}\b", sql.lower())] or list(VIEWS)
+
+
+def _open_named(config: Config, run: RunFolder, sql: str) -> dict[str, Any]:
+    return {view: table for view in _named(sql) if (table := _open(config, run, view)) is not None}
+
+
+def _query(config: Config, run: RunFolder, sql: str, tables: Mapping[str, Any]) -> list[dict[str, Any]]:
     with queries_interrupted(), duckdb.connect(config=READ_ONLY) as connection:
         for view, table in tables.items():
             connection.register(view, table)
@@ -82,18 +99,9 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
         except duckdb.InterruptException:
             raise
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
-            for view in named:
+            for view in _named(sql):
                 require_intact(*_files(config, run, view))
-            raise UserError(f"DuckDB: {_explain(error, tables)}") from error
-
-
-def is_made(config: Config, run: RunFolder, view: str) -> bool:
-    """Whether one of `VIEWS` has anything to read.
-
-    Raises:
-        DataError: a file of it is damaged.
-    """
-    return _open(config, run, view) is not None
+            raise UserError(f"DuckDB: {_explain(error, tables.keys())}") from error
 
 
 def _explain(error: Exception, tables: Collection[str]) -> str:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -21,7 +20,7 @@ from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, image, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
 from lcm_distill.report.units import format_duration
-from lcm_distill.stages.queries import inspect, is_made
+from lcm_distill.stages.queries import inspect, inspect_view
 
 NAME = "report.html"
 POINTS = 400
@@ -34,8 +33,6 @@ CURVES = {
     "images_per_second": "images a second",
 }
 """Columns of a training's events that are drawn, with their titles."""
-
-Rows = list[dict[str, Any]]
 
 
 def report(config: Config, run: RunFolder, out: Path) -> None:
@@ -62,13 +59,8 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
 
 
-def _rows(config: Config, run: RunFolder, view: str, sql: str) -> Rows:
-    """Rows of a query; none where nothing of its view has been made."""
-    return inspect(config, run, sql) if is_made(config, run, view) else []
-
-
 def _figures(config: Config, run: RunFolder) -> list[str]:
-    rows = _rows(config, run, "metrics", "FROM metrics")
+    rows = inspect_view(config, run, "metrics", "FROM metrics")
     if not rows:
         return []
     styles = figure_styles()
@@ -79,7 +71,7 @@ def _figures(config: Config, run: RunFolder) -> list[str]:
 
 
 def _guidance(config: Config, run: RunFolder) -> list[str]:
-    rows = _rows(config, run, "guidance", "FROM guidance")
+    rows = inspect_view(config, run, "guidance", "FROM guidance")
     return [charts("guidance", guidance_panels(rows, config.distill.guidance_range, figure_styles()))] if rows else []
 
 
@@ -102,7 +94,7 @@ def _training(config: Config, run: RunFolder, view: str) -> list[str]:
     means = ", ".join(f"avg({name}) AS {name}" for name in CURVES)
     group = f"step * {POINTS} // (SELECT max(step) + 1 FROM {view})"
     sql = f"SELECT avg(step) AS step, {means} FROM {view} GROUP BY {group} ORDER BY 1"
-    if not (rows := _rows(config, run, view, sql)):
+    if not (rows := inspect_view(config, run, view, sql)):
         return []
     whole = inspect(config, run, f"SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}")[0]
     steps = [row["step"] for row in rows]
@@ -121,7 +113,7 @@ def _curve(x: Sequence[float], y: Sequence[float | None]) -> Line:
 
 
 def _data(config: Config, run: RunFolder) -> list[str]:
-    counts = _rows(
+    counts = inspect_view(
         config, run, "manifest", "SELECT kind, status, count(*) AS count FROM manifest GROUP BY ALL ORDER BY ALL"
     )
     if not counts:
@@ -150,7 +142,7 @@ def _configuration(config: Config) -> list[str]:
 
 def _provenance(config: Config, run: RunFolder) -> list[str]:
     rows = [[name, release] for name, release in recorded_environment(run).items()]
-    measured = _rows(
+    measured = inspect_view(
         config, run, "metrics",
         "SELECT DISTINCT model, checkpoint, checkpoint_sha256 FROM metrics WHERE checkpoint IS NOT NULL ORDER BY ALL",
     )  # fmt: skip
