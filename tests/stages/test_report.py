@@ -14,6 +14,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.charts import Panel
 from lcm_distill.stages import report as stage
 from lcm_distill.stages.report import report
+from lcm_distill.training.events import EVENTS
 from tests.command_line import lcm
 from tests.conftest import SMALL
 from tests.report.test_page import Text
@@ -72,6 +73,24 @@ def test_long_trainings_are_drawn_with_few_points(run, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "POINTS", 3)
     report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
     assert drawn["events"] == 3  # of six steps
+
+
+@pytest.mark.parametrize("terms", [True, False])
+def test_the_terms_of_the_loss_are_drawn_where_they_are_recorded(run, tmp_path, monkeypatch, terms):
+    drawn = dict[str, list[str]]()
+
+    def charts(name: str, panels: list[Panel]) -> str:
+        drawn[name] = [panel.y_label for panel in panels]
+        return ""
+
+    monkeypatch.setattr(stage, "charts", charts)
+    for path in (run.distill / "events").iterdir():
+        table = pq.read_table(path).drop_columns([name for name in EVENTS.names if name.endswith("_loss")])
+        if terms:
+            table = table.append_column("critic_loss", pa.array([0.5] * len(table)))
+        path.write_bytes(encode_table(table))
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    assert ("loss: critic" in drawn["events"]) == terms and len(drawn["events"]) == 4 + terms
 
 
 def test_a_run_with_nothing_is_refused(tmp_path):

@@ -8,6 +8,8 @@ from lcm_distill.models import MicroDiT, read_tensors
 from lcm_distill.models.networks import load_teacher, read_teacher
 from lcm_distill.stages.distill import distill
 from lcm_distill.training.critic import DistributionMatching
+from lcm_distill.training.events import read_events
+from lcm_distill.training.loss import total
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import guided_from_teacher, student_from_teacher
 from tests.trainings import differ, start
@@ -30,7 +32,7 @@ def networks_of(config: Config) -> tuple[MicroDiT, MicroDiT, DistributionMatchin
 
 def loss_of(matching: DistributionMatching, step: int, scale: float) -> torch.Tensor:
     captions = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
-    return matching.loss(step, torch.arange(3).numpy(), captions, torch.full((3,), scale), LATENTS)
+    return total(matching.losses(step, torch.arange(3).numpy(), captions, torch.full((3,), scale), LATENTS))
 
 
 @pytest.fixture
@@ -126,5 +128,27 @@ def test_guidance_is_taken_off_down_to_none(start):
     _, _, matching = networks_of(config)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
         patch.setattr("lcm_distill.training.critic.real_and_fake_scores", scores)
-        matching.loss(2, torch.arange(3).numpy(), torch.zeros(3, 16, 64), torch.tensor([1.0, 1.2, 3.0]), LATENTS)
+        matching.losses(2, torch.arange(3).numpy(), torch.zeros(3, 16, 64), torch.tensor([1.0, 1.2, 3.0]), LATENTS)
     assert captured[0].tolist() == [1.0, 1.0, 2.5]
+
+
+def test_every_step_records_the_terms_of_its_loss(start):
+    config, run = start(*MATCHED, "distill.response.weight=1", "distill.response.every=2", "distill.steps=4")
+    list(prepare(config, run).run())
+    rows = [row for path in sorted((run.distill / "events").iterdir()) for row in read_events(path)]
+    for step, row in enumerate(rows):
+        terms = {name: value for name, value in row.items() if name.endswith("_loss") and value is not None}
+        had = {"objective_loss", "critic_loss"}
+        had |= {"matching_loss"} if config.distill.matching.begun(step, 4) else set()
+        had |= {"response_loss"} if config.distill.response.due(step, 4) else set()
+        assert terms.keys() == had
+        assert sum(terms.values()) == pytest.approx(row["loss"], rel=1e-6)
+    assert len(rows) == 4 and len({frozenset(name for name in row if row[name] is not None) for row in rows}) > 1
+
+
+def test_a_loss_of_one_term_is_recorded_once(start):
+    config, run = start("distill.matching.weight=0", "distill.steps=1")
+    list(prepare(config, run).run())
+    (path,) = (run.distill / "events").iterdir()
+    (row,) = read_events(path)
+    assert row["loss"] > 0 and row["objective_loss"] is None and row["critic_loss"] is None

@@ -28,6 +28,10 @@ POINTS = 400
 REASONS = 50
 CURVES = {
     "loss": "loss",
+    "objective_loss": "loss: objective",
+    "critic_loss": "loss: critic",
+    "matching_loss": "loss: distribution matching",
+    "response_loss": "loss: response to guidance",
     "gradient_norm": "norm of the gradient",
     "learning_rate": "learning rate",
     "images_per_second": "images a second",
@@ -91,7 +95,8 @@ def _images(run: RunFolder) -> list[str]:
 
 
 def _training(config: Config, run: RunFolder, view: str) -> list[str]:
-    means = ", ".join(f"avg({name}) AS {name}" for name in CURVES)
+    # Records of earlier versions lack some columns; `\0` is a column's name.
+    means = f"avg(COLUMNS('^({'|'.join(CURVES)})$')) AS '\\0'"
     group = f"step * {POINTS} // (SELECT max(step) + 1 FROM {view})"
     sql = f"SELECT avg(step) AS step, {means} FROM {view} GROUP BY {group} ORDER BY 1"
     if not (rows := inspect_view(config, run, view, sql)):
@@ -101,7 +106,7 @@ def _training(config: Config, run: RunFolder, view: str) -> list[str]:
     panels = [
         Panel("step", title, [_curve(steps, [row[name] for row in rows])])
         for name, title in CURVES.items()
-        if any(row[name] is not None for row in rows)
+        if any(row.get(name) is not None for row in rows)
     ]
     spent = f"{whole['steps']:,} steps in {format_duration(whole['seconds'] or 0)}."
     return [paragraph(spent), charts(view, panels)]

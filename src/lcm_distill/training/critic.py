@@ -48,10 +48,10 @@ class DistributionMatching:
         self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
         self.student, self.teacher, self.critic = student, teacher, critic
 
-    def loss(
+    def losses(
         self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
-    ) -> Tensor:
-        """The critic's loss, plus the weighted matching loss once `matching.start` of the training is over; a scalar.
+    ) -> dict[str, Tensor]:
+        """The critic's loss, and the weighted matching loss once `matching.start` of the training is over; scalars.
 
         Args:
             addresses: (B,), which address the samples' random numbers.
@@ -70,12 +70,12 @@ class DistributionMatching:
         real, fake = scores(samples.detach() + sigma.view(-1, 1, 1, 1) * noise, sigma)
         critic_loss = denoising_loss(lambda x, sigma: fake, samples.detach(), noise, sigma, sigma_data).mean()
         if not own.begun(step, self.settings.steps):
-            return critic_loss
+            return {"critic_loss": critic_loss}
         if own.shared_noise:
             matching = matching_loss(lambda x, sigma: (real, fake), samples, noise, sigma)
         else:
             matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, addresses, shape))
-        return critic_loss + own.weight * matching.mean()
+        return {"critic_loss": critic_loss, "matching_loss": own.weight * matching.mean()}
 
     def _generate(
         self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]

@@ -23,10 +23,13 @@ DAMAGED = "delete it; only the records of its steps are lost"
 EVENTS = pa.schema(
     [("step", pa.int64()), ("loss", pa.float64()), ("gradient_norm", pa.float64()),
      ("learning_rate", pa.float64()), ("seconds", pa.float64()), ("images_per_second", pa.float64()),
-     ("flop_utilisation", pa.float64()), ("memory_gib", pa.float64())]
+     ("flop_utilisation", pa.float64()), ("memory_gib", pa.float64()), ("objective_loss", pa.float64()),
+     ("critic_loss", pa.float64()), ("matching_loss", pa.float64()), ("response_loss", pa.float64())]
 )  # fmt: skip
 """One row a step; `seconds` is its wall time. `flop_utilisation` is the rate of the networks' operations, without
-recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far."""
+recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far. Where
+a distillation has several terms, `loss` is the sum of those called `..._loss`, each with its weight. What a step does
+not have is null."""
 
 
 class Logger(Protocol):
@@ -72,7 +75,7 @@ class Events:
             self.loggers.append(Wandb(folder, settings.wandb))
 
     def add_step(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Record a completed step; `values` has the columns of `EVENTS` except `step`."""
+        """Record a completed step; `values` has columns of `EVENTS`, and no others."""
         self.table.add(step, values)
         for logger in self.loggers:
             logger.scalars(step, values)

@@ -17,6 +17,7 @@ from lcm_distill.kernels.operators import assume_fused
 from lcm_distill.training.budget import PeakMemory, meta_network
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.world import World
+from lcm_distill.training.loss import total
 from lcm_distill.training.objectives import build_objective
 from lcm_distill.training.student import build_loss
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
@@ -58,7 +59,7 @@ class FakeStep:
 
     def passes(self) -> None:
         """All forward and backward passes of the micro-batch; gradients accumulate."""
-        self.loss(self.step, self.batch).backward()  # pyright: ignore[reportUnknownMemberType]
+        total(self.loss(self.step, self.batch)).backward()  # pyright: ignore[reportUnknownMemberType]
 
 
 def memory_per_sample(config: Config, caption_tokens: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lcm_distill.config import OptimiserConfig
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.interruption import Signals, Stopped
-from lcm_distill.data.cache.loader import Batch, Batches, rows_not_finite
+from lcm_distill.data.cache.loader import Batches, rows_not_finite
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.models.checkpoint import has_weights, serialise
 from lcm_distill.pipeline.atomic_writes import commit_bytes
@@ -27,12 +27,11 @@ from lcm_distill.training.engine.engine import Engine, accumulation_steps
 from lcm_distill.training.engine.parallel import full_tensor
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events, recorded_losses
+from lcm_distill.training.loss import Loss, total
 from lcm_distill.training.optimiser import build_optimiser, learning_rate, set_learning_rate
 from lcm_distill.training.throughput import peak_flop, peak_memory
 from lcm_distill.training.training_state import training_tensors
 
-Loss = Callable[[int, Batch], Tensor]
-"""(step, batch) -> the mean loss over the batch's samples, a scalar that depends on nothing but the two."""
 Validate = Callable[[int, Events | None], Iterator[Progress]]
 """(completed steps, events of rank 0) -> progress. Called on every rank before the first step and after each step."""
 
@@ -166,49 +165,56 @@ class Trainer:
         rate = learning_rate(self.settings, step)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.zero_grad()
-        loss, gradient_norm = self._gradients(step)
+        losses, gradient_norm = self._gradients(step)
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
         self.engine.refresh_copies()
         return {
-            "loss": loss,
+            **losses,
             "gradient_norm": gradient_norm,
             "learning_rate": rate,
             **self._throughput(time.perf_counter() - began),
         }
 
-    def _gradients(self, step: int) -> tuple[float, float]:
-        """Compute the batch's clipped gradients; its loss, and the norm of the model's gradient before clipping.
+    def _gradients(self, step: int) -> tuple[dict[str, float], float]:
+        """Compute the batch's clipped gradients; its losses, and the norm of the model's gradient before clipping.
 
         Raises:
             DataError: loss or gradients are not finite, or the loss spikes.
         """
-        loss = self._accumulate(step)
+        losses = self._accumulate(step)
         norms = [
             full_tensor(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm))
             for group in self.optimiser.param_groups
         ]
         # The step's only synchronisation with the GPU: weights must not be updated by values that are not finite.
-        told = torch.full_like(loss, self.signals.noted is not None)
-        figures = torch.cat([self.engine.world.all_reduce_sum(torch.stack([loss, told])), torch.stack(norms)])
-        total, stopping, *gradient_norms = cast(list[float], figures.tolist())  # pyright: ignore[reportUnknownMemberType]
+        told = torch.full_like(losses["loss"], self.signals.noted is not None)
+        shared = self.engine.world.all_reduce_sum(torch.stack([told, *losses.values()]))
+        stopping, *figures = cast(list[float], torch.cat([shared, torch.stack(norms)]).tolist())  # pyright: ignore[reportUnknownMemberType]
+        values, gradient_norms = dict(zip(losses, figures, strict=False)), figures[len(losses) :]
         largest = max(gradient_norms, key=lambda norm: math.inf if math.isnan(norm) else norm)
-        if anomaly := self.anomalies.check(total, largest):
+        if anomaly := self.anomalies.check(values["loss"], largest):
             self._stop(step, anomaly)
         self._stopping = stopping > 0
-        return total, gradient_norms[0]
+        return values, gradient_norms[0]
 
-    def _accumulate(self, step: int) -> Tensor:
-        """Backward passes over the step's micro-batches; this rank's share of the batch's mean loss, a scalar."""
+    def _accumulate(self, step: int) -> dict[str, Tensor]:
+        """Backward passes over the step's micro-batches; this rank's share of the batch's mean losses.
+
+        They are scalars by their columns in `EVENTS`: `loss` and, if it has several terms, each of them.
+        """
         world, parts = self.engine.world, self.batches[step].split(self.passes)
-        total = torch.zeros((), device=world.device)
+        losses = dict[str, Tensor]()
         for number, part in enumerate(parts, 1):
+            share = len(part.rows) / self.settings.batch_size
             with self.engine.no_sync(number < len(parts)):
-                loss = self.loss(step, part) * (len(part.rows) / self.settings.batch_size)
+                terms = self.loss(step, part)
+                loss = total(terms) * share
                 (loss * world.size).backward()  # pyright: ignore[reportUnknownMemberType]  (averaged over the ranks, not summed)
-            total += loss.detach()
-        return total
+            named = {"loss": loss, **({name: term * share for name, term in terms.items()} if len(terms) > 1 else {})}
+            losses = {name: losses.get(name, 0) + value.detach() for name, value in named.items()}
+        return losses
 
     def _throughput(self, seconds: float) -> dict[str, float | None]:
         world, peak = self.engine.world, peak_flop(self.engine.world.device)

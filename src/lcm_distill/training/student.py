@@ -30,8 +30,9 @@ from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
 from lcm_distill.training.guidance_response import GuidanceTerm
-from lcm_distill.training.loop import Loss, Trainer, Validate, no_validation, publish
+from lcm_distill.training.loop import Trainer, Validate, no_validation, publish
 from lcm_distill.training.lora import merge
+from lcm_distill.training.loss import Loss, Terms
 from lcm_distill.training.objectives import build_objective
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
 from lcm_distill.training.throughput import peak_flop
@@ -85,7 +86,7 @@ def build_loss(
     networks: DistillationNetworks,
     engine: Engine,
 ) -> Loss:
-    """The loss of a step's samples; the engine prepares all networks."""
+    """The terms of the loss of a step's samples; the engine prepares all networks."""
     device, draws = engine.world.device, StepDraws(settings, diffusion, seed)
     teacher, student = engine.prepare_frozen(networks.teacher), engine.prepare_trained(networks.student)
     target = engine.prepare_average(networks.target) if networks.target else student
@@ -98,7 +99,7 @@ def build_loss(
         else None
     )
 
-    def loss(step: int, batch: Batch) -> Tensor:
+    def loss(step: int, batch: Batch) -> Terms:
         clean, captions = batch.to(device)
         noise = to_device(normal(seed, "distill noise", step, batch.addresses, clean.shape[1:]), device)
         sigma = to_device(draws.sigmas(objective.lowest_sigma, step, batch.addresses), device)
@@ -108,12 +109,12 @@ def build_loss(
             target=consistency_function(target, diffusion.sigma_data, diffusion.sigma_min, captions, guidance),
             teacher=guided_denoiser(teacher, diffusion.sigma_data, captions, guidance),
         )
-        distillation = objective(functions, clean, noise, sigma, step / settings.steps).mean()
+        terms = {"objective_loss": objective(functions, clean, noise, sigma, step / settings.steps).mean()}
         if response is not None and response.due(step):
-            distillation = distillation + response.loss(step, batch.addresses, clean, captions)
-        if matching is None:
-            return distillation
-        return distillation + matching.loss(step, batch.addresses, captions, guidance, clean.shape[1:])
+            terms["response_loss"] = response.loss(step, batch.addresses, clean, captions)
+        if matching is not None:
+            terms |= matching.losses(step, batch.addresses, captions, guidance, clean.shape[1:])
+        return terms
 
     return loss
 

@@ -29,7 +29,8 @@ from lcm_distill.training.continuation import Continuation, with_steps
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
-from lcm_distill.training.loop import Loss, Trainer, Validate, no_validation, publish
+from lcm_distill.training.loop import Trainer, Validate, no_validation, publish
+from lcm_distill.training.loss import Loss, Terms
 
 
 def prepare(config: Config, settings: PretrainConfig, run: RunFolder, world: World | None = None) -> Trainer:
@@ -81,7 +82,7 @@ def build_loss(
     """
     side = model.latent_size // model.patch_size
 
-    def loss(step: int, batch: Batch) -> Tensor:
+    def loss(step: int, batch: Batch) -> Terms:
         clean, captions = batch.to(device)
         noise = to_device(normal(seed, "pretrain noise", step, batch.addresses, clean.shape[1:]), device)
         draws = to_device(normal(seed, "pretrain sigma", step, batch.addresses, ()), device)
@@ -92,12 +93,12 @@ def build_loss(
         captions = captions * has_caption[:, None, None]
         if not settings.mask_ratio:
             denoise = edm_denoiser(network, diffusion.sigma_data, captions)
-            return denoising_loss(denoise, clean, noise, sigma, diffusion.sigma_data).mean()
+            return {"loss": denoising_loss(denoise, clean, noise, sigma, diffusion.sigma_data).mean()}
         draws = normal(seed, "mask", step, batch.addresses, (side**2,))
         kept = to_device(kept_patches(draws, settings.mask_ratio), device)
         denoise = edm_denoiser(masked(network, kept), diffusion.sigma_data, captions)
         mask = patch_mask(kept, side, model.patch_size)
-        return denoising_loss(denoise, clean, noise, sigma, diffusion.sigma_data, mask).mean()
+        return {"loss": denoising_loss(denoise, clean, noise, sigma, diffusion.sigma_data, mask).mean()}
 
     return loss
 
