@@ -13,8 +13,8 @@ from lcm_distill.config import load_file, load_preset
 from lcm_distill.diffusion.few_step_samplers import Consistency, Original
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.prompts import find_prompts
+from lcm_distill.evaluation.sample_distance import StudentSamples
 from lcm_distill.evaluation.samplings import student_samplings
-from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors, redescribe
 from lcm_distill.models.student_description import StudentDescription, read_student
 from lcm_distill.models.weight_shards import write_shards
@@ -184,7 +184,7 @@ def test_images_of_the_same_weights_in_another_range_are_others(run, other_range
         places.append(ImageSet(config, _with(run, path), sampling, prompts).folder)
     assert places[0] != places[1]
     for name in ("SOLVER_STEPS", "SAMPLES"):
-        monkeypatch.setattr(f"lcm_distill.evaluation.guidance_response.{name}", 2)
+        monkeypatch.setattr(f"lcm_distill.evaluation.guidance_response_measurement.{name}", 2)
     options = ["--models", "student", "--guidance", "1,2", "--steps", 1, "--set", "evaluate.student_sigmas={}"]
     options += ["--set", "evaluate.images=3"]
     result = lcm("evaluate", "--run", run.root, "--student", other_range, *options)

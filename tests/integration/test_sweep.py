@@ -7,7 +7,7 @@ import pytest
 
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.report.figures import LATENTS, of_images
+from lcm_distill.report.figure_columns import LATENTS, of_images
 from lcm_distill.stages.evaluate import evaluate
 from tests.command_line import lcm
 from tests.runs import borrow

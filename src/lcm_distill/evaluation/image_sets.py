@@ -26,7 +26,7 @@ from lcm_distill.evaluation.samplings import Sampling, student_sampling
 from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS
 from lcm_distill.metrics.interface import PNG, FileFormat
-from lcm_distill.metrics.references import read_image
+from lcm_distill.metrics.reference_files import read_image
 from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path

@@ -15,7 +15,7 @@ from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, 
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
-from lcm_distill.report.figures import of_images
+from lcm_distill.report.figure_columns import of_images
 from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, image, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
