@@ -121,7 +121,14 @@ def test_captions_go_in_batches_of_the_run(here, finished_run, generated):
 def test_guidance_below_zero_is_refused(here, command, guidance):
     result = lcm(command, CAPTION, "--steps", 1, "--guidance", guidance)
     assert result.exit_code == 2
-    assert f"guidance_scale is {float(guidance)}: it must be 0 or more" in result.stderr.strip().splitlines()[-1]
+    assert f"lcm: --guidance is {float(guidance)}: it must be 0 or more" in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("command", "steps"), [("sample", "4,0"), ("compare-samplers", "10001")])
+def test_steps_out_of_range_are_refused_by_the_name_of_their_option(here, command, steps):
+    result = lcm(command, CAPTION, "--steps", steps)
+    assert result.exit_code == 2
+    assert f"lcm: --steps is {steps.split(',')[-1]}: it must be" in result.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["sample", "compare-samplers"])
