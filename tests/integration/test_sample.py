@@ -12,6 +12,7 @@ from PIL import Image
 from lcm_distill.api import open_model
 from lcm_distill.diffusion.few_step_samplers import Consistency
 from lcm_distill.diffusion.samplers import Heun
+from lcm_distill.report import grid
 from lcm_distill.stages import sample as stage
 from tests.command_line import lcm
 
@@ -54,8 +55,22 @@ def test_some_of_parti_in_a_gallery(here, generated):
     (call,) = generated
     assert (call.captions, call.guidance, call.seed) == (printed["prompts"], 2.0, 5)
     assert call.sampler == Consistency((80.0,)) and call.ids == [0, 5, 10, 15, 20, 25]
-    with Image.open("grid.png") as grid:
-        assert grid.size[0] == 8 + 4 * (128 + 8)
+    with Image.open("grid.png") as sheet:
+        assert sheet.size[0] == 8 + 4 * (128 + 8)
+
+
+@pytest.mark.parametrize(
+    ("steps", "texts"),
+    [
+        ("1", ["student, 1 step; shapes, guidance 1.5, seed 5"]),
+        ("1,4", ["shapes, guidance 1.5, seed 5", "student, 1 step", "student, 4 steps"]),
+    ],
+)
+def test_a_sheet_names_seed_steps_and_scale(here, monkeypatch, steps, texts):
+    written = list[str]()
+    monkeypatch.setattr(grid, "_write", lambda sheet, place, lines: written.append(" ".join(lines)))
+    result = lcm("sample", CAPTION, "--steps", steps, "--guidance", 1.5, "--seed", 5, "--out", "grid.png")
+    assert result.exit_code == 0 and set(texts) <= set(written), (result.output, written)
 
 
 @pytest.mark.parametrize("chosen", [None, "png", "webp"])

@@ -196,9 +196,10 @@ def image_format(settings: EvaluateConfig) -> FileFormat:
     """The file format of the configured protocols; PNG if they accept any.
 
     Raises:
-        UserError: two protocols need different formats.
+        UserError: there is no such protocol, or two need different formats.
     """
-    wanted = {name: form for name in settings.protocols if (form := find_protocol(name).file_format)}
+    found = {name: find_protocol(name, "evaluate.protocols") for name in settings.protocols}
+    wanted = {name: protocol.file_format for name, protocol in found.items() if protocol.file_format}
     if len(set(wanted.values())) > 1:
         raise UserError(
             "evaluate.protocols: "
