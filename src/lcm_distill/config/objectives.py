@@ -61,7 +61,7 @@ class TuningConfig(ObjectiveConfig):
 
 
 class ScmConfig(ObjectiveConfig):
-    """The limit of vanishing intervals (sCM, arXiv 2410.11081). It needs no solver, distance or average of the student."""
+    """The limit of vanishing intervals (sCM, arXiv 2410.11081). It needs no solver, distance or target."""
 
     forward_mode: ClassVar[bool] = True
 
