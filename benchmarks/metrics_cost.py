@@ -17,7 +17,7 @@ from tests.metrics.recorded import recorded_image
 from torch import Tensor
 
 from lcm_distill.metrics.frechet import Moments, frechet_distance
-from lcm_distill.metrics.references import image_files, read_image
+from lcm_distill.metrics.reference_files import image_files, read_image
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.prefetch import prefetch_map
 

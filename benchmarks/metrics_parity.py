@@ -22,11 +22,11 @@ from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_
 
 from lcm_distill.metrics import preprocessing
 from lcm_distill.metrics.frechet import Moments, frechet_distance
-from lcm_distill.metrics.inception import InceptionExtractor
-from lcm_distill.metrics.kernels import kernel_inception_distance
+from lcm_distill.metrics.inception_extractor import InceptionExtractor
+from lcm_distill.metrics.kernel_distances import kernel_inception_distance
 from lcm_distill.metrics.neighbours import precision, recall
 from lcm_distill.metrics.protocol import OpenedProtocol
-from lcm_distill.metrics.references import image_files, read_image
+from lcm_distill.metrics.reference_files import image_files, read_image
 from lcm_distill.metrics.registry import find_protocol
 
 CPU = torch.device("cpu")

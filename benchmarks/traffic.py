@@ -23,7 +23,7 @@ from lcm_distill.diffusion.ema import update_average
 from lcm_distill.kernels.operators import assume_fused
 from lcm_distill.training.budget import meta_network
 from lcm_distill.training.fake_step import FakeStep
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.student_networks import build_networks
 
 UNFUSED = {"recomputed": 3320.6e9, "kept": 2936.9e9}

@@ -35,7 +35,7 @@ from lcm_distill.models.experts import ExpertChoice
 from lcm_distill.models.microdit import DiTBlock
 from lcm_distill.models.variants import VARIANTS
 from lcm_distill.training.budget import PeakMemory
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.teacher import masked
 
 EXPERT_SAMPLES = 4

@@ -68,7 +68,7 @@ def short_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shorten_trajectories(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("lcm_distill.evaluation.guidance_response.SOLVER_STEPS", 3)
+    patch.setattr("lcm_distill.evaluation.guidance_response_measurement.SOLVER_STEPS", 3)
 
 
 def pytest_configure() -> None:

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from lcm_distill.config import load_preset
+from lcm_distill.config.ablation import load_ablation
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm
 
@@ -64,3 +65,11 @@ def test_the_launcher_takes_none_of_our_options_for_its_own(line):
     arguments = parse_args(shlex.split(line)[1:])
     assert arguments.training_script == "lcm" and arguments.training_script_args[0] in ("precompute", "distill")
     assert arguments.nproc_per_node == "8" and line.endswith(shlex.join(arguments.training_script_args))
+
+
+def test_every_step_of_the_ablation_is_explained():
+    """The table has a row a step of the chain, in its order, by its name and in words."""
+    table = README.partition("| | change |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([^`]*)` \| ([^|]*) \|", table, re.MULTILINE)
+    assert [name for name, _ in rows] == [step.name for step in load_ablation("shapes").steps if step.in_chain]
+    assert all(" " in words for _, words in rows)

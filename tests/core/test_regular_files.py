@@ -9,7 +9,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.core.regular_files import open_to_write, read_regular
 from lcm_distill.evaluation.prompt_files import read_prompts
-from lcm_distill.metrics.references import read_statistics
+from lcm_distill.metrics.reference_files import read_statistics
 from lcm_distill.models.checkpoint import read_description, read_tensors
 from lcm_distill.pipeline.hashed_parquet import read_table
 from lcm_distill.pipeline.lock_owner import read_owner

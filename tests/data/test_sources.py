@@ -277,7 +277,7 @@ def test_the_configuration_accepts_what_a_source_has(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"source": "elsewhere"}, "write one of shapes, journeydb"), ({"archives": "0"}, "has no numbered archives"),
-     ({"source": "coco", "captions": {"x": 1.0}}, "has captions of its own")],
+     ({"source": "coco", "captions": {"x": 1.0}}, "has captions of its own: unset it, and leave --caption-column out")],
 )  # fmt: skip
 def test_a_source_refuses_choices_it_does_not_have(change, message):
     data = load_preset("shapes").data.model_copy(update=change)

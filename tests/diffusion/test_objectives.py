@@ -6,7 +6,7 @@ import torch
 from lcm_distill.config import load_preset
 from lcm_distill.diffusion.objectives.interface import Networks
 from lcm_distill.diffusion.preconditioning import consistency_function, edm_denoiser
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from tests.diffusion.gaussian import SIGMA_DATA, SIGMA_MIN, Linear, losses, noise
 
 CHOICES = ["tuning", "discrete", "scm", "phased"]

@@ -8,7 +8,7 @@ from lcm_distill.diffusion.few_step_samplers import Consistency, Deterministic, 
 from lcm_distill.diffusion.preconditioning import jump_to
 from lcm_distill.diffusion.samplers import Heun
 from lcm_distill.diffusion.scale_difference import scale_difference, trajectory_point
-from lcm_distill.metrics.guidance_response import guidance_response
+from lcm_distill.metrics.guidance_response_metrics import guidance_response
 from tests.diffusion.gaussian import SIGMA_MAX, SIGMA_MIN, column, noise
 
 STD = {1.0: 0.9, 3.0: 0.4}

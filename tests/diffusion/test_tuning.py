@@ -1,4 +1,4 @@
-"""Consistency tuning: gaps proportional to sigma."""
+"""Consistency tuning: intervals proportional to sigma."""
 
 import dataclasses
 import math
@@ -52,7 +52,7 @@ def test_default_is_bit_for_bit_a_huber_loss_of_fixed_ratio(dtype):
     assert torch.equal(DEFAULT(Networks(student, target, teacher), clean, added, sigma, 0.7), expected)
 
 
-def test_gaps_of_the_paper():
+def test_intervals_of_the_paper():
     """q = 2, k = 8, b = 1, d = an eighth of the training: r / t = 1 - (1 + 8 sigmoid(-t)) / 2^a, not below 0."""
     published = dataclasses.replace(DEFAULT, gap_ratio=0.5, halvings=7, widening=8.0, snap_below=SIGMA_MIN)
     sigma = torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64)

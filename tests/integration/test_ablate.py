@@ -14,7 +14,7 @@ from lcm_distill.config.ablation import load_ablation
 from lcm_distill.evaluation.image_sets import generate_images
 from lcm_distill.evaluation.prompts import held_out_prompts
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.report.figures import LATENTS, of_images
+from lcm_distill.report.figure_columns import LATENTS, of_images
 from lcm_distill.stages.ablate import ablate, trials
 from lcm_distill.stages.distill import distill
 from lcm_distill.training.loop import Trainer

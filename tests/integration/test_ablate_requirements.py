@@ -11,7 +11,7 @@ from lcm_distill.config import Config, load_preset
 from lcm_distill.config.ablation import load_ablation
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.layout import CacheLayout
-from lcm_distill.metrics.figures import CAPTION_ACCURACY
+from lcm_distill.metrics.metric_definitions import CAPTION_ACCURACY
 from lcm_distill.metrics.registry import PROTOCOLS
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder

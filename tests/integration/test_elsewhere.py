@@ -13,8 +13,8 @@ from lcm_distill.config import load_file, load_preset
 from lcm_distill.diffusion.few_step_samplers import Consistency, Original
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.prompts import find_prompts
+from lcm_distill.evaluation.sample_distance import StudentSamples
 from lcm_distill.evaluation.samplings import student_samplings
-from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors, redescribe
 from lcm_distill.models.student_description import StudentDescription, read_student
 from lcm_distill.models.weight_shards import write_shards
@@ -184,7 +184,7 @@ def test_images_of_the_same_weights_in_another_range_are_others(run, other_range
         places.append(ImageSet(config, _with(run, path), sampling, prompts).folder)
     assert places[0] != places[1]
     for name in ("SOLVER_STEPS", "SAMPLES"):
-        monkeypatch.setattr(f"lcm_distill.evaluation.guidance_response.{name}", 2)
+        monkeypatch.setattr(f"lcm_distill.evaluation.guidance_response_measurement.{name}", 2)
     options = ["--models", "student", "--guidance", "1,2", "--steps", 1, "--set", "evaluate.student_sigmas={}"]
     options += ["--set", "evaluate.images=3"]
     result = lcm("evaluate", "--run", run.root, "--student", other_range, *options)
@@ -276,6 +276,16 @@ def test_a_file_that_is_missing_or_of_other_sizes_is_one_line(run, tmp_path):
     for command in (["evaluate"], ["schedule"], ["export"]):
         result = lcm(*command, "--run", run.root, "--student", tmp_path / "gone.pt")
         assert result.exit_code == 2 and "gone.pt is missing: give another --student" in result.stderr, result.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "schedule", "export"])
+def test_a_teacher_that_is_no_file_is_refused_by_the_name_of_its_option(run, tmp_path, command):
+    """Not by that of the key that it stands for: `model.teacher` is what it was."""
+    for path, problem in ((tmp_path / "gone.pt", "missing"), (tmp_path, "a folder")):
+        result = lcm(command, "--run", run.root, "--teacher", path)
+        last = result.stderr.strip().splitlines()[-1]
+        assert result.exit_code == 2, result.output
+        assert last == f"lcm: --teacher {path} is {problem}: give a teacher's checkpoint"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "distill"])

@@ -14,7 +14,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.preprocessing import square_bicubic
 from lcm_distill.metrics.protocol import MetricProtocol
-from lcm_distill.metrics.references import read_statistics, write_statistics
+from lcm_distill.metrics.reference_files import read_statistics, write_statistics
 from lcm_distill.metrics.registry import PROTOCOLS
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -236,13 +236,13 @@ def test_few_real_images_and_captions_that_repeat_are_said(few_held_out, monkeyp
 @pytest.mark.slow
 def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     """Inception with random weights, seeded by their names, in a file that is taken for the published one."""
-    from lcm_distill.metrics import inception
+    from lcm_distill.metrics import inception_extractor
     from lcm_distill.metrics.frechet import Moments, frechet_distance
 
     weights = run.root.parent / "weights.pth"
     torch.save(inception_weights(), weights)
-    published = replace(inception.INCEPTION_2015, sha256=file_sha256(weights))
-    monkeypatch.setattr(inception, "INCEPTION_2015", published)
+    published = replace(inception_extractor.INCEPTION_2015, sha256=file_sha256(weights))
+    monkeypatch.setattr(inception_extractor, "INCEPTION_2015", published)
     monkeypatch.setitem(PROTOCOLS, PROTOCOL, replace(PROTOCOLS[PROTOCOL], allows_few=True))
     reference = statistics(run, 2048)
     result = evaluate(run, "--json", reference=reference, weights=f"{{{PROTOCOL}='{weights}'}}")
@@ -250,7 +250,7 @@ def test_a_figure_is_that_of_the_files_that_were_written(run, monkeypatch):
     (row,) = json.loads(result.stdout)
     files = sorted(run.evaluate.rglob("*.jpeg"))
     assert [path.name for path in files] == ["7.jpeg", "8.jpeg", "9.jpeg"]
-    extractor = inception.InceptionExtractor(weights, torch.device("cpu"), 127.5)
+    extractor = inception_extractor.InceptionExtractor(weights, torch.device("cpu"), 127.5)
     features = extractor(torch.stack([square_bicubic(Image.open(path), 299) for path in files]))
     path = run.root.parent / "of-2048.npz"
     wanted = frechet_distance(Moments.of(features), read_statistics(path, 2048).moments)

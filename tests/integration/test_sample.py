@@ -12,6 +12,7 @@ from PIL import Image
 from lcm_distill.api import open_model
 from lcm_distill.diffusion.few_step_samplers import Consistency
 from lcm_distill.diffusion.samplers import Heun
+from lcm_distill.report import grid
 from lcm_distill.stages import sample as stage
 from tests.command_line import lcm
 
@@ -54,8 +55,22 @@ def test_some_of_parti_in_a_gallery(here, generated):
     (call,) = generated
     assert (call.captions, call.guidance, call.seed) == (printed["prompts"], 2.0, 5)
     assert call.sampler == Consistency((80.0,)) and call.ids == [0, 5, 10, 15, 20, 25]
-    with Image.open("grid.png") as grid:
-        assert grid.size[0] == 8 + 4 * (128 + 8)
+    with Image.open("grid.png") as sheet:
+        assert sheet.size[0] == 8 + 4 * (128 + 8)
+
+
+@pytest.mark.parametrize(
+    ("steps", "texts"),
+    [
+        ("1", ["student, 1 step; shapes, guidance 1.5, seed 5"]),
+        ("1,4", ["shapes, guidance 1.5, seed 5", "student, 1 step", "student, 4 steps"]),
+    ],
+)
+def test_a_sheet_names_seed_steps_and_scale(here, monkeypatch, steps, texts):
+    written = list[str]()
+    monkeypatch.setattr(grid, "_write", lambda sheet, place, lines: written.append(" ".join(lines)))
+    result = lcm("sample", CAPTION, "--steps", steps, "--guidance", 1.5, "--seed", 5, "--out", "grid.png")
+    assert result.exit_code == 0 and set(texts) <= set(written), (result.output, written)
 
 
 @pytest.mark.parametrize("chosen", [None, "png", "webp"])
@@ -121,7 +136,14 @@ def test_captions_go_in_batches_of_the_run(here, finished_run, generated):
 def test_guidance_below_zero_is_refused(here, command, guidance):
     result = lcm(command, CAPTION, "--steps", 1, "--guidance", guidance)
     assert result.exit_code == 2
-    assert f"guidance_scale is {float(guidance)}: it must be 0 or more" in result.stderr.strip().splitlines()[-1]
+    assert f"lcm: --guidance is {float(guidance)}: it must be 0 or more" in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("command", "steps"), [("sample", "4,0"), ("compare-samplers", "10001")])
+def test_steps_out_of_range_are_refused_by_the_name_of_their_option(here, command, steps):
+    result = lcm(command, CAPTION, "--steps", steps)
+    assert result.exit_code == 2
+    assert f"lcm: --steps is {steps.split(',')[-1]}: it must be" in result.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["sample", "compare-samplers"])

@@ -9,7 +9,7 @@ import torch
 from lcm_distill.api import LatentConsistencyModel, open_model
 from lcm_distill.config import load_file, parse
 from lcm_distill.diffusion.few_step_samplers import Deterministic
-from lcm_distill.evaluation.sigma_search import StudentSamples
+from lcm_distill.evaluation.sample_distance import StudentSamples
 from lcm_distill.models import read_tensors
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, redescribe
 from lcm_distill.models.student_description import StudentDescription, read_student

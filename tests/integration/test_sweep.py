@@ -7,7 +7,7 @@ import pytest
 
 from lcm_distill.config import load_file
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.report.figures import LATENTS, of_images
+from lcm_distill.report.figure_columns import LATENTS, of_images
 from lcm_distill.stages.evaluate import evaluate
 from tests.command_line import lcm
 from tests.runs import borrow
@@ -108,9 +108,11 @@ def test_the_teacher_takes_the_steps_with_every_solver(run):
     ("options", "message"),
     [
         (["--steps", "1,x"], "--steps 1,x: give numbers separated by commas"),
-        (["--guidance", "0.5"], "evaluate.guidance.0 = 0.5"),
-        (["--guidance", "2,2"], "guidance = [2.0, 2.0] names one twice"),
-        (["--models", "pupil"], "evaluate.models.0 = 'pupil'"),
+        (["--steps", "1", "--guidance", "0.5"], "lcm: --guidance 0.5: evaluate.guidance.0 = 0.5"),
+        (["--guidance", "2,2"], "lcm: --guidance 2,2: evaluate: guidance = [2.0, 2.0] names one twice"),
+        (["--models", "pupil"], "lcm: --models pupil: evaluate.models.0 = 'pupil'"),
+        (["--guidance", "2", "--steps", "0"], "lcm: --steps 0: evaluate.student_steps.0 = 0"),
+        (["--teacher-steps", "0"], "lcm: --teacher-steps 0: evaluate.teacher.0.1 = 0"),
         (["--models", "teacher", "--steps", "4"], "--steps 4 are steps of the student, which is not among the models"),
         (["--models", "student", "--teacher-steps", "4"], "--teacher-steps 4 are steps of the teacher, which is not"),
         (["--teacher-steps", "x"], "--teacher-steps x: give numbers separated by commas"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lcm_distill.metrics.inception import build_inception
+from lcm_distill.metrics.inception_extractor import build_inception
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FACTS = json.loads((REFERENCE / "t2i_benchmark.json").read_text())

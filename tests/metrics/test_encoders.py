@@ -10,8 +10,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import file_sha256
-from lcm_distill.metrics.clip import ClipExtractor, find_clip
-from lcm_distill.metrics.dinov2 import Dinov2Extractor, resized_positions
+from lcm_distill.metrics.clip_extractor import ClipExtractor, find_clip
+from lcm_distill.metrics.dinov2_extractor import Dinov2Extractor, resized_positions
 from lcm_distill.metrics.interface import CaptionScorer
 
 CPU = torch.device("cpu")

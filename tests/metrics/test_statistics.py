@@ -8,9 +8,9 @@ import torch
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.feature_sample import Sample
-from lcm_distill.metrics.figures import CLIP_SCORE, FID, KID
 from lcm_distill.metrics.frechet import Gaussian, Moments
 from lcm_distill.metrics.interface import Extractor
+from lcm_distill.metrics.metric_definitions import CLIP_SCORE, FID, KID
 from lcm_distill.metrics.preprocessing import unchanged
 from lcm_distill.metrics.protocol import MetricProtocol, Weights, measure
 from lcm_distill.metrics.statistics import MeanScore, Statistics

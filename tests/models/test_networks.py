@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcm_distill.config import load_preset
 from lcm_distill.models import networks
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import build_networks
 from tests.trainings import start

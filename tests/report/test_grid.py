@@ -1,8 +1,12 @@
 """Grids show every caption whole, whatever its length."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from lcm_distill.evaluation.image_grid import side_by_side
+from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.report import grid
 from lcm_distill.report.grid import gallery, labelled_grid
 
@@ -51,6 +55,19 @@ def test_captions_of_a_labelled_grid(written, caption):
     places = {lines[0]: place for _, place, lines in written if lines}
     first = next(lines for _, _, lines in written if "".join(lines).startswith(caption[:5]))
     assert places["below"][1] >= places[first[0]][1] + grid.LINE * len(first)
+
+
+def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written):
+    image_sets = [
+        SimpleNamespace(
+            sampling=SimpleNamespace(title=title, guidance=2.5),
+            config=SimpleNamespace(generation_seed=17),
+            images=lambda count: np.full((count, 64, 64, 3), 200, np.uint8),
+        )
+        for title in ("teacher, 18 Heun steps", "student, 4 steps")
+    ]
+    side_by_side(image_sets, [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
+    whole_and_inside(written, ["guidance 2.5, seed 17", "teacher, 18 Heun steps", "student, 4 steps"], 190 + 2 * 136)
 
 
 def test_images_stand_where_their_caption_is():

@@ -1,7 +1,7 @@
 """Rows of `metrics.parquet` side by side."""
 
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.report.figures import LATENTS, figure_columns
+from lcm_distill.report.figure_columns import LATENTS, figure_columns
 from lcm_distill.report.tables import figures_cells, markdown_table
 
 SAMPLING = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,

@@ -90,6 +90,16 @@ def test_a_vae_that_cannot_be_is_wrong(tmp_path):
     assert found.verdict == "wrong" and "nowhere.safetensors" in found.remedy
 
 
+def test_one_wrong_protocol_is_one_thing(finished_run):
+    """Found by the checks of captions, of the file format and of the networks."""
+    command = ["doctor", "--run", finished_run.root, "--set", "evaluate.protocols=['nope']", "--json"]
+    result = lcm(*command)
+    wrong = [row for row in json.loads(result.stdout) if row["verdict"] == "wrong"]
+    assert [row["what"] for row in wrong] == ["lcm evaluate"] and result.exit_code == 2
+    assert wrong[0]["remedy"].startswith("evaluate.protocols: metric protocol 'nope' is unknown: choose from shapes")
+    assert "lcm: 1 of " in result.stderr.splitlines()[-1]
+
+
 def test_random_encoders_are_noted(tmp_path):
     assert findings(tmp_path, "shapes", "encoders.weights=random")["encoders.weights"].verdict == "note"
 

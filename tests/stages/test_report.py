@@ -1,6 +1,7 @@
 """`lcm report` writes one page of what a run has, and nothing where there is nothing."""
 
 import re
+import shutil
 from itertools import product
 
 import pyarrow as pa
@@ -48,6 +49,19 @@ def test_the_page_is_the_same_each_time(run, tmp_path):
     for page in pages:
         lcm("report", "--run", run.root, "--out", page)
     assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_a_cache_that_is_missing_is_said_to_be(run):
+    """Of a trained run; one that measured a student from elsewhere never had a cache."""
+    (run.root / "cache").unlink()
+    assert lcm("report", "--run", run.root).exit_code == 0
+    content = (run.root / "report.html").read_text()
+    data = content.partition("<h2>Data</h2>")[2].partition("<h2>")[0]
+    assert f"The cache is missing: {run.root / 'cache'} holds no manifest." in " ".join(Text(data).text)
+    shutil.rmtree(run.distill)
+    assert lcm("report", "--run", run.root).exit_code == 0
+    text = " ".join(Text((run.root / "report.html").read_text()).text)
+    assert f"There is no cache at {run.root / 'cache'}." in text and "cache is missing" not in text
 
 
 def test_what_was_left_out_is_counted_with_an_example(run, tmp_path):

@@ -18,7 +18,7 @@ from lcm_distill.training.budget import (
     meta_network,
 )
 from lcm_distill.training.fake_step import META, FakeStep, fused_attention, memory_per_sample
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.plan import largest_micro_batch, plan_distillation
 from lcm_distill.training.student_networks import build_networks
 

@@ -63,7 +63,7 @@ def test_phased_student_draws_along_its_edges_and_no_other_way(start):
     images = model.generate("a green ring", None, 2.0, seed=0)
     assert images.shape == (1, 3, 64, 64)
     assert torch.equal(images, model.generate("a green ring", 4, 2.0, seed=0))
-    with pytest.raises(UserError, match=r"num_inference_steps is 2: .* in 4 phases and samples in 4 steps"):
+    with pytest.raises(UserError, match=r"2 steps are asked for: .* in 4 phases and samples in 4 steps"):
         model.generate("a green ring", 2, 2.0, seed=0)
 
 

@@ -17,20 +17,29 @@ Generators = torch.Generator | Sequence[torch.Generator]
 """One for a whole batch, or one for each image."""
 
 
-def check_settings(steps: int | None, guidance: float | None, seed: int | None) -> None:
+NAMES = ("num_inference_steps", "guidance_scale", "seed")
+"""Of the settings of `TextToImage.generate` that are numbers."""
+
+
+def check_settings(
+    steps: int | None, guidance: float | None, seed: int | None, names: tuple[str, str, str] = NAMES
+) -> None:
     """Refuse settings of `TextToImage.generate` that no model takes.
+
+    Args:
+        names: what whoever gave the settings calls them, for the message.
 
     Raises:
         UserError: one is out of range.
     """
     if steps is not None and not (is_whole(steps) and 1 <= steps <= MOST_STEPS):
         raise UserError(
-            f"num_inference_steps is {steps!s:.60}: it must be a whole number, 1 or more, and {MOST_STEPS:,} at most"
+            f"{names[0]} is {steps!s:.60}: it must be a whole number, 1 or more, and {MOST_STEPS:,} at most"
         )
     if guidance is not None and not (is_number(guidance) and 0 <= guidance <= MOST_GUIDANCE):
-        raise UserError(f"guidance_scale is {guidance!s:.60}: it must be 0 or more, and {MOST_GUIDANCE:,} at most")
+        raise UserError(f"{names[1]} is {guidance!s:.60}: it must be 0 or more, and {MOST_GUIDANCE:,} at most")
     if seed is not None:
-        require_seed("seed", seed)
+        require_seed(names[2], seed)
 
 
 def check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:

@@ -42,7 +42,7 @@ def export(
 ) -> None:
     """Export the student: the finished one, or that of the newest checkpoint; or a checkpoint from elsewhere."""
     with one_line_errors():
-        from lcm_distill.commands.sweep import elsewhere
+        from lcm_distill.commands.sweep import elsewhere, with_options
         from lcm_distill.publishing.model_card import Terms
         from lcm_distill.stages import export as stage
 
@@ -50,8 +50,9 @@ def export(
             raise UserError("--student and --teacher exclude each other: export one, then the other")
         config, folder = Choice(run=run, student=student).load(begins=False)
         write = stage.export_teacher if teacher else stage.export
-        changed = config.changed(elsewhere(teacher), "command line")
-        result = write(changed, folder, format, out, with_encoders, Terms(license, base_model))
+        result = write(
+            with_options(config, elsewhere(teacher)), folder, format, out, with_encoders, Terms(license, base_model)
+        )
         show(result, json, lambda: show_figures(result))
 
 

@@ -12,6 +12,7 @@ from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.printing import announce, show_plan, show_result
 from lcm_distill.commands.run_choice import Choice
+from lcm_distill.commands.sweep import Varied, with_options
 from lcm_distill.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class How:
 
     Attributes:
         executor, workers, ray_address: where tasks run, as `choose_executor` takes them.
-        sweep: configuration -> assignments of this command alone, which the run's configuration does not keep.
+        sweep: configuration -> what options change for this command alone, which the run's configuration does not keep.
         options: of the stages themselves, such as `images_only`.
         command: its name where it is not that of the last stage.
     """
@@ -40,7 +41,7 @@ class How:
     executor: "Name" = "auto"
     workers: int | None = None
     ray_address: str | None = None
-    sweep: "Callable[[Config], Sequence[str]]" = lambda config: ()
+    sweep: "Callable[[Config], Sequence[Varied]]" = lambda config: ()
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     command: str | None = None
 
@@ -78,7 +79,7 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
 
 def _checked(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder", how: How) -> "Config":
     """The configuration of this command, sweep included, which the run accepts."""
-    swept = config.changed(how.sweep(config), "command line")
+    swept = with_options(config, how.sweep(config))
     folder.continued = [stage.name for stage in stages]
     folder.refuse_other_settings(swept)
     if not how.allow_random_weights:

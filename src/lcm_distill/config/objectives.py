@@ -41,14 +41,14 @@ class DiscreteConfig(ObjectiveConfig):
 
 
 class TuningConfig(ObjectiveConfig):
-    """Pairs whose gap is proportional to the noise level (ECT, arXiv 2406.14548)."""
+    """Pairs of sigmas whose interval is proportional to the sigma (ECT, arXiv 2406.14548)."""
 
     gap_ratio: float = Field(default=0.75, gt=0, lt=1)
     """Sigma of a pair's nearer point over that of its noisier point, at the start of training and at high noise."""
     halvings: NonNegativeInt = 0
-    """Number of times the gap is halved during training, at even intervals; ECT: 7 from a `gap_ratio` of 0.5."""
+    """Number of times the interval is halved during training, at even intervals; ECT: 7 from a `gap_ratio` of 0.5."""
     widening: float = Field(default=0.0, ge=0)
-    """Widens the gap at low noise, up to a factor of 1 + widening / 2; ECT: 8."""
+    """Widens the interval at low noise, up to a factor of 1 + widening / 2; ECT: 8."""
     snap_below: PositiveFloat = 0.02
     """Pairs whose nearer point falls below this sigma end at sigma_min."""
     weighting: Literal["even", "inverse_gap"] = "even"
@@ -61,7 +61,7 @@ class TuningConfig(ObjectiveConfig):
 
 
 class ScmConfig(ObjectiveConfig):
-    """The limit of vanishing gaps (sCM, arXiv 2410.11081). It needs no solver, distance or average of the student."""
+    """The limit of vanishing intervals (sCM, arXiv 2410.11081). It needs no solver, distance or target."""
 
     forward_mode: ClassVar[bool] = True
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from lcm_distill.metrics.protocol import OpenedProtocol
-from lcm_distill.metrics.references import read_image
+from lcm_distill.metrics.reference_files import read_image
 from lcm_distill.pipeline.prefetch import prefetch_map
 
 Item = TypeVar("Item")

@@ -26,7 +26,7 @@ from lcm_distill.evaluation.samplings import Sampling, student_sampling
 from lcm_distill.evaluation.sharded_work import shard_size, shards, work_through
 from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS
 from lcm_distill.metrics.interface import PNG, FileFormat
-from lcm_distill.metrics.references import read_image
+from lcm_distill.metrics.reference_files import read_image
 from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import teacher_path
@@ -196,9 +196,10 @@ def image_format(settings: EvaluateConfig) -> FileFormat:
     """The file format of the configured protocols; PNG if they accept any.
 
     Raises:
-        UserError: two protocols need different formats.
+        UserError: there is no such protocol, or two need different formats.
     """
-    wanted = {name: form for name in settings.protocols if (form := find_protocol(name).file_format)}
+    found = {name: find_protocol(name, "evaluate.protocols") for name in settings.protocols}
+    wanted = {name: protocol.file_format for name, protocol in found.items() if protocol.file_format}
     if len(set(wanted.values())) > 1:
         raise UserError(
             "evaluate.protocols: "

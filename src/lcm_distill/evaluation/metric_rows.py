@@ -15,7 +15,7 @@ from lcm_distill.evaluation.features import FeatureSet
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import repetition
-from lcm_distill.evaluation.references import Reference
+from lcm_distill.evaluation.reference_selection import Reference
 from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.protocol import measure
 from lcm_distill.models.checkpoint_identity import earlier_sha256

@@ -12,7 +12,7 @@ from lcm_distill.evaluation.image_grid import GRID_ROWS, side_by_side
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows, real_image_rows
 from lcm_distill.evaluation.prompt_files import Prompt
-from lcm_distill.evaluation.references import Reference
+from lcm_distill.evaluation.reference_selection import Reference
 from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256

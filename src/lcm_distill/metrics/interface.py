@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor
 
-from lcm_distill.report.figures import FigureStyle
+from lcm_distill.report.figure_columns import FigureStyle
 
 Prepare = Callable[[Image.Image], Tensor]
 """Preprocessing: an image of any size to what an extractor takes, (3, H, W), uint8 or float32, values 0 to 255. Runs on

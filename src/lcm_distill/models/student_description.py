@@ -86,7 +86,7 @@ class StudentSampling(_Record):
         if self.phases:
             if steps != len(self.phases):
                 raise UserError(
-                    f"num_inference_steps is {steps}: this student was trained in {len(self.phases)} phases and "
+                    f"{steps} steps are asked for: this student was trained in {len(self.phases)} phases and "
                     f"samples in {len(self.phases)} steps"
                 )
             return Phased(self.phases, sigma_min)

@@ -12,7 +12,7 @@ from typing import Any
 from lcm_distill.encoders.images import load_image_encoder
 from lcm_distill.models import VARIANTS
 from lcm_distill.models.checkpoint import serialise
-from lcm_distill.publishing.clip import write_text_encoder, write_tokenizer
+from lcm_distill.publishing.clip_text_model import write_text_encoder, write_tokenizer
 from lcm_distill.publishing.published_model import Published
 from lcm_distill.publishing.standalone import standalone
 

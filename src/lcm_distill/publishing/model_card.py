@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.publishing.published_model import Published
-from lcm_distill.report.figures import FigureStyles, column_key, figure_columns, of_images
+from lcm_distill.report.figure_columns import FigureStyles, column_key, figure_columns, of_images
 from lcm_distill.report.tables import figures_cells, markdown_table, sampling_title, stand_in_notice
 
 TERMS = {

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns, of_images
+from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
-from lcm_distill.report.figures import FigureColumn, FigureStyles, figure_columns, of_images
+from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import figures_cells, markdown_table, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]

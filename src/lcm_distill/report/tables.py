@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lcm_distill.report.figures import LATENTS, FigureStyles, column_key, figure_columns, of_images
+from lcm_distill.report.figure_columns import LATENTS, FigureStyles, column_key, figure_columns, of_images
 
 Row = Mapping[str, Any]
 Column = tuple[str, str, str]

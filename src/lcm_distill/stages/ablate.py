@@ -16,11 +16,11 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo
 from lcm_distill.evaluation.features import extract_features
-from lcm_distill.evaluation.guidance_response import ResponseComparison, measures_response, response_rows
+from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison, measures_response, response_rows
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.metric_rows import metric_rows, real_image_rows
 from lcm_distill.evaluation.prompts import HELD_OUT, Prompt, find_prompts
-from lcm_distill.evaluation.references import Reference, find_references
+from lcm_distill.evaluation.reference_selection import Reference, find_references
 from lcm_distill.evaluation.requirements import find_extractors, require_captions
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.evaluation.table_schemas import METRICS

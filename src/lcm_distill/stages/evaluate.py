@@ -9,12 +9,12 @@ from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.feature_extractors import chosen_protocols
 from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
-from lcm_distill.evaluation.guidance_response import ResponseComparison, measures_response, response_rows
+from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison, measures_response, response_rows
 from lcm_distill.evaluation.image_grid import GRID_ROWS
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.plan import plan_evaluation
 from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts, repeated
-from lcm_distill.evaluation.references import find_references
+from lcm_distill.evaluation.reference_selection import find_references
 from lcm_distill.evaluation.requirements import (
     find_extractors,
     require_captions,

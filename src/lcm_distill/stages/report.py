@@ -10,12 +10,13 @@ from lcm_distill.config import Config, load_preset, presets
 from lcm_distill.config.describe import differing
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
-from lcm_distill.report.figures import of_images
+from lcm_distill.report.figure_columns import of_images
 from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, image, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
@@ -58,6 +59,8 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     ]
     if not any(section.parts for section in sections):
         raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute`")
+    if not sections[-1].parts:
+        sections[-1] = Section("Data", [paragraph(_no_manifest(config, run))])
     sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(config, run))]
     remove_orphans_of(out)
     commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
@@ -132,6 +135,17 @@ def _data(config: Config, run: RunFolder) -> list[str]:
     if reasons:
         parts.append(table(["status", "reason", "rows", "for example"], [list(row.values()) for row in reasons]))
     return parts
+
+
+def _no_manifest(config: Config, run: RunFolder) -> str:
+    """Why there are no counts of a data set: the cache is gone that a training has read, or there never was one."""
+    place = Cache.open(config, run).storage.locate()
+    if not run.begun:
+        return f"There is no cache at {place}."
+    return (
+        f"The cache is missing: {place} holds no manifest. What the training has read, and what was left out of the "
+        "data set, is not known without it."
+    )
 
 
 def _configuration(config: Config) -> list[str]:

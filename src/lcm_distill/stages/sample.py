@@ -41,6 +41,8 @@ QUALITY = 95
 """Of those that are compressed with losses, 1 to 100."""
 SHEET = "sheet.png"
 """In a folder of single images."""
+OPTIONS = ("--steps", "--guidance", "--seed")
+"""Of the settings that `check_settings` takes."""
 Made = Generator[Progress, None, dict[str, Any]]
 """Progress, and what was made."""
 STEPS = (1, 2, 4)
@@ -140,7 +142,7 @@ def sample(
     role: Role = "teacher" if teacher else "student"
     counts = steps or ((None,) if teacher else STEPS)
     for count in counts:
-        check_settings(count, guidance, seed)
+        check_settings(count, guidance, seed, OPTIONS)
     model = _open(where, settings, role, teacher or student)
     samplers = [_sampler(model, count, sampler) for count in counts]
     columns = yield from _columns(role, model, samplers, settings, prompts, guidance, seed)
@@ -168,7 +170,7 @@ def compare_samplers(
     _require_place(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
-    check_settings(steps, guidance, seed)
+    check_settings(steps, guidance, seed, OPTIONS)
     model = _open(where, settings, "teacher", teacher)
     diffusion = model.diffusion
     solved = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)

@@ -14,8 +14,8 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
 from lcm_distill.evaluation.generation import generation_dtype
+from lcm_distill.evaluation.sample_distance import StudentSamples
 from lcm_distill.evaluation.samplings import student_sampling
-from lcm_distill.evaluation.sigma_search import StudentSamples
 from lcm_distill.models.checkpoint import redescribe
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
 from lcm_distill.models.student_description import recorded_description

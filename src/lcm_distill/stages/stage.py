@@ -55,8 +55,8 @@ def missing(stage: Stage, config: Config, run: RunFolder, before: Collection[str
 
 
 def failures(checks: Sequence[Check]) -> list[str]:
-    """The messages of the checks that fail."""
-    return [line for check in checks if (line := _failure(check)) is not None]
+    """The messages of the checks that fail, each once: several checks may need the same thing."""
+    return list(dict.fromkeys(line for check in checks if (line := _failure(check)) is not None))
 
 
 def needs_cache(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:

@@ -18,7 +18,7 @@ from lcm_distill.kernels.operators import assume_fused
 from lcm_distill.models import MicroDiT, build_empty
 from lcm_distill.models.precision import low_precision_modules, weight_matrices
 from lcm_distill.training.lora import adapt
-from lcm_distill.training.objectives import OBJECTIVES, teacher_evaluations
+from lcm_distill.training.objective_registry import OBJECTIVES, teacher_evaluations
 
 MARGIN = 0.1
 """Share of a device's memory that a plan leaves free, for fragmentation and the libraries' workspaces."""

@@ -18,7 +18,7 @@ from lcm_distill.training.budget import PeakMemory, meta_network
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.loss import total
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.student import build_loss
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
 

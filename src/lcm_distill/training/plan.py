@@ -16,7 +16,7 @@ from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training import budget
 from lcm_distill.training.fake_step import memory_per_sample
-from lcm_distill.training.objectives import build_objective, teacher_evaluations
+from lcm_distill.training.objective_registry import build_objective, teacher_evaluations
 from lcm_distill.training.optimiser import MOMENT_BYTES
 
 CLIP_TOKENS = 77

@@ -29,11 +29,11 @@ from lcm_distill.training.critic import DistributionMatching
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
-from lcm_distill.training.guidance_response import GuidanceTerm
+from lcm_distill.training.guidance_response_term import GuidanceTerm
 from lcm_distill.training.loop import Trainer, Validate, no_validation, publish
 from lcm_distill.training.lora import merge
 from lcm_distill.training.loss import Loss, Terms
-from lcm_distill.training.objectives import build_objective
+from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
 from lcm_distill.training.throughput import peak_flop
 

@@ -20,7 +20,7 @@ from lcm_distill.evaluation.image_sets import ImageSet, generate_images
 from lcm_distill.evaluation.metric_rows import metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts
-from lcm_distill.evaluation.references import find_references
+from lcm_distill.evaluation.reference_selection import find_references
 from lcm_distill.evaluation.requirements import find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.evaluation.table_schemas import METRICS

@@ -86,9 +86,15 @@ def source_type(data: DataConfig) -> SourceType:
     if data.archives is not None and not found.numbered_archives:
         raise UserError(f"data.archives = {data.archives!r}: source {data.source} has no numbered archives: unset it")
     if data.captions is not None and found.caption is None:
-        raise UserError(f"data.captions = {data.captions}: source {data.source} has captions of its own: unset it")
+        raise UserError(
+            f"data.captions = {data.captions}: source {data.source} has captions of its own: unset it, and leave "
+            "--caption-column out"
+        )
     if data.image_column is not None and not found.image_columns:
-        raise UserError(f"data.image_column = {data.image_column!r}: source {data.source} has no columns: unset it")
+        raise UserError(
+            f"data.image_column = {data.image_column!r}: source {data.source} has no columns: unset it, and leave "
+            "--image-column out"
+        )
     if data.caption_suffixes is not None and not found.caption_files:
         raise UserError(
             f"data.caption_suffixes = {data.caption_suffixes}: source {data.source} has no caption files: unset it"

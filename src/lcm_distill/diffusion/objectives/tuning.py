@@ -1,4 +1,4 @@
-"""Consistency tuning, with gaps proportional to sigma (ECT, arXiv 2406.14548)."""
+"""Consistency tuning, with intervals proportional to sigma (ECT, arXiv 2406.14548)."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ class Tuning:
     Attributes:
         pair_loss: the loss of a pair.
         gap_ratio: r / t at the start, at high noise; between 0 and 1.
-        halvings: how often the gap is halved.
-        widening: k, how much wider than at high noise the gap is at low noise.
+        halvings: how often the interval is halved.
+        widening: k, how much wider than at high noise the interval is at low noise.
         inverse_gap_weight: whether a pair weighs 1 / (t - r).
         sigma_min: the boundary, where the consistency function is the identity.
         snap_below: pairs with r below this end at the boundary.
@@ -38,7 +38,7 @@ class Tuning:
 
     @property
     def lowest_sigma(self) -> float:
-        """The lowest sigma from which the first gap fits above sigma_min."""
+        """The lowest sigma from which the first interval fits above sigma_min."""
         return self.sigma_min / self.gap_ratio
 
     def __call__(self, networks: Networks, clean: Tensor, noise: Tensor, sigma: Tensor, progress: float) -> Tensor:

@@ -5,13 +5,13 @@ from functools import partial
 import torch
 
 from lcm_distill.metrics import preprocessing
-from lcm_distill.metrics.figures import CLIP_SCORE, CMMD
 from lcm_distill.metrics.interface import Extractor
+from lcm_distill.metrics.metric_definitions import CLIP_SCORE, CMMD
 from lcm_distill.metrics.protocol import ALL_IMAGES, LoadExtractor, MetricProtocol, Weights
 
 
 def _load(architecture: str, tag: str, weights: Weights, device: torch.device) -> Extractor:
-    from lcm_distill.metrics.clip import ClipExtractor, find_clip
+    from lcm_distill.metrics.clip_extractor import ClipExtractor, find_clip
 
     return ClipExtractor(architecture, find_clip(architecture, tag, weights), device)
 

@@ -5,13 +5,13 @@ from functools import partial
 import torch
 
 from lcm_distill.metrics import preprocessing
-from lcm_distill.metrics.figures import FD_DINOV2, FIFTH_NEIGHBOURS
 from lcm_distill.metrics.interface import Extractor
+from lcm_distill.metrics.metric_definitions import FD_DINOV2, FIFTH_NEIGHBOURS
 from lcm_distill.metrics.protocol import MetricProtocol, Weights
 
 
 def _load(weights: Weights, device: torch.device) -> Extractor:
-    from lcm_distill.metrics.dinov2 import DINOV2_LARGE, Dinov2Extractor
+    from lcm_distill.metrics.dinov2_extractor import DINOV2_LARGE, Dinov2Extractor
 
     return Dinov2Extractor(str(weights or DINOV2_LARGE), device)
 

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from lcm_distill.metrics import preprocessing
-from lcm_distill.metrics.figures import FID, KID, NEIGHBOURS
 from lcm_distill.metrics.interface import JPEG_90, PNG, Extractor, FileFormat, Prepare
+from lcm_distill.metrics.metric_definitions import FID, KID, NEIGHBOURS
 from lcm_distill.metrics.protocol import MetricProtocol, Weights
 
 HALF_RANGE, TENSORFLOW = 127.5, 128.0
@@ -15,7 +15,7 @@ HALF_RANGE, TENSORFLOW = 127.5, 128.0
 
 
 def _load(centre: float, weights: Weights, device: torch.device) -> Extractor:
-    from lcm_distill.metrics.inception import INCEPTION_2015, InceptionExtractor
+    from lcm_distill.metrics.inception_extractor import INCEPTION_2015, InceptionExtractor
 
     return InceptionExtractor(INCEPTION_2015.find(weights), device, centre)
 

@@ -6,8 +6,8 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.metrics import preprocessing
-from lcm_distill.metrics.figures import CAPTION_ACCURACY, FRECHET_DISTANCE
 from lcm_distill.metrics.interface import PNG, Extractor
+from lcm_distill.metrics.metric_definitions import CAPTION_ACCURACY, FRECHET_DISTANCE
 from lcm_distill.metrics.protocol import MetricProtocol, Weights
 from lcm_distill.shapes.captions import refuse_caption
 

@@ -18,7 +18,7 @@ from lcm_distill.evaluation.feature_extractors import ExtractorInfo, open_extrac
 from lcm_distill.evaluation.image_preparation import prepare_files
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import OpenedProtocol
-from lcm_distill.metrics.references import folder_identity, image_files, read_statistics, write_statistics
+from lcm_distill.metrics.reference_files import folder_identity, image_files, read_statistics, write_statistics
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.atomic_writes import commit_file
 from lcm_distill.pipeline.run_folder import RunFolder

@@ -8,7 +8,7 @@ from lcm_distill.config import DiffusionConfig, DistillConfig
 from lcm_distill.core.device import to_device
 from lcm_distill.core.randomness import integer, normal, uniform
 from lcm_distill.diffusion.guidance import denoiser_at, guided_denoiser
-from lcm_distill.diffusion.objectives.guidance_response import response_loss
+from lcm_distill.diffusion.objectives.guidance_response_loss import response_loss
 from lcm_distill.diffusion.objectives.pairs import pseudo_huber
 from lcm_distill.diffusion.preconditioning import Network, consistency_function
 

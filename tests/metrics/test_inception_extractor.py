@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.metrics import inception
+from lcm_distill.metrics import inception_extractor
 from lcm_distill.metrics.frechet import Moments, frechet_distance
-from lcm_distill.metrics.inception import INCEPTION_2015, InceptionExtractor, build_inception
+from lcm_distill.metrics.inception_extractor import INCEPTION_2015, InceptionExtractor, build_inception
 from lcm_distill.metrics.preprocessing import square_bicubic
 from lcm_distill.metrics.registry import open_protocol
 from lcm_distill.metrics.weights import PublishedWeights
@@ -62,7 +62,7 @@ def test_protocol_holds_its_weights_to_the_published_hash(weights, monkeypatch):
     with pytest.raises(UserError, match=r"random.pth is not pt_inception-2015-12-05-6726825d.pth as published"):
         open_protocol("t2i-benchmark", weights)
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception, "INCEPTION_2015", PublishedWeights(("random.pth",), sha256, "here"))
+    monkeypatch.setattr(inception_extractor, "INCEPTION_2015", PublishedWeights(("random.pth",), sha256, "here"))
     assert open_protocol("gigagan", weights.parent).extractor.sha256 == sha256
 
 

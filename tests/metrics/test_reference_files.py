@@ -8,7 +8,7 @@ from PIL import Image
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.metrics.frechet import Gaussian
 from lcm_distill.metrics.protocol import measure
-from lcm_distill.metrics.references import (
+from lcm_distill.metrics.reference_files import (
     folder_identity,
     image_files,
     read_image,

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from lcm_distill.diffusion.dpm_solver import follow_to_end
-from lcm_distill.diffusion.objectives.guidance_response import response_loss
+from lcm_distill.diffusion.objectives.guidance_response_loss import response_loss
 from lcm_distill.diffusion.objectives.pairs import l2
 from lcm_distill.models.networks import load_teacher
-from lcm_distill.training.guidance_response import GuidanceTerm
+from lcm_distill.training.guidance_response_term import GuidanceTerm
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import student_from_teacher
 from tests.diffusion.gaussian import column, noise

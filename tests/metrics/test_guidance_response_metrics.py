@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lcm_distill.metrics.guidance_response import GuidanceResponse, guidance_response, mean_response
+from lcm_distill.metrics.guidance_response_metrics import GuidanceResponse, guidance_response, mean_response
 
 TEACHER = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 ACROSS = TEACHER.flip(0) - TEACHER * (TEACHER.flip(0) * TEACHER).sum() / TEACHER.square().sum()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lcm_distill.metrics.kernels import clip_maximum_mean_discrepancy, kernel_inception_distance
+from lcm_distill.metrics.kernel_distances import clip_maximum_mean_discrepancy, kernel_inception_distance
 
 
 def features(count, seed, shift=0.0):

@@ -24,12 +24,12 @@ from lcm_distill.diffusion.scale_difference import scale_difference, trajectory_
 from lcm_distill.evaluation.metric_rows import FINGERPRINTED
 from lcm_distill.evaluation.prompt_files import Prompt, prompt_source
 from lcm_distill.evaluation.samplings import student_samplers
-from lcm_distill.metrics.guidance_response import GuidanceResponse, guidance_response, mean_response
+from lcm_distill.metrics.guidance_response_metrics import GuidanceResponse, guidance_response, mean_response
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.run_folder import RunFolder, source_commit
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.report.figures import LATENTS
+from lcm_distill.report.figure_columns import LATENTS
 
 STARTS = (10.0, 2.0)
 """Noise levels of the noisy samples, below sigma_max, from which the response is measured as well."""

@@ -11,10 +11,10 @@ from lcm_distill.core.hashing import file_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo
 from lcm_distill.evaluation.prompt_files import Prompt, prompt_source
-from lcm_distill.evaluation.reference_statistics import ReferenceStatistics
+from lcm_distill.evaluation.real_image_statistics import ReferenceStatistics
 from lcm_distill.evaluation.requirements import require_captions, require_enough_real_images
 from lcm_distill.metrics.frechet import frechet_distance
-from lcm_distill.metrics.references import image_files, read_statistics
+from lcm_distill.metrics.reference_files import image_files, read_statistics
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress

@@ -5,10 +5,10 @@ from functools import partial
 
 from lcm_distill.metrics.frechet import frechet_distance
 from lcm_distill.metrics.interface import Figure
-from lcm_distill.metrics.kernels import clip_maximum_mean_discrepancy, kernel_inception_distance
+from lcm_distill.metrics.kernel_distances import clip_maximum_mean_discrepancy, kernel_inception_distance
 from lcm_distill.metrics.neighbours import coverage, density, precision, recall
 from lcm_distill.metrics.statistics import MeanScore
-from lcm_distill.report.figures import FigureStyle
+from lcm_distill.report.figure_columns import FigureStyle
 
 ENOUGH_IMAGES = 10_000
 """Fewer bias Fréchet distances upwards (arXiv 1801.01401), and balls of neighbours grow as vectors get fewer."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lcm_distill.report.figures import FigureStyle
+from lcm_distill.report.figure_columns import FigureStyle
 
 STYLES = {
     "guidance_slope": FigureStyle("guidance slope", "{:.2f}"),
