@@ -151,6 +151,7 @@ def test_a_repository_without_the_subfolder_is_a_vae_itself(vae, tmp_path, monke
 
     opened = []
     monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
+    monkeypatch.setattr(forms, "_hub_config", lambda *_: assets.VAE / forms.CONFIG)
     monkeypatch.setattr(forms, "_open", lambda *where, subfolder: opened.append((*where, subfolder)) or vae)
     forms.load_vae("someone/alone")
     assert opened == [("someone/alone", None)]

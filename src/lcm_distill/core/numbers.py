@@ -1,6 +1,7 @@
 """Numbers that somebody else wrote or gave: whether they are any."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -35,3 +36,16 @@ def require_number(name: str, value: Any, least: float, most: float = math.inf, 
         upper = f"and {most:,g} at most" if most < math.inf else "and finite"
         kind = "a whole number, " if whole else "a number, "
         raise ValueError(f"{name} is {value!r:.60}: it must be {kind}{least:g} or more, {upper}")
+
+
+def require_sizes(values: Mapping[str, Any], ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Check the whole numbers of a table that somebody else wrote; those that it lacks are not looked at.
+
+    Args:
+        ranges: the least and the most that each may be, by name.
+
+    Raises:
+        ValueError: one is no whole number, or lies outside; one line.
+    """
+    for name in ranges.keys() & values.keys():
+        require_number(name, values[name], *ranges[name], whole=True)

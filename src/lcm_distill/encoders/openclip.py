@@ -6,11 +6,15 @@
 """Text towers of open_clip models, without building or reading the image towers, which have most of the weights."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lcm_distill.core.numbers import require_number, require_sizes
+from lcm_distill.encoders.foreign_networks import read_config, require_few_parameters, stored_shapes
 from lcm_distill.encoders.initialisation import fixed_initialisation
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -19,28 +23,80 @@ CONFIG = "open_clip_config.json"
 """Name of the configuration file beside the weights."""
 TOKENIZER = ("*token*", "vocab*", "merges*", "*.model", "config.json")
 """Patterns of the files that tokenizers of `transformers` are read from."""
+LOCATIONS = ("hf-hub:", "local-dir:")
+"""What the name of a model begins with whose configuration is a file of somebody else's."""
 BUILT_IN = {"hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "ViT-H-14-378-quickgelu"}
 """Hub models whose configuration is also built into open_clip, with its name there."""
+SIZES = {
+    "context_length": (1, 4_096),
+    "vocab_size": (1, 2_000_000),
+    "width": (1, 16_384),
+    "heads": (1, 1_024),
+    "layers": (1, 128),
+}
+"""Whole numbers of a text tower's configuration, and the range of each; far wider than those in use."""
+MOST_MLP_RATIO = 32
 
 
 def build_text_tower(name: str) -> nn.Module:
     """The text tower of an open_clip model, randomly initialised, in float32, for `cast_tower`.
 
     Raises:
-        ValueError: open_clip has no such model, or the model's text tower comes from another library.
+        OSError: its configuration is neither here nor can it be fetched.
+        ValueError: open_clip has no such model, the model's text tower comes from another library, or its sizes are
+            far from any in use.
     """
-    import open_clip
+    config = _checked_config(name)
+    with torch.device("meta"):
+        require_few_parameters(_build(config))
+    return _build(config)
+
+
+def _build(config: dict[str, Any]) -> nn.Module:
     from open_clip.model import _build_text_tower
 
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise ValueError("open_clip knows no such model")
-    if config["text_cfg"].get("hf_model_name"):
-        raise ValueError("its text tower is not one of open_clip's own")
     # With any low-precision `cast_dtype`, open_clip builds norms that compute in float32.
     return _build_text_tower(
         config["embed_dim"], config["text_cfg"], config.get("quick_gelu", False), cast_dtype=torch.bfloat16
     )
+
+
+def _checked_config(name: str) -> dict[str, Any]:
+    """The configuration of a model, whose numbers are those that a text tower can have.
+
+    Raises:
+        OSError, ValueError: as `build_text_tower`.
+    """
+    import open_clip
+
+    if name.startswith(LOCATIONS):
+        config = read_config(config_file(name)).get("model_cfg")
+    else:
+        config = open_clip.get_model_config(name)
+        if config is None:
+            raise ValueError("open_clip knows no such model")
+    if not isinstance(config, dict) or not isinstance(config.get("text_cfg"), dict) or "embed_dim" not in config:
+        raise ValueError(f"{CONFIG} has no model_cfg with embed_dim and text_cfg")
+    text = config["text_cfg"]
+    if text.get("hf_model_name"):
+        raise ValueError("its text tower is not one of open_clip's own")
+    require_sizes(config, {"embed_dim": SIZES["width"]})
+    require_sizes(text, SIZES)
+    require_number("mlp_ratio", text.get("mlp_ratio", 4), 0.01, MOST_MLP_RATIO)
+    return cast(dict[str, Any], config)
+
+
+def open_tokenizer(name: str) -> Any:
+    """The tokenizer of an open_clip model; Python files beside one of `transformers` are never run.
+
+    Raises:
+        OSError, ValueError: as `build_text_tower`, or it cannot be read.
+    """
+    import open_clip
+
+    foreign = bool(_checked_config(name)["text_cfg"].get("hf_tokenizer_name"))
+    # Given here, it overrides what the configuration says, and transformers asks nobody.
+    return open_clip.get_tokenizer(name, **({"trust_remote_code": False} if foreign else {}))
 
 
 def random_text_tower(name: str) -> nn.Module:
@@ -61,9 +117,24 @@ def load_text_tower(name: str) -> nn.Module:
         RuntimeError: weights are missing, unexpected or of another shape.
         ValueError: the name has another form; otherwise as `build_text_tower`.
     """
+    file = _fitting_weights(name)
     tower = build_text_tower(name)
-    tower.load_state_dict(read_text_weights(tower, weights_file(name)))
+    tower.load_state_dict(read_text_weights(tower, file))
     return tower
+
+
+def _fitting_weights(name: str) -> Path:
+    """A model's weight file, once its names and shapes are those of the model's text tower; nothing is allocated.
+
+    Raises:
+        OSError, RuntimeError, ValueError: as `load_text_tower`.
+    """
+    with torch.device("meta"):
+        tower = build_text_tower(name)
+    file = weights_file(name)
+    shapes = stored_shapes(file)
+    tower.load_state_dict({key: shapes[stored] for key, stored in _text_share(tower, shapes).items()})
+    return file
 
 
 def save_text_tower(name: str, folder: Path) -> None:
@@ -81,7 +152,7 @@ def save_text_tower(name: str, folder: Path) -> None:
     tower.load_state_dict(tensors, assign=True)  # checks names and shapes against the configuration
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS[0])
     shutil.copyfile(config_file(name), folder / CONFIG)
-    tokenizer = open_clip.get_tokenizer(name)
+    tokenizer = open_tokenizer(name)
     if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):  # the default tokeniser is part of open_clip
         tokenizer.save_pretrained(folder)
 
@@ -91,18 +162,20 @@ def read_text_weights(tower: nn.Module, path: Path) -> dict[str, Tensor]:
 
     Weights of blocks that `tower` lacks are included, so that loading the weights of a deeper tower fails.
     """
-    wanted = set(tower.state_dict())
-
-    def belongs(key: str) -> bool:
-        return key in wanted or key.startswith("transformer.")
-
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(name) for name in file.keys() if belongs(key := _text_key(name))}  # noqa: SIM118
+            return {key: file.get_tensor(name) for key, name in _text_share(tower, file.keys()).items()}
     stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {key: tensor for name, tensor in stored.items() if belongs(key := _text_key(name))}
+    return {key: stored[name] for key, name in _text_share(tower, stored).items()}
+
+
+def _text_share(tower: nn.Module, stored: Iterable[str]) -> dict[str, str]:
+    """Of the names in a file, those of a text tower, by its own names."""
+    wanted = set(tower.state_dict())
+    named = {_text_key(name): name for name in stored}
+    return {key: name for key, name in named.items() if key in wanted or key.startswith("transformer.")}
 
 
 def _text_key(name: str) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from lcm_distill.encoders.openclip import (
     BUILT_IN,
     cast_tower,
     load_text_tower,
+    open_tokenizer,
     random_text_tower,
     save_text_tower,
     stored_config,
@@ -34,9 +34,6 @@ from lcm_distill.encoders.openclip import (
 )
 
 DFN5B = "apple/DFN5B-CLIP-ViT-H-14-378"
-CANNOT_LOAD = (OSError, ValueError, RuntimeError, SafetensorError)
-"""Errors of open_clip, torch and safetensors for missing or wrong weights."""
-
 Tokenizer = Callable[[Sequence[str]], Tensor]
 """Captions -> token ids, int64 (B, context_length)."""
 
@@ -125,7 +122,7 @@ def save_text_encoder(name: str, folder: Path) -> None:
     try:
         with quiet_libraries():
             save_text_tower(name, folder)
-    except CANNOT_LOAD as error:
+    except Exception as error:  # open_clip and transformers raise nearly anything on what is not their own
         raise _cannot_load(name, error) from error
 
 
@@ -136,14 +133,12 @@ def _open_clip_name(name: str) -> str:
 
 
 def _open_clip_encoder(name: str, weights: Weights) -> TextEncoder:
-    import open_clip
-
     try:
         with quiet_libraries():
             if weights == "random":
-                return TextEncoder(random_text_tower(name), open_clip.get_tokenizer(BUILT_IN.get(name, name)))
-            return TextEncoder(load_text_tower(name), open_clip.get_tokenizer(name))
-    except CANNOT_LOAD as error:
+                return TextEncoder(random_text_tower(name), open_tokenizer(BUILT_IN.get(name, name)))
+            return TextEncoder(load_text_tower(name), open_tokenizer(name))
+    except Exception as error:  # open_clip and transformers raise nearly anything on what is not their own
         raise _cannot_load(name, error) from error
 
 

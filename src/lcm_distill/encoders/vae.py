@@ -17,14 +17,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.library_messages import quiet_libraries
+from lcm_distill.encoders.foreign_networks import read_config, require_few_parameters, stored_shapes
 from lcm_distill.encoders.initialisation import fixed_initialisation
+from lcm_distill.encoders.vae_config import MOST_PARAMETERS, require_vae_config
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -35,6 +37,8 @@ HALF_WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
 STORED = (WEIGHTS, HALF_WEIGHTS, "diffusion_pytorch_model.bin")
 """Weight files of a folder, in the order in which they are taken."""
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+"""Parts of names that earlier versions of diffusers wrote, and what they are called now."""
 PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 """Prefixes of a VAE's weights; training checkpoints also hold losses and averages."""
 
@@ -49,15 +53,19 @@ def load_vae(name: str) -> "AutoencoderKL":
 
     try:
         with quiet_libraries():
-            return _finite(name, _load(name))
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            vae = _load(name)
+    except Exception as error:  # diffusers raises nearly anything on what is not its own
         raise _cannot_load(name, error) from error
+    require_finite(vae.state_dict(), f"encoders.vae = {name!r}")
+    return vae
 
 
 def _load(name: str) -> "AutoencoderKL":
     path = _local(name)
     if path is None:
-        return _open(name, subfolder=_hub_subfolder(name))
+        subfolder = _hub_subfolder(name)
+        _empty(_hub_config(name, subfolder))
+        return _open(name, subfolder=subfolder)
     return _open_folder(path) if path.is_dir() else _open_file(path)
 
 
@@ -112,9 +120,11 @@ def random_vae(name: str) -> "AutoencoderKL":
     """
     try:
         path = _local(name)
+        config = (assets.SDXL_VAE_CONFIG if path is None else _config_folder(path)) / CONFIG
+        _empty(config)
         with fixed_initialisation():
-            return _build(assets.SDXL_VAE_CONFIG if path is None else _config_folder(path))
-    except (OSError, ValueError, TypeError) as error:
+            return _build(config)
+    except Exception as error:  # as in `load_vae`
         raise _cannot_load(name, error) from error
 
 
@@ -125,16 +135,6 @@ def save_vae(name: str, folder: Path) -> None:
         UserError: as `load_vae`.
     """
     load_vae(name).save_pretrained(folder)
-
-
-def _finite(name: str, vae: "AutoencoderKL") -> "AutoencoderKL":
-    """The VAE, if all its weights are finite.
-
-    Raises:
-        UserError: one is not.
-    """
-    require_finite(vae.state_dict(), f"encoders.vae = {name!r}")
-    return vae
 
 
 def _local(name: str) -> Path | None:
@@ -179,8 +179,16 @@ def _hub_subfolder(repository: str) -> str | None:
     return "vae"
 
 
+def _hub_config(repository: str, subfolder: str | None) -> Path:
+    """The `config.json` of a repository's VAE, fetched if need be."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, f"{subfolder}/{CONFIG}" if subfolder else CONFIG))
+
+
 def _open_folder(folder: Path) -> "AutoencoderKL":
     folder = _config_folder(folder)
+    _require_fit(folder / CONFIG, next((folder / file for file in STORED if (folder / file).is_file()), None))
     only_half = (folder / HALF_WEIGHTS).is_file() and not (folder / WEIGHTS).is_file()
     return _open(folder, variant="fp16" if only_half else None)
 
@@ -193,20 +201,45 @@ def _open(where: str | Path, subfolder: str | None = None, variant: str | None =
         where, subfolder=subfolder, variant=variant, torch_dtype=torch.float32, low_cpu_mem_usage=False,
         output_loading_info=True,
     )  # fmt: skip
-    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
-    if missing or unexpected:
-        raise ValueError(f"missing weights: {_few(missing)}; unexpected weights: {_few(unexpected)}")
+    _require_all(found["missing_keys"], found["unexpected_keys"])
     return vae
+
+
+def _require_fit(config: Path, weights: Path | None) -> None:
+    """Check a configuration, and that weights by diffusers' names are those that it describes; nothing is allocated.
+
+    Raises:
+        ValueError: it describes no VAE, or weights are missing or unexpected.
+        RuntimeError: a weight has another shape.
+    """
+    empty = _empty(config)
+    if weights is None:
+        return
+    shapes = dict[str, Tensor]()
+    for name, tensor in stored_shapes(weights).items():
+        for old, new in OLD_NAMES.items():
+            name = name.replace(old, new) if ".attentions." in name else name
+        shapes[name] = tensor
+    found = empty.load_state_dict(shapes, strict=False)
+    _require_all(found.missing_keys, found.unexpected_keys)
+
+
+def _require_all(missing: list[str], unexpected: list[str]) -> None:
+    if missing or unexpected:
+        raise ValueError(f"missing weights: {_few(sorted(missing))}; unexpected weights: {_few(sorted(unexpected))}")
 
 
 def _open_file(file: Path) -> "AutoencoderKL":
     if file.suffix.lower() != ".safetensors":
         raise ValueError("a single file must be a .safetensors")
-    config = _config_folder(file)
+    if not file.is_file():
+        raise ValueError("it is no regular file")
+    config = _config_folder(file) / CONFIG
     with safe_open(file, "pt") as content:
         names = list(content.keys())
     if any(name.startswith("encoder.down_blocks.") for name in names):
-        return _open_as_folder(file, config / CONFIG)
+        _require_fit(config, file)
+        return _open_as_folder(file, config)
     return _open_ldm(file, config)
 
 
@@ -221,11 +254,13 @@ def _open_as_folder(file: Path, config: Path) -> "AutoencoderKL":
 def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    vae = _build(config)
+    vae = _empty(config)
     tensors = _ldm_share(file)
     converted = convert_ldm_vae_checkpoint(tensors, vae.config)
     if len(converted) < len(tensors):
-        raise ValueError(f"{len(tensors) - len(converted)} weights are not those of a VAE of {config / CONFIG}")
+        raise ValueError(f"{len(tensors) - len(converted)} weights are not those of a VAE of {config}")
+    vae.load_state_dict({name: tensor.to("meta") for name, tensor in converted.items()})  # names and shapes alone
+    vae = vae.to_empty(device="cpu")
     vae.load_state_dict(converted)
     return vae
 
@@ -241,11 +276,25 @@ def _ldm_share(file: Path) -> dict[str, Tensor]:
     raise ValueError("it holds no VAE")
 
 
+def _empty(config: Path) -> "AutoencoderKL":
+    """The VAE of a `config.json` on the meta device, which takes no memory.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it describes no VAE, or one larger than any.
+    """
+    require_vae_config(read_config(config))
+    with torch.device("meta"):
+        vae = _build(config)
+    require_few_parameters(vae, MOST_PARAMETERS)
+    return vae
+
+
 def _build(config: Path) -> "AutoencoderKL":
-    """A randomly initialised VAE from a folder's `config.json`."""
+    """A randomly initialised VAE from a `config.json` that was checked."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_config(AutoencoderKL.load_config(config))
+    return AutoencoderKL.from_config(read_config(config))
 
 
 def _few(names: list[str]) -> str:

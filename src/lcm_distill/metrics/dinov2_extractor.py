@@ -7,22 +7,35 @@
 """DINOv2's view of images, for FD-DINOv2 (arXiv 2306.04675)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter, functional
-from transformers import Dinov2Model
+from transformers import Dinov2Config, Dinov2Model
 from transformers.utils import cached_file
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.core.library_messages import quiet_libraries
+from lcm_distill.core.numbers import require_sizes
+from lcm_distill.encoders.foreign_networks import read_config, require_few_parameters
 
 DINOV2_LARGE = "facebook/dinov2-large"
-WEIGHTS = "model.safetensors"
-REMEDY = f"put config.json and {WEIGHTS} of {DINOV2_LARGE} into a folder and say where it lies"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+REMEDY = f"put {CONFIG} and {WEIGHTS} of {DINOV2_LARGE} into a folder and say where it lies"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
+SIZES = {
+    "num_hidden_layers": (1, 128),
+    "hidden_size": (1, 16_384),
+    "num_attention_heads": (1, 1_024),
+    "mlp_ratio": (1, 32),
+    "image_size": (1, 4_096),
+    "patch_size": (1, SIZE),
+    "num_channels": (3, 3),
+}
+"""Whole numbers of a configuration, and the range of each; far wider than those in use."""
 OFFSET = 0.1
 """What the published code adds to the number of patches when it resizes its table of positions, unlike transformers."""
 
@@ -65,9 +78,10 @@ def resized_positions(table: Tensor, side: int) -> Tensor:
 
 
 def _load(where: str) -> tuple[Path, Dinov2Model]:
-    path = _find(where)
+    path, config = _find(where, WEIGHTS), _find(where, CONFIG)
     try:
         with quiet_libraries():
+            _require_sizes(read_config(config))
             model, info = Dinov2Model.from_pretrained(where, output_loading_info=True)
     except Exception as error:  # transformers and safetensors raise nearly anything on what is not theirs
         raise UserError(f"{path} holds no DINOv2 ({one_line(error)}): {REMEDY}") from error
@@ -76,10 +90,21 @@ def _load(where: str) -> tuple[Path, Dinov2Model]:
     return path, model
 
 
-def _find(where: str) -> Path:
+def _require_sizes(config: dict[str, Any]) -> None:
+    """Check the sizes of a network before transformers builds it.
+
+    Raises:
+        ValueError: they are not those of a DINOv2.
+    """
+    require_sizes(config, SIZES)
+    with torch.device("meta"):
+        require_few_parameters(Dinov2Model(Dinov2Config(**config)))
+
+
+def _find(where: str, file: str) -> Path:
     try:
         with quiet_libraries():
-            return Path(str(cached_file(where, WEIGHTS)))
+            return Path(str(cached_file(where, file)))
     except Exception as error:  # of the hub's client or the network
         raise UserError(
             f"DINOv2 {where!r} is neither here nor can it be fetched ({one_line(error)}): {REMEDY}"
