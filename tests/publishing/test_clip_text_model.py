@@ -19,6 +19,7 @@ CAPTIONS = [
     "",
     "Beyoncé &amp; Jay-Z aren't 東京 ☃",
     "an extremely long caption " * 30,
+    "look! a small red star!!",
 ]
 
 

@@ -29,6 +29,7 @@ EXAMPLES = {
     "export": [
         "lcm export --run runs/shapes --format pt --out student.pt",
         "lcm export --run runs/shapes --format diffusers --with-encoders --out student",
+        "lcm export --run runs/shapes --format onnx --out student-onnx",
     ],
     "status": ["lcm status --run runs/shapes", "lcm status --run runs/shapes --json"],
     "inspect": [

@@ -22,10 +22,11 @@ BaseModel = Annotated[
 def export(
     run: ExistingRun,
     format: Annotated[
-        Literal["safetensors", "sharded", "pt", "diffusers"],
+        Literal["safetensors", "sharded", "pt", "diffusers", "onnx"],
         typer.Option(
             help="sharded: a folder of safetensors with an index. pt: a plain dictionary of tensors, as the original "
-            "reads it. diffusers: a folder that DiffusionPipeline.from_pretrained opens without this package."
+            "reads it. diffusers: a folder that DiffusionPipeline.from_pretrained opens without this package. onnx: a "
+            "folder for ONNX Runtime, of a student with its encoders."
         ),
     ] = "safetensors",
     out: Annotated[

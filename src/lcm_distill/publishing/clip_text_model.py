@@ -16,7 +16,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.text import TextEncoder, compact_ids, load_text_encoder
 from lcm_distill.publishing.remote_code.pipeline import encode_prompts
 
-CAPTIONS = ("A photo of a RED circle &amp; two blue stars, 1999", "")
+CAPTIONS = ("A photo of a RED circle &amp; two blue stars, 1999!", "")
 """What a written encoder is compared on; the second caption is all padding."""
 TOLERANCE = 1e-3
 """Largest difference of hidden states, which are of order 1."""
@@ -44,7 +44,8 @@ def write_tokenizer(folder: Path) -> None:
     merges = ["#version: 0.2", *(" ".join(pair) for pair in tokenizer.bpe_ranks)]
     settings = {
         "tokenizer_class": "CLIPTokenizer", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>", "pad_token": "!",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",  # `encode_prompts` pads with 0, the id of "!", which captions hold as well
     }  # fmt: skip
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("\n".join(merges) + "\n")
@@ -66,10 +67,7 @@ def write_text_encoder(encoders: EncodersConfig, folder: Path, tokenizer: Path) 
 
     encoder = load_text_encoder(encoders.text, encoders.weights)
     tower: Any = encoder.tower
-    ids = torch.arange(tower.vocab_size)
-    if encoders.text == "shapes":
-        stored = json.loads((assets.TEXT_ENCODER / "config.json").read_text())
-        ids = compact_ids(stored["vocabulary"], size=49408)
+    ids = ids_of_clip(encoders.text, tower)
     weights, unknown = _converted(tower, ids)
     if unknown:
         raise _cannot_write(encoders.text, f"it has weights such as {unknown[0]}")
@@ -78,6 +76,18 @@ def write_text_encoder(encoders: EncodersConfig, folder: Path, tokenizer: Path) 
     difference = float((_read_back(folder, tokenizer) - encoder.encode(CAPTIONS)).abs().max())
     if not difference < TOLERANCE:
         raise _cannot_write(encoders.text, f"its hidden states would be {difference:.2g} apart")
+
+
+def ids_of_clip(name: str, tower: Any) -> Tensor:
+    """The ids of CLIP's tokens in the vocabulary of a text tower, int64 (49408,).
+
+    Args:
+        name: `encoders.text`; `shapes` has few tokens, and one id for all others.
+    """
+    if name != "shapes":
+        return torch.arange(tower.vocab_size)
+    stored = json.loads((assets.TEXT_ENCODER / "config.json").read_text())
+    return compact_ids(stored["vocabulary"], size=49408)
 
 
 @torch.inference_mode()

@@ -16,6 +16,11 @@ DIFFUSERS = {
     "scheduler", "tokenizer", "text_encoder", "vae",
 }  # fmt: skip
 """What a folder for diffusers holds, beside its card."""
+SETTINGS = "sampling.json"
+GRAPHS = {SETTINGS, "tokenizer.json"} | {
+    f"{name}.onnx{data}" for name in ("text_encoder", "student", "decoder") for data in ("", ".data")
+}
+"""What a folder for ONNX Runtime holds, beside its card."""
 
 
 def require_place(folder: Path) -> None:
@@ -30,6 +35,7 @@ def require_place(folder: Path) -> None:
         raise UserError(f"{folder} is a file: give --out a folder")
     found = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
     earlier = _of_shards(folder) | (DIFFUSERS if _is_ours(folder / WEIGHTS) else set[str]())
+    earlier |= GRAPHS if _is_for_onnx(folder / SETTINGS) else set[str]()
     if others := sorted(found - (earlier | CARD if earlier else earlier)):
         raise UserError(
             f"{folder} holds {others[0]}, which no earlier export wrote: give --out a folder that is empty or not there"
@@ -47,6 +53,13 @@ def _of_shards(folder: Path) -> set[str]:
         return {INDEX_FILE, *map(str, parse_json(index.read_bytes())["weight_map"].values())}
     except (ValueError, KeyError, TypeError, AttributeError):
         return set()
+
+
+def _is_for_onnx(settings: Path) -> bool:
+    try:
+        return "student_sha256" in parse_json(settings.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _is_ours(weights: Path) -> bool:

@@ -34,6 +34,38 @@ def with_diffusers(model: Published, where: str, with_encoders: bool) -> str:
     ])  # fmt: skip
 
 
+def with_onnx(model: Published, where: str) -> str:
+    """Code for a folder that `publishing.onnx_folder` wrote: an image in one step.
+
+    Args:
+        where: the folder.
+    """
+    return f"""
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+folder = Path("{where}")
+
+
+def run(name, **inputs):
+    return onnxruntime.InferenceSession(folder / f"{{name}}.onnx").run(None, inputs)[0]
+
+
+settings = json.loads((folder / "sampling.json").read_text())
+tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("{_caption(model)}").ids
+captions = run("text_encoder", tokens=np.array([tokens]))
+sigma = np.float32([settings["sigmas"][str(settings["default_steps"])][0]])
+noise = np.random.default_rng(0).standard_normal((1, *settings["latents"]), np.float32)
+guidance = np.float32([settings["guidance_scale"]])
+latents = run("student", latents=sigma * noise, sigma=sigma, captions=captions, guidance=guidance)
+image = run("decoder", latents=latents)[0]  # (3, H, W), from 0 to 1
+"""
+
+
 def with_the_package(model: Published, where: str, described: bool) -> str:
     """Code for a file of weights.
 

@@ -26,17 +26,19 @@ from lcm_distill.pipeline.atomic_writes import (
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.publishing.export_folder import require_place
 from lcm_distill.publishing.model_card import UNDECIDED, Card, Terms, card_text
+from lcm_distill.publishing.onnx_folder import require_onnx, write_onnx
 from lcm_distill.publishing.published_model import Published
-from lcm_distill.publishing.usage import with_diffusers, with_the_package
+from lcm_distill.publishing.usage import with_diffusers, with_onnx, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
 from lcm_distill.training.student_networks import student_from_teacher
 from lcm_distill.training.teacher import describe_teacher
 
-Form = Literal["safetensors", "sharded", "pt", "diffusers"]
+Form = Literal["safetensors", "sharded", "pt", "diffusers", "onnx"]
 """`sharded`: a folder of safetensors files with an index. `pt`: a plain dictionary of tensors. `diffusers`: a folder
-that `DiffusionPipeline.from_pretrained` opens."""
-FOLDERS = ("sharded", "diffusers")
+that `DiffusionPipeline.from_pretrained` opens. `onnx`: a folder for ONNX Runtime."""
+FOLDERS = ("sharded", "diffusers", "onnx")
+WITH_ENCODERS = ("diffusers", "onnx")
 
 
 def export(
@@ -51,7 +53,7 @@ def export(
 
     Args:
         out: `student-export.*` in the run folder if None; without a suffix for a folder.
-        with_encoders: write VAE and text encoder as well, for `diffusers`.
+        with_encoders: write VAE and text encoder as well, for `diffusers`; `onnx` always has them.
         terms: for the model card.
 
     Returns:
@@ -116,15 +118,18 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
         The file or folder to open it by, the card and the number of tensors.
 
     Raises:
-        UserError: encoders are asked for that cannot be loaded or have no place in the format.
+        UserError: encoders are asked for that cannot be loaded or have no place in the format, or the format needs
+            what is not installed.
         OSError: it cannot be written.
     """
-    if with_encoders and form != "diffusers":
+    if with_encoders and form not in WITH_ENCODERS:
         raise UserError(f"--with-encoders: --format {form} holds the transformer alone; give --format diffusers")
     remove_orphans_of(out.resolve() if form in FOLDERS else out)
     opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":
         library, usage = "diffusers", with_diffusers(model, out.name, with_encoders)
+    elif form == "onnx":
+        library, usage = "onnxruntime", with_onnx(model, out.name)
     else:
         where = str(opened.relative_to(out.parent))
         library, usage = "lcm-distill", with_the_package(model, where, described=form != "pt")
@@ -149,6 +154,8 @@ def _fill(
 ) -> None:
     if form == "sharded":
         write_shards(folder, model.weights, model.description)
+    elif form == "onnx":
+        write_onnx(folder, model)
     else:
         from lcm_distill.publishing.diffusers_folder import write_diffusers  # diffusers is slow to import
 
@@ -204,7 +211,9 @@ def _student(config: Config, weights: Mapping[str, Tensor], description: Student
 
 
 def _require_place(form: Form, out: Path) -> None:
-    """Refuse, before weights are read, what the result must not replace."""
+    """Refuse, before weights are read, what the result must not replace, and a format whose libraries are not here."""
+    if form == "onnx":
+        require_onnx()
     if form in FOLDERS:
         require_place(out)
     else:
