@@ -33,6 +33,8 @@ CURVES = {
     "critic_loss": "loss: critic",
     "matching_loss": "loss: distribution matching",
     "response_loss": "loss: response to guidance",
+    "discriminator_loss": "loss: discriminator",
+    "adversarial_loss": "loss: adversarial",
     "gradient_norm": "norm of the gradient",
     "learning_rate": "learning rate",
     "images_per_second": "images a second",
