@@ -12,7 +12,7 @@ from lcm_distill.core.device import to_device
 from lcm_distill.core.hashing import digest
 from lcm_distill.core.randomness import normal, uniform
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.layout import cache_fingerprint
+from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.loader import Batch
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.diffusion.guidance import guided_denoiser
@@ -54,7 +54,9 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
     if world.is_main:
         cache.hold()
     objective = build_objective(settings, config.diffusion)
-    networks = build_networks(config, objective, read_teacher(config.model, world.device))
+    networks = build_networks(
+        config.model, settings, config.distill_seed, objective, read_teacher(config.model, world.device)
+    )
     student, target, average = networks.student, networks.target, networks.average
     tokens = batches.captions.field.shape[0]
     return Trainer(
@@ -154,7 +156,7 @@ def fingerprint(config: Config) -> str:
     """Identity of the student that this configuration trains: 16 hex digits."""
     return digest([
         config.fingerprint("model", "diffusion", "engine", "distill"),
-        cache_fingerprint(config),
+        CacheLayout(config).fingerprint,
         files_sha256(teacher_path(config.model)),
     ])  # fmt: skip
 
