@@ -26,6 +26,7 @@ from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.library_messages import quiet_libraries
 from lcm_distill.encoders.foreign_networks import read_config, require_few_parameters, stored_shapes
 from lcm_distill.encoders.initialisation import fixed_initialisation
+from lcm_distill.encoders.ldm_files import ldm_share
 from lcm_distill.encoders.vae_config import MOST_PARAMETERS, require_vae_config
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ STORED = (WEIGHTS, HALF_WEIGHTS, "diffusion_pytorch_model.bin")
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Parts of names that earlier versions of diffusers wrote, and what they are called now."""
-PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-"""Prefixes of a VAE's weights; training checkpoints also hold losses and averages."""
 
 
 def load_vae(name: str) -> "AutoencoderKL":
@@ -255,7 +254,7 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     vae = _empty(config)
-    tensors = _ldm_share(file)
+    tensors = ldm_share(file)
     converted = convert_ldm_vae_checkpoint(tensors, vae.config)
     if len(converted) < len(tensors):
         raise ValueError(f"{len(tensors) - len(converted)} weights are not those of a VAE of {config}")
@@ -263,17 +262,6 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     vae = vae.to_empty(device="cpu")
     vae.load_state_dict(converted)
     return vae
-
-
-def _ldm_share(file: Path) -> dict[str, Tensor]:
-    """The VAE's weights in a file of the original code, without the prefix of a whole checkpoint."""
-    with safe_open(file, "pt") as content:
-        for prefix in ("first_stage_model.", ""):
-            starts = tuple(prefix + part for part in PARTS)
-            share = [name for name in content.keys() if name.startswith(starts)]  # noqa: SIM118
-            if share:
-                return {name.removeprefix(prefix): content.get_tensor(name) for name in share}
-    raise ValueError("it holds no VAE")
 
 
 def _empty(config: Path) -> "AutoencoderKL":

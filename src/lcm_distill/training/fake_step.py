@@ -78,7 +78,7 @@ def fake_step(config: Config, caption_tokens: int, samples: int) -> Generator[Fa
     """A step on the meta device, in a context in which its passes use the kernels of a GPU."""
     objective = build_objective(config.distill, config.diffusion)
     weights = meta_network(config.model, guidance_embedding=False).state_dict()
-    networks = build_networks(config, objective, weights)
+    networks = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
     with assume_fused(), fused_attention():
         yield FakeStep(config, objective, networks, caption_tokens, samples)
 

@@ -1,4 +1,4 @@
-"""The student's training: its loss, the random numbers of a step, and the weights that it publishes."""
+"""The student's training, and the weights that it publishes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lcm_distill.config import Config, DistillConfig
 from lcm_distill.core.hashing import digest
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.layout import cache_fingerprint
+from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.diffusion.ema import update_average
 from lcm_distill.models.checkpoint_identity import files_sha256
 from lcm_distill.models.networks import read_teacher, teacher_path
@@ -43,7 +43,9 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
     if world.is_main:
         cache.hold()
     objective = build_objective(settings, config.diffusion)
-    networks = build_networks(config, objective, read_teacher(config.model, world.device))
+    networks = build_networks(
+        config.model, settings, config.distill_seed, objective, read_teacher(config.model, world.device)
+    )
     student, target, average = networks.student, networks.target, networks.average
     tokens = batches.captions.field.shape[0]
     return Trainer(
@@ -76,7 +78,7 @@ def fingerprint(config: Config) -> str:
     """Identity of the student that this configuration trains: 16 hex digits."""
     return digest([
         config.fingerprint("model", "diffusion", "engine", "distill"),
-        cache_fingerprint(config),
+        CacheLayout(config).fingerprint,
         files_sha256(teacher_path(config.model)),
     ])  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config, DistillConfig, ModelConfig
+from lcm_distill.config import DistillConfig, ModelConfig
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.diffusion.objectives.interface import Objective
 from lcm_distill.models import MicroDiT, fill
@@ -35,21 +35,25 @@ class DistillationNetworks(NamedTuple):
     discriminator: Discriminator | None
 
 
-def build_networks(config: Config, objective: Objective, weights: dict[str, Tensor]) -> DistillationNetworks:
+def build_networks(
+    model: ModelConfig, settings: DistillConfig, seed: int, objective: Objective, weights: dict[str, Tensor]
+) -> DistillationNetworks:
     """All networks, from the teacher's weights and on their device; only frozen weights are shared.
+
+    Args:
+        seed: of the distillation.
 
     Raises:
         UserError: the weights do not fit the configured sizes.
     """
-    model, settings = config.model, config.distill
-    torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # pyright: ignore[reportUnknownMemberType]
+    torch.manual_seed(stable_hash(f"student {seed}"))  # pyright: ignore[reportUnknownMemberType]
     student = student_from_teacher(model, settings, weights)
     critic = guided_from_teacher(model, weights, settings.middle_guidance) if settings.matching.weight else None
     has_target = objective.uses_target and settings.target_decay > 0
     target = copy_sharing_frozen(student).requires_grad_(False) if has_target else None
     average = copy_sharing_frozen(student).requires_grad_(False)
     teacher = build_teacher(model, weights)
-    discriminator = _discriminator(teacher, config.distill_seed) if settings.adversarial.weight else None
+    discriminator = _discriminator(teacher, seed) if settings.adversarial.weight else None
     return DistillationNetworks(student, target, average, teacher, critic, discriminator)
 
 
