@@ -58,23 +58,26 @@ class AdversarialTerm:
         begun = own.begun(step, self.settings.steps)
         sigma, noise = self._sigma_and_noise(step, addresses, clean)
         with torch.no_grad():
-            real = self._tokens(clean + noise, sigma, captions)
+            real, _ = self._tokens(clean + noise, sigma, captions)
         noisy = (samples.detach() + noise).requires_grad_(begun)
-        fake = self._tokens(noisy, sigma, captions)
+        fake, denoised = self._tokens(noisy, sigma, captions)
         both = [torch.cat([data, sample.detach()]) for data, sample in zip(real, fake, strict=True)]
         discriminating = discriminator_loss(*self.trained(*both).chunk(2)).mean()
         if not begun:
             return {"discriminator_loss": discriminating}
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         losses = generator_loss(functional_call(self.discriminator, frozen, tuple(fake)))
-        (gradient,) = torch.autograd.grad(losses.sum(), noisy)
+        # FSDP gathers the teacher's outer weights when a gradient reaches the teacher's output: one that is zero.
+        gradients = torch.ones_like(losses), torch.zeros_like(denoised)
+        (gradient,) = torch.autograd.grad((losses, denoised), noisy, gradients)
         adversarial = own.weight * with_gradient(losses, samples, gradient).mean()
         return {"discriminator_loss": discriminating, "adversarial_loss": adversarial}
 
-    def _tokens(self, noisy: Tensor, sigma: Tensor, captions: Tensor) -> list[Tensor]:
+    def _tokens(self, noisy: Tensor, sigma: Tensor, captions: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Tokens after the blocks with a head, and the teacher's denoised samples."""
         with tokens_after(self.blocks) as tokens:
-            edm_denoiser(self.teacher, self.diffusion.sigma_data, captions)(noisy, sigma)
-        return tokens
+            denoised = edm_denoiser(self.teacher, self.diffusion.sigma_data, captions)(noisy, sigma)
+        return tokens, denoised
 
     def _sigma_and_noise(self, step: int, addresses: np.ndarray, clean: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels (B,) and noise of these levels (B, C, H, W)."""

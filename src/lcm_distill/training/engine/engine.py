@@ -41,8 +41,7 @@ class Engine:
 
     def prepare_trained(self, network: MicroDiT) -> Network:
         """A network that receives gradients. Its weights stay float32."""
-        if self.settings.activation_checkpointing:
-            checkpoint_activations(transformer_blocks(network))
+        self._checkpoint_activations(network)
         self.prepare_average(network)
         if self.sharded or self.world.size == 1:
             return network
@@ -68,6 +67,7 @@ class Engine:
 
     def prepare_frozen(self, network: MicroDiT) -> Network:
         """A network whose weights do not change; they are held in the precision that it computes in."""
+        self._checkpoint_activations(network)  # for calls with a gradient of what goes in
         if self.low_precision:
             cast_matrices(network)
         self.prepare_stored(network)
@@ -86,6 +86,10 @@ class Engine:
     def no_sync(self, enabled: bool) -> AbstractContextManager[None]:
         """A pass whose gradients stay on their rank, if `enabled`, until a pass outside; see `parallel.no_sync`."""
         return no_sync(self._replicated, enabled)
+
+    def _checkpoint_activations(self, network: MicroDiT) -> None:
+        if self.settings.activation_checkpointing:
+            checkpoint_activations(transformer_blocks(network))
 
     def _place(self, network: MicroDiT) -> None:
         if any(tensor.device != self.world.device for tensor in network.state_dict().values()):
