@@ -99,6 +99,8 @@ def _content(path: Path) -> object:
         table = pq.read_table(path)
         if volatile := VOLATILE.intersection(table.column_names):
             return table.drop_columns(sorted(volatile)).to_pylist()
+    if path.name == "report.html":  # whose tables of figures end with seconds for an image
+        return re.sub(r"<td>[\d.]+</td>\s*</tr>", "</tr>", path.read_text())
     return path.read_bytes()
 
 
