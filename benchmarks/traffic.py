@@ -96,7 +96,8 @@ def whole_step(step: FakeStep, optimiser: torch.optim.Optimizer, passes: int) ->
 def count(config: Config, micro_batch: int) -> Counter[str]:
     """Bytes of the second step, which makes no moments of its own."""
     objective = build_objective(config.distill, config.diffusion)
-    networks = build_networks(config, objective, meta_network(config.model, guidance_embedding=False).state_dict())
+    weights = meta_network(config.model, guidance_embedding=False).state_dict()
+    networks = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
     # AdamW's fused update does not run on the meta device; fake tensors claim to be on another.
     with FakeTensorMode(allow_non_fake_inputs=True), assume_fused():
         step = FakeStep(config, objective, networks, CAPTION_TOKENS, micro_batch, torch.device("cpu"))

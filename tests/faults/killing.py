@@ -29,8 +29,8 @@ VOLATILE = {
     "seconds_per_image", "time", "commit",  # of metrics: rates, when and by which source they were computed
 }  # fmt: skip
 """Columns of Parquet files that no two runs share, and no result depends on."""
-VOLATILE_FILES = re.compile(r"logs/|.*/tensorboard/")
-"""Logs and TensorBoard's event files hold times; the latter have host, process id and time in their names."""
+VOLATILE_FILES = re.compile(r"logs/|.*/tensorboard/|report\.html$")
+"""The page of a report shows times; logs and TensorBoard's event files hold times; the latter have host, process id and time in their names."""
 MERGED = re.compile(r"merged\.[0-9a-f]{16}\.parquet")
 """Files of a compacted manifest have names that were never used before."""
 
@@ -99,8 +99,6 @@ def _content(path: Path) -> object:
         table = pq.read_table(path)
         if volatile := VOLATILE.intersection(table.column_names):
             return table.drop_columns(sorted(volatile)).to_pylist()
-    if path.name == "report.html":  # whose tables of figures end with seconds for an image
-        return re.sub(r"<td>[\d.]+</td>\s*</tr>", "</tr>", path.read_text())
     return path.read_bytes()
 
 

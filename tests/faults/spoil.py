@@ -58,17 +58,17 @@ def _spoil_state(place: str, step: int) -> None:
 
 
 def _spoil_figure(place: str, step: int) -> None:
-    from lcm_distill.training import student
+    from lcm_distill.training import student_loss
     from lcm_distill.training.loop import Trainer
 
-    accumulate, guided, now = Trainer._accumulate, student.guided_denoiser, [-1]
+    accumulate, guided, now = Trainer._accumulate, student_loss.guided_denoiser, [-1]
 
     def spoilt(self: Trainer, number: int) -> Any:
         now[0] = number
-        total = accumulate(self, number)
+        losses = accumulate(self, number)
         if number == step and place == "gradient":
             next(grad for parameter in self.model.parameters() if (grad := parameter.grad) is not None).fill_(math.nan)
-        return total * math.nan if number == step and place == "loss" else total
+        return losses | ({"loss": losses["loss"] * math.nan} if number == step and place == "loss" else {})
 
     def spoilt_teacher(*arguments: Any) -> Any:
         denoise = guided(*arguments)
@@ -76,7 +76,7 @@ def _spoil_figure(place: str, step: int) -> None:
 
     _put(Trainer, "_accumulate", spoilt)
     if place == "teacher":
-        _put(student, "guided_denoiser", spoilt_teacher)
+        _put(student_loss, "guided_denoiser", spoilt_teacher)
 
 
 def spoil_encoder(place: str) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.config.ablation import load_ablation
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.image_sets import generate_images
 from lcm_distill.evaluation.prompts import held_out_prompts
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -213,7 +214,7 @@ def test_equal_weights_generate_equal_images(ablation, tmp_path):
     run, _ = ablation
     config = small_ablation()
     one, other = trials(config, run, load_ablation("shapes").select(["default"]), 2)
-    prompts = held_out_prompts(config, run)
+    prompts = held_out_prompts(Cache.local(config, run), config.evaluate.images)
     twin = RunFolder(tmp_path / "twin", run)
     shutil.copytree(other.run.root, twin.root)
     shutil.copyfile(one.run.student, twin.student)

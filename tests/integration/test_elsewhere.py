@@ -278,16 +278,6 @@ def test_a_file_that_is_missing_or_of_other_sizes_is_one_line(run, tmp_path):
         assert result.exit_code == 2 and "gone.pt is missing: give another --student" in result.stderr, result.output
 
 
-@pytest.mark.parametrize("command", ["evaluate", "schedule", "export"])
-def test_a_teacher_that_is_no_file_is_refused_by_the_name_of_its_option(run, tmp_path, command):
-    """Not by that of the key that it stands for: `model.teacher` is what it was."""
-    for path, problem in ((tmp_path / "gone.pt", "missing"), (tmp_path, "a folder")):
-        result = lcm(command, "--run", run.root, "--teacher", path)
-        last = result.stderr.strip().splitlines()[-1]
-        assert result.exit_code == 2, result.output
-        assert last == f"lcm: --teacher {path} is {problem}: give a teacher's checkpoint"
-
-
 @pytest.mark.parametrize("command", ["evaluate", "distill"])
 @pytest.mark.parametrize("sigmas", ["{2=[90.0,2.0]}", "{2=[80.0,0.001]}"])
 def test_sigmas_beyond_the_models_range_are_refused(run, command, sigmas):

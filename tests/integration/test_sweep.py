@@ -123,6 +123,16 @@ def test_wrong_sweeps_are_one_line(run, options, message):
     assert result.exit_code == 2 and message in result.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize("command", ["evaluate", "schedule", "export"])
+def test_a_teacher_that_is_no_file_is_refused_by_the_name_of_its_option(run, tmp_path, command):
+    """Not by that of the key that it stands for: `model.teacher` is what it was."""
+    for path, problem in ((tmp_path / "gone.pt", "missing"), (tmp_path, "a folder")):
+        result = lcm(command, "--run", run.root, "--teacher", path)
+        last = result.stderr.strip().splitlines()[-1]
+        assert result.exit_code == 2, result.output
+        assert last == f"lcm: --teacher {path} is {problem}: give a teacher's checkpoint"
+
+
 def test_a_scale_outside_the_trained_range_warns(run):
     config = load_file(run.config, ["evaluate.guidance=4", "evaluate.teacher=[]"])
     with pytest.warns(UserWarning, match="guidance 4 lies outside 1 to 3, which this student was trained on"):

@@ -38,7 +38,8 @@ def test_guidance_embedders_alone_are_initialised():
     config = load_preset("shapes")
     weights = networks.read_teacher(config.model)
     with RandomNumbers() as numbers:
-        built = build_networks(config, build_objective(config.distill, config.diffusion), weights)
+        objective = build_objective(config.distill, config.diffusion)
+        built = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
     assert built.student.cfg_embedder is not None
     embedder = sum(parameter.numel() for parameter in built.student.cfg_embedder.parameters())
     assert 0 < numbers.made <= 2 * 3 * embedder  # student and critic, some of their values more than once
@@ -47,9 +48,8 @@ def test_guidance_embedders_alone_are_initialised():
 @pytest.mark.parametrize("name", ["student", "target", "average", "critic"])
 def test_networks_change_by_themselves(name):
     config = load_preset("shapes")
-    built = build_networks(
-        config, build_objective(config.distill, config.diffusion), networks.read_teacher(config.model)
-    )
+    objective, weights = build_objective(config.distill, config.diffusion), networks.read_teacher(config.model)
+    built = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
     changed = getattr(built, name)
     others = [network for network in built if network is not None and network is not changed]
     assert len(others) == 4

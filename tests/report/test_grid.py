@@ -1,6 +1,7 @@
 """Grids show every caption whole, whatever its length."""
 
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written):
         )
         for title in ("teacher, 18 Heun steps", "student, 4 steps")
     ]
-    side_by_side(image_sets, [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
+    side_by_side(cast(Any, image_sets), [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
     whole_and_inside(written, ["guidance 2.5, seed 17", "teacher, 18 Heun steps", "student, 4 steps"], 190 + 2 * 136)
 
 

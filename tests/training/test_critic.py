@@ -1,5 +1,7 @@
 """The distribution-matching term in a training: which network learns from it, and when."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from lcm_distill.training.events import read_events
 from lcm_distill.training.loss import total
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import guided_from_teacher, student_from_teacher
+from lcm_distill.training.student_samples import StudentSamples
 from tests.trainings import differ, start
 
 __all__ = ["start"]  # a fixture
@@ -20,25 +23,33 @@ MATCHED = ("distill.matching.weight=1", "distill.matching.start=0.5", "distill.s
 LATENTS = (8, 8, 8)
 
 
-def networks_of(config: Config) -> tuple[MicroDiT, MicroDiT, DistributionMatching]:
-    """Student, critic and the matching term between them."""
+class Parts(NamedTuple):
+    """Student and critic, and the matching term between them."""
+
+    student: MicroDiT
+    critic: MicroDiT
+    samples: StudentSamples
+    matching: DistributionMatching
+
+    def loss(self, step: int, scale: float) -> torch.Tensor:
+        captions = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
+        addresses, guidance = torch.arange(3).numpy(), torch.full((3,), scale)
+        samples = self.samples.generate(step, addresses, captions, guidance, LATENTS)
+        return total(self.matching.losses(step, addresses, captions, guidance, samples))
+
+
+def parts_of(config: Config) -> Parts:
     student = student_from_teacher(config.model, config.distill)
     critic = guided_from_teacher(config.model, read_teacher(config.model), config.distill.middle_guidance)
-    matching = DistributionMatching(
-        config.distill, config.diffusion, 0, student, load_teacher(config.model), critic, torch.device("cpu")
-    )
-    return student, critic, matching
-
-
-def loss_of(matching: DistributionMatching, step: int, scale: float) -> torch.Tensor:
-    captions = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
-    return total(matching.losses(step, torch.arange(3).numpy(), captions, torch.full((3,), scale), LATENTS))
+    common, device = (config.distill, config.diffusion, 0), torch.device("cpu")
+    samples = StudentSamples(*common, student, device)
+    return Parts(student, critic, samples, DistributionMatching(*common, load_teacher(config.model), critic, device))
 
 
 @pytest.fixture
 def parts(start):
     config, _ = start(*MATCHED, "distill.matching.guidance_share=1")
-    return networks_of(config)
+    return parts_of(config)
 
 
 def gradient(network) -> float:
@@ -46,30 +57,30 @@ def gradient(network) -> float:
 
 
 def test_only_the_critic_learns_at_the_start(parts):
-    student, critic, matching = parts
-    loss_of(matching, 1, 2.0).backward()
+    student, critic = parts[:2]
+    parts.loss(1, 2.0).backward()
     assert gradient(student) == 0 and gradient(critic) > 0
     with torch.no_grad():
         critic.final_layer.linear.bias.add_(0.1)
-    loss_of(matching, 2, 2.0).backward()
+    parts.loss(2, 2.0).backward()
     assert gradient(student) > 0
 
 
 def test_a_critic_that_has_not_moved_gives_the_student_no_gradient(parts):
-    student, critic, matching = parts
-    loss_of(matching, 2, 2.0).backward()  # at the middle of the range, the scores differ by what the critic has learnt
+    student, critic = parts[:2]
+    parts.loss(2, 2.0).backward()  # at the middle of the range, the scores differ by what the critic has learnt
     assert gradient(student) < 1e-6 * gradient(critic)
 
 
 def test_the_real_score_keeps_a_share_of_its_guidance(start):
     """With half of it, scale 3 is scored at 2, the middle of the range, where the scores are equal; scale 2 is not."""
     config, _ = start(*MATCHED, "distill.matching.guidance_share=0.5")
-    student, critic, matching = networks_of(config)
+    student, critic = (parts := parts_of(config))[:2]
     ratios = []
     for scale in (3.0, 2.0):
         student.zero_grad()
         critic.zero_grad()
-        loss_of(matching, 2, scale).backward()
+        parts.loss(2, scale).backward()
         ratios.append(gradient(student) / gradient(critic))
     assert ratios[0] < 1e-6 < 1e-3 < ratios[1]
 
@@ -98,7 +109,7 @@ def test_one_noise_for_critic_and_matching_asks_the_teacher_once_and_is_the_same
     for shared in ("false", "true"):
         config, _ = start(*MATCHED, f"distill.matching.shared_noise={shared}")
         torch.manual_seed(0)  # of the guidance embedders' first layers
-        student, critic, matching = networks_of(config)
+        student, critic, _, matching = parts = parts_of(config)
         with torch.no_grad():
             critic.final_layer.linear.bias.add_(0.1)
         teacher, asked = matching.teacher, []
@@ -107,7 +118,7 @@ def test_one_noise_for_critic_and_matching_asks_the_teacher_once_and_is_the_same
         )
         drawn = matching._noise_and_sigma
         monkeypatch.setattr(matching, "_noise_and_sigma", lambda _, *where, drawn=drawn: drawn("critic", *where))
-        loss = loss_of(matching, 2, 2.0)
+        loss = parts.loss(2, 2.0)
         loss.backward()
         losses.append(loss.item())
         gradients.append([p.grad for network in (student, critic) for p in network.parameters() if p.grad is not None])
@@ -125,10 +136,10 @@ def test_guidance_is_taken_off_down_to_none(start):
         raise StopIteration
 
     config, _ = start(*MATCHED, "distill.matching.guidance_share=1", "distill.matching.guidance_less=0.5")
-    _, _, matching = networks_of(config)
+    guidance, samples = torch.tensor([1.0, 1.2, 3.0]), torch.zeros(3, *LATENTS)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
         patch.setattr("lcm_distill.training.critic.real_and_fake_scores", scores)
-        matching.losses(2, torch.arange(3).numpy(), torch.zeros(3, 16, 64), torch.tensor([1.0, 1.2, 3.0]), LATENTS)
+        parts_of(config).matching.losses(2, torch.arange(3).numpy(), torch.zeros(3, 16, 64), guidance, samples)
     assert captured[0].tolist() == [1.0, 1.0, 2.5]
 
 

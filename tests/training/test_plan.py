@@ -96,7 +96,8 @@ def test_fake_passes_take_the_memory_of_real_ones():
     peaks = []
     for device, attention in ((META, fused_attention()), (torch.device("cpu"), nullcontext())):
         objective = build_objective(config.distill, config.diffusion)
-        networks = build_networks(config, objective, meta_network(config.model, guidance_embedding=False).state_dict())
+        weights = meta_network(config.model, guidance_embedding=False).state_dict()
+        networks = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
         with attention:
             step = FakeStep(config, objective, networks, 16, samples=4, device=device)
             for network in filter(None, networks):

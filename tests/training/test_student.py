@@ -17,7 +17,8 @@ from lcm_distill.models.checkpoint import read_description, read_tensors
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.evaluate import samplings
 from lcm_distill.stages.export import export
-from lcm_distill.training.student import StepDraws, prepare
+from lcm_distill.training.student import prepare
+from lcm_distill.training.student_loss import StepDraws
 from tests.trainings import differ, start
 
 __all__ = ["start"]  # a fixture
@@ -122,7 +123,9 @@ def test_a_loss_that_is_not_finite_stops_with_checkpoints_and_names_the_samples(
     config, run = start("distill.steps=6", "engine.micro_batch=3")
     training = prepare(config, run)
     real_loss = training.loss
-    training.loss = lambda step, batch: real_loss(step, batch) * (float("nan") if step == 4 else 1)
+    training.loss = lambda step, batch: {
+        name: term * (float("nan") if step == 4 else 1) for name, term in real_loss(step, batch).items()
+    }
     with pytest.raises(DataError, match=r"distill: in step 4 the loss is nan; its samples are rows \d+, .* intact"):
         list(training.run())
     assert training.checkpoints.steps() == [2, 4]

@@ -68,7 +68,7 @@ def test_a_stage_goes_on_at_another_resolution_with_its_own_positions(tmp_path):
     earlier = build("MicroDiT_Nano_2", 4, 64, in_channels=8)
     save_file(earlier.state_dict(), tmp_path / "earlier.safetensors")
     config, settings = configure(f"pretrain.start={tmp_path}/earlier.safetensors", "model.pos_interp_scale=2.0")
-    model = initial_model(config, settings)
+    model = initial_model(config.model, settings, config.seed)
     assert model.pos_embed.shape == (1, 16, 128)
     # Twice as many patches over the same width: every second one lies where a patch of the earlier grid lay.
     coarse, fine = earlier.pos_embed.view(2, 2, 128), model.pos_embed.view(4, 4, 128)

@@ -23,7 +23,7 @@ def compact(run: ExistingRun, json: Json = False) -> None:
 
         config, folder = Choice(run=run).load(begins=False)
         cache = Cache.local(config, folder)
-        require_own(config, folder, "cache compact")
+        require_own(config.cache, folder, "cache compact")
         folder.require(folder.cache / "manifest", cache.remedy)
         manifest = cache.manifest
         show_progress(merge(manifest))

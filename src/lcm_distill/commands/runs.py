@@ -94,7 +94,7 @@ def verify(
         else:
             with owning(choice, "verify --repair", ["precompute"], begins=False) as (config, folder):
                 remove_orphans(folder.root)
-                require_own(config, folder, "verify --repair")
+                require_own(config.cache, folder, "verify --repair")
                 verification = Verification(config, folder)
                 show_progress(verification.check())
                 if verification.damage:

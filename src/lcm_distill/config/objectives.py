@@ -120,6 +120,28 @@ class MatchingConfig(Section):
         return step >= self.start * steps
 
 
+class AdversarialConfig(Section):
+    """An adversarial term on the samples of distribution matching (LADD, arXiv 2403.12015).
+
+    A discriminator tells them from the cache's latents by what the teacher computes of both.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    """Weight of the term; 0 disables it, and the discriminator with it."""
+    start: float = Field(default=0.4, ge=0, lt=1)
+    """Share of the steps, at the start, over which only the discriminator learns."""
+    discriminator_rate: PositiveFloat = 50.0
+    """The discriminator's learning rate in multiples of the student's. It starts from nothing."""
+    sigma_mean: float = -1.6
+    """Mean of ln sigma of the noise in which data and samples are told apart."""
+    sigma_std: PositiveFloat = 1.0
+    """Standard deviation of that ln sigma."""
+
+    def begun(self, step: int, steps: int) -> bool:
+        """Whether the student has the term in a step, counted from 0, of a training of `steps`."""
+        return step >= self.start * steps
+
+
 class ResponseConfig(Section):
     """The student's response to its guidance scale, regressed on the teacher's, beside any objective."""
 

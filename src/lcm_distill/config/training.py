@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from lcm_distill.config.objectives import (
+    AdversarialConfig,
     DiscreteConfig,
     LoraSettings,
     MatchingConfig,
@@ -195,6 +196,8 @@ class DistillConfig(OptimiserConfig):
 
     matching: MatchingConfig = MatchingConfig()
     """A distribution-matching term, beside any objective."""
+    adversarial: AdversarialConfig = Field(default=AdversarialConfig(), json_schema_extra=ADDED)
+    """An adversarial term, beside distribution matching."""
     response: ResponseConfig = Field(default=ResponseConfig(), json_schema_extra=ADDED)
     """A term for the response to the guidance scale, beside any objective."""
     fresh_noise: bool = Field(default=True, json_schema_extra=ADDED)
@@ -216,6 +219,15 @@ class DistillConfig(OptimiserConfig):
         low, high = self.guidance_range
         if not 1 <= low <= high:
             raise ValueError(f"guidance_range {[low, high]} must hold two values, 1 or more, the lower first")
+        return self
+
+    @model_validator(mode="after")
+    def _adversarial_has_samples(self) -> Self:
+        if self.adversarial.weight and not self.matching.weight:
+            raise ValueError(
+                f"adversarial.weight = {self.adversarial.weight:g} needs the samples of distribution matching: set "
+                "matching.weight above 0, or adversarial.weight to 0"
+            )
         return self
 
     @property

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.library_messages import quiet_libraries
 from lcm_distill.encoders.initialisation import fixed_initialisation
+from lcm_distill.encoders.ldm_files import ldm_share
 from lcm_distill.encoders.vae_shapes import build_vae, empty_vae, require_all, require_fit
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ HALF_WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
 STORED = (WEIGHTS, HALF_WEIGHTS, "diffusion_pytorch_model.bin")
 """Weight files of a folder, in the order in which they are taken."""
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-"""Prefixes of a VAE's weights; training checkpoints also hold losses and averages."""
 
 
 def load_vae(name: str) -> "AutoencoderKL":
@@ -228,7 +226,7 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     vae = empty_vae(config)
-    tensors = _ldm_share(file)
+    tensors = ldm_share(file)
     converted = convert_ldm_vae_checkpoint(tensors, vae.config)
     if len(converted) < len(tensors):
         raise ValueError(f"{len(tensors) - len(converted)} weights are not those of a VAE of {config}")
@@ -236,17 +234,6 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     vae = vae.to_empty(device="cpu")
     vae.load_state_dict(converted)
     return vae
-
-
-def _ldm_share(file: Path) -> dict[str, Tensor]:
-    """The VAE's weights in a file of the original code, without the prefix of a whole checkpoint."""
-    with safe_open(file, "pt") as content:
-        for prefix in ("first_stage_model.", ""):
-            starts = tuple(prefix + part for part in PARTS)
-            share = [name for name in content.keys() if name.startswith(starts)]  # noqa: SIM118
-            if share:
-                return {name.removeprefix(prefix): content.get_tensor(name) for name in share}
-    raise ValueError("it holds no VAE")
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

@@ -23,7 +23,7 @@ def find_prompts(config: Config, run: RunFolder) -> list[Prompt]:
     """
     settings = config.evaluate
     if settings.prompts == HELD_OUT:
-        return held_out_prompts(config, run)
+        return held_out_prompts(Cache.local(config, run), settings.images)
     path = prompts_file(settings.prompts)
     prompts = read_prompts(path)
     if len(prompts) < settings.images:
@@ -34,13 +34,12 @@ def find_prompts(config: Config, run: RunFolder) -> list[Prompt]:
     return prompts[: settings.images]
 
 
-def held_out_prompts(config: Config, run: RunFolder) -> list[Prompt]:
-    """`evaluate.images` held-out captions in order of catalog row, repeated where there are fewer; ids count from 0.
+def held_out_prompts(cache: Cache, count: int) -> list[Prompt]:
+    """`count` held-out captions in order of catalog row, repeated where there are fewer; ids count from 0.
 
     Raises:
-        UserError: the run has no cache yet, or nothing is held out.
+        UserError: there is no cache yet, or nothing is held out.
     """
-    cache, count = Cache.local(config, run), config.evaluate.images
     cache.require_begun()
     held_out = cache.usable("valid")
     if not len(held_out):

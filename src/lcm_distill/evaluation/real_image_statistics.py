@@ -8,11 +8,10 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from lcm_distill.config import Config
+from lcm_distill.config import EvaluateConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.layout import cache_fingerprint
 from lcm_distill.data.real_images import real_images
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo, open_extractor
 from lcm_distill.evaluation.image_preparation import prepare_files
@@ -21,7 +20,6 @@ from lcm_distill.metrics.protocol import OpenedProtocol
 from lcm_distill.metrics.reference_files import folder_identity, image_files, read_statistics, write_statistics
 from lcm_distill.metrics.statistics import Statistics
 from lcm_distill.pipeline.atomic_writes import commit_file
-from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 
 log = logging.getLogger(__name__)
@@ -33,11 +31,12 @@ class ReferenceStatistics:
     """Computes reference statistics with one protocol's extractor, or reads them where they are kept.
 
     Args:
-        run: keeps them below `evaluate/reference`.
+        cache: of the data set, whose run keeps them below `evaluate/reference`.
+        device: where features are extracted, as configured.
     """
 
-    def __init__(self, config: Config, run: RunFolder, extractor: ExtractorInfo) -> None:
-        self.config, self.run, self.extractor = config, run, extractor
+    def __init__(self, cache: Cache, settings: EvaluateConfig, device: str, extractor: ExtractorInfo) -> None:
+        self.cache, self.settings, self.device, self.extractor = cache, settings, device, extractor
 
     def of_folder(self, folder: Path) -> Generator[Progress, None, tuple[Statistics, str]]:
         """Statistics of the images below a folder, and their identity, which their names and bytes decide.
@@ -61,28 +60,28 @@ class ReferenceStatistics:
         opened = self._open()
 
         def prepared() -> Iterable[Tensor]:
-            images = real_images(Cache.local(self.config, self.run), sources)
+            images = real_images(self.cache, sources)
             return (opened.protocol.prepare(Image.fromarray(image)) for image in images)
 
         identity = digest([
-            cache_fingerprint(self.config), self.config.resolution, list(sources),
+            self.cache.layout.fingerprint, self.cache.config.resolution, list(sources),
             self.extractor.name, self.extractor.sha256,
         ])  # fmt: skip
         return (yield from self._kept(identity, opened, prepared, len(sources), title))
 
     def _open(self) -> OpenedProtocol:
-        return open_extractor(self.config.evaluate, self.extractor.protocol, self.config.device)
+        return open_extractor(self.settings, self.extractor.protocol, self.device)
 
     def _kept(
         self, identity: str, opened: OpenedProtocol, prepared: Callable[[], Iterable[Tensor]], count: int, title: str
     ) -> Computation:
         """Statistics of this identity, read from the run folder; computed and written there the first time."""
-        kept = self.run.evaluate / "reference" / f"{self.extractor.protocol}-{identity[:16]}.npz"
+        kept = self.cache.run.evaluate / "reference" / f"{self.extractor.protocol}-{identity[:16]}.npz"
         known = _read_kept(kept, self.extractor.width, identity)
         if known is not None:
             return known if known.images is not None else _of(known, count)  # of an earlier version
         label = f"reference {opened.protocol.name}, {title}"
-        statistics = yield from _accumulate(label, opened, prepared(), count, self.config.evaluate.batch_size)
+        statistics = yield from _accumulate(label, opened, prepared(), count, self.settings.batch_size)
         commit_file(kept, lambda path: write_statistics(path, statistics, identity))
         return read_statistics(kept, self.extractor.width, identity)
 

@@ -6,7 +6,7 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo
@@ -53,25 +53,27 @@ def find_references(
     Raises:
         UserError: a reference is not what it should be, or a protocol cannot measure one of the captions.
     """
-    references: list[Reference] = []
+    cache, references = Cache.local(config, run), list[Reference]()
     for extractor in extractors:
         require_captions(extractor.traits, prompts)
-        references.append((yield from _find_reference(config, run, prompts, extractor)))
+        compute = ReferenceStatistics(cache, config.evaluate, config.device, extractor)
+        references.append((yield from _find_reference(compute, config.evaluate, prompts)))
     return references
 
 
 def _find_reference(
-    config: Config, run: RunFolder, prompts: Sequence[Prompt], extractor: ExtractorInfo
+    compute: ReferenceStatistics, settings: EvaluateConfig, prompts: Sequence[Prompt]
 ) -> Generator[Progress, None, Reference]:
-    path = config.evaluate.reference.get(extractor.protocol)
-    reference = Reference(extractor, prompt_source(config.evaluate.prompts, prompts))
+    extractor = compute.extractor
+    path = settings.reference.get(extractor.protocol)
+    reference = Reference(extractor, prompt_source(settings.prompts, prompts))
     if not extractor.traits.compares:
         return reference
     if path is None:
-        return (yield from _held_out(config, run, prompts, reference))
+        return (yield from _held_out(compute, settings.images, prompts, reference))
     if path.is_dir():
         require_enough_real_images(len(image_files(path)), f"in {path}", extractor)
-        statistics, identity = yield from ReferenceStatistics(config, run, extractor).of_folder(path)
+        statistics, identity = yield from compute.of_folder(path)
     else:
         statistics, identity = read_statistics(path, extractor.width), file_sha256(path)
         require_enough_real_images(statistics.images, f"in {path}", extractor)
@@ -79,17 +81,16 @@ def _find_reference(
 
 
 def _held_out(
-    config: Config, run: RunFolder, prompts: Sequence[Prompt], reference: Reference
+    compute: ReferenceStatistics, images: int, prompts: Sequence[Prompt], reference: Reference
 ) -> Generator[Progress, None, Reference]:
-    """The captions' own images, and the distance of images of other captions to them."""
-    compute = ReferenceStatistics(config, run, reference.extractor)
+    """The captions' own images, and the distance of so many images of other captions to them."""
     own = list(dict.fromkeys(prompt.image for prompt in prompts if prompt.image))
     require_enough_real_images(len(own), "held out for evaluate.images (data.valid_fraction)", reference.extractor)
     statistics = yield from compute.of_data_set(own, "held-out images")
     found = replace(reference, statistics=statistics, source=HELD_OUT_IMAGES)
     if reference.extractor.traits.frechet_figure is None:
         return found
-    usable = Cache.local(config, run).usable("train").slice(0, config.evaluate.images)
+    usable = compute.cache.usable("train").slice(0, images)
     others = list(dict.fromkeys(usable["source"].to_pylist()))
     other_statistics = yield from compute.of_data_set(others, "training images")
     distance = frechet_distance(other_statistics.moments, statistics.moments)

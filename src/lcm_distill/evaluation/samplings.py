@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, DiffusionConfig, EvaluateConfig
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.models.student_description import StudentSampling, read_sampling, require_sigmas
@@ -54,22 +54,24 @@ def samplings(config: Config, student: Path | None = None) -> list[Sampling]:
     models, found = config.evaluate.models, list[Sampling]()
     for scale in config.evaluate.guidance:
         if "teacher" in models:
-            found += teacher_samplings(config, scale)
+            found += teacher_samplings(config.evaluate, config.diffusion, scale)
         if "student" in models:
             found += student_samplings(config, student, scale)
     return found
 
 
-def teacher_samplings(config: Config, guidance: float | None = None) -> list[Sampling]:
+def teacher_samplings(
+    settings: EvaluateConfig, diffusion: DiffusionConfig, guidance: float | None = None
+) -> list[Sampling]:
     """The teacher's samplings, at the first configured guidance scale or at another."""
-    scale, settings = config.evaluate.guidance[0] if guidance is None else guidance, config.diffusion
+    scale = settings.guidance[0] if guidance is None else guidance
     return [
         Sampling(
             "teacher",
-            TEACHER_SAMPLERS[solver](steps, settings.sigma_min, settings.sigma_max, settings.rho),
+            TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho),
             scale,
         )
-        for solver, steps in config.evaluate.teacher
+        for solver, steps in settings.teacher
     ]
 
 
@@ -91,7 +93,7 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
 def student_samplers(config: Config, student: Path | None = None) -> list[FewStepSampler]:
     """The student's samplers; arguments and errors are those of `student_samplings`."""
     settings, known = config.evaluate, student_sampling(config, student)
-    _require_sigmas(config, known, student)
+    _require_sigmas(settings, config.diffusion, known, student)
     known = known.or_else(settings.student_sigmas)
     return [known.sampler(steps, settings.student_sampler) for steps in settings.student_steps]
 
@@ -108,11 +110,12 @@ def student_sampling(config: Config, student: Path | None = None) -> StudentSamp
     return StudentSampling(diffusion=config.diffusion, phases=phases, fresh_noise=config.distill.fresh_noise)
 
 
-def _require_sigmas(config: Config, known: StudentSampling, student: Path | None) -> None:
+def _require_sigmas(
+    settings: EvaluateConfig, diffusion: DiffusionConfig, known: StudentSampling, student: Path | None
+) -> None:
     """Hold configured sigmas to the range they are for: all to the configuration's own, those used to another's."""
-    settings = config.evaluate
-    if known.diffusion == config.diffusion:
-        require_sigmas(settings.student_sigmas, config.diffusion)
+    if known.diffusion == diffusion:
+        require_sigmas(settings.student_sigmas, diffusion)
     elif settings.student_sampler == "own" and known.phases is None:
         used = settings.student_sigmas.keys() & set(settings.student_steps) - known.sigmas.keys()
         require_sigmas({steps: settings.student_sigmas[steps] for steps in used}, known.diffusion, student)

@@ -18,7 +18,7 @@ from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, hidden_states, load_text_encoder
 from lcm_distill.models.checkpoint import fill
 from lcm_distill.models.networks import build_network
-from lcm_distill.publishing.clip import CAPTIONS, ids_of_clip, write_tokenizer
+from lcm_distill.publishing.clip_text_model import CAPTIONS, ids_of_clip, write_tokenizer
 from lcm_distill.publishing.export_folder import SETTINGS
 from lcm_distill.publishing.published_model import Published
 from lcm_distill.publishing.remote_code.pipeline import clean

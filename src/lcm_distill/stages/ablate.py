@@ -120,8 +120,9 @@ def ablate(
     chosen = trials(config, run, steps, seeds)
     extractors = find_requirements(config, run, chosen)
     yield from precompute(config, run, executor)
+    samplings = teacher_samplings(config.evaluate, config.diffusion)
     measuring = yield from _find_measuring(config, run, extractors, executor)
-    teachers = [ImageSet(config, run, sampling, measuring.prompts) for sampling in teacher_samplings(config)]
+    teachers = [ImageSet(config, run, sampling, measuring.prompts) for sampling in samplings]
     yield from _measure("teacher", teachers, measuring, executor)
     for number, trial in enumerate(chosen, 1):
         yield from _train(trial, f"{trial.title} ({number} of {len(chosen)})", measuring, executor)
@@ -157,15 +158,14 @@ def _find_measuring(
 ) -> Generator[Progress, None, Measuring]:
     """Prompts and references, which need the cache."""
     if not executor.leads:
-        _wait_for_cache(config, run)
+        _wait_for_cache(Cache.open(config, run))
     prompts = find_prompts(config, run)
     references = (yield from find_references(config, run, prompts, extractors)) if executor.leads else []
     return Measuring(prompts, extractors, references)
 
 
-def _wait_for_cache(config: Config, run: RunFolder) -> None:
+def _wait_for_cache(cache: Cache) -> None:
     """Wait until the other ranks have committed their share of the cache; the first rank fails if they do not."""
-    cache = Cache.open(config, run)
     tasks, manifest = cache.tasks(), cache.manifest
     while len(manifest.done(tasks)) < len(tasks):
         time.sleep(WAIT_SECONDS)

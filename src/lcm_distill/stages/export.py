@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, EncodersConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.registry import figure_styles
@@ -72,7 +72,7 @@ def export(
     _require_place(form, out)
     step, weights = _weights(config, run)
     trained = {} if run.has_foreign_student else {"trained_steps": step, "of_steps": config.distill.steps}
-    model = _student(config, weights, _description(config, run))
+    model = _student(config.encoders, config.evaluate.guidance[0], weights, _description(config, run))
     card = _card(config, run, _training(config, step) if trained else {}, terms)
     return {**write(form, out, model, card, with_encoders), **trained}
 
@@ -197,16 +197,18 @@ def _training(config: Config, step: int) -> dict[str, object]:
     }
 
 
-def _student(config: Config, weights: Mapping[str, Tensor], description: StudentDescription) -> Published:
+def _student(
+    encoders: EncodersConfig, guidance: float, weights: Mapping[str, Tensor], description: StudentDescription
+) -> Published:
     recorded = description.encoders.model_dump() if description.encoders else {}
     return Published(
         weights=weights,
         description=description.to_json(),
         sizes=description.model,
-        encoders=config.encoders.model_copy(update=recorded),
+        encoders=encoders.model_copy(update=recorded),
         diffusion=description.diffusion,
         sampling=description,
-        guidance=config.evaluate.guidance[0],
+        guidance=guidance,
     )
 
 

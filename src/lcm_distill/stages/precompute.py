@@ -224,7 +224,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str], retry_quaran
     cache = Cache.open(config, run)
     return [
         cache.require_begun if cache.is_shared else lambda: _data_set(cache),
-        *([lambda: require_own(config, run, "precompute --retry-quarantined")] * retry_quarantined),
+        *([lambda: require_own(config.cache, run, "precompute --retry-quarantined")] * retry_quarantined),
         *([lambda: require_unread(run)] * retry_quarantined),
     ]
 

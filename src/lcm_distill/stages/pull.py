@@ -34,7 +34,7 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
         UserError: the cache is not made in an object store, or is another run's, or nothing is there yet.
         DataError: files in the store are not what was written; all others are copied.
     """
-    require_own(config, run, "cache pull")
+    require_own(config.cache, run, "cache pull")
     if config.cache.location is None:
         raise UserError(f"cache.location is unset: the cache of {run.root} is made where it is used")
     remote, local = Cache.open(config, run).manifest, Cache.local(config, run).manifest

@@ -1,8 +1,10 @@
 """One page about a run: what was run, what its models are worth, how training went, and what was left out."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -21,8 +23,10 @@ from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, image, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
 from lcm_distill.report.units import format_duration
-from lcm_distill.stages.queries import inspect, inspect_view
+from lcm_distill.stages.queries import inspect_view
 
+Query = Callable[[str, str], list[dict[str, Any]]]
+"""Rows of one view by an SQL query; none where the view has no file yet."""
 NAME = "report.html"
 POINTS = 400
 """Points of a curve; of longer trainings each is the mean of the steps around it."""
@@ -33,6 +37,8 @@ CURVES = {
     "critic_loss": "loss: critic",
     "matching_loss": "loss: distribution matching",
     "response_loss": "loss: response to guidance",
+    "discriminator_loss": "loss: discriminator",
+    "adversarial_loss": "loss: adversarial",
     "gradient_norm": "norm of the gradient",
     "learning_rate": "learning rate",
     "images_per_second": "images a second",
@@ -49,25 +55,26 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     """
     require_foreign(out)
     require_file_or_nothing(out)
+    query = partial(inspect_view, config, run)
     sections = [
-        Section("Figures", _figures(config, run)),
-        Section("Response to guidance", _guidance(config, run)),
+        Section("Figures", _figures(query)),
+        Section("Response to guidance", _guidance(query, config.distill.guidance_range)),
         Section("Images", _images(run)),
-        Section("Training", _training(config, run, "events")),
-        Section("Training of the teacher", _training(config, run, "pretrain_events")),
-        Section("Data", _data(config, run)),
+        Section("Training", _training(query, "events")),
+        Section("Training of the teacher", _training(query, "pretrain_events")),
+        Section("Data", _data(query)),
     ]
     if not any(section.parts for section in sections):
         raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute`")
     if not sections[-1].parts:
-        sections[-1] = Section("Data", [paragraph(_no_manifest(config, run))])
-    sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(config, run))]
+        sections[-1] = Section("Data", [paragraph(_no_manifest(run, Cache.open(config, run).storage.locate()))])
+    sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(query, run))]
     remove_orphans_of(out)
     commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
 
 
-def _figures(config: Config, run: RunFolder) -> list[str]:
-    rows = inspect_view(config, run, "metrics", "FROM metrics")
+def _figures(query: Query) -> list[str]:
+    rows = query("metrics", "FROM metrics")
     if not rows:
         return []
     styles = figure_styles()
@@ -77,9 +84,9 @@ def _figures(config: Config, run: RunFolder) -> list[str]:
     return [*drawn, table(*figures_cells(rows, styles)), *real]
 
 
-def _guidance(config: Config, run: RunFolder) -> list[str]:
-    rows = inspect_view(config, run, "guidance", "FROM guidance")
-    return [charts("guidance", guidance_panels(rows, config.distill.guidance_range, figure_styles()))] if rows else []
+def _guidance(query: Query, trained: tuple[float, float]) -> list[str]:
+    rows = query("guidance", "FROM guidance")
+    return [charts("guidance", guidance_panels(rows, trained, figure_styles()))] if rows else []
 
 
 def _images(run: RunFolder) -> list[str]:
@@ -97,14 +104,14 @@ def _images(run: RunFolder) -> list[str]:
     ]
 
 
-def _training(config: Config, run: RunFolder, view: str) -> list[str]:
+def _training(query: Query, view: str) -> list[str]:
     # Records of earlier versions lack some columns; `\0` is a column's name.
     means = f"avg(COLUMNS('^({'|'.join(CURVES)})$')) AS '\\0'"
     group = f"step * {POINTS} // (SELECT max(step) + 1 FROM {view})"
     sql = f"SELECT avg(step) AS step, {means} FROM {view} GROUP BY {group} ORDER BY 1"
-    if not (rows := inspect_view(config, run, view, sql)):
+    if not (rows := query(view, sql)):
         return []
-    whole = inspect(config, run, f"SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}")[0]
+    whole = query(view, f"SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}")[0]
     steps = [row["step"] for row in rows]
     panels = [
         Panel("step", title, [_curve(steps, [row[name] for row in rows])])
@@ -120,14 +127,12 @@ def _curve(x: Sequence[float], y: Sequence[float | None]) -> Line:
     return Line([step for step, _ in points], [value for _, value in points], [0.0] * len(points), 0, marked=False)
 
 
-def _data(config: Config, run: RunFolder) -> list[str]:
-    counts = inspect_view(
-        config, run, "manifest", "SELECT kind, status, count(*) AS count FROM manifest GROUP BY ALL ORDER BY ALL"
-    )
+def _data(query: Query) -> list[str]:
+    counts = query("manifest", "SELECT kind, status, count(*) AS count FROM manifest GROUP BY ALL ORDER BY ALL")
     if not counts:
         return []
-    reasons = inspect(
-        config, run,
+    reasons = query(
+        "manifest",
         "SELECT status, error, count(*) AS count, min(source) AS example FROM manifest WHERE status <> 'ok' "
         f"GROUP BY ALL ORDER BY count DESC, error LIMIT {REASONS}",
     )  # fmt: skip
@@ -137,9 +142,8 @@ def _data(config: Config, run: RunFolder) -> list[str]:
     return parts
 
 
-def _no_manifest(config: Config, run: RunFolder) -> str:
+def _no_manifest(run: RunFolder, place: str) -> str:
     """Why there are no counts of a data set: the cache is gone that a training has read, or there never was one."""
-    place = Cache.open(config, run).storage.locate()
     if not run.begun:
         return f"There is no cache at {place}."
     return (
@@ -159,10 +163,10 @@ def _configuration(config: Config) -> list[str]:
     return [paragraph(f"Preset {config.preset}, with these changes."), table(["key", "here", "preset"], rows)]
 
 
-def _provenance(config: Config, run: RunFolder) -> list[str]:
+def _provenance(query: Query, run: RunFolder) -> list[str]:
     rows = [[name, release] for name, release in recorded_environment(run).items()]
-    measured = inspect_view(
-        config, run, "metrics",
+    measured = query(
+        "metrics",
         "SELECT DISTINCT model, checkpoint, checkpoint_sha256 FROM metrics WHERE checkpoint IS NOT NULL ORDER BY ALL",
     )  # fmt: skip
     parts = [table(["what", "release"], rows)] if rows else []

@@ -22,6 +22,7 @@ from lcm_distill.api import (
 )
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
@@ -71,7 +72,8 @@ def choose_prompts(where: str, captions: Sequence[str], source: str | None, coun
     if source == HELD_OUT:
         if is_shipped(where) or is_file(where):
             raise UserError("--prompts held-out needs a run's data set: give the run's folder as --run")
-        found = held_out_prompts(open_config(where), RunFolder(Path(where)))
+        config = open_config(where)
+        found = held_out_prompts(Cache.local(config, RunFolder(Path(where))), config.evaluate.images)
     else:
         found = read_prompts(prompts_file(source))
     count = min(count, len(found))

@@ -4,12 +4,13 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, ScheduleConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
@@ -50,6 +51,7 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
     yield Progress("schedule", len(done), len(tasks), "schedules", resumed=len(done))
     if pending:
         samples = StudentSamples(config, run)
+        row = partial(_row, config.schedule.samples, config.evaluate.guidance[0])
         for finished, (steps, task) in enumerate(pending.items(), len(done)):
             trials: list[Trial] = []
             settings = samples.diffusion
@@ -58,7 +60,7 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
                 counts = {"steps": steps, "trials": len(trials), "distance": min(trial.distance for trial in trials)}
                 yield Progress("schedule", finished, len(tasks), "schedules", counts, len(done))
             manifest.drop([task.name])
-            manifest.commit(task, [_row(config, steps, trial) for trial in trials], None)
+            manifest.commit(task, [row(steps, trial) for trial in trials], None)
             yield Progress("schedule", finished + 1, len(tasks), "schedules", resumed=len(done))
     store_sigmas(config, run, best_sigmas(manifest, list(tasks.values())))
 
@@ -111,20 +113,16 @@ def _identity(config: Config, run: RunFolder, steps: int) -> str:
     ])  # fmt: skip
 
 
-def _row(config: Config, steps: int, trial: Trial) -> dict[str, Any]:
+def _row(samples: int, guidance: float, steps: int, trial: Trial) -> dict[str, Any]:
     return {
-        "steps": steps, "sigmas": list(trial.sigmas), "distance": trial.distance,
-        "guidance": config.evaluate.guidance[0], "samples": config.schedule.samples,
+        "steps": steps, "sigmas": list(trial.sigmas), "distance": trial.distance, "guidance": guidance,
+        "samples": samples,
     }  # fmt: skip
 
 
-def plan_schedule(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Figures of a search."""
-    return {
-        "numbers_of_steps": config.schedule.steps,
-        "samples_per_trial": config.schedule.samples,
-        "guidance": config.evaluate.guidance[0],
-    }
+def plan_schedule(settings: ScheduleConfig, guidance: float) -> dict[str, Any]:
+    """Figures of a search, at a guidance scale."""
+    return {"numbers_of_steps": settings.steps, "samples_per_trial": settings.samples, "guidance": guidance}
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
@@ -133,7 +131,8 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
 
 
 STAGE = Stage(
-    "schedule", schedule, plan_schedule, checks, "first",
+    "schedule", schedule, lambda config, run: plan_schedule(config.schedule, config.evaluate.guidance[0]), checks,
+    "first",
     result="SELECT steps, arg_min(sigmas, distance) AS sigmas, min(distance) AS distance, count(*) AS trials "
     "FROM schedule GROUP BY steps ORDER BY steps",
     writes_of=["distill"],

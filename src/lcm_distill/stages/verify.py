@@ -106,7 +106,7 @@ class Verification:
         """
         from lcm_distill.data.cache.repair import encode_again, repair_catalog  # imports PyTorch, as the check does not
 
-        require_own(self.cache.config, self._run, "verify --repair")
+        require_own(self.cache.config.cache, self._run, "verify --repair")
         if any(damage.task == CATALOG_TASK for damage in self.damage):
             repair_catalog(self.cache, self.damage)
             self.repaired.append(CATALOG_TASK)

@@ -52,6 +52,9 @@ def distill_flop(model: ModelConfig, settings: DistillConfig, caption_tokens: in
         # Sampling with a gradient through the last step, the critic's training, and the comparison with the teacher.
         flop += int((mean_steps + 2) * forward) + (guided + 3 * forward)
         flop += 0 if settings.matching.shared_noise else guided + forward
+    if settings.adversarial.weight:
+        # Data, and samples with a gradient of their latents, which takes half of a backward pass.
+        flop += 3 * forward_flop(teacher, caption_tokens)
     if settings.response.weight:
         lower = guided if settings.guidance_range[0] > 1 else forward_flop(teacher, caption_tokens)
         due = settings.response.mean_evaluations * (lower + guided) + 2 * 3 * forward

@@ -58,7 +58,7 @@ def mixed_in(config: Config, settings: PretrainConfig) -> dict[str, Config]:
 def _fitting(config: Config, root: str) -> Config:
     run = RunFolder(Path(root))
     other = load_file(run.require(run.config, "name folders of runs in pretrain.caches"))
-    differences = other.differences(config, ["encoders"]) + width_differences(config, other)
+    differences = other.differences(config, ["encoders"]) + width_differences(config.model, other.model)
     if config.resolution not in other.data.resolutions:
         differences.append(f"data.resolutions = {other.data.resolutions} without {config.resolution}")
     if differences:

@@ -8,21 +8,19 @@ from torch import Tensor
 
 from lcm_distill.config import DiffusionConfig, DistillConfig
 from lcm_distill.core.device import to_device
-from lcm_distill.core.randomness import integer, normal
-from lcm_distill.diffusion.few_step_samplers import few_step_sampler
+from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import both_branches
 from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.distribution_matching import (
-    gradient_in_last_call,
     matching_loss,
     real_and_fake_scores,
 )
-from lcm_distill.diffusion.preconditioning import Network, consistency_function, edm_denoiser
+from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
 
 
 class DistributionMatching:
-    """Generates with the student, trains the critic on the result, and matches the student to the teacher.
+    """Trains the critic on the student's samples, and matches the student to the teacher.
 
     The critic is the fake score network: it learns to denoise the student's samples, each at the guidance scale that
     it was generated for. It starts as the teacher, and its score is what it has learnt since, on top of the teacher
@@ -31,7 +29,7 @@ class DistributionMatching:
     Args:
         settings: of the distillation.
         seed: of the distillation's random numbers.
-        student, teacher, critic: networks as the engine prepared them.
+        teacher, critic: networks as the engine prepared them.
         device: where they are.
     """
 
@@ -40,26 +38,24 @@ class DistributionMatching:
         settings: DistillConfig,
         diffusion: DiffusionConfig,
         seed: int,
-        student: Network,
         teacher: Network,
         critic: Network,
         device: torch.device,
     ) -> None:
         self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
-        self.student, self.teacher, self.critic = student, teacher, critic
+        self.teacher, self.critic = teacher, critic
 
     def losses(
-        self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
+        self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, samples: Tensor
     ) -> dict[str, Tensor]:
         """The critic's loss, and the weighted matching loss once `matching.start` of the training is over; scalars.
 
         Args:
             addresses: (B,), which address the samples' random numbers.
-            captions: (B, L, C). guidance: (B,).
-            shape: (C, H, W) of the latents.
+            captions: (B, L, C). guidance: (B,), scales that the samples were generated for.
+            samples: (B, C, H, W), the student's, with gradient.
         """
-        own, sigma_data = self.settings.matching, self.diffusion.sigma_data
-        samples = self._generate(step, addresses, captions, guidance, shape)
+        own, sigma_data, shape = self.settings.matching, self.diffusion.sigma_data, samples.shape[1:]
         scores = real_and_fake_scores(
             both_branches(self.teacher, sigma_data, captions),
             edm_denoiser(self.critic, sigma_data, captions, guidance),
@@ -76,23 +72,6 @@ class DistributionMatching:
         else:
             matching = matching_loss(scores, samples, *self._noise_and_sigma("matching", step, addresses, shape))
         return {"critic_loss": critic_loss, "matching_loss": own.weight * matching.mean()}
-
-    def _generate(
-        self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, shape: Sequence[int]
-    ) -> Tensor:
-        """The student's samples after a random number of its sampling steps, (B, C, H, W).
-
-        A gradient goes through the last step.
-        """
-        sigma_min, sigmas = self.diffusion.sigma_min, tuple(self.settings.matching.sigmas)
-        steps = 1 + integer(self.seed, "matching jumps", step, len(sigmas))
-        function = consistency_function(self.student, self.diffusion.sigma_data, sigma_min, captions, guidance)
-
-        def noise(number: int) -> Tensor:
-            return self._noise(f"matching jump {number}", step, addresses, shape)
-
-        sampler = few_step_sampler(sigmas[:steps], sigma_min, self.settings.fresh_noise)
-        return sampler(gradient_in_last_call(function, steps), noise)
 
     def _noise_and_sigma(
         self, stream: str, step: int, addresses: np.ndarray, shape: Sequence[int]

@@ -24,7 +24,8 @@ EVENTS = pa.schema(
     [("step", pa.int64()), ("loss", pa.float64()), ("gradient_norm", pa.float64()),
      ("learning_rate", pa.float64()), ("seconds", pa.float64()), ("images_per_second", pa.float64()),
      ("flop_utilisation", pa.float64()), ("memory_gib", pa.float64()), ("objective_loss", pa.float64()),
-     ("critic_loss", pa.float64()), ("matching_loss", pa.float64()), ("response_loss", pa.float64())]
+     ("critic_loss", pa.float64()), ("matching_loss", pa.float64()), ("response_loss", pa.float64()),
+     ("discriminator_loss", pa.float64()), ("adversarial_loss", pa.float64())]
 )  # fmt: skip
 """One row a step; `seconds` is its wall time. `flop_utilisation` is the rate of the networks' operations, without
 recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far. Where

@@ -19,7 +19,7 @@ from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.loss import total
 from lcm_distill.training.objective_registry import build_objective
-from lcm_distill.training.student import build_loss
+from lcm_distill.training.student_loss import StudentLoss
 from lcm_distill.training.student_networks import DistillationNetworks, build_networks
 
 SAMPLES = 64
@@ -49,7 +49,7 @@ class FakeStep:
             network.to_empty(device=device)
         unsharded = config.engine.model_copy(update={"sharding": "none"})
         self.engine = Engine(unsharded, World(0, 1, device))
-        self.loss = build_loss(config.distill, config.diffusion, config.distill_seed, objective, networks, self.engine)
+        self.loss = StudentLoss(config.distill, config.diffusion, config.distill_seed, objective, networks, self.engine)
         self.step = config.distill.steps - 1  # distribution matching has begun
         model = config.model
         latents = torch.zeros(samples, model.in_channels, model.latent_size, model.latent_size)
@@ -78,7 +78,7 @@ def fake_step(config: Config, caption_tokens: int, samples: int) -> Generator[Fa
     """A step on the meta device, in a context in which its passes use the kernels of a GPU."""
     objective = build_objective(config.distill, config.diffusion)
     weights = meta_network(config.model, guidance_embedding=False).state_dict()
-    networks = build_networks(config, objective, weights)
+    networks = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
     with assume_fused(), fused_attention():
         yield FakeStep(config, objective, networks, caption_tokens, samples)
 

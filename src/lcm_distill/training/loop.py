@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -44,7 +44,7 @@ def no_validation(step: int, events: Events | None) -> Iterator[Progress]:
 
 @dataclass
 class Trainer:
-    """Trains one network, and a critic beside it if there is one.
+    """Trains one network, and others beside it.
 
     Attributes:
         label: what is trained, for progress and messages.
@@ -56,7 +56,7 @@ class Trainer:
         batches: this rank's part of the batch of every step.
         loss: see `Loss`.
         engine: prepared the networks.
-        critic: trained by the same loss, at `critic_rate` times the model's learning rate.
+        beside: networks that the same loss trains, by name, each with its learning rate over the model's.
         after_step: called after each update, for further averages.
         extra: further modules to save and restore, by name.
         flop: operations of all passes for one sample, without recomputation; None to leave utilisation out.
@@ -74,8 +74,7 @@ class Trainer:
     batches: Batches
     loss: Loss
     engine: Engine
-    critic: nn.Module | None = None
-    critic_rate: float = 1.0
+    beside: Mapping[str, tuple[nn.Module, float]] = field(default_factory=dict[str, tuple[nn.Module, float]])
     after_step: Callable[[], None] = lambda: None
     extra: Mapping[str, nn.Module] | None = None
     flop: float | None = None
@@ -85,11 +84,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings, world = self.settings, self.engine.world
-        critic = {"critic": self.critic} if self.critic else {}
-        self.trained = {"model": self.model, **critic}
+        self.trained = {"model": self.model, **{name: network for name, (network, _) in self.beside.items()}}
         self.modules = {**self.trained, "average": self.average, **(self.extra or {})}
-        rate_factors = {self.model: 1.0} | ({self.critic: self.critic_rate} if self.critic else {})
-        self.optimiser = build_optimiser(rate_factors, settings)
+        self.optimiser = build_optimiser({self.model: 1.0, **dict(self.beside.values())}, settings)
         self.passes = accumulation_steps(settings.batch_size, world.size, self.engine.settings.micro_batch)
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints",

@@ -3,6 +3,7 @@
 """Plans of trainings: parameters, operations, memory, disk space and time, without running them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -97,10 +98,10 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
         "gflop_per_sample": round(flop / 1e9, 1),
         "tflop_per_step": round(flop * settings.batch_size / 1e12, 1),
         "gb_of_states": {name: _gb(size) for name, size in states.items()},
-        **_micro_batches(config, tokens, sum(states.values()), device),
+        **_micro_batches(_memory(config, tokens), settings.batch_size, sum(states.values()), device),
         "gb_of_a_checkpoint": _gb(checkpoint),
         "precision": config.engine.precision,
-        "gb_on_disk": _gb(checkpoints + states["student"] + _cache_bytes(config, run)),
+        "gb_on_disk": _gb(checkpoints + states["student"] + _cache_bytes(Cache.open(config, run), tokens)),
         "hours_here": round(seconds * settings.steps / 3600, 2),
     }
 
@@ -110,17 +111,30 @@ def products_dtype(engine: EngineConfig) -> torch.dtype:
     return torch.bfloat16 if engine.precision == "bfloat16" else torch.float32
 
 
-def _micro_batches(config: Config, tokens: int, states: float, device: torch.device) -> dict[str, Any]:
-    """The largest micro-batches that fit here and in 80 GB, with activations kept or recomputed; None if none does."""
+def _memory(config: Config, tokens: int) -> dict[str, int]:
+    """Bytes of one sample's passes with activations kept and recomputed; none where they cannot be counted."""
+    if config.distill.objective_settings.forward_mode:
+        return {}
+    return {
+        name: memory_per_sample(config.changed([f"engine.activation_checkpointing={recompute}"], "plan"), tokens)
+        for name, recompute in (("kept", "false"), ("recomputed", "true"))
+    }
+
+
+def _micro_batches(memory: Mapping[str, int], batch_size: int, states: float, device: torch.device) -> dict[str, Any]:
+    """The largest micro-batches that fit here and in 80 GB, with activations kept or recomputed; None if none does.
+
+    Args:
+        memory: as `_memory` has it. states: as `largest_micro_batch` takes it.
+    """
     sizes = {"80_gb": GPU_80_GB, "here": budget.device_memory(device)}
     figures: dict[str, Any] = {"gb_here": _gb(sizes["here"])}
-    if config.distill.objective_settings.forward_mode:
+    if not memory:
         return figures | {"micro_batches": "not counted: forward-mode derivatives do not run without values"}
-    for name, recompute in (("kept", "false"), ("recomputed", "true")):
-        per_sample = memory_per_sample(config.changed([f"engine.activation_checkpointing={recompute}"], "plan"), tokens)
+    for name, per_sample in memory.items():
         figures[f"gb_per_sample_{name}"] = _gb(per_sample)
         for where, size in sizes.items():
-            largest = min(largest_micro_batch(size, states, per_sample), config.distill.batch_size)
+            largest = min(largest_micro_batch(size, states, per_sample), batch_size)
             figures[f"micro_batch_{where}_{name}"] = largest or None
             if where == "80_gb":
                 figures[f"gb_used_{name}"] = _gb(states + largest * per_sample) if largest else None
@@ -136,9 +150,8 @@ def largest_micro_batch(size: int, states: float, per_sample: int) -> int:
     return max(0, int(((1 - budget.MARGIN) * size - states) // per_sample))
 
 
-def _cache_bytes(config: Config, run: RunFolder) -> int:
-    """Bytes of the latents and captions that training reads; 0 before the data set is listed."""
-    cache, tokens = Cache.open(config, run), caption_tokens(config.encoders)
+def _cache_bytes(cache: Cache, tokens: int) -> int:
+    """Bytes of the latents and captions, of so many tokens, that training reads; 0 before the data set is listed."""
     catalog = cache.find_catalog()
     if catalog is None:
         return 0

@@ -1,14 +1,15 @@
-"""The networks of a distillation, all of which start from the teacher's weights."""
+"""The networks of a distillation; all but the discriminator start from the teacher's weights."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lcm_distill.config import Config, DistillConfig, ModelConfig
+from lcm_distill.config import DistillConfig, ModelConfig
 from lcm_distill.core.randomness import stable_hash
 from lcm_distill.diffusion.objectives.interface import Objective
 from lcm_distill.models import MicroDiT, fill
+from lcm_distill.models.discriminator import Discriminator, blocks_with_heads
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.networks import build_network, build_teacher, read_teacher, teacher_path
 from lcm_distill.training.lora import adapt, copy_sharing_frozen
@@ -23,6 +24,7 @@ class DistillationNetworks(NamedTuple):
         average: long moving average of the student, which may be published. It is never called.
         teacher: frozen.
         critic: of distribution matching, receives gradients; None without it.
+        discriminator: of the adversarial term, receives gradients; None without it.
     """
 
     student: MicroDiT
@@ -30,22 +32,35 @@ class DistillationNetworks(NamedTuple):
     average: MicroDiT
     teacher: MicroDiT
     critic: MicroDiT | None
+    discriminator: Discriminator | None
 
 
-def build_networks(config: Config, objective: Objective, weights: dict[str, Tensor]) -> DistillationNetworks:
+def build_networks(
+    model: ModelConfig, settings: DistillConfig, seed: int, objective: Objective, weights: dict[str, Tensor]
+) -> DistillationNetworks:
     """All networks, from the teacher's weights and on their device; only frozen weights are shared.
+
+    Args:
+        seed: of the distillation.
 
     Raises:
         UserError: the weights do not fit the configured sizes.
     """
-    model, settings = config.model, config.distill
-    torch.manual_seed(stable_hash(f"student {config.distill_seed}"))  # pyright: ignore[reportUnknownMemberType]
+    torch.manual_seed(stable_hash(f"student {seed}"))  # pyright: ignore[reportUnknownMemberType]
     student = student_from_teacher(model, settings, weights)
     critic = guided_from_teacher(model, weights, settings.middle_guidance) if settings.matching.weight else None
     has_target = objective.uses_target and settings.target_decay > 0
     target = copy_sharing_frozen(student).requires_grad_(False) if has_target else None
     average = copy_sharing_frozen(student).requires_grad_(False)
-    return DistillationNetworks(student, target, average, build_teacher(model, weights), critic)
+    teacher = build_teacher(model, weights)
+    discriminator = _discriminator(teacher, seed) if settings.adversarial.weight else None
+    return DistillationNetworks(student, target, average, teacher, critic, discriminator)
+
+
+def _discriminator(teacher: MicroDiT, seed: int) -> Discriminator:
+    """Randomly initialised, on the CPU."""
+    torch.manual_seed(stable_hash(f"discriminator {seed}"))  # pyright: ignore[reportUnknownMemberType]
+    return Discriminator(teacher.variant.dim, len(blocks_with_heads(teacher)))
 
 
 def student_from_teacher(

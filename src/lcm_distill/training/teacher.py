@@ -14,7 +14,7 @@ from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.core.randomness import normal, stable_hash, uniform
-from lcm_distill.data.cache.layout import cache_fingerprint
+from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.loader import Batch
 from lcm_distill.diffusion.masking import kept_patches, patch_mask
 from lcm_distill.diffusion.noise import lognormal_sigmas
@@ -45,7 +45,7 @@ def prepare(config: Config, settings: PretrainConfig, run: RunFolder, world: Wor
     """
     world = world or single_process(config.device)
     engine = Engine(config.engine, world)
-    model = initial_model(config, settings)
+    model = initial_model(config.model, settings, config.seed)
     refuse_empty_experts(model, settings.mask_ratio)
     average = copy.deepcopy(model).requires_grad_(False)
     network = engine.prepare_trained(model)
@@ -105,9 +105,11 @@ def build_loss(
 
 def fingerprint(config: Config, settings: PretrainConfig) -> str:
     """Identity of the teacher that this configuration trains: 16 hex digits."""
-    caches = [[cache_fingerprint(other), settings.caches[root]] for root, other in mixed_in(config, settings).items()]
+    caches = [
+        [CacheLayout(other).fingerprint, settings.caches[root]] for root, other in mixed_in(config, settings).items()
+    ]
     start = [files_sha256(Path(settings.start))] if settings.start else []
-    identity = [config.fingerprint("model", "diffusion", "engine", "pretrain"), cache_fingerprint(config)]
+    identity = [config.fingerprint("model", "diffusion", "engine", "pretrain"), CacheLayout(config).fingerprint]
     return digest([*identity, *([caches] if caches else []), *start])
 
 
@@ -121,14 +123,14 @@ def continuation(config: Config, settings: PretrainConfig) -> Continuation:
     return Continuation("pretrain", settings, fingerprint_of)
 
 
-def initial_model(config: Config, settings: PretrainConfig) -> MicroDiT:
+def initial_model(sizes: ModelConfig, settings: PretrainConfig, seed: int) -> MicroDiT:
     """The network at the start: randomly initialised, or from `pretrain.start` with position embeddings of its own.
 
     Raises:
         UserError: the checkpoint is missing, unreadable or does not fit.
     """
-    torch.manual_seed(stable_hash(f"teacher {config.seed}"))  # pyright: ignore[reportUnknownMemberType]
-    model = build_network(config.model, guidance_embedding=False, empty=bool(settings.start))
+    torch.manual_seed(stable_hash(f"teacher {seed}"))  # pyright: ignore[reportUnknownMemberType]
+    model = build_network(sizes, guidance_embedding=False, empty=bool(settings.start))
     if settings.start:
         load_checkpoint(model, settings.start, own_positions=True)
     return model

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lcm_distill import assets
-from lcm_distill.config import Config, ModelConfig
+from lcm_distill.config import Config, EncodersConfig, ModelConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.models.checkpoint_description import read_description
@@ -17,23 +17,24 @@ def fitting_teacher(config: Config, run: RunFolder) -> str:
     What a teacher was trained on is known of those that ship, and of the one that the run trained itself.
     """
     name, path = config.model.teacher, assets.teacher(config.model.teacher)
-    shipped = name in assets.TEACHERS
+    shipped, inputs = name in assets.TEACHERS, _inputs(config.encoders, config.resolution)
+    remedy = _remedy(name, inputs, run, trains=config.pretrain is not None)
     if shipped and not source_type(config.data).generated:
-        return f"{name}, which ships, knows nothing of these images: {_remedy(config, run)}"
+        return f"{name}, which ships, knows nothing of these images: {remedy}"
     if shipped and (config.encoders.vae, config.encoders.text, config.encoders.weights) != (
         *["shapes"] * 2,
         "pretrained",
     ):
-        return f"{name}, which ships, was trained with other encoders: {_remedy(config, run)}"
+        return f"{name}, which ships, was trained with other encoders: {remedy}"
     if not path.exists():
-        return f"{path} is missing: {_remedy(config, run)}"
+        return f"{path} is missing: {remedy}"
     if flaw := _flaw(config.model, path):
-        return f"{name} {flaw}: {_remedy(config, run)}"
+        return f"{name} {flaw}: {remedy}"
     if shipped:
         return f"{name}, which ships and was trained on such images"
     if path.resolve() == run.teacher.resolve():
         return f"{path}, which this run has trained"
-    return f"{path}, if it was trained on {_inputs(config)}"
+    return f"{path}, if it was trained on {inputs}"
 
 
 def _flaw(model: ModelConfig, path: Path) -> str | None:
@@ -48,14 +49,12 @@ def _flaw(model: ModelConfig, path: Path) -> str | None:
     return f"has {', '.join(found)}" if found else None
 
 
-def _remedy(config: Config, run: RunFolder) -> str:
-    if run.teacher.is_file() and config.model.teacher != str(run.teacher):
+def _remedy(teacher: str, inputs: str, run: RunFolder, trains: bool) -> str:
+    if run.teacher.is_file() and teacher != str(run.teacher):
         return f"set model.teacher={run.teacher}, which this run has trained"
-    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if config.pretrain else ""
-    return f"{trained}set model.teacher to a checkpoint that was trained on {_inputs(config)}"
+    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if trains else ""
+    return f"{trained}set model.teacher to a checkpoint that was trained on {inputs}"
 
 
-def _inputs(config: Config) -> str:
-    return (
-        f"latents of {config.encoders.vae} at {config.resolution} px and captions as {config.encoders.text} embeds them"
-    )
+def _inputs(encoders: EncodersConfig, resolution: int) -> str:
+    return f"latents of {encoders.vae} at {resolution} px and captions as {encoders.text} embeds them"

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo, chosen_protocols
 from lcm_distill.evaluation.features import extract_features
 from lcm_distill.evaluation.image_grid import GRID_ROWS, side_by_side
@@ -99,7 +100,7 @@ class Validation:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """The captions of every validation."""
-        return held_out_prompts(self.config, self.run)
+        return held_out_prompts(Cache.local(self.config, self.run), self.config.evaluate.images)
 
     @cached_property
     def extractors(self) -> list[ExtractorInfo]:
@@ -122,13 +123,11 @@ class StudentValidation(Validation):
 
     def image_sets(self, place: RunFolder) -> list[ImageSet]:
         """See `Validation`."""
-        teacher, samplings = RunFolder(self.folder, self.run), teacher_samplings(self.config)[:1]
+        teacher, config = RunFolder(self.folder, self.run), self.config
+        samplings = teacher_samplings(config.evaluate, config.diffusion)[:1]
         return [
-            *(ImageSet(self.config, teacher, sampling, self.prompts) for sampling in samplings),
-            *(
-                ImageSet(self.config, place, sampling, self.prompts)
-                for sampling in student_samplings(self.config, place.student)
-            ),
+            *(ImageSet(config, teacher, sampling, self.prompts) for sampling in samplings),
+            *(ImageSet(config, place, sampling, self.prompts) for sampling in student_samplings(config, place.student)),
         ]
 
 
@@ -155,4 +154,5 @@ class TeacherValidation(Validation):
         """See `Validation`."""
         model = self.config.model.model_copy(update={"teacher": str(self.checkpoint(place))})
         config = self.config.model_copy(update={"model": model})
-        return [ImageSet(config, place, sampling, self.prompts) for sampling in teacher_samplings(config)[:1]]
+        samplings = teacher_samplings(config.evaluate, config.diffusion)[:1]
+        return [ImageSet(config, place, sampling, self.prompts) for sampling in samplings]

@@ -17,12 +17,6 @@ TEXT = "text"
 """Name of the array of token embeddings."""
 
 
-def cache_fingerprint(config: Config) -> str:
-    """Identity of everything that determines a cache except its inputs, 16 hex digits."""
-    model = config.model
-    return digest([config.fingerprint("data", "encoders", "cache"), model.in_channels, model.caption_channels])
-
-
 @dataclass(frozen=True)
 class CacheLayout:
     """The arrays of a configuration's cache, and the tasks that fill them."""
@@ -31,8 +25,9 @@ class CacheLayout:
 
     @property
     def fingerprint(self) -> str:
-        """`cache_fingerprint` of the configuration."""
-        return cache_fingerprint(self.config)
+        """Identity of everything that determines a cache except its inputs, 16 hex digits."""
+        config, model = self.config, self.config.model
+        return digest([config.fingerprint("data", "encoders", "cache"), model.in_channels, model.caption_channels])
 
     def latents(self, samples: int, resolution: int | None = None) -> Field:
         """The array of latents, one row per sample.

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from lcm_distill.config import Config, load_file
+from lcm_distill.config import CacheConfig, Config, NetworkConfig, load_file
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.core.io_errors import require_reachable
@@ -17,7 +17,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 CONTENT = "content"
 
 
-def require_own(config: Config, run: RunFolder, command: str) -> None:
+def require_own(cache: CacheConfig, run: RunFolder, command: str) -> None:
     """Check that a run's cache is its own, which a command is to change.
 
     Args:
@@ -26,13 +26,13 @@ def require_own(config: Config, run: RunFolder, command: str) -> None:
     Raises:
         UserError: it is another run's; the message has the command for that one.
     """
-    if (owner := config.cache.run) is not None:
+    if (owner := cache.run) is not None:
         raise UserError(f"{run.root} only reads the cache of {owner}: run `lcm {command} --run {owner}`")
 
 
-def location_of(config: Config, owner: RunFolder) -> str | None:
+def location_of(cache: CacheConfig, owner: RunFolder) -> str | None:
     """The object store that a cache comes from: a configuration's, or that of the run which it names in `cache.run`."""
-    return (load_file(owner.config) if config.cache.run is not None and owner.exists else config).cache.location
+    return (load_file(owner.config).cache if cache.run is not None and owner.exists else cache).location
 
 
 def require_same_settings(config: Config, owner: RunFolder) -> None:
@@ -45,21 +45,21 @@ def require_same_settings(config: Config, owner: RunFolder) -> None:
     if other.cache.run is not None:
         raise UserError(f"cache.run = '{owner.root}': that run uses the cache of {other.cache.run}: name this one")
     differences = other.differences(config, ["seed", "data", "encoders", "cache"]) + other.other_data(config)
-    if differences := differences + width_differences(config, other):
+    if differences := differences + width_differences(config.model, other.model):
         raise UserError(
             f"the cache of {owner.root} was made with {'; '.join(differences)}: set the same here, or begin another "
             f"--run with --cache {owner.root}, which takes them from there"
         )
 
 
-def width_differences(config: Config, other: Config) -> list[str]:
+def width_differences(model: NetworkConfig, other: NetworkConfig) -> list[str]:
     """In the words of `Config.differences`: sizes that another run's cache has, and this configuration's network not.
 
     Args:
-        other: configuration of the run whose cache it is.
+        other: network of the run whose cache it is.
     """
     keys = ("in_channels", "caption_channels")
-    pairs = [(key, getattr(config.model, key), getattr(other.model, key)) for key in keys]
+    pairs = [(key, getattr(model, key), getattr(other, key)) for key in keys]
     return [f"model.{key} = {theirs}, not {own}" for key, own, theirs in pairs if own != theirs]
 
 

@@ -1,7 +1,10 @@
 """Prepares networks for a training: on their device, over the ranks, in the configured precision."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+
+from torch import Tensor, nn
 
 from lcm_distill.config import EngineConfig
 from lcm_distill.core.errors import UserError
@@ -9,7 +12,7 @@ from lcm_distill.diffusion.preconditioning import Network
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.precision import cast_matrices, compute_in_bfloat16, refresh_copies
 from lcm_distill.training.engine.blocks import checkpoint_activations, transformer_blocks
-from lcm_distill.training.engine.parallel import DdpNetwork, no_sync, shard
+from lcm_distill.training.engine.parallel import DdpNetwork, Replicated, no_sync, shard
 from lcm_distill.training.engine.world import World
 
 
@@ -23,7 +26,7 @@ class Engine:
 
     def __init__(self, settings: EngineConfig, world: World) -> None:
         self.settings, self.world = settings, world
-        self._replicated: list[DdpNetwork] = []
+        self._replicated: list[Replicated] = []
         self._with_copies: list[MicroDiT] = []
 
     @property
@@ -45,6 +48,14 @@ class Engine:
             return network
         self._replicated.append(DdpNetwork(network, self.world))
         return self._replicated[-1]
+
+    def prepare_heads(self, heads: nn.Module) -> Callable[..., Tensor]:
+        """A small module that receives gradients: float32 and whole on every rank, however networks are sharded."""
+        heads.to(self.world.device)
+        if self.world.size == 1:
+            return heads
+        self._replicated.append(replicated := Replicated(heads, self.world))
+        return replicated.call
 
     def prepare_average(self, network: MicroDiT) -> Network:
         """A moving average, called without gradients. Its weights stay float32: bfloat16 would lose small updates."""

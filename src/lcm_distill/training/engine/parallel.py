@@ -14,25 +14,32 @@ from torch.nn.parallel import DistributedDataParallel
 from lcm_distill.training.engine.world import World
 
 
-class DdpNetwork:
-    """A network whose gradients are averaged over the ranks in each backward pass outside `no_sync`.
+class Replicated:
+    """A module whose gradients are averaged over the ranks in each backward pass outside `no_sync`.
 
     Calls without gradients go to the network itself and need no communication.
 
     Attributes:
-        module: the network. ddp: the same network in DistributedDataParallel.
+        module: the module. ddp: the same in DistributedDataParallel.
     """
 
-    def __init__(self, network: nn.Module, world: World) -> None:
+    def __init__(self, module: nn.Module, world: World) -> None:
         devices = [world.device] if world.device.type == "cuda" else None
-        self.module, self.ddp = network, DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
+        self.module, self.ddp = module, DistributedDataParallel(module, devices, gradient_as_bucket_view=True)
+
+    def call(self, *inputs: Tensor | None) -> Tensor:
+        """The module's output."""
+        return self.ddp(*inputs) if torch.is_grad_enabled() else self.module(*inputs)
+
+
+class DdpNetwork(Replicated):
+    """A replicated MicroDiT, to be called like one."""
 
     def __call__(
         self, latents: Tensor, c_noise: Tensor, captions: Tensor, guidance: Tensor | None = None, *kept: Tensor
     ) -> Tensor:
         """The network's output, as `MicroDiT.forward`; `kept` holds the kept patches of a masked pass."""
-        network = self.ddp if torch.is_grad_enabled() else self.module
-        return network(latents, c_noise, captions, guidance, *kept)
+        return self.call(latents, c_noise, captions, guidance, *kept)
 
 
 def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None:
@@ -47,7 +54,7 @@ def shard(network: nn.Module, blocks: Sequence[nn.Module], world: World) -> None
 
 
 @contextmanager
-def no_sync(networks: Sequence[DdpNetwork], enabled: bool) -> Generator[None]:
+def no_sync(networks: Sequence[Replicated], enabled: bool) -> Generator[None]:
     """Accumulate gradients on each rank without averaging them, if `enabled`; a pass outside averages the sum."""
     with ExitStack() as stack:
         for network in networks:
