@@ -67,6 +67,7 @@ class Command:
         self.process.join(seconds)
         if self.process.is_alive():
             self.kill()
+            self._folder.cleanup()
             raise TimeoutError(f"still running after {seconds} s")
         code = self.process.exitcode
         assert code is not None

@@ -7,6 +7,7 @@ from typing import Any
 from lcm_distill.arrays.format import DATA_TYPE, Field, describe
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import json_sha256
+from lcm_distill.core.io_errors import require_reachable
 from lcm_distill.core.json import parse_json
 from lcm_distill.pipeline.storage import Storage
 
@@ -28,6 +29,7 @@ def read_metadata(storage: Storage, name: str, remedy: str) -> dict[str, Any]:
 
     Raises:
         DataError: it is missing or not what was written.
+        OSError: the device or a permission keeps it from being read.
     """
     try:
         metadata = parse_json(storage.read(name))
@@ -35,6 +37,7 @@ def read_metadata(storage: Storage, name: str, remedy: str) -> dict[str, Any]:
         if sealed not in (None, json_sha256(metadata)) or metadata["shape"][0] < 0:
             raise ValueError("it is not what was written")
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        require_reachable(error, storage.locate(name))
         raise DataError(f"{storage.locate(name)} is missing or damaged: {remedy}") from error
     return metadata
 

@@ -26,4 +26,7 @@ def require_finite(weights: Mapping[str, Tensor], whose: str, remedy: str = "tak
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or tensor.is_meta or bool(tensor.isfinite().all())
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return True
+    # PyTorch asks this of no float of eight bits.
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())

@@ -69,6 +69,19 @@ def os_error_in(error: BaseException) -> OSError | None:
     return None
 
 
+def require_reachable(error: BaseException, where: str) -> None:
+    """Raise what a file could not be read for, if that is its device or a permission: this is no damage of the file.
+
+    Args:
+        error: that reading or decoding it raised. where: the file, for an error that names none.
+
+    Raises:
+        OSError: it is one of `UNREACHABLE`.
+    """
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
+        raise OSError(error.errno, error.strerror, error.filename or where) from error
+
+
 def describe(error: OSError) -> str:
     """An error of the file system in one line: the file, what is wrong with it, and what to do."""
     reason = os.strerror(error.errno) if error.errno in UNREACHABLE else error.strerror or str(error)

@@ -59,9 +59,19 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str]) -> Tensor:
-        """Embed captions: float32 (B, context_length, width), on the tower's device."""
-        device = cast(Tensor, self.tower.positional_embedding).device
-        return hidden_states(self.tower, to_device(self.tokenize(list(captions)), device))
+        """Embed captions: float32 (B, context_length, width), on the tower's device.
+
+        Raises:
+            UserError: the tokenizer gives a token that the tower has no embedding of.
+        """
+        device, tokens = cast(Tensor, self.tower.positional_embedding).device, self.tokenize(list(captions))
+        known = cast(nn.Embedding, self.tower.token_embedding).num_embeddings
+        if tokens.numel() and (largest := int(tokens.max())) >= known:
+            raise UserError(
+                f"encoders.text: its tokenizer gives token {largest}, and its configuration has vocab_size = {known}: "
+                "take configuration and tokenizer of one model"
+            )
+        return hidden_states(self.tower, to_device(tokens, device))
 
 
 def hidden_states(tower: nn.Module, tokens: Tensor) -> Tensor:

@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from lcm_distill import assets
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.library_messages import quiet_libraries
-from lcm_distill.encoders.foreign_networks import read_config, require_few_parameters, stored_shapes
 from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.ldm_files import ldm_share
-from lcm_distill.encoders.vae_config import MOST_PARAMETERS, require_vae_config
+from lcm_distill.encoders.vae_shapes import build_vae, empty_vae, require_all, require_fit
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -38,8 +36,6 @@ HALF_WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
 STORED = (WEIGHTS, HALF_WEIGHTS, "diffusion_pytorch_model.bin")
 """Weight files of a folder, in the order in which they are taken."""
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""Parts of names that earlier versions of diffusers wrote, and what they are called now."""
 
 
 def load_vae(name: str) -> "AutoencoderKL":
@@ -63,7 +59,7 @@ def _load(name: str) -> "AutoencoderKL":
     path = _local(name)
     if path is None:
         subfolder = _hub_subfolder(name)
-        _empty(_hub_config(name, subfolder))
+        empty_vae(_hub_config(name, subfolder))
         return _open(name, subfolder=subfolder)
     return _open_folder(path) if path.is_dir() else _open_file(path)
 
@@ -120,9 +116,9 @@ def random_vae(name: str) -> "AutoencoderKL":
     try:
         path = _local(name)
         config = (assets.SDXL_VAE_CONFIG if path is None else _config_folder(path)) / CONFIG
-        _empty(config)
+        empty_vae(config)
         with fixed_initialisation():
-            return _build(config)
+            return build_vae(config)
     except Exception as error:  # as in `load_vae`
         raise _cannot_load(name, error) from error
 
@@ -187,7 +183,7 @@ def _hub_config(repository: str, subfolder: str | None) -> Path:
 
 def _open_folder(folder: Path) -> "AutoencoderKL":
     folder = _config_folder(folder)
-    _require_fit(folder / CONFIG, next((folder / file for file in STORED if (folder / file).is_file()), None))
+    require_fit(folder / CONFIG, next((folder / file for file in STORED if (folder / file).is_file()), None))
     only_half = (folder / HALF_WEIGHTS).is_file() and not (folder / WEIGHTS).is_file()
     return _open(folder, variant="fp16" if only_half else None)
 
@@ -200,32 +196,8 @@ def _open(where: str | Path, subfolder: str | None = None, variant: str | None =
         where, subfolder=subfolder, variant=variant, torch_dtype=torch.float32, low_cpu_mem_usage=False,
         output_loading_info=True,
     )  # fmt: skip
-    _require_all(found["missing_keys"], found["unexpected_keys"])
+    require_all(found["missing_keys"], found["unexpected_keys"])
     return vae
-
-
-def _require_fit(config: Path, weights: Path | None) -> None:
-    """Check a configuration, and that weights by diffusers' names are those that it describes; nothing is allocated.
-
-    Raises:
-        ValueError: it describes no VAE, or weights are missing or unexpected.
-        RuntimeError: a weight has another shape.
-    """
-    empty = _empty(config)
-    if weights is None:
-        return
-    shapes = dict[str, Tensor]()
-    for name, tensor in stored_shapes(weights).items():
-        for old, new in OLD_NAMES.items():
-            name = name.replace(old, new) if ".attentions." in name else name
-        shapes[name] = tensor
-    found = empty.load_state_dict(shapes, strict=False)
-    _require_all(found.missing_keys, found.unexpected_keys)
-
-
-def _require_all(missing: list[str], unexpected: list[str]) -> None:
-    if missing or unexpected:
-        raise ValueError(f"missing weights: {_few(sorted(missing))}; unexpected weights: {_few(sorted(unexpected))}")
 
 
 def _open_file(file: Path) -> "AutoencoderKL":
@@ -237,7 +209,7 @@ def _open_file(file: Path) -> "AutoencoderKL":
     with safe_open(file, "pt") as content:
         names = list(content.keys())
     if any(name.startswith("encoder.down_blocks.") for name in names):
-        _require_fit(config, file)
+        require_fit(config, file)
         return _open_as_folder(file, config)
     return _open_ldm(file, config)
 
@@ -253,7 +225,7 @@ def _open_as_folder(file: Path, config: Path) -> "AutoencoderKL":
 def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    vae = _empty(config)
+    vae = empty_vae(config)
     tensors = ldm_share(file)
     converted = convert_ldm_vae_checkpoint(tensors, vae.config)
     if len(converted) < len(tensors):
@@ -262,31 +234,6 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     vae = vae.to_empty(device="cpu")
     vae.load_state_dict(converted)
     return vae
-
-
-def _empty(config: Path) -> "AutoencoderKL":
-    """The VAE of a `config.json` on the meta device, which takes no memory.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it describes no VAE, or one larger than any.
-    """
-    require_vae_config(read_config(config))
-    with torch.device("meta"):
-        vae = _build(config)
-    require_few_parameters(vae, MOST_PARAMETERS)
-    return vae
-
-
-def _build(config: Path) -> "AutoencoderKL":
-    """A randomly initialised VAE from a `config.json` that was checked."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL.from_config(read_config(config))
-
-
-def _few(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:2])}{' ...' if len(names) > 2 else ''})" if names else "none"
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

@@ -3,10 +3,12 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 """Whether the files of a run beside its cache are what was written."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.io_errors import require_reachable
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS, SCORE_COLUMNS
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
@@ -28,6 +30,10 @@ REMEDIES = {
 """What to do about a damaged file, by the part of the run folder that it is in."""
 
 
+OTHERS = ("cache", "images", "pictures", "checkpoints", "logs", "locks", "tensorboard")
+"""Folders in which nothing is looked for here."""
+
+
 def require_intact(run: RunFolder, files: Iterable[Path]) -> None:
     """Check the hashes of Parquet files.
 
@@ -40,7 +46,12 @@ def require_intact(run: RunFolder, files: Iterable[Path]) -> None:
 
 
 def damaged_results(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """Files of a run beside its cache and checkpoints that are not what was written, and what to do about each."""
+    """Files of a run beside its cache and checkpoints that are not what was written, and what to do about each.
+
+    Raises:
+        OSError: a file or folder cannot be read.
+    """
+    _require_listed(run.root)
     for path in (run.teacher, run.student):
         try:
             if path.is_file():
@@ -54,6 +65,20 @@ def damaged_results(run: RunFolder) -> Iterator[tuple[str, str]]:
     for pattern, columns in (("*", IMAGE_COLUMNS), ("*/*", SCORE_COLUMNS)):
         for folder in sorted(run.evaluate.glob(f"{pattern}/{FOLDER}")):
             yield from _damaged_of_manifest(run, Manifest(LocalStorage(folder.parent), columns))
+
+
+def _require_listed(root: Path) -> None:
+    """Check that the folders with results can be listed; a pattern would find nothing in one that cannot.
+
+    Raises:
+        OSError: one cannot.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for _, folders, _ in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if name not in OTHERS]
 
 
 def _damaged_of_manifest(run: RunFolder, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -75,7 +100,8 @@ def _is_intact(file: Path) -> bool:
         return is_intact(read_regular(file))
     except FileNotFoundError:
         return True  # it was replaced meanwhile
-    except UNREADABLE:
+    except UNREADABLE as error:
+        require_reachable(error, str(file))
         return False
 
 

@@ -22,7 +22,7 @@ from lcm_distill.models.checkpoint_description import (
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, tensors_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
-from lcm_distill.models.weight_files import network_weights
+from lcm_distill.models.weight_files import cannot_read, network_weights
 from lcm_distill.models.weight_wrappers import ANCHOR, no_network
 
 GUIDANCE_PREFIX = "cfg_embedder."
@@ -82,6 +82,11 @@ def _misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> lis
         for name in sorted(wanted.keys() & tensors.keys())
         if tensors[name].shape != wanted[name].shape
     ]
+    shapes += [
+        f"{name} holds {tensors[name].dtype}, the model wants floating-point numbers"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if wanted[name].is_floating_point() and not tensors[name].is_floating_point()
+    ]
     missing = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
     return shapes + missing + [f"unexpected {name}" for name in sorted(tensors.keys() - wanted.keys())]
 
@@ -96,6 +101,8 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
     if read_description_and_hash(path)[1] is not None:
         checkpoint_sha256(path)
     tensors = {name: load() for name, load in network_weights(path, device).items()}
+    if packed := [name for name, tensor in tensors.items() if tensor.dtype == torch.float4_e2m1fn_x2]:
+        raise cannot_read(path, f"{packed[0]} holds float4, which PyTorch does not compute with")
     require_finite(tensors, f"checkpoint {path}")
     return tensors
 

@@ -119,6 +119,7 @@ def network_weights(path: Path, device: "torch.device") -> Mapping[str, Load]:
     if form_of(path) == "pickle":
         content = _unpickle(path)
         values = {name: _tensor(value) for name, value in unwrap(content, path).items()}
+        _require_dense(values, path)
         found = {name: partial(value.to, device, copy=True) for name, value in values.items() if value is not None}
         if not found:
             raise no_network(path, content)
@@ -266,3 +267,19 @@ def _tensor(value: Any) -> "Tensor | None":
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(np.ascontiguousarray(value))
     return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def _require_dense(tensors: Mapping[str, "Tensor | None"], path: Path) -> None:
+    """Check that a pickle's tensors hold as many real numbers as their shapes say; a copy would allocate those.
+
+    Raises:
+        DataError: one is sparse, quantised, complex or without values, or repeats what it holds.
+    """
+    import torch
+
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        kinds = (tensor.layout != torch.strided, tensor.is_nested, tensor.is_quantized, tensor.is_complex())
+        if any(kinds) or tensor.is_meta or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise cannot_read(path, f"{name} is no plain tensor of real numbers; save contiguous tensors")

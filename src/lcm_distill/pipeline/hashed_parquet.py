@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.io_errors import require_reachable
 from lcm_distill.core.regular_files import read_regular
 
 SEAL = b"sha256"
@@ -96,10 +97,12 @@ def read_table(path: Path, remedy: str, columns: Sequence[str] | None = None) ->
 
     Raises:
         DataError: it is damaged.
+        OSError: it is not there, or the device or a permission keeps it from being read.
     """
     try:
         return decode_sealed(read_regular(path), columns)
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
+        require_reachable(error, str(path))
         raise DataError(f"{path} is damaged: {remedy}") from error

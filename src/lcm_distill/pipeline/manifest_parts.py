@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.core.io_errors import require_reachable
 from lcm_distill.core.json import parse_json
 from lcm_distill.pipeline.hashed_parquet import SEAL, UNREADABLE, decode_sealed, encode_sealed, file_metadata
 from lcm_distill.pipeline.storage import Part, Storage, WrittenFile
@@ -66,7 +67,7 @@ def read_entries(storage: Storage, name: str, remedy: str = REMEDY) -> list[Entr
     try:
         return _entries(file_metadata(storage.source(name)))
     except UNREADABLE as error:
-        raise _damaged(storage, name, remedy) from error
+        raise _damaged(storage, name, remedy, error) from error
 
 
 def read_rows(
@@ -92,7 +93,7 @@ def read_rows(
     try:
         found = decode_part(storage.read(name), schema, columns)
     except UNREADABLE as error:
-        raise _damaged(storage, name, remedy) from error
+        raise _damaged(storage, name, remedy, error) from error
     for entry, rows in found:
         if tasks is None or entry.task in tasks:
             yield entry, rows
@@ -146,5 +147,11 @@ def _entries(metadata: Mapping[bytes, bytes]) -> list[Entry]:
     ]
 
 
-def _damaged(storage: Storage, name: str, remedy: str) -> DataError:
+def _damaged(storage: Storage, name: str, remedy: str, error: Exception) -> DataError:
+    """The error of a damaged file.
+
+    Raises:
+        OSError: the device or a permission kept it from being read.
+    """
+    require_reachable(error, storage.locate(name))
     return DataError(f"{storage.locate(name)} is damaged: {remedy}")

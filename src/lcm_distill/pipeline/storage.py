@@ -104,8 +104,16 @@ class LocalStorage:
         return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
     def listing(self, folder: str) -> dict[str, Stat]:
-        """The files directly in a folder that are not hidden, in order of name."""
-        paths = sorted(path for path in (self.root / folder).glob("[!.]*") if path.is_file())
+        """The files directly in a folder that are not hidden, in order of name.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
+        try:
+            found = sorted((self.root / folder).iterdir())  # unlike a pattern, it tells what may not be listed
+        except FileNotFoundError:
+            return {}
+        paths = [path for path in found if not path.name.startswith(".") and path.is_file()]
         stats = {path: path.stat() for path in paths}
         return {str(path.relative_to(self.root)): Stat(stat.st_size, stat.st_mtime) for path, stat in stats.items()}
 

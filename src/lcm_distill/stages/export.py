@@ -124,7 +124,9 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
     """
     if with_encoders and form not in WITH_ENCODERS:
         raise UserError(f"--with-encoders: --format {form} holds the transformer alone; give --format diffusers")
-    remove_orphans_of(out.resolve() if form in FOLDERS else out)
+    path = out.with_name(f"{out.stem}-card.md")
+    image = path.with_suffix(".png")
+    remove_orphans_of(*([out.resolve()] if form in FOLDERS else [out, path, image]))
     opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":
         library, usage = "diffusers", with_diffusers(model, out.name, with_encoders)
@@ -141,8 +143,6 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
         commit_file(out, partial(_save, model.weights))
     else:
         commit_bytes(out, serialise(model.weights, model.description))
-    path = out.with_name(f"{out.stem}-card.md")
-    image = path.with_suffix(".png")
     if card.grid:
         commit_bytes(image, card.grid.read_bytes())
     commit_bytes(path, text(image.name if card.grid else None).encode())

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from lcm_distill.config import Config
-from lcm_distill.core.errors import UserError, one_line
+from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
@@ -44,10 +44,16 @@ def status(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _evaluation_status(config: Config, run: RunFolder) -> dict[str, Any]:
-    """`repeated_captions`: how many images are of a held-out caption again; None where the captions are not here."""
+    """`repeated_captions`: how many images are of a held-out caption again; None where the captions are not here.
+
+    Raises:
+        DataError: the captions, or the manifest that lists them, are damaged.
+    """
     try:
         again = repeated(find_prompts(config, run))
-    except (UserError, OSError):
+    except DataError:
+        raise
+    except (UserError, FileNotFoundError):
         again = None
     sets = len(list(run.evaluate.glob("*/manifest")))
     return {"image_sets": sets, "metrics": run.metrics.is_file(), "repeated_captions": again}

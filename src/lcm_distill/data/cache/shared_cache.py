@@ -7,6 +7,7 @@ from pathlib import Path
 from lcm_distill.config import CacheConfig, Config, NetworkConfig, load_file
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.hashing import digest
+from lcm_distill.core.io_errors import require_reachable
 from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic_writes import commit_bytes
@@ -98,4 +99,5 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        require_reachable(error, str(path))
         raise DataError(f"{path} is damaged: delete it, if the cache is still the same; it is written again") from error
