@@ -136,7 +136,7 @@ class Studio:
             raise UserError(f"a caption is longer than {MOST_CHARACTERS} characters: shorten it")
         if steps is None or guidance is None or seed is None:
             raise UserError("steps, guidance scale or seed is empty: give a number")
-        check_settings(steps, guidance, seed)
+        check_settings(steps, guidance, seed, ("steps", "guidance scale", "seed"))
         low, high, _ = self.steps
         if not low <= steps <= high:
             raise UserError(f"steps is {steps:g}: it must be from {low} to {high}")
