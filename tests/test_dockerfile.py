@@ -29,5 +29,6 @@ def test_what_is_installed_and_started_exists():
     constraints, extras = installed
     assert (ROOT / constraints).is_file() and set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
     assert arguments("ENTRYPOINT") == [f'["{script}"]' for script in PROJECT["scripts"]]
-    (version,) = re.findall(r"python:([\d.]+)", *arguments("FROM"))
+    (base,) = arguments("FROM")
+    version = base.removeprefix("python:").removesuffix("-slim")
     assert f"{version}.0" in SpecifierSet(PROJECT["requires-python"])
