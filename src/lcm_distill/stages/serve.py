@@ -73,7 +73,7 @@ class Studio:
         if not is_file(where):
             self.teacher = open_for(where, self._settings, "teacher", teacher)
             config = open_config(where)
-            first = teacher_samplings(config, self.guidance)[0] if config.evaluate.teacher else None
+            first = teacher_samplings(config.evaluate, config.diffusion)[0] if config.evaluate.teacher else None
             self._solver = first.sampler if first else self.teacher.sampler()
 
     @cached_property
