@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # A file of tests to a process, and a thread to a test.
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: install demo ablation test test-all test-faults test-floor test-gpu lint bench bench-cache bench-catalog bench-cli bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
+.PHONY: install demo ablation test test-all test-faults test-floor test-gpu docs lint bench bench-cache bench-catalog bench-cli bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,14 @@ test-floor: .venv-floor/.installed
 # Minutes on a GPU; without one each test says so and is skipped.
 test-gpu: install
 	$(BIN)/pytest -m gpu tests/gpu
+
+# The site, in site/: it opens from disk. Once its extra is installed no network is needed.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 lint: install
 	$(BIN)/ruff check
@@ -98,4 +106,4 @@ bench-metrics: .venv-bench-metrics/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-floor .venv-bench .venv-bench-metrics runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-floor .venv-bench .venv-bench-metrics runs build dist site .pytest_cache .ruff_cache

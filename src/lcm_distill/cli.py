@@ -250,7 +250,12 @@ PANELS = {
         "pretrain": pretrain,
         "ablate": ablate,
     },
-    "Use": {"sample": images.sample, "compare-samplers": images.compare_samplers, "export": weights.export},
+    "Use": {
+        "sample": images.sample,
+        "compare-samplers": images.compare_samplers,
+        "serve": images.serve,
+        "export": weights.export,
+    },
     "Inspect": {"status": runs.status, "inspect": runs.inspect, "compare": runs.compare, "report": runs.report},
     "Maintain": {"doctor": doctor, "verify": runs.verify, "fetch": weights.fetch},
 }

@@ -21,7 +21,7 @@ from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.few_step_samplers import Deterministic
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.publishing import onnx_folder
+from lcm_distill.publishing import export_folder
 from lcm_distill.publishing.export_folder import GRAPHS, require_place
 from lcm_distill.publishing.onnx_folder import write_graph
 from tests.command_line import lcm
@@ -62,7 +62,7 @@ def test_what_cannot_be_written_is_refused_in_a_line(run, tmp_path, monkeypatch)
     words = ["export", "--run", run.root, "--format", "onnx", "--out", tmp_path / "folder"]
     refused = lcm(*words, "--teacher", "shapes")
     assert refused.exit_code == 2 and "onnx writes students: leave out --teacher" in refused.output
-    monkeypatch.setattr(onnx_folder, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(export_folder, "find_spec", lambda name: None if name == "onnxscript" else name)
     refused = lcm(*words)
     assert refused.exit_code == 2 and "pip install 'lcm-distill[onnx]'" in refused.output
     assert not (tmp_path / "folder").exists()

@@ -26,6 +26,7 @@ EXAMPLES = {
         "lcm sample --prompts held-out --count 8 --run runs/shapes --steps 4",
     ],
     "compare-samplers": ['lcm compare-samplers "a green ring" --steps 4 --solver euler'],
+    "serve": ["lcm serve", "lcm serve --run runs/shapes --port 8000"],
     "export": [
         "lcm export --run runs/shapes --format pt --out student.pt",
         "lcm export --run runs/shapes --format diffusers --with-encoders --out student",

@@ -1,4 +1,4 @@
-"""Commands that generate a few images to look at."""
+"""Commands that generate images to look at."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ from lcm_distill.commands.options import (
     TeacherFile,
     integers,
 )
-from lcm_distill.commands.printing import say, show
+from lcm_distill.commands.printing import say, show, working
 from lcm_distill.commands.work import show_progress
 from lcm_distill.core.errors import UserError
 
@@ -93,6 +93,27 @@ def compare_samplers(
             run, chosen, steps, solver, guidance, seed, out, student, teacher, sampler, format
         )
         _finish(made, json)
+
+
+def serve(
+    run: Model = "shapes",
+    student: StudentFile = None,
+    teacher: TeacherFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+) -> None:
+    """Serve a page that generates images: the student beside its teacher, and over guidance scales."""
+    with one_line_errors():
+        from lcm_distill.commands import serve_page
+
+        serve_page.require_gradio()
+        with working("opening the models"):
+            from lcm_distill.stages.serve import Studio
+
+            page = serve_page.build_page(Studio(run, student, teacher))
+        address = serve_page.serve_page(page, host, port)
+        say(f"{address} until Ctrl-C")
+        page.block_thread()
 
 
 def _finish(made: "Made", as_json: bool) -> None:

@@ -1,5 +1,6 @@
-"""The folder that an export goes into: nothing in it is lost that no earlier export wrote."""
+"""What an export needs: libraries, and a folder of which nothing is lost that no earlier export wrote."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
@@ -42,6 +43,16 @@ def require_place(folder: Path) -> None:
         )
     if folder.resolve() == Path.cwd():
         raise UserError(f"{folder} is the working directory: give --out the name of a folder in it")
+
+
+def require_onnx() -> None:
+    """Refuse to begin where what writes and runs graphs is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise UserError(f"--format onnx needs {missing[0]}: pip install 'lcm-distill[onnx]'")
 
 
 def _of_shards(folder: Path) -> set[str]:

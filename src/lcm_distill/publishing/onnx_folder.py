@@ -5,7 +5,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +67,6 @@ class _Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.encoder.decode(latents)
-
-
-def require_onnx() -> None:
-    """Refuse to begin where what writes and runs graphs is not installed.
-
-    Raises:
-        UserError: it is not.
-    """
-    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise UserError(f"--format onnx needs {missing[0]}: pip install 'lcm-distill[onnx]'")
 
 
 def write_onnx(folder: Path, model: Published) -> None:

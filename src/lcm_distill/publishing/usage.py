@@ -29,7 +29,7 @@ def with_diffusers(model: Published, where: str, with_encoders: bool) -> str:
     return "\n".join([
         *lines,
         f'pipeline = DiffusionPipeline.from_pretrained("{where}", {", ".join(given)})',
-        f'image = pipeline("{_caption(model)}", guidance_scale={model.guidance:g}).images[0]',
+        f'image = pipeline("{caption_for(model.encoders.text)}", guidance_scale={model.guidance:g}).images[0]',
         'image.save("image.png")',
     ])  # fmt: skip
 
@@ -56,7 +56,7 @@ def run(name, **inputs):
 
 
 settings = json.loads((folder / "sampling.json").read_text())
-tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("{_caption(model)}").ids
+tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("{caption_for(model.encoders.text)}").ids
 captions = run("text_encoder", tokens=np.array([tokens]))
 sigma = np.float32([settings["sigmas"][str(settings["default_steps"])][0]])
 noise = np.random.default_rng(0).standard_normal((1, *settings["latents"]), np.float32)
@@ -85,10 +85,10 @@ def with_the_package(model: Published, where: str, described: bool) -> str:
             f"    pos_interp_scale={sizes.pos_interp_scale:g},",
             ")",
         ]
-    return "\n".join(
-        [*opened, f'images = model.generate("{_caption(model)}", guidance_scale={model.guidance:g}, seed=0)']
-    )
+    caption = caption_for(model.encoders.text)
+    return "\n".join([*opened, f'images = model.generate("{caption}", guidance_scale={model.guidance:g}, seed=0)'])
 
 
-def _caption(model: Published) -> str:
-    return CAPTIONS.get(model.encoders.text, "an astronaut riding a horse")
+def caption_for(text_encoder: str) -> str:
+    """A caption that a model with this text encoder, `encoders.text`, makes an image of."""
+    return CAPTIONS.get(text_encoder, "an astronaut riding a horse")

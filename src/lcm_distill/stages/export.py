@@ -24,9 +24,8 @@ from lcm_distill.pipeline.atomic_writes import (
     require_file_or_nothing,
 )
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
-from lcm_distill.publishing.export_folder import require_place
+from lcm_distill.publishing.export_folder import require_onnx, require_place
 from lcm_distill.publishing.model_card import UNDECIDED, Card, Terms, card_text
-from lcm_distill.publishing.onnx_folder import require_onnx, write_onnx
 from lcm_distill.publishing.published_model import Published
 from lcm_distill.publishing.usage import with_diffusers, with_onnx, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
@@ -155,6 +154,8 @@ def _fill(
     if form == "sharded":
         write_shards(folder, model.weights, model.description)
     elif form == "onnx":
+        from lcm_distill.publishing.onnx_folder import write_onnx  # which imports diffusers, as below
+
         write_onnx(folder, model)
     else:
         from lcm_distill.publishing.diffusers_folder import write_diffusers  # diffusers is slow to import

@@ -145,7 +145,7 @@ def sample(
     counts = steps or ((None,) if teacher else STEPS)
     for count in counts:
         check_settings(count, guidance, seed, OPTIONS)
-    model = _open(where, settings, role, teacher or student)
+    model = open_for(where, settings, role, teacher or student)
     samplers = [_sampler(model, count, sampler) for count in counts]
     columns = yield from _columns(role, model, samplers, settings, prompts, guidance, seed)
     taken = {"steps": [chosen.steps for chosen in samplers]}
@@ -173,20 +173,21 @@ def compare_samplers(
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     check_settings(steps, guidance, seed, OPTIONS)
-    model = _open(where, settings, "teacher", teacher)
+    model = open_for(where, settings, "teacher", teacher)
     diffusion = model.diffusion
     solved = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
     title = sampling_title("teacher", solver, steps)
     columns = [(yield from _generate(title, model, solved, settings, prompts, guidance, seed))]
     del model  # one model in memory at a time
-    model = _open(where, settings, "student", student)
+    model = open_for(where, settings, "student", student)
     chosen = _sampler(model, steps, sampler)
     title = sampling_title("student", chosen.name, steps)
     columns.append((yield from _generate(title, model, chosen, settings, prompts, guidance, seed)))
     return _write(where, columns, prompts, guidance, seed, out, file_format) | {"steps": steps, "solver": solver}
 
 
-def _open(where: str, settings: Settings, role: Role, checkpoint: Path | None) -> TextToImage:
+def open_for(where: str, settings: Settings, role: Role, checkpoint: Path | None = None) -> TextToImage:
+    """A model on the device and in the dtype of its settings; the other arguments are those of `api.open_model`."""
     return open_model(where, role, checkpoint).to(resolve_device(settings.device), getattr(torch, settings.dtype))
 
 
