@@ -1,5 +1,6 @@
 """Image files below a folder."""
 
+import posixpath
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -29,4 +30,17 @@ def group_by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 def leaves_root(path: str) -> bool:
     """Whether a path leads out of the folder that it is relative to."""
-    return ".." in PurePosixPath(path).parts or PurePosixPath(path).is_absolute()
+    return posixpath.isabs(path) or posixpath.normpath(path).split("/")[0] == ".."
+
+
+def place_below(root: Path, folder: str, name: str) -> str | None:
+    """The path, relative to `root`, of the file that a record names; None if it lies elsewhere.
+
+    Args:
+        folder: below `root`, to which a name that is not absolute is relative.
+    """
+    path = posixpath.normpath(posixpath.join(folder, name))
+    if posixpath.isabs(path):
+        for base in (root.absolute(), root.resolve()):
+            path = path.removeprefix(f"{base}/")
+    return None if leaves_root(path) else path
