@@ -10,7 +10,7 @@ from lcm_distill.data.sources.interface import DUPLICATE
 from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.survey import survey
 from tests.data.test_sources import source_of
-from tests.foreign import encode, image_bytes, images_of
+from tests.foreign import Item, encode, image_bytes, images_of, pack
 
 CAPTIONS = {"text": "a caption", "prompt": "a caption"}
 
@@ -124,3 +124,28 @@ def test_archives_in_a_folder_of_images_are_counted(tmp_path):
         (tmp_path / name).write_bytes(b"")
     found = survey(source_of("folder", tmp_path), 16)
     assert found["left_out"]["archive of a kind that is not read"] == "2, such as more.zip, real/more.TAR.gz"
+
+
+def test_the_archive_has_what_an_interrupted_extraction_broke_off(tmp_path):
+    root = tmp_path / "data"
+    names = ["0.png", "1.jpg", "2.webp", "3.gif", "4.jpg", "5.jpg", "6.png"]
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".gif": "GIF"}
+    images = {name: image_bytes(n, kinds[name[1:]]) for n, name in enumerate(names)}
+    pack([Item(name, image, '"a caption"') for name, image in images.items()], root, "journeydb-packed")
+    folder = root / IMAGES / "000"
+    folder.mkdir()
+    for name in names[:4]:
+        (folder / name).write_bytes(images[name][:-40])
+    (folder / "4.jpg").write_bytes(b"")
+    (folder / "5.jpg").write_bytes(other := image_bytes(9))  # whole: it is the image, as it may have been mended
+    (folder / "7.jpg").write_bytes(images["1.jpg"][:-40])  # and not in the archive
+    with (root / ANNOTATIONS).open("a") as lines:
+        lines.write(lines_of({"img_path": "000/7.jpg"}))
+    read = images_of(root, "journeydb", [f"{IMAGES}/000/{name}" for name in [*names, "7.jpg"]])
+    expected = {**images, "5.jpg": other, "7.jpg": images["1.jpg"][:-40]}
+    assert read == {f"{IMAGES}/000/{name}": content for name, content in expected.items()}
+    source = source_of("journeydb", root)
+    assert source.file_of(f"{IMAGES}/000/0.png") == root / IMAGES / "000.tgz"
+    assert source.file_of(f"{IMAGES}/000/5.jpg") == folder / "5.jpg"
+    counts, _ = encode(root, tmp_path / "run", "journeydb")
+    assert counts == {"ok": 7, "quarantined": 1}

@@ -12,7 +12,7 @@ from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.file_tree import Folders, entries, is_image
 from lcm_distill.data.sources.identifiers import Identifiers
-from lcm_distill.data.sources.image_files import group_by_parent, place_below, read_files
+from lcm_distill.data.sources.image_files import group_by_parent, is_broken_off, place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, UNNAMED, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.tables import numbered_lines
@@ -75,19 +75,21 @@ class JourneyDB:
         yield from named.left_out(self.archives)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images from extracted folders if they are there, else streamed from `NNN.tgz`.
+        """Images from extracted folders if they are there and whole, else streamed from `NNN.tgz`.
 
         An archive is read twice: only its end tells which member of a name is the last, and whether it is intact. It
         is read for the first time while the one before is read for the second.
         """
         for images, checked in one_ahead(_Images.check, self._by_archive(paths)):
             yield from read_files(self.root, images.extracted)
-            yield from read_checked(checked)
+            for path, content in read_checked(checked):
+                broken_off = isinstance(content, UnusableImage) and (self.root / path).is_file()
+                yield from read_files(self.root, [path]) if broken_off else [(path, content)]
 
     def _by_archive(self, paths: Iterable[str]) -> Iterator["_Images"]:
         for _, members in group_by_parent(paths):
             archive = self._archive(members[0])
-            packed = {path for path in members if not (self.root / path).is_file()} if archive.is_file() else set[str]()
+            packed = set(filter(self._is_lacking, members)) if archive.is_file() else set[str]()
             extracted = [path for path in members if path not in packed]
             yield _Images(archive, extracted, {_member(path): path for path in members if path in packed})
 
@@ -97,9 +99,13 @@ class JourneyDB:
             yield from (f"{IMAGES}/{name}" for name in member_names(archive) if is_image(name))
 
     def file_of(self, path: str) -> Path:
-        """The image, or `NNN.tgz` where it is not extracted from the archive."""
+        """The image, or `NNN.tgz` where it is not extracted from the archive, or not as a whole."""
         archive = self._archive(path)
-        return archive if archive.is_file() and not (self.root / path).is_file() else self.root / path
+        return archive if archive.is_file() and self._is_lacking(path) else self.root / path
+
+    def _is_lacking(self, path: str) -> bool:
+        """Whether an image is no file that can be used, so that its archive is asked for it."""
+        return not (self.root / path).is_file() or is_broken_off(self.root / path)
 
     def _archive(self, path: str) -> Path:
         folder = (self.root / path).parent
