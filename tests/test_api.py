@@ -56,6 +56,8 @@ def test_seed_zero_is_a_seed_and_none_differs(student):
     assert torch.equal(generate(0), generate(0))
     assert not torch.equal(generate(0), generate(1))
     assert not torch.equal(generate(None), generate(None))
+    with pytest.raises(UserError, match="seed is True: it must be a whole number"):
+        generate(True)
 
 
 def test_an_image_does_not_depend_on_its_batch(student):
@@ -188,6 +190,14 @@ def test_guidance_below_one_and_none():
         assert torch.equal(student.denoiser(captions, None)(x, torch.tensor([2.0])), jumped)
     with pytest.warns(UserWarning, match=r"guidance 0\.5 lies outside 1 to 3"):
         open_model("shapes").generate(PROMPTS[0], 1, 0.5, seed=0)
+    student.sampling = StudentSampling()  # of a file that records no range; 100 is far beyond any
+    with warnings.catch_warnings(record=True, category=UserWarning) as said:
+        warnings.simplefilter("always")
+        student.denoiser(captions, 100.0)
+        student.denoiser(captions, 0.5)
+    assert [str(each.message) for each in said] == [
+        "guidance 0.5 is below 1, which is no guidance: this student's file does not record what it was trained on"
+    ]
 
 
 def test_sigmas_outside_of_a_students_range_give_way_to_its_schedule(tmp_path):

@@ -30,6 +30,6 @@ def test_a_number_outside_its_range_is_refused(value, whole):
         require_number("x", value, 0, 10, whole)
 
 
-@pytest.mark.parametrize("text", ["5", [5], None, float("inf")])
+@pytest.mark.parametrize("text", ["5", [5], None, float("inf"), True])
 def test_what_is_no_whole_number(text):
     assert not is_whole(text) and is_whole(5.0)

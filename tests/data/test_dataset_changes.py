@@ -14,6 +14,7 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.data.cache import catalog_building, dataset_changes
 from lcm_distill.data.cache.dataset_changes import Changes, find_changes
 from lcm_distill.data.cache.image_shards import RowRange
+from lcm_distill.data.transforms import TRANSFORM
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.stages.precompute import STAGE, plan_precompute
@@ -79,6 +80,17 @@ def test_what_was_named_stays_named_until_the_cache_is_made_anew(data):
     shutil.rmtree(data.run.cache)
     data.encode()
     assert find_changes(data.cache) == Changes()
+
+
+def test_status_says_why_a_data_set_does_not_grow(data):
+    data.encode()
+    data.run.distill.mkdir()
+    data.add("m9", "a new caption", 9)
+    data.encode()
+    found, training = status(data.config, data.run)["precompute"]["data"], data.run.distill
+    assert found["not_in_the_cache"] == 1 and found["stays_as_it_is"] == (
+        f"{training} began with it: choose another --run, or delete {training}"
+    )
 
 
 def test_an_image_that_was_mended_and_taken_up_has_not_changed(data):
@@ -257,7 +269,7 @@ def test_a_cache_keeps_the_crops_that_it_was_begun_with(data):
     data.encode()
     described = data.run.cache / "latents_64" / "zarr.json"
     content = json.loads(described.read_text())
-    assert content["attributes"].pop("transform") == 3 == data.cache.transform
+    assert content["attributes"].pop("transform") == TRANSFORM == data.cache.transform
     del content["attributes"]["sha256"]  # earlier versions wrote neither
     described.write_text(json.dumps(content))
     assert data.cache.transform == 1

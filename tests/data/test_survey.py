@@ -74,7 +74,17 @@ def test_a_survey_says_what_the_run_does(form, tmp_path):
             counts[UNNAMED] += said.get(UNNAMED, 0) - counts[UNNAMED]
         assert said == +counts
     on_disk = len(items) + others if form == "journeydb-packed" else images_on_disk(root)
-    assert found["images"] == on_disk
+    hidden_archives = {"webdataset": 2, "parquet": 1}.get(form, 0)
+    assert found["images"] == on_disk - hidden_archives
+
+
+@pytest.mark.parametrize(("form", "others"), [("folder", "0.zip"), ("webdataset", "1.zip"), ("parquet", "1.arrow")])
+def test_links_to_folders_and_archives_are_no_images(form, others, tmp_path):
+    pack([Item("0.jpg", image_bytes(0), '"zero"'), Item("1.jpg", image_bytes(1), '"one"')], tmp_path, form)
+    (tmp_path / others).write_bytes(b"")
+    (tmp_path / "link.jpg").symlink_to(tmp_path)
+    found = survey(source_of(form, tmp_path), 16)
+    assert (found["pairs"], found["images"]) == (2, 2) and sum(int(said[0]) for said in found["left_out"].values()) == 2
 
 
 def test_a_survey_names_members_of_archives_that_no_line_names(tmp_path):

@@ -1,6 +1,8 @@
 """Images of every kind become the same square of pixels, or say why not."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -27,6 +29,38 @@ def test_transparency_lies_over_white(tmp_path):
     clear, half = (decode((tmp_path / name).read_bytes(), 64) for name in ("clear.png", "half.png"))
     assert (np.asarray(clear) == 255).all()
     assert half.getpixel((0, 0)) == pytest.approx((255, 127, 127), abs=1)
+
+
+def png(depth: int, colour: int, row: bytes, transparent: bytes) -> bytes:
+    """A PNG file of one row of two pixels, of which the samples are given, with a transparent colour."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, content) for name, content in parts)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "transparent", "earlier"),
+    [
+        (1, 0, b"\x40", b"\0\0", [255, 255]),
+        (2, 0, b"\x10", b"\0\0", [255, 85]),
+        (2, 0, b"\x40", b"\0\1", [85, 0]),
+        (4, 0, b"\x12", b"\0\1", [17, 34]),
+        (8, 0, b"\x04\x64", b"\0\4", [255, 100]),
+        (8, 2, b"\1\2\3\x64\x64\x64", b"\0\1\0\2\0\3", [255, 100]),
+        (16, 0, b"\x04\x04\x64\x64", b"\x04\x04", [4, 100]),
+        (16, 2, b"\1\2\1\2\1\2\x64\x64\x64\x64\x64\x64", b"\1\2\1\2\1\2", [1, 100]),
+    ],
+)
+def test_a_transparent_colour_lies_over_white_at_every_depth(depth, colour, row, transparent, earlier):
+    content = png(depth, colour, row, transparent)
+    image = np.asarray(decode(content, 1))
+    assert image[0, 0].tolist() == [255] * 3 and image[0, 1].tolist() == [earlier[1]] * 3
+    assert np.asarray(decode(content, 1, version=3))[0, :, 0].tolist() == earlier
 
 
 def test_sixteen_bits_are_scaled_not_saturated(tmp_path):

@@ -116,7 +116,8 @@ def test_figures_of_few_images_carry_a_warning():
     fid, shapes, clip = (find_protocol(name) for name in ("t2i-benchmark", "shapes", "clip-vit-b-32"))
     assert fid.warning("fid", 9_999) == "few images, 10,000 are usual" and fid.warning("fid", 10_000) is None
     assert fid.warning("precision", 2_500) and fid.warning("kid", 2_500) is None  # unbiased (arXiv 1801.01401)
-    assert shapes.warning("frechet_distance", 14) is None and clip.warning("clip_score", 14) is None
+    assert shapes.warning("frechet_distance", 14) == "few images, 1,000 are usual"
+    assert shapes.warning("frechet_distance", 1_000, 1_000) is None and clip.warning("clip_score", 14) is None
 
 
 def test_figures_against_few_real_images_carry_a_warning():
@@ -126,4 +127,5 @@ def test_figures_against_few_real_images_carry_a_warning():
     assert fid.warning("fid", 5_000, 2_100) == "few images and few real images (2,100), 10,000 are usual"
     assert fid.warning("fid", 30_000, 10_000) is None and fid.warning("fid", 30_000, None) is None
     assert fid.warning("precision", 30_000, 75) and fid.warning("kid", 30_000, 75) is None
-    assert shapes.warning("frechet_distance", 14, 14) is None and clip.warning("clip_score", 14, 14) is None
+    assert shapes.warning("frechet_distance", 14, 14) == "few images and few real images (14), 1,000 are usual"
+    assert shapes.warning("caption_accuracy", 14, 14) is None and clip.warning("clip_score", 14, 14) is None

@@ -44,6 +44,23 @@ def test_folder_is_replaced_whole(tmp_path):
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["two"]
 
 
+def test_files_of_a_folder_have_the_rights_of_new_files(tmp_path):
+    """Also those that a library makes for its owner alone; a program stays one."""
+
+    def write(folder: Path) -> None:
+        for name, mode in (("alone", 0o600), ("program", 0o700)):
+            (folder / name).touch()
+            (folder / name).chmod(mode)
+
+    before = os.umask(0o027)
+    try:
+        commit_folder(tmp_path / "d", write)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "d").iterdir()}
+    assert modes == {"alone": 0o640, "program": 0o740}
+
+
 def committed_folder(path: Path, content: str) -> None:
     commit_folder(path, lambda folder: (folder / "content").write_text(content))
 

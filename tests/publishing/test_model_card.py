@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from lcm_distill import assets
 from lcm_distill.config import load_preset
+from lcm_distill.evaluation.metric_rows import merged_metrics
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_tensors
+from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm
 from tests.runs import borrow
@@ -61,6 +64,50 @@ def test_figures_of_other_weights_are_left_out(run, tmp_path):
     card = ModelCard.load(exported(run, "--student", other)["card"])
     assert data_of(card).eval_results is None and "These weights were not evaluated." in card.text
     assert "## Training" not in card.text
+
+
+def test_a_card_says_nothing_of_a_student_from_elsewhere_that_is_true_of_the_runs_own(run, tmp_path):
+    other = tmp_path / "other.pt"
+    torch.save({name: tensor + 0.01 for name, tensor in read_tensors(run.student).items()}, other)
+    found = exported(run, "--student", other)
+    card = ModelCard.load(found["card"])
+    assert (
+        "distilled with lcm-distill" not in card.text and "; from which teacher is not recorded. Guidance" in card.text
+    )
+    for part in ("data", "teacher"):
+        assert re.search(rf"\| {part} +\| not recorded +\|", card.text)
+    assert "stand-in VAE, text encoder;" in card.text and "| torch" not in card.text
+    assert data_of(card).license == "other"
+    assert "![Images" not in card.text and not (run.root / "student-export-card.png").exists()
+
+
+def test_a_grid_is_on_the_card_of_those_whose_images_it_shows(finished_run, run, tmp_path):
+    (run.root / "cache").symlink_to(finished_run.cache)
+    other = tmp_path / "other.pt"
+    torch.save({name: tensor + 0.01 for name, tensor in read_tensors(run.student).items()}, other)
+    evaluated = lcm("evaluate", "--run", run.root, "--student", other, "--images-only", "--set", "evaluate.images=2")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "![Images" not in ModelCard.load(exported(run)["card"]).text
+    for words in (["--student", other], ["--teacher", "shapes"]):
+        assert "![Images" in ModelCard.load(exported(run, *words)["card"]).text
+
+
+def test_a_grid_of_an_earlier_version_is_the_runs_own_students(run, tmp_path):
+    with Image.open(run.grid) as grid:
+        pixels = grid.copy()
+    pixels.save(run.grid)  # without the text that names checkpoints
+    assert "![Images" in ModelCard.load(exported(run)["card"]).text
+    other = tmp_path / "other.pt"
+    torch.save({name: tensor + 0.01 for name, tensor in read_tensors(run.student).items()}, other)
+    assert "![Images" not in ModelCard.load(exported(run, "--student", other)["card"]).text
+
+
+def test_figures_of_another_teacher_are_not_beside_a_students(run):
+    rows = pq.read_table(run.metrics).to_pylist()
+    others = [{**row, "checkpoint_sha256": "f" * 64, "value": 987.5} for row in rows if row["model"] == "teacher"]
+    run.metrics.write_bytes(encode_table(merged_metrics(run.metrics, others)))
+    text = ModelCard.load(exported(run)["card"]).text
+    assert "| teacher |" in text and "987.5" not in text
 
 
 @pytest.mark.parametrize("form", ["safetensors", "sharded", "pt"])

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from lcm_distill.evaluation.image_grid import side_by_side
+from lcm_distill.evaluation.image_grid import write_grid
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.report import grid
 from lcm_distill.report.grid import gallery, labelled_grid
@@ -58,16 +58,17 @@ def test_captions_of_a_labelled_grid(written, caption):
     assert places["below"][1] >= places[first[0]][1] + grid.LINE * len(first)
 
 
-def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written):
+def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written, tmp_path):
     image_sets = [
         SimpleNamespace(
             sampling=SimpleNamespace(title=title, guidance=2.5),
             config=SimpleNamespace(generation_seed=17),
+            checkpoint_sha256="abc",
             images=lambda count: np.full((count, 64, 64, 3), 200, np.uint8),
         )
         for title in ("teacher, 18 Heun steps", "student, 4 steps")
     ]
-    side_by_side(cast(Any, image_sets), [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
+    write_grid(tmp_path / "grid.png", cast(Any, image_sets), [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
     whole_and_inside(written, ["guidance 2.5, seed 17", "teacher, 18 Heun steps", "student, 4 steps"], 190 + 2 * 136)
 
 

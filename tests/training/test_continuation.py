@@ -103,6 +103,10 @@ def test_only_the_training_itself_may_change_its_steps(finished_run, tmp_path):
         (["distill.matching.weight=1", "distill.matching.start=0.1"], "distill.matching.start=0"),
         (["distill.response.weight=1", "distill.response.every=5"], None),  # 20 more steps
         (["distill.response.weight=1", "distill.response.every=3"], "distill.response.every=1"),
+        (
+            ["distill.decay_fraction=0.1", "distill.matching.weight=1", "distill.matching.start=0.1"],
+            "distill.matching.start=0 and distill.decay_fraction=0",
+        ),
         (["distill.objective=scm"], "distill.scm.warmup=0"),
         (["distill.objective=scm", "distill.scm.warmup=0"], None),
         (["distill.objective=discrete"], None),

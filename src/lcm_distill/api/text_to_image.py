@@ -219,11 +219,12 @@ class LatentConsistencyModel(TextToImage):
         settings = self.diffusion
         if guidance is None:
             return consistency_function(self.network, settings.sigma_data, settings.sigma_min, captions, None)
-        low, high = self.sampling.guidance_range or (1.0, float("inf"))
-        if not low <= guidance <= high:
-            warnings.warn(
-                f"guidance {guidance:g} lies outside {low:g} to {high:g}, which this student was trained on",
-                stacklevel=3,
-            )
+        trained = self.sampling.guidance_range
+        if trained and not trained[0] <= guidance <= trained[1]:
+            said = f"lies outside {trained[0]:g} to {trained[1]:g}, which this student was trained on"
+            warnings.warn(f"guidance {guidance:g} {said}", stacklevel=3)
+        elif not trained and guidance < 1:
+            said = "is below 1, which is no guidance: this student's file does not record what it was trained on"
+            warnings.warn(f"guidance {guidance:g} {said}", stacklevel=3)
         scales = torch.full((len(captions),), float(guidance), device=self.device)
         return consistency_function(self.network, settings.sigma_data, settings.sigma_min, captions, scales)

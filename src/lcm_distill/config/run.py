@@ -1,6 +1,6 @@
 """The configuration of a whole run."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -107,13 +107,12 @@ class Config(Section):
     @property
     def stand_ins(self) -> list[str]:
         """Parts that are those of the embedded default, whose metrics compare with each other only."""
-        parts = {
+        return stand_ins_among({
             "data": self.data.source,
             "VAE": self.encoders.vae,
             "text encoder": self.encoders.text,
             "teacher": self.model.teacher,
-        }
-        return [name for name, value in parts.items() if value in ("shapes", "shapes-brief")]
+        })  # fmt: skip
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the seed, the schema version and every key of `sections` that changes results."""
@@ -171,6 +170,11 @@ class Config(Section):
 
         values = self.model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(values)
+
+
+def stand_ins_among(parts: Mapping[str, str | None]) -> list[str]:
+    """Those of some parts that are the embedded default's, by their names in the configuration; None is unknown."""
+    return [part for part, name in parts.items() if name in ("shapes", "shapes-brief")]
 
 
 def _shown(path: Path | None) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def is_whole(number: Any) -> bool:
-    """Whether this is a whole number, of whatever type; NaN, infinity and text are none."""
+    """Whether this is a whole number, of whatever type; NaN, infinity, text and truth values are none."""
     try:
-        return bool(number == int(number))
+        return not isinstance(number, bool) and bool(number == int(number))
     except (TypeError, ValueError, OverflowError):
         return False
 

@@ -76,9 +76,9 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
             case BadAnnotation(where, error, image):
                 quarantined.add(error, where)
                 images |= set() if image is None else {hash(image)}
-            case LeftOut(where, reason):
+            case LeftOut(where, reason, image):
                 left_out.add(reason, where)
-                images |= set() if reason == ORPHAN else {hash(where)}
+                images |= {hash(where)} if image else set()
     paths.sort(key=lambda path: path.rpartition("/")[0])  # each archive is opened once
     _add_members(source, paths, images, left_out)
     found = {"pairs": len(samples), "captions": len(captions), "images": len(images)}

@@ -7,11 +7,14 @@ from lcm_distill.core.errors import one_line
 from lcm_distill.data.colour import to_srgb
 from lcm_distill.formats.images import UnusableImage, open_image, round_to_uint8
 
-TRANSFORM = 3
+TRANSFORM = 4
 """Version of what an image file becomes; a cache keeps the one that it was begun with. 1 ignored colour profiles and
-cropped fractions of a pixel, 2 ignored profiles with sRGB in their name."""
+cropped fractions of a pixel, 2 ignored profiles with sRGB in their name, 3 the transparent colour of PNG files whose
+samples have not 8 bits."""
 MAX_RATIO = 32
 """Longer side over shorter side beyond which only the middle of an image is resized, as a strip would fill memory."""
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""By which Pillow multiplies the grey values of PNG files with less than 8 bits."""
 CONVERTED = "converted"
 """Key of a decoded image's `info` that says which colours were converted."""
 
@@ -22,7 +25,8 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
     Args:
         content: the file's bytes, or what a source returned instead of them.
         min_size: least length of the shorter side, in pixels.
-        version: 1 takes all values for sRGB, whatever colour profile the file has; 2 those with a profile of that name.
+        version: 1 takes all values for sRGB, whatever colour profile the file has; 2 those with a profile of that name;
+            up to 3 no transparent colour is found among samples of 2, 4 or 16 bits.
 
     Returns:
         RGB; where colours were converted from those of an ICC profile, `info[CONVERTED]` says so.
@@ -35,10 +39,11 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
         raise content
     try:
         with open_image(content) as file:
+            _scale_transparent_colour(file, version)
             image = ImageOps.exif_transpose(file)
             image.load()
             image, note = (image, None) if version == 1 else to_srgb(image, by_name=version == 2)
-            image = _as_rgb(image)
+            image = _as_rgb(image, version)
             image.info = {} if note is None else {CONVERTED: note}
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image") from error
@@ -75,12 +80,27 @@ def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _scale_transparent_colour(file: Image.Image, version: int) -> None:
+    """Make the transparent colour of a PNG file, which Pillow leaves as it is, one of the pixels that it becomes."""
+    colour, tiles = file.info.get("transparency"), getattr(file, "tile", [])
+    if version <= 3 or colour is None or not tiles:
+        return
+    mode = tiles[0][3]
+    if mode in GREY_STEPS:
+        file.info["transparency"] = colour * GREY_STEPS[mode]
+    elif mode == "RGB;16B":
+        file.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
+def _as_rgb(image: Image.Image, version: int) -> Image.Image:
     """RGB; transparency is composited over white, and 16-bit grey values are scaled rather than clipped."""
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers, whose range nothing tells")
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float32) / 257
+        values = np.asarray(image)
+        grey = values.astype(np.float32) / 257
+        if version > 3 and (transparent := image.info.get("transparency")) is not None:
+            grey[values == transparent] = 255
         if grey.size and not 0 <= grey.min() <= grey.max() <= 255:
             raise ValueError("pixels have more than 16 bits")
         return Image.fromarray(round_to_uint8(grey)).convert("RGB")

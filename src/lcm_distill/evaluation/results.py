@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from lcm_distill.config import Config
-from lcm_distill.evaluation.image_grid import GRID_ROWS, side_by_side
+from lcm_distill.evaluation.image_grid import GRID_ROWS, write_grid
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows, real_image_rows
 from lcm_distill.evaluation.prompt_files import Prompt
@@ -17,7 +17,7 @@ from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
-from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.guidance import guidance_chart, guidance_text
@@ -47,8 +47,7 @@ def write_results(
     table = merged_metrics(run.metrics, rows)
     commit_bytes(run.metrics, encode_table(table))
     first = [image_set for image_set in image_sets if image_set.sampling.guidance == config.evaluate.guidance[0]]
-    grid = side_by_side(first, prompts[:GRID_ROWS])
-    commit_file(run.grid, lambda path: grid.save(path, format="PNG"))
+    write_grid(run.grid, first, prompts[:GRID_ROWS])
     if len(config.evaluate.guidance) > 1 and rows:
         write_guidance(config, run, table.to_pylist(), rows)
 

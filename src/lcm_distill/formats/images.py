@@ -32,6 +32,9 @@ Ghostscript."""
 MAX_IMAGE_BYTES = 2**30
 """The largest image file that is read."""
 
+MARKS = 64
+"""Bytes at the start and the end of a file that tell its format, and that it is whole."""
+
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile("PIL\\."), 0)
 
 
@@ -50,6 +53,18 @@ def open_image(content: bytes) -> "Image.Image":
     if _PILLOW_WARNINGS not in warnings.filters:
         warnings.filterwarnings("ignore", module="PIL\\.")
     return Image.open(BytesIO(content), formats=IMAGE_FORMATS)
+
+
+def has_its_end(start: bytes, end: bytes, size: int) -> bool:
+    """Whether an image file ends as its format does; False for formats that have no mark of their end.
+
+    Args:
+        start: its first bytes, `MARKS` at least. end: its last ones. size: of all of it, in bytes.
+    """
+    if start.startswith(b"RIFF"):
+        return int.from_bytes(start[4:8], "little") + 8 <= size
+    marks = {b"\x89PNG": b"IEND", b"\xff\xd8": b"\xff\xd9"}
+    return any(start.startswith(first) and last in end for first, last in marks.items())
 
 
 def round_to_uint8(values: np.ndarray) -> np.ndarray:

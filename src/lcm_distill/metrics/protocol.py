@@ -42,7 +42,8 @@ class MetricProtocol:
         figures: computed in this order.
         sample_size: feature vectors kept at most, for figures that cannot be computed from moments.
         allows_few: whether a Fréchet distance may be computed from fewer images than features have dimensions, as is
-            sound only where figures compare with others of the same number of images. No number is too few then.
+            sound only where figures compare with others of the same number of images. No number is too few then; a
+            warning says where there are few.
         stand_in: whether the network stands in for a published one, so that figures compare with each other only.
         refuse_caption: why a caption cannot be measured, such as `names no shape`; None where it can.
     """
@@ -79,7 +80,7 @@ class MetricProtocol:
             real: number of real images that they are compared with; None where it is not known.
         """
         figure = next((figure for figure in self.figures if figure.name == metric), None)
-        if figure is None or self.allows_few:
+        if figure is None:
             return None
         few = ["few images"] if images < figure.enough_images else []
         if figure.compares and real is not None and real < figure.enough_images:

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -111,6 +112,7 @@ def commit_folder(path: Path, write: Callable[[Path], object]) -> None:
         temporary.mkdir()
         write(temporary)
         for file in temporary.rglob("*"):
+            _let_read(file, temporary)
             _fsync(file)
         _fsync(temporary)
         if path.exists():
@@ -118,6 +120,14 @@ def commit_folder(path: Path, write: Callable[[Path], object]) -> None:
         else:
             os.replace(temporary, path)
         _fsync(path.parent)
+
+
+def _let_read(file: Path, folder: Path) -> None:
+    """Give a file the rights that new files have beside a new folder: some libraries write it for its owner alone."""
+    mode = file.lstat().st_mode
+    wanted = mode | folder.stat().st_mode & 0o666
+    if stat.S_ISREG(mode) and wanted != mode:
+        file.chmod(stat.S_IMODE(wanted))
 
 
 def discard_folder(path: Path) -> None:

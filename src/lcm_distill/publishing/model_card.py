@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lcm_distill.config.run import stand_ins_among
 from lcm_distill.publishing.published_model import Published
 from lcm_distill.report.figure_columns import FigureStyles, column_key, figure_columns, of_images
 from lcm_distill.report.tables import figures_cells, markdown_table, sampling_title, stand_in_notice
@@ -19,6 +20,7 @@ TERMS = {
     "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "Apple's licence for research use",
 }
 """Terms of data and weights by the names that the configuration gives them."""
+UNKNOWN = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,20 @@ class Card:
     """What a card says beside what the model records itself.
 
     Attributes:
-        rows: of the run's `metrics.parquet`, of any model. styles: of their figures.
-        grid: the run's grid of images, if there is one.
-        training: facts of the training, by name.
-        parts: names of data, VAE, text encoder and teacher in the configuration. stand_ins: which are stand-ins.
-        environment: commit and versions that the run was made with.
+        rows: of the run's `metrics.parquet`: of any student, of its teacher and of real images. styles: of their
+            figures.
+        grid: the run's grid of images, if it shows the model's.
+        training: facts of the training, by name; empty for a model from elsewhere.
+        parts: names of data, VAE, text encoder and teacher as the configuration has them; None is unknown, as what a
+            model from elsewhere was trained on is.
+        environment: commit and versions that the model was made with.
     """
 
     rows: Sequence[Mapping[str, Any]]
     styles: FigureStyles
     grid: Path | None
     training: Mapping[str, object]
-    parts: Mapping[str, str]
-    stand_ins: Sequence[str]
+    parts: Mapping[str, str | None]
     environment: Mapping[str, object]
     terms: Terms
 
@@ -71,14 +74,14 @@ def card_text(model: Published, card: Card, name: str, library: str, usage: str,
     sections = [
         f"# {name}",
         _summary(model, card),
-        *stand_in_notice(card.stand_ins),
+        *stand_in_notice(stand_ins_among(card.parts)),
         *(
             [f"![Images of the same captions and noise, a model and number of steps in each column]({image})"]
             if image
             else []
         ),
         f"## Use\n\n```python\n{usage.strip()}\n```",
-        f"## Figures\n\n{_figures(known, card.styles)}",
+        f"## Figures\n\n{_figures(known, card)}",
         *([f"## Training\n\n{_table('setting', 'value', card.training)}"] if card.training else []),
         *([f"## Sampling\n\n{_sampling(model)}"] if model.sampling else []),
         f"## Parts and their terms\n\n{_parts(card.parts)}",
@@ -88,7 +91,7 @@ def card_text(model: Published, card: Card, name: str, library: str, usage: str,
 
 
 def _rows_of(model: Published, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows of these weights, and of what they are compared with: for a student its teacher and real images."""
+    """Rows of these weights, and of what they are compared with: for a student the teacher and real images."""
     others = ("real", "teacher") if model.role == "student" else ("real",)
     own = [row for row in rows if row["model"] == model.role and row["checkpoint_sha256"] == model.sha256]
     return [*(row for row in rows if row["model"] in others), *own] if own else []
@@ -134,16 +137,24 @@ def _summary(model: Published, card: Card) -> str:
     low, high = model.sampling.guidance_range or (None, None)
     guidance = "" if low is None else f", guidance scales from {low:g} to {high:g}"
     return (
-        f"A few-step text-to-image model, {kind}{guidance}: the teacher {card.parts['teacher']} distilled with "
-        "lcm-distill. Guidance is an input of the network, so a step is one evaluation."
+        f"A few-step text-to-image model, {kind}{guidance}{_origin(card)}. Guidance is an input of the network, so a "
+        "step is one evaluation."
     )
 
 
-def _figures(rows: Sequence[Mapping[str, Any]], styles: FigureStyles) -> str:
+def _origin(card: Card) -> str:
+    teacher = card.parts["teacher"]
+    return f": the teacher {teacher} distilled with lcm-distill" if teacher else "; from which teacher is not recorded"
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], card: Card) -> str:
     if not rows:
         return "These weights were not evaluated."
     prompts = ", ".join(dict.fromkeys(str(row["prompts"]) for row in rows))
-    return f"Of images of the prompts {prompts}.\n\n{markdown_table(*figures_cells(rows, styles))}"
+    unknown = card.parts["teacher"] is None and any(row["model"] == "teacher" for row in rows)
+    beside = " The teacher is the one that it was evaluated beside; nothing tells whether it was made from it."
+    sentence = f"Of images of the prompts {prompts}.{beside * unknown}"
+    return f"{sentence}\n\n{markdown_table(*figures_cells(rows, card.styles))}"
 
 
 def _sampling(model: Published) -> str:
@@ -155,9 +166,10 @@ def _sampling(model: Published) -> str:
     return markdown_table(["steps", "sampler", "sigmas"], cells) + others
 
 
-def _parts(parts: Mapping[str, str]) -> str:
+def _parts(parts: Mapping[str, str | None]) -> str:
     cells = [
-        [part, Path(name).name if Path(name).exists() else name, TERMS.get(name, "")] for part, name in parts.items()
+        [part, Path(name).name if Path(name).exists() else name, TERMS.get(name, "")] if name else [part, UNKNOWN, ""]
+        for part, name in parts.items()
     ]
     note = "What may be done with this model depends on the terms of everything that it was made from."
     return f"{markdown_table(['part', 'name', 'terms'], cells)}\n\n{note}"

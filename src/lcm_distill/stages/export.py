@@ -8,12 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lcm_distill.assets import TEACHERS
 from lcm_distill.config import Config, EncodersConfig
 from lcm_distill.core.errors import UserError
+from lcm_distill.evaluation.image_grid import shown_checkpoints
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
-from lcm_distill.models.networks import build_network, read_teacher
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
+from lcm_distill.models.networks import build_network, read_teacher, teacher_path
 from lcm_distill.models.student_description import StudentDescription, recorded_description
 from lcm_distill.models.weight_shards import INDEX_FILE, write_shards
 from lcm_distill.pipeline.atomic_writes import (
@@ -72,7 +75,7 @@ def export(
     step, weights = _weights(config, run)
     trained = {} if run.has_foreign_student else {"trained_steps": step, "of_steps": config.distill.steps}
     model = _student(config.encoders, config.evaluate.guidance[0], weights, _description(config, run))
-    card = _card(config, run, _training(config, step) if trained else {}, terms)
+    card = _card(config, run, model, terms, bool(trained), _training(config, step) if trained else {})
     return {**write(form, out, model, card, with_encoders), **trained}
 
 
@@ -106,7 +109,8 @@ def export_teacher(
         sampling=None,
         guidance=config.evaluate.guidance[0],
     )
-    card = _card(config, run, {}, terms)
+    trained_here = teacher_path(config.model).resolve() == run.teacher.resolve()
+    card = _card(config, run, model, terms, trained_here, {})
     return write(form, out, model, card, with_encoders)
 
 
@@ -166,21 +170,37 @@ def _fill(
     (folder / "README.md").write_text(text("grid.png" if card.grid else None))
 
 
-def _card(config: Config, run: RunFolder, training: Mapping[str, object], terms: Terms) -> Card:
-    encoders = config.encoders
+def _card(
+    config: Config, run: RunFolder, model: Published, terms: Terms, trained_here: bool, training: Mapping[str, object]
+) -> Card:
+    """A card; of a model from elsewhere it says nothing that is known of the run's own alone."""
+    shown, source, teacher = shown_checkpoints(run.grid), config.data.source, config.model.teacher
+    ships = model.role == "teacher" and teacher in TEACHERS
     return Card(
-        rows=(read_metrics(run.metrics) if run.metrics.is_file() else None) or [],
+        rows=_rows(config, run),
         styles=figure_styles(),
-        grid=run.grid if run.grid.is_file() else None,
+        # A grid of an earlier version does not say whose images it shows.
+        grid=run.grid if (trained_here if shown is None else model.sha256 in shown) else None,
         training=training,
         parts={
-            "data": config.data.source, "VAE": encoders.vae, "text encoder": encoders.text,
-            "teacher": config.model.teacher,
+            "data": source if trained_here else "shapes" if ships else None,
+            "VAE": model.encoders.vae,
+            "text encoder": model.encoders.text,
+            "teacher": teacher if trained_here or model.role == "teacher" else None,
         },
-        stand_ins=config.stand_ins,
-        environment=recorded_environment(run),
+        environment=recorded_environment(run) if trained_here else {},
         terms=terms,
-    )  # fmt: skip
+    )
+
+
+def _rows(config: Config, run: RunFolder) -> list[dict[str, Any]]:
+    """The run's figures, but those of other teachers."""
+    rows = (read_metrics(run.metrics) if run.metrics.is_file() else None) or []
+    path = teacher_path(config.model)
+    if not any(row["model"] == "teacher" for row in rows) or not path.is_file():
+        return [row for row in rows if row["model"] != "teacher" or row["checkpoint"] == str(path)]
+    own = {checkpoint_sha256(path), earlier_sha256(path)}
+    return [row for row in rows if row["model"] != "teacher" or row["checkpoint_sha256"] in own]
 
 
 def _training(config: Config, step: int) -> dict[str, object]:

@@ -123,7 +123,9 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
         return {"unreadable": one_line(error)}
     examples = {"changed": list(changes.changed[:EXAMPLES]), "gone": list(changes.gone[:EXAMPLES])}
     not_compared = {"not_compared": changes.not_compared} if changes.not_compared else {}
-    return {"not_in_the_cache": changes.added, **examples, **not_compared}
+    begun = " and ".join(map(str, cache.run.begun)) if changes.added and not cache.is_shared else ""
+    stays = {"stays_as_it_is": f"{begun} began with it: choose another --run, or delete {begun}"} if begun else {}
+    return {"not_in_the_cache": changes.added, **stays, **examples, **not_compared}
 
 
 def _not_counted(cache: Cache) -> dict[str, str]:

@@ -68,16 +68,22 @@ class Continuation:
             raise UserError(
                 f"{self.section}.steps = {wanted}, but {total} steps are done: choose another --run, or more steps"
             )
-        before = with_steps(self.settings, total)
-        for number in range(step):
-            was, should_be = (self.decided(settings, number) for settings in (before, self.settings))
-            if needed := [f"{self.section}.{remedy}" for remedy in was if was[remedy] != should_be[remedy]]:
-                raise UserError(
-                    f"{self.section}.steps = {wanted}: the {total} steps that are done are not those of a training of "
-                    f"{wanted}, from step {number} on: train that in another --run; one that is to be continued needs "
-                    f"{' and '.join(needed)} from its start"
-                )
+        if needed := self._needed(with_steps(self.settings, total), step):
+            raise UserError(
+                f"{self.section}.steps = {wanted}: the {total} steps that are done are not those of a training of "
+                f"{wanted}, from step {min(needed.values())} on: train that in another --run; one that is to be "
+                f"continued needs {' and '.join(needed)} from its start"
+            )
         return True
+
+    def _needed(self, before: OptimiserConfig, steps: int) -> dict[str, int]:
+        """Every setting that makes the first steps those of the longer training, and the first step that differs."""
+        needed = dict[str, int]()
+        for number in range(steps):
+            was, should_be = (self.decided(settings, number) for settings in (before, self.settings))
+            for remedy in (remedy for remedy in was if was[remedy] != should_be[remedy]):
+                needed.setdefault(f"{self.section}.{remedy}", number)
+        return needed
 
 
 def require_continuable(run: RunFolder, folder: Path, continuation: Continuation) -> None:

@@ -16,7 +16,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo, chosen_protocols
 from lcm_distill.evaluation.features import extract_features
-from lcm_distill.evaluation.image_grid import GRID_ROWS, side_by_side
+from lcm_distill.evaluation.image_grid import GRID_ROWS, write_grid
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images
 from lcm_distill.evaluation.metric_rows import metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
@@ -25,7 +25,7 @@ from lcm_distill.evaluation.reference_selection import find_references
 from lcm_distill.evaluation.requirements import find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.evaluation.table_schemas import METRICS
-from lcm_distill.pipeline.atomic_writes import commit_bytes, commit_file
+from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -87,8 +87,7 @@ class Validation:
         yield from generate_images("validate", image_sets)
         yield from extract_features("validate", image_sets, self.extractors)
         rows = [row for image_set in image_sets for row in metric_rows(image_set, references)]
-        grid = side_by_side(image_sets, self.prompts[:GRID_ROWS])
-        commit_file(place.grid, lambda path: grid.save(path, format="PNG"))
+        grid = write_grid(place.grid, image_sets, self.prompts[:GRID_ROWS])
         commit_bytes(place.metrics, encode_table(pa.Table.from_pylist(rows, schema=METRICS)))
         self.checkpoint(place).unlink()
         shutil.rmtree(place.evaluate)

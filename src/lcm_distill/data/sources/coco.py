@@ -1,16 +1,16 @@
 """MS-COCO: a JSON file of captions, about five for each image, and a folder of images."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import numbered
-from lcm_distill.data.sources.file_tree import not_named, walk
+from lcm_distill.data.sources.file_tree import Tree, not_named, walk
 from lcm_distill.data.sources.identifiers import Identifiers
-from lcm_distill.data.sources.image_files import leaves_root, read_files
-from lcm_distill.data.sources.interface import BadAnnotation, Record
+from lcm_distill.data.sources.image_files import place_below, read_files
+from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, Record
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object, trimmed
 
@@ -40,11 +40,10 @@ class Coco:
         found = [path for folder in ("annotations", ".") for path in sorted((self.root / folder).glob(CAPTION_FILES))]
         if not found:
             raise UserError(f"{self.root}/annotations holds no {CAPTION_FILES}: set data.root to COCO's folder")
-        tree, named, identifiers = walk(self.root), set[str](), Identifiers()
+        tree, named, identifiers = walk(self.root), dict[str, str](), Identifiers()
         yield from tree.bad
-        files = set(tree.files)
         for path in found:
-            yield from self._annotations_of(path, files, named, identifiers)
+            yield from self._annotations_of(path, tree, named, identifiers)
         yield from not_named(tree, named, "not named by a file of captions")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -56,7 +55,7 @@ class Coco:
         return self.root / path
 
     def _annotations_of(
-        self, path: Path, files: set[str], named: set[str], identifiers: Identifiers
+        self, path: Path, tree: Tree, named: dict[str, str], identifiers: Identifiers
     ) -> Iterator[Record]:
         split, folder = path.stem.removeprefix("captions_"), path.parent.relative_to(self.root).as_posix()
         images, captions = _read(path)
@@ -65,10 +64,15 @@ class Coco:
             if not isinstance(name, str) or not name or not isinstance(number, int | str):
                 yield BadAnnotation(f"{path.name}: image {number}", "malformed annotation: no id or no file_name")
                 continue
-            where = _place(name, split, folder, files)
-            named.add(where)
-            if leaves_root(name):
-                yield BadAnnotation(where, f"malformed annotation: file_name {name} leaves the data set", where)
+            where = _place(name, split, folder, tree)
+            if where is None:
+                yield BadAnnotation(
+                    f"{path.name}: image {number}", f"malformed annotation: file_name {name} leaves the data set"
+                )
+                continue
+            first = named.setdefault(tree.place_of(where), where)
+            if first != where:
+                yield BadAnnotation(first, DUPLICATE, first)
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption", where)
             else:
@@ -103,7 +107,9 @@ def _texts(captions: list[dict[str, Any]]) -> dict[Any, list[str]]:
     return texts
 
 
-def _place(name: str, split: str, folder: str, files: set[str]) -> str:
-    """Where the image is: the first of the usual places that has it, else COCO's own."""
-    places = [str(PurePosixPath(place) / name) for place in (split, f"images/{split}", "images", folder, ".")]
-    return next((place for place in places if place in files), places[0])
+def _place(name: str, split: str, folder: str, tree: Tree) -> str | None:
+    """Where the image is: the first of the usual places that has it, else COCO's own; None: not below the root."""
+    usual = (place_below(tree.root, place, name) for place in (split, f"images/{split}", "images", folder, "."))
+    places = [place for place in usual if place is not None]
+    found = (place for place in places if tree.place_of(place) in tree.known)
+    return next(found, places[0] if places else None)

@@ -1,8 +1,9 @@
 """Every file below a folder of unknown origin: links are followed, loops and hidden files are told apart."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
@@ -12,16 +13,26 @@ HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that archivers and disk stations add, beside those whose name begins with a dot."""
 
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""Suffixes of archives that can be read, in lower case. What one is compressed with, if at all, its content tells."""
+OTHER_ARCHIVES = (".tar.zst", ".tzst", ".tar.lz4", ".tar.lzma", ".tar.z", ".zip", ".7z", ".rar")
+"""Suffixes of archives of other kinds, in lower case."""
+ALL_ARCHIVES = (*ARCHIVES, *OTHER_ARCHIVES)
+UNREAD_ARCHIVE = "archive of a kind that is not read"
+
+
 @dataclass
 class Tree:
     """What lies below a folder. Paths are relative to it, with `/`, in order of their parts.
 
     Attributes:
+        root: the folder.
         files: everything that is no folder and not hidden.
         left_out: hidden files that would be part of a data set, and links to folders that are read already.
         bad: folders that cannot be read.
     """
 
+    root: Path
     files: list[str] = field(default_factory=list[str])
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
     bad: list[BadAnnotation] = field(default_factory=list[BadAnnotation])
@@ -30,6 +41,57 @@ class Tree:
     def images(self) -> list[str]:
         """The files that are images by their suffix."""
         return [path for path in self.files if is_image(path)]
+
+    def place_of(self, path: str) -> str:
+        """The path among `files` of the file at a path that may lead through a link; itself if there is none."""
+        return path if path in self.known else self._folders.place_of(path)
+
+    @cached_property
+    def known(self) -> set[str]:
+        """`files`, to look one up."""
+        return set(self.files)
+
+    @cached_property
+    def _folders(self) -> "Folders":
+        return Folders(self.root, {path.rpartition("/")[0] for path in self.files})
+
+
+class Folders:
+    """Folders below a root, found again by the links that lead to them.
+
+    Args:
+        paths: of the folders, each of which is listed once.
+    """
+
+    def __init__(self, root: Path, paths: Iterable[str]) -> None:
+        self.root, self._paths = root, set(paths)
+        self._places = dict[str, str]()
+
+    def __contains__(self, folder: str) -> bool:
+        """Whether a folder is one of `paths`."""
+        return folder in self._paths
+
+    def place_of(self, path: str) -> str:
+        """The path of a file in one of the folders, for one that may lead there through links; else the same path."""
+        folder, slash, name = path.rpartition("/")
+        if folder in self._paths:
+            return path
+        if folder not in self._places:
+            self._places[folder] = self._by_identity.get(_identity(self.root / folder), folder)
+        return f"{self._places[folder]}{slash}{name}".removeprefix("/")
+
+    @cached_property
+    def _by_identity(self) -> dict[tuple[int, int] | None, str]:
+        found = {_identity(self.root / path): path for path in self._paths}
+        return {identity: path for identity, path in found.items() if identity}
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        state = folder.stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_dev, state.st_ino
 
 
 def is_image(path: str) -> bool:
@@ -49,7 +111,7 @@ def walk(root: Path, counts: Callable[[str], bool] = is_image) -> Tree:
     Args:
         counts: whether a file would be part of the data set, were it not hidden.
     """
-    tree = Tree()
+    tree = Tree(root)
     for found in entries(root, counts):
         match found:
             case str():
@@ -80,7 +142,8 @@ def entries(root: Path, counts: Callable[[str], bool] = is_image) -> Iterator[st
 
 def is_hidden(path: str) -> bool:
     """Whether a file, or a folder that it lies in, is hidden or an archiver's own: `._a.jpg`, `__MACOSX/a.jpg`."""
-    return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in PurePosixPath(path).parts)
+    parts = PurePosixPath(path).parts
+    return any((part.startswith(".") and part != "..") or part in HIDDEN_FOLDERS for part in parts)
 
 
 def _own_entries(
@@ -98,7 +161,7 @@ def _own_entries(
             state = (root / folder).stat()
             if (state.st_dev, state.st_ino) in seen:
                 if not is_hidden(folder):
-                    yield LeftOut(folder, "link to a folder that is read already")
+                    yield LeftOut(folder, "link to a folder that is read already", image=False)
                 continue
             seen.add((state.st_dev, state.st_ino))
             found = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
@@ -114,7 +177,7 @@ def _own_entries(
             elif not is_hidden(path):
                 yield path
             elif counts(path):
-                yield LeftOut(path, "hidden file")
+                yield LeftOut(path, "hidden file", image=is_image(path))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -124,7 +187,12 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def not_named(tree: Tree, named: set[str], reason: str) -> Iterator[LeftOut]:
+def not_read(tree: Tree, suffixes: tuple[str, ...], reason: str) -> Iterator[LeftOut]:
+    """The files of a tree with one of these suffixes, in lower case, which may hold images that are not read."""
+    return (LeftOut(path, reason, image=False) for path in tree.files if path.lower().endswith(suffixes))
+
+
+def not_named(tree: Tree, named: Collection[str], reason: str) -> Iterator[LeftOut]:
     """The image files of a tree that no annotation is about, after those that the tree leaves out itself."""
     yield from (record for record in tree.left_out if record.source not in named)
     yield from (LeftOut(path, reason) for path in tree.images if path not in named)

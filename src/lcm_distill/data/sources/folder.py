@@ -7,9 +7,17 @@ from typing import Any
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.sources.captions import Captions, look_up
-from lcm_distill.data.sources.file_tree import Tree, not_named, unread_format, walk
-from lcm_distill.data.sources.image_files import leaves_root, read_files
-from lcm_distill.data.sources.interface import ORPHAN, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.file_tree import (
+    ALL_ARCHIVES,
+    UNREAD_ARCHIVE,
+    Tree,
+    not_named,
+    not_read,
+    unread_format,
+    walk,
+)
+from lcm_distill.data.sources.image_files import place_below, read_files
+from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.text import MAX_TEXT_BYTES
@@ -45,13 +53,14 @@ class ImageFolder:
                 f"{self.root} holds no {' or '.join(METADATA)} and no images: set data.root to a folder that does"
             )
         yield from tree.bad
-        named = set[str]()
+        named = dict[str, str]()
         for path in tables:
-            yield from self._records_of(path, named)
+            yield from self._records_of(path, tree, named)
         governed = {PurePosixPath(path).parent for path in tables}
         pairs = [path for path in tree.images if governed.isdisjoint(PurePosixPath(path).parents)]
         yield from self._pairs(tree, [path for path in pairs if path not in named])
         yield from self._orphans(tree, governed)
+        yield from not_read(tree, ALL_ARCHIVES, UNREAD_ARCHIVE)
         yield from not_named(tree, {*named, *pairs}, "not named by the metadata file above it")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -62,8 +71,8 @@ class ImageFolder:
         """The image."""
         return self.root / path
 
-    def _records_of(self, table: str, named: set[str]) -> Iterator[Record]:
-        """The records of a metadata file; the paths that they name are added to `named`."""
+    def _records_of(self, table: str, tree: Tree, named: dict[str, str]) -> Iterator[Record]:
+        """The records of a metadata file; the files that they name are added to `named`, with the path that does."""
         folder = PurePosixPath(table).parent
         for where, fields in read_metadata(self.root / table):
             path = None
@@ -71,8 +80,11 @@ class ImageFolder:
                 if isinstance(fields, ValueError):
                     raise fields
                 path = self._path(fields, folder)
-                named.add(path)
-                yield from self.captions.annotations(path, path, fields)
+                first = named.setdefault(tree.place_of(path), path)
+                if first == path:
+                    yield from self.captions.annotations(path, path, fields)
+                else:
+                    yield BadAnnotation(first, DUPLICATE, first)
             except ValueError as error:
                 yield BadAnnotation(str(folder / where), f"malformed annotation: {error}", path)
 
@@ -81,9 +93,10 @@ class ImageFolder:
         name = look_up(fields, self.image)
         if not isinstance(name, str) or not name:
             raise ValueError(f"no {self.image}")
-        if leaves_root(name):
+        path = place_below(self.root, str(folder), name)
+        if path is None:
             raise ValueError(f"{self.image} {name} leaves the data set")
-        return str(folder / name)
+        return path
 
     def _pairs(self, tree: Tree, images: list[str]) -> Iterator[Record]:
         files = self.captions.files_among(tree.files)
@@ -111,7 +124,7 @@ class ImageFolder:
         for path in tree.files:
             images = [stem for stem, _ in self.captions.split(path)]
             if images and stems.isdisjoint(images) and governed.isdisjoint(PurePosixPath(path).parents):
-                yield LeftOut(path, ORPHAN)
+                yield LeftOut(path, ORPHAN, image=False)
 
 
 def _stem(path: str) -> str:

@@ -1,11 +1,14 @@
 """Image files below a folder."""
 
+import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from lcm_distill.core.regular_files import read_regular
-from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
+from lcm_distill.core.regular_files import open_regular, read_regular
+from lcm_distill.data.transforms import decode
+from lcm_distill.formats.images import MARKS, MAX_IMAGE_BYTES, UnusableImage, has_its_end
 
 
 def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -21,6 +24,23 @@ def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | 
             yield path, UnusableImage(f"impossible path: {error}")
 
 
+def is_broken_off(path: Path) -> bool:
+    """Whether an image file lacks its end, as one that an interrupted extraction leaves, and cannot be decoded.
+
+    Of a file that has its end no more than that is read.
+    """
+    try:
+        with open_regular(path) as file:
+            start, size = file.read(MARKS), file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - MARKS))
+            if has_its_end(start, file.read(), size):
+                return False
+        decode(read_regular(path, MAX_IMAGE_BYTES), min_size=1)
+    except (OSError, ValueError, UnusableImage):
+        return True
+    return False
+
+
 def group_by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Consecutive paths with the same parent, after that parent."""
     for parent, run in groupby(paths, key=lambda path: str(PurePosixPath(path).parent)):
@@ -29,4 +49,17 @@ def group_by_parent(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 def leaves_root(path: str) -> bool:
     """Whether a path leads out of the folder that it is relative to."""
-    return ".." in PurePosixPath(path).parts or PurePosixPath(path).is_absolute()
+    return posixpath.isabs(path) or posixpath.normpath(path).split("/")[0] == ".."
+
+
+def place_below(root: Path, folder: str, name: str) -> str | None:
+    """The path, relative to `root`, of the file that a record names; None if it lies elsewhere.
+
+    Args:
+        folder: below `root`, to which a name that is not absolute is relative.
+    """
+    path = posixpath.normpath(posixpath.join(folder, name))
+    if posixpath.isabs(path):
+        for base in (root.absolute(), root.resolve()):
+            path = path.removeprefix(f"{base}/")
+    return None if leaves_root(path) else path

@@ -52,15 +52,17 @@ DUPLICATE = "duplicate image"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that is no part of the data set: an image that is hidden or named by no annotation, or a lone caption.
+    """What is no part of the data set: an image that is hidden or named by no annotation, a lone caption.
 
     Attributes:
         source: where it is.
         reason: why it is no part.
+        image: whether it is an image, rather than a caption, an archive or a link to a folder.
     """
 
     source: str
     reason: str
+    image: bool = True
 
 
 Record = Annotation | BadAnnotation | LeftOut

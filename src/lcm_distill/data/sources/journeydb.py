@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -10,10 +10,10 @@ from typing import Any, cast
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.file_tree import entries, is_image
+from lcm_distill.data.sources.file_tree import Folders, entries, is_image
 from lcm_distill.data.sources.identifiers import Identifiers
-from lcm_distill.data.sources.image_files import group_by_parent, leaves_root, read_files
-from lcm_distill.data.sources.interface import UNNAMED, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.image_files import group_by_parent, is_broken_off, place_below, read_files
+from lcm_distill.data.sources.interface import DUPLICATE, UNNAMED, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.tables import numbered_lines
 from lcm_distill.formats.tars import (
@@ -60,11 +60,13 @@ class JourneyDB:
                 try:
                     if isinstance(fields, ValueError):
                         raise fields
-                    image = _image_path(fields)
+                    image = self._image_path(fields)
                     if self.archives is not None and not self._chosen(image):
                         continue
-                    named.add(image)
                     name, path = image.stem, f"{IMAGES}/{image}"
+                    if (first := named.add(str(image))) is not None:
+                        yield BadAnnotation(f"{IMAGES}/{first}", DUPLICATE, f"{IMAGES}/{first}")
+                        continue
                     records = self.captions.annotations(identifiers.of(name, path), path, fields)
                     identifiers.take(name, path)
                     yield from records
@@ -73,19 +75,21 @@ class JourneyDB:
         yield from named.left_out(self.archives)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
-        """Images from extracted folders if they are there, else streamed from `NNN.tgz`.
+        """Images from extracted folders if they are there and whole, else streamed from `NNN.tgz`.
 
         An archive is read twice: only its end tells which member of a name is the last, and whether it is intact. It
         is read for the first time while the one before is read for the second.
         """
         for images, checked in one_ahead(_Images.check, self._by_archive(paths)):
             yield from read_files(self.root, images.extracted)
-            yield from read_checked(checked)
+            for path, content in read_checked(checked):
+                broken_off = isinstance(content, UnusableImage) and (self.root / path).is_file()
+                yield from read_files(self.root, [path]) if broken_off else [(path, content)]
 
     def _by_archive(self, paths: Iterable[str]) -> Iterator["_Images"]:
         for _, members in group_by_parent(paths):
             archive = self._archive(members[0])
-            packed = {path for path in members if not (self.root / path).is_file()} if archive.is_file() else set[str]()
+            packed = set(filter(self._is_lacking, members)) if archive.is_file() else set[str]()
             extracted = [path for path in members if path not in packed]
             yield _Images(archive, extracted, {_member(path): path for path in members if path in packed})
 
@@ -95,13 +99,27 @@ class JourneyDB:
             yield from (f"{IMAGES}/{name}" for name in member_names(archive) if is_image(name))
 
     def file_of(self, path: str) -> Path:
-        """The image, or `NNN.tgz` where it is not extracted from the archive."""
+        """The image, or `NNN.tgz` where it is not extracted from the archive, or not as a whole."""
         archive = self._archive(path)
-        return archive if archive.is_file() and not (self.root / path).is_file() else self.root / path
+        return archive if archive.is_file() and self._is_lacking(path) else self.root / path
+
+    def _is_lacking(self, path: str) -> bool:
+        """Whether an image is no file that can be used, so that its archive is asked for it."""
+        return not (self.root / path).is_file() or is_broken_off(self.root / path)
 
     def _archive(self, path: str) -> Path:
         folder = (self.root / path).parent
         return folder.with_name(f"{folder.name}.tgz")
+
+    def _image_path(self, record: Mapping[str, Any]) -> PurePosixPath:
+        """The path of the image that a record is about, below the folder of archives."""
+        name = record.get("img_path")
+        if not isinstance(name, str) or not name:
+            raise ValueError("no img_path")
+        path = place_below(self.root / IMAGES, "", name)
+        if path is None:
+            raise ValueError(f"img_path {name} leaves {IMAGES}")
+        return PurePosixPath(path)
 
     def _chosen(self, image: PurePosixPath) -> bool:
         folder = image.parent.name
@@ -132,16 +150,6 @@ def _member(path: str) -> str:
     return "/".join(PurePosixPath(path).parts[-2:])
 
 
-def _image_path(record: Mapping[str, Any]) -> PurePosixPath:
-    """The path of the image that a record is about, below the folder of archives."""
-    path = record.get("img_path")
-    if not isinstance(path, str) or not path:
-        raise ValueError("no img_path")
-    if leaves_root(path):
-        raise ValueError(f"img_path {path} leaves the data set")
-    return PurePosixPath(path)
-
-
 class _Named:
     """The images that annotations name in folders that exist; nothing is kept of those that are in archives.
 
@@ -151,13 +159,20 @@ class _Named:
     def __init__(self, images: Path) -> None:
         self.images = images
         paths = (entry for entry in entries(images) if isinstance(entry, str) and is_image(entry))
-        self.folders = {path.rpartition("/")[0] for path in paths}
+        self.folders = Folders(images, (path.rpartition("/")[0] for path in paths))
         self.hashes = set[int]()
+        self.through_links = dict[str, str]()
 
-    def add(self, image: PurePosixPath) -> None:
-        path = str(image)
-        if path.rpartition("/")[0] in self.folders:
+    def add(self, path: str) -> str | None:
+        """Keep a path; returns another one of the same file that was kept before, where one leads through a link."""
+        place = self.folders.place_of(path)
+        if place != path or place in self.through_links:
+            first = self.through_links.setdefault(place, place if hash(place) in self.hashes else path)
+            self.hashes.add(hash(place))
+            return first if first != path else None
+        if place.rpartition("/")[0] in self.folders:
             self.hashes.add(hash(path))
+        return None
 
     def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
         """Folders that cannot be read, and images that no annotation names in the chosen folders."""
@@ -165,18 +180,18 @@ class _Named:
             match entry:
                 case BadAnnotation():
                     yield entry
-                case LeftOut(path, reason):
-                    yield from self._left_out(path, reason, archives)
+                case LeftOut():
+                    yield from self._left_out(entry, archives)
                 case str() if is_image(entry):
-                    yield from self._left_out(entry, UNNAMED, archives)
+                    yield from self._left_out(LeftOut(entry, UNNAMED), archives)
                 case _:
                     pass
 
-    def _left_out(self, path: str, reason: str, archives: frozenset[int] | None) -> Iterator[Record]:
-        folder = PurePosixPath(path).parent.name
+    def _left_out(self, found: LeftOut, archives: frozenset[int] | None) -> Iterator[Record]:
+        folder = PurePosixPath(found.source).parent.name
         chosen = archives is None or (folder.isdecimal() and int(folder) in archives)
-        if chosen and hash(path) not in self.hashes:
-            yield LeftOut(f"{IMAGES}/{path}", reason)
+        if chosen and hash(found.source) not in self.hashes:
+            yield replace(found, source=f"{IMAGES}/{found.source}")
 
 
 def _lines(root: Path) -> Generator[bytes | ValueError]:

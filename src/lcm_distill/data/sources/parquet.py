@@ -5,6 +5,7 @@
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.file_tree import is_image, not_named, walk
-from lcm_distill.data.sources.image_files import group_by_parent
-from lcm_distill.data.sources.interface import BadAnnotation, Record
+from lcm_distill.data.sources.file_tree import ALL_ARCHIVES, Tree, is_image, not_named, not_read, walk
+from lcm_distill.data.sources.image_files import group_by_parent, place_below, read_files
+from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, Record
 from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 from lcm_distill.formats.tables import Fields, batch_records
 
@@ -25,8 +26,14 @@ DAMAGE = (pa.ArrowException, OSError, ValueError, NotImplementedError)
 """Exceptions of reading a damaged file."""
 
 
+SUFFIXES = (".parquet", ".pq", ".parq")
+"""Suffixes of Parquet files, in lower case."""
+UNREAD = (".arrow", ".feather", ".ipc", ".orc", ".avro", ".parquet.gz", ".parquet.zst")
+"""Suffixes of tables of other kinds, in lower case."""
+
+
 class ParquetImages:
-    """All `.parquet` files below a folder.
+    """All Parquet files (`SUFFIXES`) below a folder, and the images beside them that rows name instead of holding them.
 
     Args:
         captions: columns that captions come from.
@@ -42,31 +49,65 @@ class ParquetImages:
         Raises:
             UserError: there is no file, or none that can be read has one of the caption columns and a column of images.
         """
-        tree = walk(self.root, lambda path: is_image(path) or path.endswith(".parquet"))
-        files = [path for path in tree.files if path.endswith(".parquet")]
+        tree = walk(self.root, lambda path: is_image(path) or path.lower().endswith((*SUFFIXES, *UNREAD)))
+        files = [path for path in tree.files if path.lower().endswith(SUFFIXES)]
         if not files:
-            raise UserError(f"{self.root} holds no .parquet file: set data.root to their folder")
+            raise UserError(f"{self.root} holds no {' or '.join(SUFFIXES)} file: set data.root to their folder")
         yield from tree.bad
         lacks = {path: flaw for path in files if (flaw := self._lack(path)) is not None}
         if len(lacks) == len(files) and not all(damaged for damaged, _ in lacks.values()):
             raise UserError(
                 next(f"{self.root / path} {flaw}" for path, (damaged, flaw) in lacks.items() if not damaged)
             )
+        named = dict[str, str]()
         for path in files:
             if path in lacks:
                 yield BadAnnotation(path, lacks[path][1])
             else:
-                yield from self._annotations_of(path)
-        yield from not_named(tree, set(), "not in a Parquet file")
+                yield from self._annotations_of(path, self._named_by(path, tree), named)
+        yield from not_read(tree, (*UNREAD, *ALL_ARCHIVES), "table of a kind that is not read")
+        yield from not_named(tree, named, "not in a Parquet file")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in order of row. A path is `file.parquet/row`."""
         for name, run in group_by_parent(paths):
-            yield from self._read_rows(self.root / name, {int(PurePosixPath(path).name): path for path in run})
+            yield from self._read_rows(name, {int(PurePosixPath(path).name): path for path in run})
 
     def file_of(self, path: str) -> Path:
-        """The Parquet file."""
-        return (self.root / path).parent
+        """The Parquet file, or the image beside it that the row names."""
+        table, _, row = path.rpartition("/")
+        if table not in self._images:
+            self._images[table] = self._named_by(table, self._tree)
+        image = self._images[table].get(int(row))
+        return self.root / (image or table)
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return walk(self.root)
+
+    @cached_property
+    def _images(self) -> dict[str, dict[int, str]]:
+        return {}
+
+    def _named_by(self, path: str, tree: Tree) -> dict[int, str]:
+        """The images of a tree that rows of a file name, by row, where they have no bytes of their own."""
+        try:
+            with _open(self.root / path) as file:
+                column = _image_column(file.schema_arrow, self.image)
+                if not tree.images or not _has_paths(file.schema_arrow.field(column).type):
+                    return {}
+                names = _rows_of(file, f"{column}.path")
+                places = {row: tree.place_of(place) for row, name in names if (place := self._place(path, name))}
+                images = set(tree.images).intersection(places.values())
+                wanted = {row for row, place in places.items() if place in images}
+                empty = _empty(file, column, wanted) if wanted else set[int]()
+                return {row: place for row, place in places.items() if row in empty}
+        except (UserError, *DAMAGE):
+            return {}
+
+    def _place(self, table: str, name: Any) -> str | None:
+        """The path of the image that a row names."""
+        return place_below(self.root, table.rpartition("/")[0], name) if isinstance(name, str) and name else None
 
     def _lack(self, path: str) -> tuple[bool, str] | None:
         """What a file lacks, after whether it is damaged; None if it can be used."""
@@ -81,14 +122,24 @@ class ParquetImages:
             return True, _damaged(path, error)
         return None
 
-    def _annotations_of(self, path: str) -> Iterator[Record]:
+    def _annotations_of(self, path: str, images: Mapping[int, str], named: dict[str, str]) -> Iterator[Record]:
+        """The rows of a file.
+
+        Args:
+            images: that they name, by row. named: the first row that names an image, by its path; it is added to.
+        """
         row = 0
         try:
             with _open(self.root / path) as file:
                 columns = _caption_columns(file.schema_arrow, self.captions.shares)
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                     for record in batch_records(batch):
-                        yield from self._annotations(f"{path}/{row}", record)
+                        name = f"{path}/{row}"
+                        first = named.setdefault(images[row], name) if row in images else name
+                        if first == name:
+                            yield from self._annotations(name, record)
+                        else:
+                            yield BadAnnotation(name, DUPLICATE, first)
                         row += 1
         except DAMAGE as error:
             yield BadAnnotation(path, f"{_damaged(path, error)} (after {row:,} rows)")
@@ -101,32 +152,53 @@ class ParquetImages:
         except ValueError as error:
             yield BadAnnotation(name, f"malformed annotation: {error}", name)
 
-    def _read_rows(self, path: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+    def _read_rows(self, table: str, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         left = dict(wanted)
         try:
-            with _open(path) as file:
+            with _open(self.root / table) as file:
                 for row, content in _contents(file, _image_column(file.schema_arrow, self.image), left.keys()):
-                    yield left.pop(row), content
+                    yield left.pop(row), self._content(table, content)
             reason = "missing row"
         except FileNotFoundError:
             reason = "missing file"
         except (UserError, *DAMAGE) as error:
-            reason = _damaged(path.name, error)
+            reason = _damaged(table, error)
         yield from ((called, UnusableImage(reason)) for called in left.values())
 
+    def _content(self, table: str, content: Any) -> bytes | UnusableImage:
+        """The bytes of a row's image, or of the file that the row names in their place."""
+        own, path = (content.get("bytes"), content.get("path")) if isinstance(content, dict) else (content, None)
+        if own:
+            return own if len(own) <= MAX_IMAGE_BYTES else UnusableImage(f"more than {MAX_IMAGE_BYTES:,} bytes")
+        place = self._place(table, path)
+        if place is None:
+            return UnusableImage("missing file")
+        return next(content for _, content in read_files(self.root, [place]))
 
-def _contents(file: pq.ParquetFile, column: str, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | UnusableImage]]:
-    """Those of the rows that are wanted now, with the bytes of their image."""
+
+def _has_paths(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and any(field.name == "path" for field in kind)
+
+
+def _rows_of(file: pq.ParquetFile, column: str) -> Iterator[tuple[int, Any]]:
+    """The only value of each record of a column of records, of which `column` names one field, by row."""
+    values = (value for batch in file.iter_batches(columns=[column]) for value in batch[0].to_pylist())
+    yield from ((row, None if value is None else next(iter(value.values()))) for row, value in enumerate(values))
+
+
+def _empty(file: pq.ParquetFile, column: str, wanted: set[int]) -> set[int]:
+    """Those of the rows whose image has no bytes."""
+    found = {row for row, content in _contents(file, column, wanted) if content["bytes"]}
+    return wanted - found
+
+
+def _contents(file: pq.ParquetFile, column: str, wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    """Those of the rows that are wanted now, with what their image's column has."""
     first, rows = 0, set(wanted)
     for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
         here = sorted(row for row in range(first, first + len(batch)) if row in rows)
         for row in here:
-            content: Any = batch[0][row - first].as_py()
-            content = content["bytes"] if isinstance(content, dict) else content
-            if content and len(content) > MAX_IMAGE_BYTES:
-                yield row, UnusableImage(f"more than {MAX_IMAGE_BYTES:,} bytes")
-            else:
-                yield row, content or UnusableImage("missing file")
+            yield row, batch[0][row - first].as_py()
         first += len(batch)
 
 

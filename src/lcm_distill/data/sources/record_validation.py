@@ -27,8 +27,8 @@ def checked(records: Iterable[Record]) -> Iterator[Record]:
                 yield record if flaw is None else BadAnnotation(path, f"malformed annotation: {flaw}", path)
             case BadAnnotation(source, error, image):
                 yield BadAnnotation(readable(source), readable(error), None if image is None else readable(image))
-            case LeftOut(source, reason):
-                yield LeftOut(readable(source), readable(reason))
+            case LeftOut(source, reason, image):
+                yield LeftOut(readable(source), readable(reason), image)
 
 
 def readable(text: Any) -> str:

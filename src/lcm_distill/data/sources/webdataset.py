@@ -10,7 +10,18 @@ from typing import Any
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.data.sources.captions import Captions, Texts
-from lcm_distill.data.sources.file_tree import is_hidden, is_image, not_named, unread_format, walk
+from lcm_distill.data.sources.file_tree import (
+    ALL_ARCHIVES,
+    ARCHIVES,
+    OTHER_ARCHIVES,
+    UNREAD_ARCHIVE,
+    is_hidden,
+    is_image,
+    not_named,
+    not_read,
+    unread_format,
+    walk,
+)
 from lcm_distill.data.sources.image_files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
@@ -23,16 +34,12 @@ MEMBER_SUFFIXES = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, ".img")
 """Suffixes of images in archives, in lower case."""
 WHOLE_NAMES = (".jfif", ".jpe", ".apng", *OTHER_IMAGE_SUFFIXES)
 """Suffixes of images whose identifier is the whole name, and which change none that caches have of the others."""
-ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""Suffixes of archives, in lower case. What an archive is compressed with, if at all, its content tells."""
-UNREAD = (".tar.zst", ".tzst", ".tar.lz4", ".tar.lzma", ".tar.z", ".zip", ".7z", ".rar")
-"""Suffixes of archives of other kinds, in lower case."""
 
-_ARCHIVE = re.compile("(?:" + "|".join(map(re.escape, ARCHIVE_SUFFIXES)) + ")/", re.IGNORECASE)
+_ARCHIVE = re.compile("(?:" + "|".join(map(re.escape, ARCHIVES)) + ")/", re.IGNORECASE)
 
 
 class WebDataset:
-    """All archives (`ARCHIVE_SUFFIXES`) below a folder.
+    """All archives (`ARCHIVES`) below a folder.
 
     The fields of a record are those of its `.json` file, and `txt` for its file of text. An image and a caption belong
     together if their names differ in the suffix only, else if they agree up to the first dot of the file's own name:
@@ -52,14 +59,14 @@ class WebDataset:
         Raises:
             UserError: there is no archive below the root.
         """
-        tree = walk(self.root, lambda path: is_image(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, *UNREAD)))
-        archives = [path for path in tree.files if path.lower().endswith(ARCHIVE_SUFFIXES)]
+        tree = walk(self.root, lambda path: is_image(path) or path.lower().endswith(ALL_ARCHIVES))
+        archives = [path for path in tree.files if path.lower().endswith(ARCHIVES)]
         if not archives:
             raise UserError(
-                f"{self.root} holds no {' or '.join(ARCHIVE_SUFFIXES)} archive: set data.root to a WebDataset's folder"
+                f"{self.root} holds no {' or '.join(ARCHIVES)} archive: set data.root to a WebDataset's folder"
             )
         yield from tree.bad
-        others = [path for path in tree.files if path.lower().endswith(UNREAD)]
+        others = [path for path in tree.files if path.lower().endswith(OTHER_ARCHIVES)]
         files = sidecars_of({_stem_of(path) for path in (*archives, *others)}, tree.files)
         for archive in archives:
             sidecars = dict[str, dict[str, Any]]()
@@ -69,7 +76,7 @@ class WebDataset:
                 except (OSError, ValueError) as error:
                     yield BadAnnotation(path, f"damaged file: {one_line(error)}")
             yield from self._annotations_of(archive, sidecars)
-        yield from (LeftOut(path, "archive of a kind that is not read") for path in others)
+        yield from not_read(tree, OTHER_ARCHIVES, UNREAD_ARCHIVE)
         yield from not_named(tree, set(), "not in an archive")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -118,7 +125,7 @@ class WebDataset:
                 known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
                 yield from self._annotations(content, stem, known, sample_id, path)
         for name in content.orphans():
-            yield LeftOut(f"{archive}/{name}", ORPHAN)
+            yield LeftOut(f"{archive}/{name}", ORPHAN, image=False)
 
     def _annotations(
         self, content: "_Content", stem: str, known: Mapping[str, Any] | None, sample_id: str, path: str
@@ -178,7 +185,7 @@ class _Content:
 
 def _stem_of(archive: str) -> str:
     """The path of an archive without its suffix, of which `.tar.gz` is one."""
-    suffixes = (suffix for suffix in (*ARCHIVE_SUFFIXES, *UNREAD) if archive.lower().endswith(suffix))
+    suffixes = (suffix for suffix in (*ARCHIVES, *OTHER_ARCHIVES) if archive.lower().endswith(suffix))
     return archive[: -max(map(len, suffixes))]
 
 
