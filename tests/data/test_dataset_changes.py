@@ -82,17 +82,6 @@ def test_what_was_named_stays_named_until_the_cache_is_made_anew(data):
     assert find_changes(data.cache) == Changes()
 
 
-def test_status_says_why_a_data_set_does_not_grow(data):
-    data.encode()
-    data.run.distill.mkdir()
-    data.add("m9", "a new caption", 9)
-    data.encode()
-    found, training = status(data.config, data.run)["precompute"]["data"], data.run.distill
-    assert found["not_in_the_cache"] == 1 and found["stays_as_it_is"] == (
-        f"{training} began with it: choose another --run, or delete {training}"
-    )
-
-
 def test_an_image_that_was_mended_and_taken_up_has_not_changed(data):
     (data.root / "m3.jpg").write_bytes(b"not yet an image")
     data.encode()

@@ -43,7 +43,10 @@ def test_a_second_student_encodes_nothing_and_equals_that_of_its_own_cache(first
     second = first.parent / "second"
     result = lcm("run", "--cache", first, "--run", second, *SHORT, "--json")
     assert result.exit_code == 0, result.stderr
-    assert files(first) == before
+    after = files(first)
+    (note,) = after.keys() - before.keys()  # that the cache is in use
+    assert json.loads(after.pop(note)) == {"run": str(second)} and note.startswith("readers/")
+    assert after == before
     assert not (second / "cache").exists() and not (second / "images").exists()
     assert load_file(second / "config.toml").cache.run == first
     assert {row["model"] for row in json.loads(result.stdout)} == {"student", "real"}  # measured by its images too

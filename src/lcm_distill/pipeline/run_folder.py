@@ -61,6 +61,7 @@ class RunFolder:
         self.images = data_of.images if data_of else _first_folder(root / "pictures", root / "images")
         self.cache = data_of.cache if data_of else root / "cache"
         self.held_cache = root / "cache.json"
+        self.readers = root / "readers"
         self.pretrain = root / "pretrain"
         self.distill = root / "distill"
         self.evaluate = root / "evaluate"

@@ -18,7 +18,7 @@ from lcm_distill.data.cache.encoding import open_encoding
 from lcm_distill.data.cache.kept_rows import forget_rows, put_rows_aside
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.repair import withdraw_mended
-from lcm_distill.data.cache.shared_cache import require_own
+from lcm_distill.data.cache.shared_cache import require_own, trainings_on
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.atomic_writes import commit_bytes
@@ -91,7 +91,7 @@ def prepare(cache: Cache, retry_quarantined: bool) -> Generator[Progress, None, 
     changes = number(cache)
     catalog = open_catalog(cache)
     if retry_quarantined:
-        require_unread(cache.run)
+        require_unread(cache)
         log.info("%d tasks are done again", len(withdraw_mended(cache, catalog)))
     return changes, catalog
 
@@ -121,8 +121,8 @@ def use_shared(cache: Cache) -> Generator[Progress]:
 def number(cache: Cache) -> Changes:
     """Number the data set, or what is new in it: the rows that a cache has stay as they are.
 
-    It stays as it is where a training has begun on it, which would continue on other samples, and where several ranks
-    have been started, which may have read it already.
+    It stays as it is where a training has begun on it, of this run or another, which would continue on other samples,
+    and where several ranks have been started, which may have read it already.
 
     Raises:
         UserError: there is no data set, or the cache was made with other settings.
@@ -136,19 +136,19 @@ def number(cache: Cache) -> Changes:
         if state is not None:
             remember_state(cache, state)
         return Changes()
-    if cache.run.begun or launched_ranks() is not None:
+    if trainings_on(cache.run, cache.manifest) or launched_ranks() is not None:
         return Changes()
     return take_up_changes(cache)
 
 
-def require_unread(run: RunFolder) -> None:
+def require_unread(cache: Cache) -> None:
     """Check that the samples which a cache offers may change, as quarantined ones are tried again.
 
     Raises:
         UserError: a training has begun on it, which would continue on other samples, or several ranks have been
             started, which may have read it already.
     """
-    if begun := " and ".join(map(str, run.begun)):
+    if begun := " and ".join(map(str, trainings_on(cache.run, cache.manifest))):
         raise UserError(
             f"--retry-quarantined would change the cache that {begun} began with: choose another --run, or delete "
             f"{begun} to begin again with what it is then"
@@ -225,7 +225,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str], retry_quaran
     return [
         cache.require_begun if cache.is_shared else lambda: _data_set(cache),
         *([lambda: require_own(config.cache, run, "precompute --retry-quarantined")] * retry_quarantined),
-        *([lambda: require_unread(run)] * retry_quarantined),
+        *([lambda: require_unread(cache)] * retry_quarantined),
     ]
 
 

@@ -16,6 +16,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
+from lcm_distill.data.cache.shared_cache import trainings_on
 from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.evaluation.prompts import find_prompts, repeated
@@ -108,7 +109,8 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
 def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
     """What tries quarantined images again, once their files are there or mended, and captions; None without any."""
     quarantined = any(entry.quarantined for name, entry in manifest.entries().items() if name != CATALOG_TASK)
-    once = f", once {' and '.join(map(str, run.begun))} is deleted" if run.begun else ""
+    trainings = trainings_on(run, manifest)
+    once = f", once {' and '.join(map(str, trainings))} is deleted" if trainings else ""
     return f"lcm precompute --run {run.root} --retry-quarantined{once}" if quarantined else None
 
 
@@ -123,7 +125,8 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
         return {"unreadable": one_line(error)}
     examples = {"changed": list(changes.changed[:EXAMPLES]), "gone": list(changes.gone[:EXAMPLES])}
     not_compared = {"not_compared": changes.not_compared} if changes.not_compared else {}
-    begun = " and ".join(map(str, cache.run.begun)) if changes.added and not cache.is_shared else ""
+    stopping = trainings_on(cache.run, cache.manifest) if changes.added and not cache.is_shared else []
+    begun = " and ".join(map(str, stopping))
     stays = {"stays_as_it_is": f"{begun} began with it: choose another --run, or delete {begun}"} if begun else {}
     return {"not_in_the_cache": changes.added, **stays, **examples, **not_compared}
 

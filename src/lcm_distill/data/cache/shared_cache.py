@@ -1,6 +1,7 @@
 """A cache that another run made and several read: what must agree with it, and that it stays what a run began with."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 
-CONTENT = "content"
+CONTENT, RUN = "content", "run"
+
+log = logging.getLogger(__name__)
 
 
 def require_own(cache: CacheConfig, run: RunFolder, command: str) -> None:
@@ -81,10 +84,45 @@ def require_held(run: RunFolder, owner: RunFolder, manifest: Manifest) -> None:
 
 
 def hold(run: RunFolder, owner: RunFolder, manifest: Manifest) -> None:
-    """Record what the cache of another run is, which a run's training begins with."""
+    """Record what the cache of another run is, which a run's training begins with, and there that it is in use."""
     if not run.held_cache.is_file():
         held = {"run": str(owner.root.resolve()), CONTENT: content(manifest)}
         commit_bytes(run.held_cache, json.dumps(held, indent=2).encode())
+    reader = str(run.root.resolve())
+    note = owner.readers / f"{digest(reader)}.json"
+    try:
+        if not note.is_file():
+            note.parent.mkdir(exist_ok=True)
+            commit_bytes(note, json.dumps({RUN: reader}).encode())
+    except OSError as error:  # somebody else's run may be read-only
+        log.info("%s cannot know that its cache is in use: %s", owner.root, error)
+
+
+def trainings_on(run: RunFolder, manifest: Manifest) -> list[Path]:
+    """Folders of trainings that began with a cache, which they need as it is: of its own run, and of others.
+
+    Args:
+        run: whose cache it is. manifest: of the cache.
+    """
+    present = content(manifest) if run.readers.is_dir() else None
+    readers = [_reader(note) for note in sorted(run.readers.glob("*.json"))]
+    holders = [reader for reader in readers if reader is not None and _holds(reader, present)]
+    return [*run.begun, *(path for reader in holders for path in (*reader.begun, reader.held_cache))]
+
+
+def _reader(note: Path) -> RunFolder | None:
+    try:
+        return RunFolder(Path(str(parse_json(read_regular(note))[RUN])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _holds(reader: RunFolder, present: str | None) -> bool:
+    """Whether a run is there that began with what a cache contains at present."""
+    try:
+        return _read(reader.held_cache) == present
+    except DataError:
+        return False
 
 
 def content(manifest: Manifest) -> str:
