@@ -81,6 +81,12 @@ def test_a_card_says_nothing_of_a_student_from_elsewhere_that_is_true_of_the_run
     assert "![Images" not in card.text and not (run.root / "student-export-card.png").exists()
 
 
+def test_the_runs_own_student_is_its_own_by_any_path(run, monkeypatch):
+    monkeypatch.chdir(run.root)
+    found = exported(run, "--student", run.student.name)
+    assert (found["trained_steps"], found["of_steps"]) == (6, 6)
+
+
 def test_a_grid_is_on_the_card_of_those_whose_images_it_shows(finished_run, run, tmp_path):
     (run.root / "cache").symlink_to(finished_run.cache)
     other = tmp_path / "other.pt"

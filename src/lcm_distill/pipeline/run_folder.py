@@ -85,7 +85,7 @@ class RunFolder:
     @property
     def has_foreign_student(self) -> bool:
         """Whether `student` was set to a file that this run did not train."""
-        return self.student != self._own_student
+        return self.student.resolve() != self._own_student.resolve()
 
     def require_student(self) -> Path:
         """The student's checkpoint.
