@@ -1,3 +1,5 @@
+# safetensors ships no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 """A VAE's weights in files of the original latent diffusion code (LDM), alone or in a whole checkpoint."""
 
 from pathlib import Path

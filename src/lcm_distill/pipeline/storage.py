@@ -111,7 +111,7 @@ class LocalStorage:
         """
         try:
             found = sorted((self.root / folder).iterdir())  # unlike a pattern, it tells what may not be listed
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         paths = [path for path in found if not path.name.startswith(".") and path.is_file()]
         stats = {path: path.stat() for path in paths}

@@ -45,8 +45,8 @@ class Engine:
         self.prepare_average(network)
         if self.sharded or self.world.size == 1:
             return network
-        self._replicated.append(DdpNetwork(network, self.world))
-        return self._replicated[-1]
+        self._replicated.append(replicated := DdpNetwork(network, self.world))
+        return replicated
 
     def prepare_heads(self, heads: nn.Module) -> Callable[..., Tensor]:
         """A small module that receives gradients: float32 and whole on every rank, however networks are sharded."""
