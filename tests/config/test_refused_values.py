@@ -29,3 +29,10 @@ def test_the_api_and_options_refuse_them_too():
     for words in (["ablate", "--dry-run", "--seeds"], ["compare-samplers", "x", "--steps"], ["sample", "x", "--steps"]):
         result = lcm(*words, HUGE)
         assert result.exit_code == 2 and "Traceback" not in result.output, words
+
+
+@pytest.mark.parametrize("assignment", ["data.root=\udcff", "evaluate.reference={x='\udcff'}", "evaluate.\udcff=1"])
+def test_bytes_that_are_not_utf_8_are_refused(assignment):
+    """A stored configuration is UTF-8; names of files may be anything."""
+    with pytest.raises(UserError, match="bytes that are not UTF-8"):
+        load_preset("shapes", [assignment])

@@ -66,6 +66,9 @@ CHANGED = {
     "distill.phased.edges": "[3.0, 1.0]", "distill.phased.gap_ratio": 0.5, "distill.matching.weight": 1.0,
     "distill.matching.start": 0.2, "distill.matching.guidance_share": 0.4, "distill.matching.critic_rate": 2.0,
     "distill.matching.sigmas": "[80.0, 4.0]", "distill.matching.sigma_mean": 0.1, "distill.matching.sigma_std": 1.0,
+    "distill.adversarial.weight": 0.2, "distill.adversarial.start": 0.2,
+    "distill.adversarial.discriminator_rate": 2.0, "distill.adversarial.sigma_mean": 0.1,
+    "distill.adversarial.sigma_std": 0.5,
     "distill.matching.guidance_less": 0.3, "distill.matching.shared_noise": "true", "distill.fresh_noise": "false",
     "distill.response.weight": 1.0, "distill.response.every": 2, "distill.response.sigmas": "[80.0, 5.0, 1.0]",
     "distill.lora.rank": 2, "distill.lora.alpha": 32.0,
@@ -79,7 +82,10 @@ CHANGED = {
 }  # fmt: skip
 """Another value of every key, as `--set` takes it."""
 
-WITH = {"evaluate.prompts": [f"evaluate.reference={{shapes='{WHERE}/encoded/images'}}"]}
+WITH = {
+    "evaluate.prompts": [f"evaluate.reference={{shapes='{WHERE}/encoded/images'}}"],
+    "distill.adversarial.weight": ["distill.matching.weight=1"],
+}
 """What another value needs beside it."""
 
 STAGES = {

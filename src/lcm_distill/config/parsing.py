@@ -62,6 +62,11 @@ def validate(kind: type[AnySection], values: Mapping[str, Any], origin: str) -> 
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in assignment):
+        raise UserError(
+            f"--set {_start(assignment)} holds bytes that are not UTF-8, as all text of a configuration must be: give "
+            "another value"
+        )
     key, equals, text = assignment.partition("=")
     if _LONG_KEY.search(f"{key}."):
         raise RecursionError

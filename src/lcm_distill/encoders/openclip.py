@@ -86,12 +86,23 @@ def _checked_config(name: str) -> dict[str, Any]:
     return cast(dict[str, Any], config)
 
 
-def open_tokenizer(name: str) -> Any:
+def fitting_tokenizer(name: str, tower: nn.Module) -> Any:
     """The tokenizer of an open_clip model; Python files beside one of `transformers` are never run.
 
     Raises:
-        OSError, ValueError: as `build_text_tower`, or it cannot be read.
+        OSError, ValueError: as `build_text_tower`, or it cannot be read, or the tower has no embedding of its end
+            token, which is the last of CLIP's.
     """
+    tokenizer = _open_tokenizer(name)
+    own = getattr(tokenizer, "tokenizer", None)  # of transformers
+    last = tokenizer.eot_token_id if own is None else own.eos_token_id
+    known = cast(nn.Embedding, tower.token_embedding).num_embeddings
+    if last is not None and last >= known:
+        raise ValueError(f"its tokenizer gives token {last}, and its configuration has vocab_size = {known}")
+    return tokenizer
+
+
+def _open_tokenizer(name: str) -> Any:
     import open_clip
 
     foreign = bool(_checked_config(name)["text_cfg"].get("hf_tokenizer_name"))
@@ -152,7 +163,7 @@ def save_text_tower(name: str, folder: Path) -> None:
     tower.load_state_dict(tensors, assign=True)  # checks names and shapes against the configuration
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / WEIGHTS[0])
     shutil.copyfile(config_file(name), folder / CONFIG)
-    tokenizer = open_tokenizer(name)
+    tokenizer = _open_tokenizer(name)
     if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):  # the default tokeniser is part of open_clip
         tokenizer.save_pretrained(folder)
 

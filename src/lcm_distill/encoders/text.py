@@ -24,8 +24,8 @@ from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.openclip import (
     BUILT_IN,
     cast_tower,
+    fitting_tokenizer,
     load_text_tower,
-    open_tokenizer,
     random_text_tower,
     save_text_tower,
     stored_config,
@@ -59,19 +59,9 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str]) -> Tensor:
-        """Embed captions: float32 (B, context_length, width), on the tower's device.
-
-        Raises:
-            UserError: the tokenizer gives a token that the tower has no embedding of.
-        """
-        device, tokens = cast(Tensor, self.tower.positional_embedding).device, self.tokenize(list(captions))
-        known = cast(nn.Embedding, self.tower.token_embedding).num_embeddings
-        if tokens.numel() and (largest := int(tokens.max())) >= known:
-            raise UserError(
-                f"encoders.text: its tokenizer gives token {largest}, and its configuration has vocab_size = {known}: "
-                "take configuration and tokenizer of one model"
-            )
-        return hidden_states(self.tower, to_device(tokens, device))
+        """Embed captions: float32 (B, context_length, width), on the tower's device."""
+        device = cast(Tensor, self.tower.positional_embedding).device
+        return hidden_states(self.tower, to_device(self.tokenize(list(captions)), device))
 
 
 def hidden_states(tower: nn.Module, tokens: Tensor) -> Tensor:
@@ -146,8 +136,10 @@ def _open_clip_encoder(name: str, weights: Weights) -> TextEncoder:
     try:
         with quiet_libraries():
             if weights == "random":
-                return TextEncoder(random_text_tower(name), open_tokenizer(BUILT_IN.get(name, name)))
-            return TextEncoder(load_text_tower(name), open_tokenizer(name))
+                tower, name = random_text_tower(name), BUILT_IN.get(name, name)
+            else:
+                tower = load_text_tower(name)
+            return TextEncoder(tower, fitting_tokenizer(name, tower))
     except Exception as error:  # open_clip and transformers raise nearly anything on what is not their own
         raise _cannot_load(name, error) from error
 

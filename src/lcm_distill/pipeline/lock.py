@@ -144,7 +144,12 @@ class _Lock:
     def _locked(self) -> tuple[int, bool]:
         """An open descriptor of the file that is at the path, and whether it is locked: False where nothing can be."""
         while True:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                if self.path.parent.exists():
+                    raise
+                continue  # an owner that has ended removed the folder after mkdir had found it
             if self.path.exists() and not self.path.is_file():
                 raise UserError(f"{self.path} is no regular file: delete it")
             try:

@@ -7,7 +7,6 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from lcm_distill.core.regular_files import open_regular, read_regular
-from lcm_distill.data.transforms import decode
 from lcm_distill.formats.images import MARKS, MAX_IMAGE_BYTES, UnusableImage, has_its_end
 
 
@@ -35,6 +34,8 @@ def is_broken_off(path: Path) -> bool:
             file.seek(max(0, size - MARKS))
             if has_its_end(start, file.read(), size):
                 return False
+        from lcm_distill.data.transforms import decode  # imports Pillow, which commands that only look do without
+
         decode(read_regular(path, MAX_IMAGE_BYTES), min_size=1)
     except (OSError, ValueError, UnusableImage):
         return True
