@@ -75,7 +75,7 @@ def partial_run(encoded, tmp_path_factory):
     return run
 
 
-@pytest.mark.trials(full=2 * len(CHECKPOINTS), sample=4)
+@pytest.mark.trials(full=2 * len(CHECKPOINTS), sample=2)
 def test_checkpoints(trials, partial_run, tmp_path):
     """Code in a checkpoint's index or data, its hashes made to fit or not, for `distill` and `export`."""
     for trial in trials:

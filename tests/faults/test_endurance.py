@@ -35,7 +35,7 @@ def run_again_and_again(encoded: str, place: str, times: int) -> None:
     (Path(place) / "held.json").write_text(json.dumps(held))
 
 
-@pytest.mark.trials(full=10, sample=5)
+@pytest.mark.trials(full=10, sample=4)
 def test_endurance(trials, encoded, tmp_path):
     """Distillations and evaluations, one after the other in one process: open files, threads and memory stay."""
     fault = partial(run_again_and_again, str(encoded), str(tmp_path), trials.number)

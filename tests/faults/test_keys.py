@@ -30,9 +30,9 @@ WHERE = "{place}"
 """Stands for a folder with another run, `encoded`, and copies of weights."""
 
 CHANGED = {
-    # First one of each kind, which `make test` tries.
-    "engine.micro_batch": 3, "encoders.batch_size": 3, "data.root": f"'{WHERE}/encoded/images'",
-    "evaluate.shard_images": 4,
+    # First one of each kind, of quick stages, which `make test` tries.
+    "encoders.batch_size": 3, "data.root": f"'{WHERE}/encoded/images'", "cache.location": "s3://bucket/keys",
+    "engine.activation_checkpointing": "true",
     "preset": "original", "seed": 1, "device": "auto",
     "data.source": "folder", "data.archives": "'000'", "data.captions": "{prompt=1.0}",
     "data.captions_per_image": "all", "data.caption_suffixes": "['.txt']", "data.image_column": "path",
@@ -40,11 +40,11 @@ CHANGED = {
     "data.resolutions": "[64, 32]", "data.min_size": 32, "data.valid_fraction": 0.4,
     "encoders.vae": f"'{assets.VAE}'", "encoders.text": "'openclip:ViT-B-32'", "encoders.downsampling": 4,
     "encoders.weights": "random", "encoders.dtype": "bfloat16", "encoders.tiling": "true",
-    "cache.shard_rows": 4, "cache.location": "s3://bucket/keys", "cache.run": f"'{WHERE}/encoded'",
+    "cache.shard_rows": 4, "cache.run": f"'{WHERE}/encoded'",
     "model.arch": "MicroDiT_Tiny_2", "model.latent_size": 4, "model.in_channels": 4, "model.caption_channels": 32,
     "model.pos_interp_scale": 2.0, "model.teacher": "shapes-brief",
     "diffusion.sigma_min": 0.003, "diffusion.sigma_max": 70.0, "diffusion.sigma_data": 0.8, "diffusion.rho": 6.0,
-    "engine.precision": "bfloat16", "engine.sharding": "fsdp", "engine.activation_checkpointing": "true",
+    "engine.precision": "bfloat16", "engine.sharding": "fsdp", "engine.micro_batch": 3,
     "engine.keep_checkpoints": 1, "engine.spike": 50.0, "engine.tensorboard": "true", "engine.wandb": "project",
     "engine.validate_every": 3, "engine.validation_images": 5,
     "pretrain.steps": 4, "pretrain.batch_size": 5, "pretrain.learning_rate": 1e-4, "pretrain.warmup_steps": 1,
@@ -70,6 +70,8 @@ CHANGED = {
     "distill.adversarial.discriminator_rate": 2.0, "distill.adversarial.sigma_mean": 0.1,
     "distill.adversarial.sigma_std": 0.5,
     "distill.matching.guidance_less": 0.3, "distill.matching.shared_noise": "true", "distill.fresh_noise": "false",
+    "distill.adversarial.weight": 0.1, "distill.adversarial.start": 0.2, "distill.adversarial.discriminator_rate": 9.0,
+    "distill.adversarial.sigma_mean": 0.1, "distill.adversarial.sigma_std": 0.5,
     "distill.response.weight": 1.0, "distill.response.every": 2, "distill.response.sigmas": "[80.0, 5.0, 1.0]",
     "distill.lora.rank": 2, "distill.lora.alpha": 32.0,
     "schedule.steps": "[2]", "schedule.samples": 9,
@@ -79,6 +81,7 @@ CHANGED = {
     "evaluate.seed": 1, "evaluate.same_noise": "true",
     "evaluate.protocols": "[]", "evaluate.reference": f"{{shapes='{WHERE}/encoded/images'}}",
     "evaluate.weights": f"{{shapes='{assets.FEATURES}'}}", "evaluate.dtype": "bfloat16", "evaluate.batch_size": 1,
+    "evaluate.shard_images": 4,
 }  # fmt: skip
 """Another value of every key, as `--set` takes it."""
 

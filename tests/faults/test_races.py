@@ -66,7 +66,7 @@ def races(tmp_path_factory) -> Races:
     return Races(SmallRuns(tmp_path_factory.mktemp("races")))
 
 
-@pytest.mark.trials(full=50, sample=2)
+@pytest.mark.trials(full=50, sample=1)
 def test_started_together(races, trials):
     """Commands started together on one run, with equal and with other settings."""
     new = races.runs.new

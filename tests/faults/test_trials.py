@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -36,8 +35,7 @@ def test_a_killed_command_says_so():
 
 
 @pytest.mark.parametrize(("made", "outcome"), [(2, "passed"), (1, "failed")])
-def test_a_row_with_fewer_trials_than_promised_fails(pytester, monkeypatch, made, outcome):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def test_a_row_with_fewer_trials_than_promised_fails(pytester, made, outcome):
     pytester.makepyfile(
         f"""
         import pytest
@@ -51,15 +49,14 @@ def test_a_row_with_fewer_trials_than_promised_fails(pytester, monkeypatch, made
         """
     )
     pytester.makeconftest("from tests.conftest import pytest_addoption, pytest_terminal_summary")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "ignore")
     assert ("| A row | 2 | 2 fine |" in result.stdout.str()) == (outcome == "passed")
     assert result.ret == (0 if outcome == "passed" else 1)
 
 
 @pytest.mark.parametrize("needs", ["", ", device"])
-def test_a_row_that_is_skipped_counts_nothing_and_passes(pytester, monkeypatch, needs):
+def test_a_row_that_is_skipped_counts_nothing_and_passes(pytester, needs):
     """By the test itself, or by a fixture of it that is made after its trials."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pytester.makepyfile(
         f"""
         import pytest
@@ -77,6 +74,6 @@ def test_a_row_that_is_skipped_counts_nothing_and_passes(pytester, monkeypatch, 
         "from tests.conftest import pytest_addoption, pytest_terminal_summary\n"
         "from tests.faults.conftest import pytest_runtest_makereport, trials"
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "ignore")
     result.assert_outcomes(skipped=1)
     assert result.ret == 0
