@@ -72,7 +72,7 @@ def test_every_students_response_to_the_scale_is_measured(ablation):
     assert sorted(slopes) == [
         (step, seed, steps) for step in ("default", "original") for seed in (0, 1) for steps in (1, 2)
     ]
-    assert {row["guidance"] for row in rows} == {3.0} and len(rows) == 6 * len(slopes)
+    assert {row["guidance"] for row in rows} == {3.0} and len(rows) == 7 * len(slopes)
 
 
 def test_text_and_chart(ablation):

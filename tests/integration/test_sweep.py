@@ -6,6 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lcm_distill.config import load_file
+from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison
+from lcm_distill.evaluation.prompts import find_prompts
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.figure_columns import LATENTS, of_images
 from lcm_distill.stages.evaluate import evaluate
@@ -52,14 +54,24 @@ def test_the_response_of_the_student_to_the_scale_is_a_figure(run):
     """A student that has hardly been trained hardly has one."""
     list(evaluate(load_file(run.config, ["evaluate.guidance=[1, 3]", "evaluate.batch_size=14"]), run))
     rows = [row for row in pq.read_table(run.metrics).to_pylist() if row["protocol"] == LATENTS]
-    names = ["slope", "size", "cosine", "slope_from_80", "slope_from_10", "slope_from_2"]
+    names = [
+        f"guidance_{name}" for name in ("slope", "size", "cosine", "slope_from_80", "slope_from_10", "slope_from_2")
+    ]
     assert [(row["steps"], row["guidance"], row["metric"]) for row in rows] == [
-        (steps, 3.0, f"guidance_{name}") for steps in (1, 2) for name in names
+        (steps, 3.0, name) for steps in (1, 2) for name in [*names, "seed_diversity"]
     ]
     assert all(abs(row["value"]) < 0.2 and row["images"] == 14 for row in rows if "slope" in row["metric"])
     text = run.guidance.with_suffix(".md").read_text()
     response = text.partition("## Response of the student")[2]
     assert "from the same 14 noisy samples" in response and "| student, 2 steps" in response
+
+
+@pytest.mark.usefixtures("short_trajectories")
+def test_diversity_over_seeds_is_that_of_the_noise_for_a_sampler_that_gives_it_back(run):
+    config = load_file(run.config, ["evaluate.guidance=[1, 3]"])
+    comparison = ResponseComparison(config, find_prompts(config, run))
+    assert comparison.diversity(comparison.teacher, lambda _, noise: noise(0)) == pytest.approx(1023**0.5, rel=0.02)
+    assert comparison.diversity(comparison.teacher, lambda _, noise: 0 * noise(0)) == 0
 
 
 def test_rows_say_where_their_figure_comes_from(run):

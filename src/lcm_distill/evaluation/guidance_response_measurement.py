@@ -7,7 +7,7 @@ the teacher.
 
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from typing import Any
 
@@ -25,6 +25,7 @@ from lcm_distill.evaluation.metric_rows import FINGERPRINTED
 from lcm_distill.evaluation.prompt_files import Prompt, prompt_source
 from lcm_distill.evaluation.samplings import student_samplers
 from lcm_distill.metrics.guidance_response_metrics import GuidanceResponse, guidance_response, mean_response
+from lcm_distill.metrics.seed_diversity import seed_diversity
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.run_folder import RunFolder, source_commit
@@ -37,6 +38,8 @@ SAMPLES = 192
 """Captions at most, the first ones. The figures of 192 samples vary by about 0.01 between sets of captions."""
 SOLVER_STEPS = 18
 """Heun steps of the teacher from each start to the end."""
+SEEDS = 3
+"""Samples of each caption whose distances from each other are compared with those of the teacher's."""
 
 
 def measures_response(settings: EvaluateConfig) -> bool:
@@ -49,7 +52,8 @@ def response_rows(
 ) -> Generator[Progress, None, list[dict[str, Any]]]:
     """Rows of `METRICS` for the samplings of a run's student, between the lowest and the highest guidance scale.
 
-    They stand at the highest scale. The figures are means over the starts; `guidance_slope_from_...` is of one.
+    They stand at the highest scale. The figures are means over the starts; `guidance_slope_from_...` is of one, and
+    `seed_diversity`, over the teacher's as well, is of whole samples at the highest scale.
 
     Raises:
         UserError: the student's checkpoint is missing or unreadable.
@@ -70,6 +74,7 @@ def response_rows(
         own = {"sampler": sampler.name, "steps": sampler.steps, "sigmas": list(sampler.sigmas),
                "network_evaluations": sampler.evaluations(guided=True)}  # fmt: skip
         figures = _figures(comparison.responses(student, sampler))
+        figures["seed_diversity"] = comparison.diversity(student, sampler) / comparison.teacher_diversity
         rows += [{**shared, **own, "metric": metric, "value": value} for metric, value in figures.items()]
     yield Progress(label, len(samplers), len(samplers), "samplers")
     return rows
@@ -119,6 +124,25 @@ class ResponseComparison:
             for start, points in self.points.items()
         }
 
+    def diversity(self, model: TextToImage, sampler: Sampler) -> float:
+        """Mean distance of a model's samples of one caption between seeds, in latents, at the higher scale."""
+        model.to(self.device)
+        return seed_diversity(torch.stack([self._samples(model, sampler, seed) for seed in range(SEEDS)]))
+
+    @cached_property
+    def teacher_diversity(self) -> float:
+        """`diversity` of the teacher, from the highest start."""
+        return self.diversity(self.teacher, self._solver(self.starts[0]))
+
+    @torch.inference_mode()
+    def _samples(self, model: TextToImage, sampler: Sampler, seed: int) -> Tensor:
+        """A sample of each caption at the higher scale, on the CPU."""
+        parts = [
+            sampler(model.denoiser(captions, self.scales[1]), partial(self._noise, part, stream=f"diversity {seed}"))
+            for part, captions in enumerate(self.captions)
+        ]
+        return torch.cat(parts).cpu()
+
     def _solver(self, start: float) -> Heun:
         diffusion = self.config.diffusion
         return Heun(SOLVER_STEPS, diffusion.sigma_min, start, diffusion.rho)
@@ -143,8 +167,8 @@ class ResponseComparison:
         ]
         return torch.cat(parts).cpu()
 
-    def _noise(self, part: int, step: int) -> Tensor:
-        """Standard normal noise of a sampler's step: that of the evaluation's images."""
+    def _noise(self, part: int, step: int, stream: str = "generate") -> Tensor:
+        """Standard normal noise of a sampler's step; by default that of the evaluation's images."""
         network, ids = self.teacher.network, [prompt.image_id for prompt in self.parts[part]]
         shape = network.in_channels, network.latent_size, network.latent_size
-        return to_device(normal(self.config.generation_seed, "generate", step, ids, shape), self.device)
+        return to_device(normal(self.config.generation_seed, stream, step, ids, shape), self.device)

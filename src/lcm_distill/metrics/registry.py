@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import torch
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.metrics import guidance_response_metrics
+from lcm_distill.metrics import guidance_response_metrics, seed_diversity
 from lcm_distill.metrics.protocol import MetricProtocol, OpenedProtocol, Weights
 from lcm_distill.metrics.protocols import clip, dinov2, inception, shapes
 from lcm_distill.report.figure_columns import LATENTS, FigureStyles
@@ -78,4 +78,4 @@ def figure_styles() -> FigureStyles:
     """How the figures of all protocols, and of the response to the guidance scale, are shown."""
     styles = {figure.name: figure.style for protocol in PROTOCOLS.values() for figure in protocol.figures}
     unnamed = {name for name, protocol in PROTOCOLS.items() if protocol.stand_in} | {LATENTS}
-    return FigureStyles(styles | guidance_response_metrics.STYLES, frozenset(unnamed))
+    return FigureStyles(styles | guidance_response_metrics.STYLES | seed_diversity.STYLES, frozenset(unnamed))

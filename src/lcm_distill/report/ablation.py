@@ -15,7 +15,7 @@ from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_n
 
 Rows = Sequence[Mapping[str, Any]]
 
-FRECHET, CAPTIONS, SLOPE = "frechet_distance", "caption_accuracy", "guidance_slope"
+FRECHET, CAPTIONS, OF_RESPONSE = "frechet_distance", "caption_accuracy", ("guidance_slope", "seed_diversity")
 """Metrics of the headline."""
 FIRST, LAST = "original", "default"
 """Names of the steps that headline figures compare."""
@@ -27,7 +27,8 @@ def headline(rows: Rows) -> dict[str, float]:
 
     Ratios are of Fréchet distances. `caption_gap_points` is the teacher's caption accuracy less the default student's
     in four steps, in percentage points; `guidance_slope` is that student's response to the guidance scale over its
-    teacher's. The teacher is the first one of the rows.
+    teacher's, and `seed_diversity` the distance of its samples between seeds over that of its teacher's. The teacher is
+    the first one of the rows.
     """
     teacher, teacher_accuracy = (_values(rows, metric, model="teacher")[:1] for metric in (FRECHET, CAPTIONS))
     first, one, two, four = (
@@ -43,8 +44,9 @@ def headline(rows: Rows) -> dict[str, float]:
     figures = {name: mean(over) / mean(under) for name, (over, under) in ratios.items() if over and under}
     if teacher_accuracy and accuracy:
         figures["caption_gap_points"] = 100 * (mean(teacher_accuracy) - mean(accuracy))
-    if slopes := _values(rows, SLOPE, step=LAST, steps=4):
-        figures["guidance_slope"] = mean(slopes)
+    for name in OF_RESPONSE:
+        if values := _values(rows, name, step=LAST, steps=4):
+            figures[name] = mean(values)
     return figures
 
 

@@ -54,7 +54,8 @@ def _response(rows: Rows, styles: FigureStyles) -> list[str]:
         "## Response of the student",
         f"What final latents at {rows[0]['guidance']:g} have beyond those at the lowest scale, beside the teacher's "
         f"from the same {rows[0]['images']:,} noisy samples: projected on the teacher's (slope), its size, and their "
-        "cosine; 1 is the teacher's.",
+        "cosine; 1 is the teacher's. Seed diversity is the mean distance of two samples of one caption over the "
+        "teacher's, at the highest scale.",
         markdown_table(["", *(column.heading for column in columns)], table),
     ]
 

@@ -1,0 +1,28 @@
+"""How much samples of one caption differ between seeds: what a student loses that draws the likeliest sample alone."""
+
+from itertools import combinations
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from lcm_distill.report.figure_columns import FigureStyle
+
+STYLES = {"seed_diversity": FigureStyle("seed diversity", "{:.2f}")}
+"""How figures are shown, by name."""
+
+
+def seed_diversity(samples: Tensor) -> float:
+    """Mean Euclidean distance of two samples of the same caption.
+
+    Args:
+        samples: (seeds, B, ...), two seeds or more; the B captions are the same for each.
+
+    Raises:
+        ValueError: there is one seed only.
+    """
+    if len(samples) < 2:
+        raise ValueError("one seed has no other to differ from")
+    flat = samples.double().flatten(2)
+    differences = (one - other for one, other in combinations(flat.unbind(), 2))
+    return fmean(float(torch.linalg.vector_norm(difference, dim=1).mean()) for difference in differences)
