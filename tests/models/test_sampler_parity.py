@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcm_distill.diffusion.guidance import guided_denoiser
+from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.samplers import Heun
 from lcm_distill.models import build
 from tests.models.test_parity import REFERENCE
@@ -23,6 +23,6 @@ def test_heun_sampler(model, steps, guidance):
     noise = torch.randn(2, 4, 16, 16, generator=generator).double()
     captions = torch.randn(2, 1, 77, 1024, generator=generator).double().squeeze(1)
     with torch.no_grad():
-        denoise = guided_denoiser(model, 0.9, captions, torch.full((2,), float(guidance)))
+        denoise = denoiser_at(model, 0.9, captions, guidance)
         samples = Heun(steps)(denoise, lambda step: noise)
     assert relative(samples, torch.from_numpy(reference)) < 1e-6

@@ -88,7 +88,9 @@ def test_a_write_that_is_refused_names_its_image(tmp_path, monkeypatch):
     assert Path(refused.value.filename).parent == tmp_path / IMAGES / "000"
 
 
-def test_layout_is_journeydbs(tmp_path):
+@pytest.mark.parametrize("few", [0, 3], ids=["on all cores", "here"])
+def test_layout_is_journeydbs(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(dataset, "FEW", few)
     lines = [line for _, line in write_images(tmp_path, seed=0, count=3, width=64)]
     annotations_path(tmp_path).write_text("\n".join(lines) + "\n")
     source = JourneyDB(tmp_path, None, Captions({"prompt": 1.0}))

@@ -88,7 +88,7 @@ def test_what_cannot_be_fetched_is_one_line(tmp_path, monkeypatch, options, mess
         raise OSError("no network")
 
     monkeypatch.setattr("lcm_distill.encoders.vae._hub_subfolder", unreachable)
-    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", unreachable)
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", unreachable)
     result = lcm("fetch", *options, "--to", tmp_path / "weights")
     assert result.exit_code == 2 and message in result.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "weights" / "vae").exists() and not (tmp_path / "weights" / "text").exists()

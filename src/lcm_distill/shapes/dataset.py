@@ -15,10 +15,12 @@ from lcm_distill.shapes.scenes import brief_caption, render_image, scene_of
 
 IMAGES_A_FOLDER = 1_000
 JPEG_QUALITY = 95
+FEW = 500
+"""Images that are rendered before a second process has started."""
 
 
 def write_images(root: Path, seed: int, count: int, width: int) -> Iterator[tuple[int, str]]:
-    """Render images 0 .. count-1 below `root`, on all cores.
+    """Render images 0 .. count-1 below `root`; more than `FEW` on all cores.
 
     Yields:
         how many are rendered, and the annotation line of the last one. The lines make up the annotation file,
@@ -27,6 +29,9 @@ def write_images(root: Path, seed: int, count: int, width: int) -> Iterator[tupl
     for folder in range(-(-count // IMAGES_A_FOLDER)):
         (root / IMAGES / f"{folder:03d}").mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_image, root, seed, width)
+    if count <= FEW:
+        yield from enumerate(map(work, range(count)), start=1)
+        return
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         yield from enumerate(pool.map(work, range(count), chunksize=50), start=1)
 
