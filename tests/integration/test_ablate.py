@@ -82,7 +82,7 @@ def test_text_and_chart(ablation):
               if (row["step"], row["steps"], row["metric"]) == ("default", 1, "frechet_distance")]  # fmt: skip
     distances, hits, *responses = [line for line in text.splitlines() if line.startswith("| `default`")]
     assert f"| {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in distances
-    assert len(responses) == 6
+    assert len(responses) == 7
     assert distances.count("±") == hits.count("±") == 2 and hits.count("%") == 4
     assert "| teacher, 3 Heun steps" in text and "| real images of other captions" in text
     assert "**shapes: stand-in data" in text and "14 images to a figure" in text and "2 seeds" in text
