@@ -61,7 +61,7 @@ def clip(tmp_path_factory) -> Path:
     return write_hub_folder(small_clip(), tmp_path_factory.mktemp("clip"), "open_clip_model.safetensors")
 
 
-@pytest.mark.trials(full=80, sample=4)
+@pytest.mark.trials(full=80, sample=2)
 def test_wild_sizes_of_encoders(trials, clip, tmp_path):
     """A value in the configuration of a VAE or text encoder changed, with weights and without: refused, or used."""
     for trial in trials:
@@ -86,7 +86,7 @@ def test_wild_sizes_of_encoders(trials, clip, tmp_path):
         shutil.rmtree(run, ignore_errors=True)
 
 
-@pytest.mark.trials(full=40, sample=2)
+@pytest.mark.trials(full=40, sample=1)
 def test_wild_values_of_students(trials, encoded, tmp_path):
     """A value in a student's description changed, its hash made to fit, for `sample`: refused, or used."""
     config, weights, file = load_file(encoded / "config.toml"), read_tensors(assets.STUDENT), tmp_path / "s.safetensors"

@@ -115,7 +115,7 @@ def test_a_refused_write_is_one_line_and_the_command_resumes(trials, stages, tmp
         shutil.rmtree(run)
 
 
-@pytest.mark.trials(full=60, sample=3)
+@pytest.mark.trials(full=60, sample=2)
 def test_a_limit_of_files_is_one_line_and_the_command_resumes(trials, stages, tmp_path):
     """Files that cannot grow beyond a size, which native writers meet as well."""
     run = tmp_path / "run"
@@ -131,7 +131,7 @@ def test_a_limit_of_files_is_one_line_and_the_command_resumes(trials, stages, tm
         shutil.rmtree(run)
 
 
-@pytest.mark.trials(full=60, sample=3)
+@pytest.mark.trials(full=60, sample=2)
 def test_a_full_device_is_one_line_and_the_command_resumes(trials, devices, stages, tmp_path):
     """A device of 20 sizes below what each stage needs."""
     for trial in trials:
