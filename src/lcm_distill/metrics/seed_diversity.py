@@ -3,7 +3,6 @@
 from itertools import combinations
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from lcm_distill.report.figure_columns import FigureStyle
@@ -25,4 +24,4 @@ def seed_diversity(samples: Tensor) -> float:
         raise ValueError("one seed has no other to differ from")
     flat = samples.double().flatten(2)
     differences = (one - other for one, other in combinations(flat.unbind(), 2))
-    return fmean(float(torch.linalg.vector_norm(difference, dim=1).mean()) for difference in differences)
+    return fmean(float(difference.square().sum(dim=1).sqrt().mean()) for difference in differences)
