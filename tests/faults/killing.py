@@ -30,8 +30,8 @@ VOLATILE = {
 }  # fmt: skip
 """Columns of Parquet files that no two runs share, and no result depends on."""
 VOLATILE_FILES = re.compile(r"logs/|.*/tensorboard/|report\.html$")
-"""The page of a report shows times. Logs and
-TensorBoard's event files hold times; the latter have host, process id and time in their names."""
+"""The page of a report shows times. Logs and TensorBoard's event files hold times; the latter have host, process id and
+time in their names."""
 MERGED = re.compile(r"merged\.[0-9a-f]{16}\.parquet")
 """Files of a compacted manifest have names that were never used before."""
 

@@ -8,13 +8,11 @@ from torch import Tensor
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 
 from lcm_distill.config import DiffusionConfig, DistillConfig
-from lcm_distill.core.device import to_device
-from lcm_distill.core.randomness import normal
-from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.adversarial import discriminator_loss, generator_loss, with_gradient
 from lcm_distill.diffusion.preconditioning import edm_denoiser
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.discriminator import Discriminator, blocks_with_heads, tokens_after
+from lcm_distill.training.noise_draws import NoiseDraws
 
 
 class AdversarialTerm:
@@ -56,7 +54,9 @@ class AdversarialTerm:
         """
         own = self.settings.adversarial
         begun = own.begun(step, self.settings.steps)
-        sigma, noise = self._sigma_and_noise(step, addresses, clean)
+        draws = NoiseDraws(self.seed, own.sigma_mean, own.sigma_std, self.diffusion, self.device)
+        unit, sigma = draws.noise_and_sigma("adversarial", step, addresses, clean.shape[1:])
+        noise = sigma.view(-1, 1, 1, 1) * unit
         with torch.no_grad():
             real, _ = self._tokens(clean + noise, sigma, captions)
         noisy = (samples.detach() + noise).requires_grad_(begun)
@@ -78,11 +78,3 @@ class AdversarialTerm:
         with tokens_after(self.blocks) as tokens:
             denoised = edm_denoiser(self.teacher, self.diffusion.sigma_data, captions)(noisy, sigma)
         return tokens, denoised
-
-    def _sigma_and_noise(self, step: int, addresses: np.ndarray, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels (B,) and noise of these levels (B, C, H, W)."""
-        own, diffusion = self.settings.adversarial, self.diffusion
-        draws = to_device(normal(self.seed, "adversarial sigma", step, addresses, ()), self.device)
-        sigma = lognormal_sigmas(draws, own.sigma_mean, own.sigma_std, diffusion.sigma_min, diffusion.sigma_max)
-        noise = to_device(normal(self.seed, "adversarial noise", step, addresses, clean.shape[1:]), self.device)
-        return sigma, sigma.view(-1, 1, 1, 1) * noise

@@ -7,16 +7,14 @@ import torch
 from torch import Tensor
 
 from lcm_distill.config import DiffusionConfig, DistillConfig
-from lcm_distill.core.device import to_device
-from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import both_branches
-from lcm_distill.diffusion.noise import lognormal_sigmas
 from lcm_distill.diffusion.objectives.denoising import denoising_loss
 from lcm_distill.diffusion.objectives.distribution_matching import (
     matching_loss,
     real_and_fake_scores,
 )
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
+from lcm_distill.training.noise_draws import NoiseDraws
 
 
 class DistributionMatching:
@@ -78,12 +76,5 @@ class DistributionMatching:
     ) -> tuple[Tensor, Tensor]:
         """Noise (B, C, H, W) and noise levels (B,) at which samples are scored."""
         own = self.settings.matching
-        draws = to_device(normal(self.seed, f"{stream} sigma", step, addresses, ()), self.device)
-        sigma = lognormal_sigmas(
-            draws, own.sigma_mean, own.sigma_std, self.diffusion.sigma_min, self.diffusion.sigma_max
-        )
-        return self._noise(f"{stream} noise", step, addresses, shape), sigma
-
-    def _noise(self, stream: str, step: int, addresses: np.ndarray, shape: Sequence[int]) -> Tensor:
-        """Standard normal (B, C, H, W)."""
-        return to_device(normal(self.seed, stream, step, addresses, shape), self.device)
+        draws = NoiseDraws(self.seed, own.sigma_mean, own.sigma_std, self.diffusion, self.device)
+        return draws.noise_and_sigma(stream, step, addresses, shape)
