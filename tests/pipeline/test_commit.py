@@ -211,8 +211,8 @@ def test_checkpoints_keep_the_newest(tmp_path):
 @pytest.mark.parametrize(
     ("name", "break_it", "how"),
     [
-        ("__0_0.distcp", flip, "is not what was written"),
-        ("__0_0.distcp", lambda path: os.truncate(path, path.stat().st_size - 1), "is not what was written"),
+        ("__0_0.bin", flip, "is not what was written"),
+        ("__0_0.bin", lambda path: os.truncate(path, path.stat().st_size - 1), "is not what was written"),
         ("index.json", flip, "is not what was written"),
         ("about.json", Path.unlink, "is missing"),
         ("SHA256SUMS", Path.unlink, "is missing"),
