@@ -36,14 +36,18 @@ def merged_metrics(path: Path, rows: Rows) -> pa.Table:
 
 def _identified(kept: Rows, rows: Rows) -> Rows:
     """Kept rows; where an earlier version identified a checkpoint of the new rows, with its present identity."""
-    present = {row["checkpoint"]: row["checkpoint_sha256"] for row in rows if row.get("checkpoint")}
+    present = {_file(row): row["checkpoint_sha256"] for row in rows if row.get("checkpoint")}
 
     def is_earlier(row: Mapping[str, Any]) -> bool:
-        path = row["checkpoint"]
-        other = path in present and row["checkpoint_sha256"] != present[path]
-        return other and row["checkpoint_sha256"] == earlier_sha256(Path(path))
+        other = _file(row) in present and row["checkpoint_sha256"] != present[_file(row)]
+        return other and row["checkpoint_sha256"] == earlier_sha256(Path(row["checkpoint"]))
 
-    return [{**row, "checkpoint_sha256": present[row["checkpoint"]]} if is_earlier(row) else row for row in kept]
+    return [{**row, "checkpoint_sha256": present[_file(row)]} if is_earlier(row) else row for row in kept]
+
+
+def _file(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A row's checkpoint, and as which model it was used: teacher and untrained student have the same."""
+    return row["checkpoint"], row["model"]
 
 
 def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[dict[str, Any]]:
