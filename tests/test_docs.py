@@ -23,6 +23,8 @@ MAKE = {target for line in (ROOT / "Makefile").read_text().splitlines() if line.
         for target in line.split()[1:]}  # fmt: skip
 FILES = {".json", ".md", ".parquet", ".png"}
 """Suffixes of names that look like keys."""
+OPTIONS_OF_OTHERS = {"--signal"}
+"""Of SLURM."""
 EXAMPLES_OF_CHANGES = "docs/extending.md"
 """Its keys are those that the reader adds."""
 
@@ -38,11 +40,21 @@ def descend(words: Sequence[str]) -> tuple[Any, str, list[str]]:
     return command, " ".join(names), rest
 
 
-def require_options(command: Any, words: Sequence[str]) -> None:
-    """Every option among the words is one of the command's."""
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    given = {word.partition("=")[0] for word in words if re.match("--?[a-z]", word)}
-    assert given <= known | {"--help", "-h"}
+def options(command: Any) -> set[str]:
+    """Names of a command's options."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own | {"--help", "-h"}
+
+
+def all_options(group: Any) -> set[str]:
+    """Those of a group and of all commands below it."""
+    below = getattr(group, "commands", {}).values()
+    return options(group).union(*map(all_options, below))
+
+
+def given(words: Sequence[str]) -> set[str]:
+    """Options among words, without their values."""
+    return {word.partition("=")[0] for word in words if re.match("--?[a-z]", word)}
 
 
 def require_key(key: str) -> None:
@@ -68,18 +80,22 @@ def test_every_block_says_whether_it_is_run():
 def test_commands_exist_with_their_options_and_keys(page, words):
     command, name, rest = descend(words)
     if hasattr(command, "commands"):  # options of `lcm` itself, some of which act as they are read
-        require_options(command, rest)
+        assert given(rest) <= options(command)
         return
     context = command.make_context(name, rest)
     load_preset(context.params.get("preset") or "shapes", context.params.get("set") or [])
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_in_sentences_exist_with_their_options(page):
+def test_commands_and_options_in_sentences_exist(page):
+    everywhere = all_options(typer.main.get_command(app)) | OPTIONS_OF_OTHERS
     for code in code_in_prose(page):
-        if code.startswith("lcm "):
-            command, _, rest = descend(code.partition("...")[0].split()[1:])
-            require_options(command, rest)
+        words = code.partition("...")[0].split()
+        if words and words[0] == "lcm":
+            command, _, rest = descend(words[1:])
+            assert given(rest) <= options(command)
+        elif words and words[0].startswith("--"):
+            assert given(words) <= everywhere
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != EXAMPLES_OF_CHANGES])
