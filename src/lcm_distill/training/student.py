@@ -43,20 +43,21 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
     if world.is_main:
         cache.hold()
     objective = build_objective(settings, config.diffusion)
-    networks = build_networks(
-        config.model, settings, config.distill_seed, objective, read_teacher(config.model, world.device)
-    )
+    weights = read_teacher(config.model, world.device)
+    networks = build_networks(config.model, settings, config.distill_seed, objective, weights)
     student, target, average = networks.student, networks.target, networks.average
     tokens = batches.captions.field.shape[0]
     return Trainer(
         label="distill",
         folder=run.distill,
+    loss = StudentLoss(settings, config.diffusion, config.distill_seed, objective, networks, engine)
         fingerprint=fingerprint(config),
         settings=settings,
         model=student,
         average=average,
         batches=batches,
-        loss=StudentLoss(settings, config.diffusion, config.distill_seed, objective, networks, engine),
+        loss=loss,
+        observed=loss.observed.take,
         engine=engine,
         beside=_trained_beside(settings, networks),
         after_step=(lambda: update_average(target, student, settings.target_decay)) if target else lambda: None,
