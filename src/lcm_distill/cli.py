@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
@@ -37,6 +38,7 @@ from lcm_distill.commands.options import (
     StudentSampler,
     TeacherFile,
     TeacherSteps,
+    Watch,
     Workers,
     columns,
 )
@@ -110,11 +112,16 @@ def distill(
     json: Json = False,
     dry_run: DryRun = False,
     allow_random_weights: AllowRandom = False,
+    watch: Watch = None,
 ) -> None:
     """Stage two: train the few-step student on the cache."""
     from lcm_distill.stages.distill import STAGE
 
-    work([STAGE], Choice(preset, config, set or [], run, cache=cache), How(json, dry_run, allow_random_weights))
+    work(
+        [replace(STAGE, run=partial(STAGE.run, watch=watch))],
+        Choice(preset, config, set or [], run, cache=cache),
+        How(json, dry_run, allow_random_weights),
+    )
 
 
 def evaluate(

@@ -74,7 +74,7 @@ def test_one_registration_makes_a_protocol_available(monkeypatch):
 def test_styles_of_figures():
     styles = figure_styles()
     assert list(styles.styles) == [
-        "frechet_distance", "caption_accuracy", "fid", "kid", "precision", "recall", "density", "coverage",
+        "frechet_distance", "caption_accuracy", "fid", "kid", "mind", "precision", "recall", "density", "coverage",
         "fd_dinov2", "precision_k5", "recall_k5", "cmmd", "clip_score", "guidance_slope", "guidance_size",
         "guidance_cosine", "seed_diversity",
     ]  # fmt: skip
@@ -116,6 +116,7 @@ def test_figures_of_few_images_carry_a_warning():
     fid, shapes, clip = (find_protocol(name) for name in ("t2i-benchmark", "shapes", "clip-vit-b-32"))
     assert fid.warning("fid", 9_999) == "few images, 10,000 are usual" and fid.warning("fid", 10_000) is None
     assert fid.warning("precision", 2_500) and fid.warning("kid", 2_500) is None  # unbiased (arXiv 1801.01401)
+    assert fid.warning("mind", 4_999) == "few images, 5,000 are usual" and fid.warning("mind", 5_000) is None
     assert shapes.warning("frechet_distance", 14) == "few images, 1,000 are usual"
     assert shapes.warning("frechet_distance", 1_000, 1_000) is None and clip.warning("clip_score", 14) is None
 

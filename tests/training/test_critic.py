@@ -12,6 +12,7 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.training.critic import DistributionMatching
 from lcm_distill.training.events import read_events
 from lcm_distill.training.loss import total
+from lcm_distill.training.observations import Observations
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import guided_from_teacher, student_from_teacher
 from lcm_distill.training.student_samples import StudentSamples
@@ -42,8 +43,10 @@ def parts_of(config: Config) -> Parts:
     student = student_from_teacher(config.model, config.distill)
     critic = guided_from_teacher(config.model, read_teacher(config.model), config.distill.middle_guidance)
     common, device = (config.distill, config.diffusion, 0), torch.device("cpu")
+    observed = Observations(device)
     samples = StudentSamples(*common, student, device)
-    return Parts(student, critic, samples, DistributionMatching(*common, load_teacher(config.model), critic, device))
+    matching = DistributionMatching(*common, load_teacher(config.model), critic, observed, device)
+    return Parts(student, critic, samples, matching)
 
 
 @pytest.fixture

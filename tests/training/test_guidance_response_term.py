@@ -9,6 +9,7 @@ from lcm_distill.diffusion.objectives.guidance_response_loss import response_los
 from lcm_distill.diffusion.objectives.pairs import l2
 from lcm_distill.models.networks import load_teacher
 from lcm_distill.training.guidance_response_term import GuidanceTerm
+from lcm_distill.training.observations import Observations
 from lcm_distill.training.student import prepare
 from lcm_distill.training.student_networks import student_from_teacher
 from tests.diffusion.gaussian import column, noise
@@ -16,6 +17,7 @@ from tests.trainings import differ, start
 
 __all__ = ["start"]  # a fixture
 
+CPU = torch.device("cpu")
 SIGMAS = (80.0, 10.0, 2.0, 0.5)
 ANSWERING = ("distill.response.weight=1", "distill.response.every=2", "distill.steps=4")
 
@@ -64,7 +66,7 @@ def term(start):
     config, _ = start(*ANSWERING, "distill.steps=7", "distill.response.every=3")
     student = student_from_teacher(config.model, config.distill)
     return student, GuidanceTerm(
-        config.distill, config.diffusion, 0, student, load_teacher(config.model), torch.device("cpu")
+        config.distill, config.diffusion, 0, student, load_teacher(config.model), Observations(CPU), CPU
     )
 
 

@@ -79,10 +79,11 @@ def wait_for_all_ranks(folder: Path) -> None:
         time.sleep(0.01)
 
 
-def losses(root: Path) -> np.ndarray:
+def losses(root: Path, *columns: str) -> np.ndarray:
+    """The losses of all steps, or other records of theirs."""
     rows = [row for path in sorted((root / "distill/events").glob("*")) for row in pq.read_table(path).to_pylist()]
     assert [row["step"] for row in rows] == list(range(len(rows)))
-    return np.array([row["loss"] for row in rows])
+    return np.array([[row[name] for name in columns] if columns else row["loss"] for row in rows], dtype=float)
 
 
 def everything(place: Path, name: str) -> dict[str, torch.Tensor]:
@@ -193,6 +194,8 @@ ADVERSARIAL = [
     "distill.adversarial.start=0.25", "distill.adversarial.discriminator_rate=1",
 ]  # fmt: skip
 """At its usual rate a discriminator makes much of the rounding of its first gradients, which nearly cancel."""
+HEALTH = ("critic_error", "logit_margin", "objective_gradient", "matching_gradient", "adversarial_gradient")
+"""Figures that no division into passes changes."""
 
 
 @pytest.mark.parametrize(
@@ -211,6 +214,10 @@ def test_adapters_critics_and_discriminators_are_trained_by_ranks_as_by_one(plac
     unsharded = [setting for setting in short if not setting.startswith("engine")]
     assert finish(lives) + finish(start(1, train, place, names[1], unsharded)) == [0] * (ranks + 1)
     np.testing.assert_allclose(losses(place / names[0]), losses(place / names[1]), rtol=1e-4, atol=0)
+    if settings[0] == ADVERSARIAL[0]:
+        ours, theirs = (losses(place / name, *HEALTH) for name in names)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+        assert np.isfinite(ours[2:]).all() and np.allclose(ours[2:, 2:].sum(axis=1), 1)
     files = ["student.safetensors", *(["adapter/adapter_model.safetensors"] if settings[0] == LORA[0] else [])]
     for file in files:
         assert_same_weights(*(read_tensors(place / name / file) for name in names))

@@ -12,6 +12,7 @@ EXAMPLES = {
     "distill": [
         "lcm distill --run runs/shapes",
         "lcm distill --run runs/scm --cache runs/shapes",
+        "lcm distill --run runs/shapes --watch 50",
     ],
     "evaluate": [
         "lcm evaluate --run runs/shapes",

@@ -90,6 +90,15 @@ Executor = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes or Ray actors; one per GPU by default.")]
 RayAddress = Annotated[str | None, typer.Option(help="Address of a Ray cluster; a local one is started by default.")]
+Watch = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Every N steps add a row of images of eight held-out captions to distill/watch.png, this time only. "
+        "Training waits while a row loads VAE and text encoder and generates them.",
+    ),
+]
 Captions = Annotated[list[str] | None, typer.Argument(metavar="[CAPTION]...", help="Captions to generate images of.")]
 Prompts = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from lcm_distill.metrics.frechet import frechet_distance
 from lcm_distill.metrics.interface import Figure
 from lcm_distill.metrics.kernel_distances import clip_maximum_mean_discrepancy, kernel_inception_distance
 from lcm_distill.metrics.neighbours import coverage, density, precision, recall
+from lcm_distill.metrics.sliced_wasserstein import monge_inception_distance
 from lcm_distill.metrics.statistics import MeanScore
 from lcm_distill.report.figure_columns import FigureStyle
 
@@ -28,6 +29,8 @@ FRECHET_DISTANCE = _frechet("frechet_distance", "Fréchet distance", enough_imag
 FID = _frechet("fid", "FID")
 FD_DINOV2 = _frechet("fd_dinov2", "FD-DINOv2")
 KID = Figure("kid", "features", kernel_inception_distance, FigureStyle("KID", "{:.5f}"))
+MIND = Figure("mind", "features", monge_inception_distance, FigureStyle("MIND", logarithmic=True), enough_images=5_000)
+"""Of fewer images it is larger; its authors compare 5,000 of it with 50,000 of FID."""
 CMMD = Figure("cmmd", "features", clip_maximum_mean_discrepancy, FigureStyle("CMMD"))
 DENSITY = _neighbours("density", density, "density")
 COVERAGE = _neighbours("coverage", coverage, "coverage")

@@ -46,7 +46,7 @@ def labelled_grid(
         left, y = MARGIN + TEXT_WIDTH + column * (cell + MARGIN), _height(top) + head
         _write(sheet, (left, _height(top) + MARGIN), lines)
         for image, height in zip(images, rows, strict=True):
-            sheet.paste(_fit(image, cell), (left, y))
+            sheet.paste(fit(image, cell), (left, y))
             y += height
     y = _height(top) + head
     for lines, height in zip(sides, rows, strict=True):
@@ -72,7 +72,7 @@ def gallery(images: np.ndarray, captions: Sequence[str], cell: int, title: str) 
     for start, height in zip(starts, rows, strict=True):
         for column, index in enumerate(range(start, min(start + across, len(captions)))):
             left = MARGIN + column * (cell + MARGIN)
-            sheet.paste(_fit(images[index], cell), (left, y))
+            sheet.paste(fit(images[index], cell), (left, y))
             _write(sheet, (left, y + cell + MARGIN // 2), below[index])
         y += height
     return sheet
@@ -85,8 +85,8 @@ def _level(headings: Sequence[list[str]], figures: Sequence[list[str]]) -> list[
     return [[*lines, *[""] * (tallest - len(lines)), *figure] for lines, figure in zip(headings, below, strict=True)]
 
 
-def _fit(image: np.ndarray, cell: int) -> Image.Image:
-    """An image (H, W, 3) as a square of `cell` pixels."""
+def fit(image: np.ndarray, cell: int) -> Image.Image:
+    """An image uint8 (H, W, 3) as a square of `cell` pixels; a smaller one is enlarged without smoothing."""
     sampling = Image.Resampling.NEAREST if image.shape[0] < cell else Image.Resampling.LANCZOS
     return Image.fromarray(image).resize((cell, cell), sampling)
 

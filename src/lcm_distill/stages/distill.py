@@ -17,11 +17,15 @@ from lcm_distill.training.plan import plan_distillation
 from lcm_distill.training.student import as_plain, continuation, prepare, published
 
 
-def distill(config: Config, run: RunFolder) -> Iterator[Progress]:
-    """Train the student and publish it as the run's `student.safetensors`."""
+def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterator[Progress]:
+    """Train the student and publish it as the run's `student.safetensors`.
+
+    Args:
+        watch: number of steps between two rows of `distill/watch.png`; None leaves it as it is.
+    """
     require_teacher(config.model)
     with init_world(config.device, config.engine) as world:
-        trainer = prepare(config, run, world)
+        trainer = prepare(config, run, world, watch)
         yield from trainer.run()
         weights = full_state_dict(published(config.distill, trainer.model, trainer.average))
         if config.distill.lora.rank and world.is_main:

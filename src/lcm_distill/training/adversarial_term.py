@@ -13,6 +13,7 @@ from lcm_distill.diffusion.preconditioning import edm_denoiser
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.discriminator import Discriminator, blocks_with_heads, tokens_after
 from lcm_distill.training.noise_draws import NoiseDraws
+from lcm_distill.training.observations import Observations
 
 
 class AdversarialTerm:
@@ -25,6 +26,7 @@ class AdversarialTerm:
         seed: of the distillation's random numbers.
         teacher: as the engine prepared it, in place.
         discriminator: its heads. trained: the same as the engine prepared them, for gradients of their own.
+        observed: where it adds the margin between logits, and its gradient in the student's samples.
         device: where all are.
     """
 
@@ -36,11 +38,12 @@ class AdversarialTerm:
         teacher: MicroDiT,
         discriminator: Discriminator,
         trained: Callable[..., Tensor],
+        observed: Observations,
         device: torch.device,
     ) -> None:
         self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
         self.teacher, self.blocks = teacher, blocks_with_heads(teacher)
-        self.discriminator, self.trained = discriminator, trained
+        self.discriminator, self.trained, self.observed = discriminator, trained, observed
 
     def losses(
         self, step: int, addresses: np.ndarray, clean: Tensor, captions: Tensor, samples: Tensor
@@ -62,7 +65,9 @@ class AdversarialTerm:
         noisy = (samples.detach() + noise).requires_grad_(begun)
         fake, denoised = self._tokens(noisy, sigma, captions)
         both = [torch.cat([data, sample.detach()]) for data, sample in zip(real, fake, strict=True)]
-        discriminating = discriminator_loss(*self.trained(*both).chunk(2)).mean()
+        logits = self.trained(*both).chunk(2)
+        self.observed.add("logit_margin", (logits[0] - logits[1]).mean(dim=1).sum())
+        discriminating = discriminator_loss(*logits).mean()
         if not begun:
             return {"discriminator_loss": discriminating}
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
@@ -70,6 +75,7 @@ class AdversarialTerm:
         # FSDP gathers the teacher's outer weights when a gradient reaches the teacher's output: one that is zero.
         gradients = torch.ones_like(losses), torch.zeros_like(denoised)
         (gradient,) = torch.autograd.grad((losses, denoised), noisy, gradients)
+        samples = self.observed.gradient("adversarial", samples)
         adversarial = own.weight * with_gradient(losses, samples, gradient).mean()
         return {"discriminator_loss": discriminating, "adversarial_loss": adversarial}
 

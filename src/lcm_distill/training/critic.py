@@ -15,6 +15,7 @@ from lcm_distill.diffusion.objectives.distribution_matching import (
 )
 from lcm_distill.diffusion.preconditioning import Network, edm_denoiser
 from lcm_distill.training.noise_draws import NoiseDraws
+from lcm_distill.training.observations import Observations
 
 
 class DistributionMatching:
@@ -28,6 +29,7 @@ class DistributionMatching:
         settings: of the distillation.
         seed: of the distillation's random numbers.
         teacher, critic: networks as the engine prepared them.
+        observed: where it adds the errors of critic and teacher, and its gradient in the student's samples.
         device: where they are.
     """
 
@@ -38,10 +40,11 @@ class DistributionMatching:
         seed: int,
         teacher: Network,
         critic: Network,
+        observed: Observations,
         device: torch.device,
     ) -> None:
         self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
-        self.teacher, self.critic = teacher, critic
+        self.teacher, self.critic, self.observed = teacher, critic, observed
 
     def losses(
         self, step: int, addresses: np.ndarray, captions: Tensor, guidance: Tensor, samples: Tensor
@@ -62,9 +65,16 @@ class DistributionMatching:
         )
         noise, sigma = self._noise_and_sigma("critic", step, addresses, shape)
         real, fake = scores(samples.detach() + sigma.view(-1, 1, 1, 1) * noise, sigma)
-        critic_loss = denoising_loss(lambda x, sigma: fake, samples.detach(), noise, sigma, sigma_data).mean()
+        critic_losses, teacher_losses = (
+            denoising_loss(lambda x, sigma, score=score: score, samples.detach(), noise, sigma, sigma_data)
+            for score in (fake, real)
+        )
+        self.observed.add("critic_error", critic_losses.sum())
+        self.observed.add("teacher_error", teacher_losses.sum())
+        critic_loss = critic_losses.mean()
         if not own.begun(step, self.settings.steps):
             return {"critic_loss": critic_loss}
+        samples = self.observed.gradient("matching", samples)
         if own.shared_noise:
             matching = matching_loss(lambda x, sigma: (real, fake), samples, noise, sigma)
         else:

@@ -16,6 +16,7 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.io_errors import naming_file
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.hashed_parquet import encode_table, read_table
+from lcm_distill.training.health import FIGURES
 
 DAMAGED = "delete it; only the records of its steps are lost"
 """What to do about a damaged file of records."""
@@ -25,12 +26,13 @@ EVENTS = pa.schema(
      ("learning_rate", pa.float64()), ("seconds", pa.float64()), ("images_per_second", pa.float64()),
      ("flop_utilisation", pa.float64()), ("memory_gib", pa.float64()), ("objective_loss", pa.float64()),
      ("critic_loss", pa.float64()), ("matching_loss", pa.float64()), ("response_loss", pa.float64()),
-     ("discriminator_loss", pa.float64()), ("adversarial_loss", pa.float64())]
+     ("discriminator_loss", pa.float64()), ("adversarial_loss", pa.float64()),
+     *((name, pa.float64()) for name in FIGURES)]
 )  # fmt: skip
 """One row a step; `seconds` is its wall time. `flop_utilisation` is the rate of the networks' operations, without
 recomputation, over the devices' peak, null where that is not known; `memory_gib` is rank 0's peak memory so far. Where
-a distillation has several terms, `loss` is the sum of those called `..._loss`, each with its weight. What a step does
-not have is null."""
+a distillation has several terms, `loss` is the sum of those called `..._loss`, each with its weight. For the figures of
+its health see `health.FIGURES`. What a step does not have is null."""
 
 
 class Logger(Protocol):

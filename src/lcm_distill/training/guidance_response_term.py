@@ -11,6 +11,7 @@ from lcm_distill.diffusion.guidance import denoiser_at, guided_denoiser
 from lcm_distill.diffusion.objectives.guidance_response_loss import response_loss
 from lcm_distill.diffusion.objectives.pairs import pseudo_huber
 from lcm_distill.diffusion.preconditioning import Network, consistency_function
+from lcm_distill.training.observations import Observations
 
 
 class GuidanceTerm:
@@ -22,6 +23,7 @@ class GuidanceTerm:
         settings: of the distillation.
         seed: of the distillation's random numbers.
         student, teacher: networks as the engine prepared them.
+        observed: where it adds its gradient in the student's samples.
         device: where they are.
     """
 
@@ -32,10 +34,11 @@ class GuidanceTerm:
         seed: int,
         student: Network,
         teacher: Network,
+        observed: Observations,
         device: torch.device,
     ) -> None:
         self.settings, self.diffusion, self.seed, self.device = settings, diffusion, seed, device
-        self.student, self.teacher = student, teacher
+        self.student, self.teacher, self.observed = student, teacher, observed
 
     def due(self, step: int) -> bool:
         """Whether a step has the term."""
@@ -52,10 +55,11 @@ class GuidanceTerm:
         sigmas = self.sigmas(step)
         noise = to_device(normal(self.seed, "response noise", step, addresses, clean.shape[1:]), self.device)
         lower, higher = self.scales(step, addresses)
-        student = (
-            consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, lower),
-            consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, higher),
+        own_lower, own_higher = (
+            consistency_function(self.student, diffusion.sigma_data, diffusion.sigma_min, captions, scale)
+            for scale in (lower, higher)
         )
+        student = self.observed.function("response", own_lower), self.observed.function("response", own_higher)
         teacher = (
             denoiser_at(self.teacher, diffusion.sigma_data, captions, self.settings.guidance_range[0]),
             guided_denoiser(self.teacher, diffusion.sigma_data, captions, higher),

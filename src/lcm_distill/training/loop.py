@@ -27,9 +27,10 @@ from lcm_distill.training.engine.engine import Engine, accumulation_steps
 from lcm_distill.training.engine.parallel import full_tensor
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events, recorded_losses
+from lcm_distill.training.health import Health, health_figures
 from lcm_distill.training.loss import Loss, total
 from lcm_distill.training.optimiser import build_optimiser, learning_rate, set_learning_rate
-from lcm_distill.training.throughput import peak_flop, peak_memory
+from lcm_distill.training.throughput import throughput
 from lcm_distill.training.training_state import training_tensors
 
 Validate = Callable[[int, Events | None], Iterator[Progress]]
@@ -55,6 +56,7 @@ class Trainer:
         average: power-function average of the model's weights, which is published.
         batches: this rank's part of the batch of every step.
         loss: see `Loss`.
+        observed: what the loss has shown since the last call, sums over samples for `health_figures`.
         engine: prepared the networks.
         beside: networks that the same loss trains, by name, each with its learning rate over the model's.
         after_step: called after each update, for further averages.
@@ -76,6 +78,7 @@ class Trainer:
     engine: Engine
     beside: Mapping[str, tuple[nn.Module, float]] = field(default_factory=dict[str, tuple[nn.Module, float]])
     after_step: Callable[[], None] = lambda: None
+    observed: Callable[[], Mapping[str, Tensor]] = dict[str, Tensor]
     extra: Mapping[str, nn.Module] | None = None
     flop: float | None = None
     sources: Callable[[Iterable[int]], list[str]] = lambda rows: ["" for _ in rows]
@@ -96,6 +99,7 @@ class Trainer:
             continues=self.continues,
         )
         self.anomalies = AnomalyDetector(self.label, self.folder, self.engine.settings.spike)
+        self.health = Health(self.label)
         self.signals, self._stopping = Signals(), False
 
     def run(self) -> Generator[Progress]:
@@ -134,6 +138,7 @@ class Trainer:
             figures = self._step(step)
             if events:
                 events.add_step(step, figures)
+                self.health.warn(step, figures)
             done = step + 1
             if step == start:  # the optimiser now has all its state tensors
                 self.checkpoints.reserve(self.tensors())
@@ -158,11 +163,11 @@ class Trainer:
 
     def _step(self, step: int) -> dict[str, float | None]:
         """One optimiser step; its figures as `EVENTS` has them."""
-        began = time.perf_counter()
+        began, world = time.perf_counter(), self.engine.world
         rate = learning_rate(self.settings, step)
         set_learning_rate(self.optimiser, rate)
         self.optimiser.zero_grad()
-        losses, gradient_norm = self._gradients(step)
+        losses, gradient_norm, health = self._gradients(step)
         self.optimiser.step()
         update_average(self.average, self.model, power_decay(step + 1, self.settings.ema_exponent))
         self.after_step()
@@ -171,30 +176,35 @@ class Trainer:
             **losses,
             "gradient_norm": gradient_norm,
             "learning_rate": rate,
-            **self._throughput(time.perf_counter() - began),
+            **throughput(self.settings.batch_size, time.perf_counter() - began, self.flop, world),
+            **health,
         }
 
-    def _gradients(self, step: int) -> tuple[dict[str, float], float]:
-        """Compute the batch's clipped gradients; its losses, and the norm of the model's gradient before clipping.
+    def _gradients(self, step: int) -> tuple[dict[str, float], float, dict[str, float]]:
+        """Compute the batch's clipped gradients.
+
+        Returns:
+            The batch's losses, the norm of the model's gradient before clipping, and the figures of its health.
 
         Raises:
             DataError: loss or gradients are not finite, or the loss spikes.
         """
-        losses = self._accumulate(step)
+        losses, observed = self._accumulate(step), self.observed()
         norms = [
             full_tensor(nn.utils.clip_grad_norm_(group["params"], self.settings.clip_norm))
             for group in self.optimiser.param_groups
         ]
         # The step's only synchronisation with the GPU: weights must not be updated by values that are not finite.
         told = torch.full_like(losses["loss"], self.signals.noted is not None)
-        shared = self.engine.world.all_reduce_sum(torch.stack([told, *losses.values()]))
+        shared = self.engine.world.all_reduce_sum(torch.stack([told, *losses.values(), *observed.values()]))
         stopping, *figures = cast(list[float], torch.cat([shared, torch.stack(norms)]).tolist())  # pyright: ignore[reportUnknownMemberType]
-        values, gradient_norms = dict(zip(losses, figures, strict=False)), figures[len(losses) :]
+        values, gradient_norms = dict(zip(losses, figures, strict=False)), figures[len(losses) + len(observed) :]
+        sums = dict(zip(observed, figures[len(losses) :], strict=False))
         largest = max(gradient_norms, key=lambda norm: math.inf if math.isnan(norm) else norm)
         if anomaly := self.anomalies.check(values["loss"], largest):
             self._stop(step, anomaly)
         self._stopping = stopping > 0
-        return values, gradient_norms[0]
+        return values, gradient_norms[0], health_figures(sums, self.settings.batch_size)
 
     def _accumulate(self, step: int) -> dict[str, Tensor]:
         """Backward passes over the step's micro-batches; this rank's share of the batch's mean losses.
@@ -212,17 +222,6 @@ class Trainer:
             named = {"loss": loss, **({name: term * share for name, term in terms.items()} if len(terms) > 1 else {})}
             losses = {name: losses.get(name, 0) + value.detach() for name, value in named.items()}
         return losses
-
-    def _throughput(self, seconds: float) -> dict[str, float | None]:
-        world, peak = self.engine.world, peak_flop(self.engine.world.device)
-        images = self.settings.batch_size / seconds
-        utilisation = images * self.flop / (peak * world.size) if self.flop and peak else None
-        return {
-            "seconds": seconds,
-            "images_per_second": images,
-            "flop_utilisation": utilisation,
-            "memory_gib": peak_memory(world.device),
-        }
 
     def _stop(self, step: int, anomaly: str) -> NoReturn:
         """End the training because of a step's loss or gradient, naming its cause if that is the samples."""

@@ -1,6 +1,6 @@
 """The student's training, and the weights that it publishes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,11 +14,13 @@ from lcm_distill.models.checkpoint_identity import files_sha256
 from lcm_distill.models.networks import read_teacher, teacher_path
 from lcm_distill.models.student_description import StudentDescription
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.budget import distill_flop
 from lcm_distill.training.continuation import Continuation, decided_in_distillation, with_steps
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import World, single_process
+from lcm_distill.training.events import Events
 from lcm_distill.training.loop import Trainer, Validate, no_validation, publish
 from lcm_distill.training.lora import merge
 from lcm_distill.training.objective_registry import build_objective
@@ -27,14 +29,15 @@ from lcm_distill.training.student_networks import DistillationNetworks, build_ne
 from lcm_distill.training.throughput import peak_flop
 
 
-def prepare(config: Config, run: RunFolder, world: World | None = None) -> Trainer:
+def prepare(config: Config, run: RunFolder, world: World | None = None, watch: int | None = None) -> Trainer:
     """The student's training, ready to run.
 
     Args:
         world: the processes that train together; None is this process as the only one.
+        watch: number of steps between two rows of images, see `training.watch`; None for none.
 
     Raises:
-        UserError: the teacher or the cache is missing, incomplete or does not fit.
+        UserError: the teacher or the cache is missing, incomplete or does not fit, or `watch` makes too many rows.
     """
     world, settings = world or single_process(config.device), config.distill
     engine = Engine(config.engine, world)
@@ -43,11 +46,10 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
     if world.is_main:
         cache.hold()
     objective = build_objective(settings, config.diffusion)
-    networks = build_networks(
-        config.model, settings, config.distill_seed, objective, read_teacher(config.model, world.device)
-    )
-    student, target, average = networks.student, networks.target, networks.average
-    tokens = batches.captions.field.shape[0]
+    weights = read_teacher(config.model, world.device)
+    networks = build_networks(config.model, settings, config.distill_seed, objective, weights)
+    (student, target, average, *_), tokens = networks, batches.captions.field.shape[0]
+    loss = StudentLoss(settings, config.diffusion, config.distill_seed, objective, networks, engine)
     return Trainer(
         label="distill",
         folder=run.distill,
@@ -56,14 +58,15 @@ def prepare(config: Config, run: RunFolder, world: World | None = None) -> Train
         model=student,
         average=average,
         batches=batches,
-        loss=StudentLoss(settings, config.diffusion, config.distill_seed, objective, networks, engine),
+        loss=loss,
+        observed=loss.observed.take,
         engine=engine,
         beside=_trained_beside(settings, networks),
         after_step=(lambda: update_average(target, student, settings.target_decay)) if target else lambda: None,
         extra={"target": target} if target else {},
         flop=distill_flop(config.model, settings, tokens) if peak_flop(world.device) else None,
         sources=cache.sample_paths,
-        validate=_validation(config, run, world, published(settings, student, average)),
+        validate=_validation(config, run, world, published(settings, student, average), watch),
         continues=continuation(config),
     )
 
@@ -102,14 +105,23 @@ def as_plain(settings: DistillConfig, weights: Mapping[str, Tensor]) -> Mapping[
     return merge(weights, settings.lora) if settings.lora.rank else weights
 
 
-def _validation(config: Config, run: RunFolder, world: World, network: nn.Module) -> Validate:
-    """Validation of a network that is to be published; `no_validation` if none is configured."""
-    if config.engine.validate_every is None:
+def _validation(config: Config, run: RunFolder, world: World, network: nn.Module, watch: int | None) -> Validate:
+    """Validation of a network that is to be published, and its images as they change; `no_validation` without both."""
+    if config.engine.validate_every is None and watch is None:
         return no_validation
     from lcm_distill.training.validation import StudentValidation  # imports encoders, which training never needs
+    from lcm_distill.training.watch import Watch
 
     def write(path: Path) -> None:
         weights = as_plain(config.distill, full_state_dict(network))
         publish(path, weights, StudentDescription.of(config).to_json(), world)
 
-    return StudentValidation(config, run, world, write)
+    parts = [StudentValidation(config, run, world, write)] if config.engine.validate_every else []
+    if watch is not None:
+        parts.append(Watch(config, run, world, write, watch))
+
+    def validate(step: int, events: Events | None) -> Iterator[Progress]:
+        for part in parts:
+            yield from part(step, events)
+
+    return validate

@@ -19,12 +19,16 @@ from lcm_distill.training.critic import DistributionMatching
 from lcm_distill.training.engine.engine import Engine
 from lcm_distill.training.guidance_response_term import GuidanceTerm
 from lcm_distill.training.loss import Terms
+from lcm_distill.training.observations import Observations
 from lcm_distill.training.student_networks import DistillationNetworks
 from lcm_distill.training.student_samples import StudentSamples
 
 
 class StudentLoss:
     """The terms of a step's loss. The engine prepares all networks, in place.
+
+    Attributes:
+        observed: what the terms show of the training's health, of the passes since it was taken.
 
     Args:
         settings: of the distillation.
@@ -42,20 +46,20 @@ class StudentLoss:
     ) -> None:
         self.settings, self.diffusion, self.seed, self.objective = settings, diffusion, seed, objective
         self.draws, self.device = StepDraws(settings, diffusion, seed), engine.world.device
-        common = settings, diffusion, seed
+        common, self.observed = (settings, diffusion, seed), Observations(self.device)
         self.teacher, self.student = engine.prepare_frozen(networks.teacher), engine.prepare_trained(networks.student)
         self.target = engine.prepare_average(networks.target) if networks.target else self.student
         engine.prepare_stored(networks.average)
         self.samples = StudentSamples(*common, self.student, self.device)
         self.response = self.matching = self.adversarial = None
         if settings.response.weight:
-            self.response = GuidanceTerm(*common, self.student, self.teacher, self.device)
+            self.response = GuidanceTerm(*common, self.student, self.teacher, self.observed, self.device)
         if networks.critic:
             critic = engine.prepare_trained(networks.critic)
-            self.matching = DistributionMatching(*common, self.teacher, critic, self.device)
+            self.matching = DistributionMatching(*common, self.teacher, critic, self.observed, self.device)
         if heads := networks.discriminator:
             trained = engine.prepare_heads(heads)
-            self.adversarial = AdversarialTerm(*common, networks.teacher, heads, trained, self.device)
+            self.adversarial = AdversarialTerm(*common, networks.teacher, heads, trained, self.observed, self.device)
 
     def __call__(self, step: int, batch: Batch) -> Terms:
         """See `Loss`."""
@@ -66,6 +70,8 @@ class StudentLoss:
             terms["response_loss"] = self.response.loss(step, batch.addresses, clean, captions)
         if self.matching:
             samples = self.samples.generate(step, batch.addresses, captions, guidance, clean.shape[1:])
+            self.observed.spread("student_spread", samples)
+            self.observed.spread("data_spread", clean)
             terms |= self.matching.losses(step, batch.addresses, captions, guidance, samples)
             if self.adversarial:
                 terms |= self.adversarial.losses(step, batch.addresses, clean, captions, samples)
@@ -76,8 +82,9 @@ class StudentLoss:
         sigma_data, sigma_min = self.diffusion.sigma_data, self.diffusion.sigma_min
         noise = to_device(normal(self.seed, "distill noise", step, batch.addresses, clean.shape[1:]), self.device)
         sigma = to_device(self.draws.sigmas(self.objective.lowest_sigma, step, batch.addresses), self.device)
+        student = consistency_function(self.student, sigma_data, sigma_min, captions, guidance)
         functions = Networks(
-            student=consistency_function(self.student, sigma_data, sigma_min, captions, guidance),
+            student=self.observed.function("objective", student),
             target=consistency_function(self.target, sigma_data, sigma_min, captions, guidance),
             teacher=guided_denoiser(self.teacher, sigma_data, captions, guidance),
         )

@@ -5,6 +5,8 @@ import sys
 
 import torch
 
+from lcm_distill.training.engine.world import World
+
 PEAK_FLOP = {
     "H200": 989.4e12,
     "H100 PCIe": 756e12,
@@ -32,3 +34,19 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def throughput(samples: int, seconds: float, flop: float | None, world: World) -> dict[str, float | None]:
+    """The figures of a step's speed and memory, as the records of steps have them.
+
+    Args:
+        samples: of the step, of all ranks. seconds: that it took.
+        flop: operations for one sample; None to leave utilisation out.
+    """
+    images, peak = samples / seconds, peak_flop(world.device)
+    return {
+        "seconds": seconds,
+        "images_per_second": images,
+        "flop_utilisation": images * flop / (peak * world.size) if flop and peak else None,
+        "memory_gib": peak_memory(world.device),
+    }

@@ -66,12 +66,16 @@ class Validation:
         if events is not None:
             _ = self.prompts  # fail before training if there are none
         place = RunFolder(self.folder / f"step-{step:07d}", self.run)
-        if step == 0 or step % self.every or place.metrics.is_file():
+        if not self.due(step, place):
             return
         self.publish(self.checkpoint(place))
         if events is not None:
             yield from self._validate(place, step, events)
         self.world.barrier()
+
+    def due(self, step: int, place: RunFolder) -> bool:
+        """Whether to validate after `step` steps; the same on every rank."""
+        return step > 0 and step % self.every == 0 and not place.metrics.is_file()
 
     def checkpoint(self, place: RunFolder) -> Path:
         """Where the weights of one validation go."""

@@ -1,4 +1,4 @@
-"""FID, KID, precision, recall, density and coverage on Inception v3, under four preprocessings."""
+"""FID, KID, MIND, precision, recall, density and coverage on Inception v3, under four preprocessings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,7 @@ import torch
 
 from lcm_distill.metrics import preprocessing
 from lcm_distill.metrics.interface import JPEG_90, PNG, Extractor, FileFormat, Prepare
-from lcm_distill.metrics.metric_definitions import FID, KID, NEIGHBOURS
+from lcm_distill.metrics.metric_definitions import FID, KID, MIND, NEIGHBOURS
 from lcm_distill.metrics.protocol import MetricProtocol, Weights
 
 HALF_RANGE, TENSORFLOW = 127.5, 128.0
@@ -22,7 +22,7 @@ def _load(centre: float, weights: Weights, device: torch.device) -> Extractor:
 
 def _protocol(name: str, file_format: FileFormat, prepare: Prepare, centre: float) -> MetricProtocol:
     load: Callable[[Weights, torch.device], Extractor] = partial(_load, centre)
-    return MetricProtocol(name, file_format, prepare, load, (FID, KID, *NEIGHBOURS))
+    return MetricProtocol(name, file_format, prepare, load, (FID, KID, MIND, *NEIGHBOURS))
 
 
 T2I_BENCHMARK = _protocol(
