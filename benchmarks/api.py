@@ -3,7 +3,7 @@
 make bench-api      # prints last: api_overhead_shapes=... api_overhead_tiny=...
 
 Both are called in turn with the same captions; the figure is the median of the ratios of their times, less one.
-`shapes` is the model that ships, whose network takes milliseconds; `tiny` has the published Tiny/2 in its place, with random
+`shapes` is the model that ships, whose network takes milliseconds; `tiny` has Tiny/2 in its place, with random
 weights.
 """
 
