@@ -32,9 +32,10 @@ test: install
 test-all: install
 	$(BIN)/pytest -m '' $(SPREAD)
 
-# The reliability table of docs/reliability.md; `make test` makes a few trials of each row.
+# The reliability table of docs/reliability.md; `make test` makes a few trials of each row. One process more than cores, as
+# commands wait for disks, stores and owners.
 test-faults: install
-	$(BIN)/pytest $(SPREAD) --dist load --all-trials tests/faults
+	$(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist load --maxschedchunk 1 --all-trials tests/faults
 
 test-floor: .venv-floor/.installed
 	.venv-floor/bin/pytest $(SPREAD)

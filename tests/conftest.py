@@ -1,5 +1,6 @@
 """A small run of the embedded default, made once and shared."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -20,6 +21,7 @@ SMALL = [
     "distill.batch_size=8",
     "distill.checkpoint_every=2",
     "distill.matching.weight=0",  # a critic makes a step three times as long; tests/training/test_recipe.py has it
+    "evaluate.models=['teacher', 'student']",  # the third: tests/integration/test_untrained.py
     "evaluate.images=14",
     "evaluate.shard_images=6",
     "evaluate.batch_size=4",
@@ -72,6 +74,8 @@ def shorten_trajectories(patch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure() -> None:
+    # No test outlasts the power, and thousands of waits for a disk take minutes: tests/pipeline/test_commit.py.
+    os.fsync = os.fstat  # which refuses what is no open file as well
     # Shells start what they run in the background with Ctrl-C ignored, which child processes would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

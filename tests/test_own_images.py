@@ -1,8 +1,6 @@
 """docs/own-images.md works: its commands, in their order, on images that nobody drew for this package."""
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,9 @@ from PIL import Image
 from lcm_distill.commands.run_choice import Choice
 from lcm_distill.config import load_preset
 from tests.command_line import lcm
+from tests.documents import commands
 
-DOC = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", DOC, re.DOTALL) for line in block.splitlines()]
+COMMANDS = commands("docs/own-images.md", "sh")
 QUICK = {
     "precompute": ["data.valid_fraction=0.4"],
     "pretrain": ["pretrain.steps=4", "pretrain.batch_size=8", "pretrain.checkpoint_every=2", "pretrain.warmup_steps=1"],
@@ -44,12 +42,11 @@ def here(tmp_path, monkeypatch):
 def test_the_walk(here):
     assert len(COMMANDS) == 10 and load_preset("shapes").distill.matching.weight > 0
     longer = iter(LONGER)
-    for line in COMMANDS:
-        command, *words = shlex.split(line)[1:]
+    for command, *words in COMMANDS:
         settings = next(longer) if "runs/longer" in words else QUICK.get(command, [])
         quick = [word for assignment in settings for word in ("--set", assignment)]
         result = lcm(command, *words, *quick)
-        assert result.exit_code == 0, (line, result.output)
+        assert result.exit_code == 0, (command, words, result.output)
         if "--dry-run" in words:
             assert "pairs" in result.output and not Path("runs/mine").exists()
     config, run = Choice(run=Path("runs/mine")).load()

@@ -1,8 +1,6 @@
 """docs/publishing.md works: its commands, and its snippets where the package cannot be imported."""
 
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +11,9 @@ from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm
+from tests.documents import blocks, commands
 
-DOC = (Path(__file__).parents[1] / "docs" / "publishing.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", DOC, re.DOTALL) for line in block.splitlines()]
-SNIPPETS = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
+COMMANDS, SNIPPETS = commands("docs/publishing.md", "sh"), blocks("docs/publishing.md", "python")
 
 
 @pytest.fixture
@@ -30,9 +27,9 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_page_works(folder):
-    assert len(COMMANDS) == 4 and len(SNIPPETS) == 4
-    for command in COMMANDS:
-        result = lcm(*shlex.split(command)[1:])
+    assert len(COMMANDS) == 5 and len(SNIPPETS) == 4
+    for words in COMMANDS:
+        result = lcm(*words)
         assert result.exit_code == 0, result.output
     isolated = "import sys; sys.modules['lcm_distill'] = None\n" + "\n".join(SNIPPETS)
     homes = {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}

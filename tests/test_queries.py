@@ -3,17 +3,17 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import duckdb
 import pytest
 from PIL import Image
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "queries.md").read_text()
-PIECES = DOCUMENT.split("```")
+from tests.documents import PAGES, blocks
+
+PAGE = "docs/queries.md"
 QUERIES = {
-    text.strip().split("\n\n")[-1].replace("\n", " ").rstrip(":"): block.removeprefix("sql\n")
-    for text, block in zip(PIECES[0::2], PIECES[1::2], strict=False)
+    sentence.replace("\n", " ").rstrip(":"): query
+    for sentence, query in re.findall(r"([^\n]+(?:\n[^\n]+)*)\n\n```sql\n(.*?)```", PAGES[PAGE], re.DOTALL)
 }
 """By the sentence before them."""
 
@@ -35,7 +35,7 @@ def rows(beginning: str) -> list[dict]:
 
 
 def test_every_query_has_a_sentence():
-    assert len(QUERIES) == DOCUMENT.count("```sql") > 14
+    assert len(QUERIES) == len(blocks(PAGE, "sql")) > 14
 
 
 def test_queries_need_only_duckdb(in_run):

@@ -138,7 +138,8 @@ def evaluate(
     teacher_steps: TeacherSteps = None,
     guidance: Annotated[str | None, typer.Option(metavar="W,W", help="Guidance scales, this time only.")] = None,
     models: Annotated[
-        str | None, typer.Option(metavar="teacher,student", help="Models to evaluate, this time only.")
+        str | None,
+        typer.Option(metavar="M,M", help="Models to evaluate, of teacher, untrained and student, this time only."),
     ] = None,
     images_only: Annotated[bool, typer.Option("--images-only", help="Generate images only.")] = False,
     student: StudentFile = None,

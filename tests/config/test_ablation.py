@@ -8,6 +8,8 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.stages.ablate import changes, step_config
 
 ORIGINAL = """
+settings = ["evaluate.models=['teacher', 'student']", "evaluate.teacher=[['heun', 18]]"]
+
 [[step]]
 name = "original"
 why = "The start."

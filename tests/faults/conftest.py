@@ -11,6 +11,19 @@ from tests.faults.trainings import begin
 from tests.faults.trials import Trials
 
 SKIPPED = pytest.StashKey[bool]()
+LONG = (
+    "test_damage_is_found_or_changes_nothing", "test_trainings", "test_results", "test_keys", "test_ranks",
+    "test_caches", "test_started_together", "test_nan", "test_a_refused_write_is_one_line_and_the_command_resumes",
+    "test_a_full_device_is_one_line_and_the_command_resumes", "test_damage_of_settings_and_checkpoints",
+    "test_a_store_that_fails_stores_nothing_wrong", "test_wrong_use_is_refused_in_one_line",
+)  # fmt: skip
+"""Rows that take minutes, the longest ones first."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long rows, so that no process is left alone with one at the end."""
+    if config.getoption("all_trials"):
+        items.sort(key=lambda item: LONG.index(item.name) if item.name in LONG else len(LONG))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,8 @@
 """What commands import, for the process that they are forked from."""
 # ruff: noqa: F401
 
+import os
+
 import diffusers.models.autoencoders.autoencoder_kl
 import open_clip.tokenizer
 import torch
@@ -20,4 +22,5 @@ import lcm_distill.stages.status
 import lcm_distill.stages.verify
 import lcm_distill.training.loop
 
+os.fsync = os.fstat  # as in tests/conftest.py
 torch.set_num_threads(1)  # a process with OpenMP threads cannot be forked

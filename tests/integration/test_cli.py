@@ -68,7 +68,7 @@ def test_what_a_run_lacks_is_one_line_and_exit_code_2(tmp_path, small_config, co
 
 @pytest.mark.parametrize(
     "preset", ["shapes", "original", pytest.param("microdit_xl_512", marks=pytest.mark.slow)]
-)  # plans of XL take half a minute; those of README.md are made by test_readme
+)  # plans of XL take half a minute; those of docs/ are made by test_docs_run
 def test_dry_run_plans_everything_and_writes_nothing(tmp_path, preset):
     result = lcm("run", "--preset", preset, "--run", tmp_path / "run", "--dry-run", "--json")
     plan = json.loads(result.stdout)

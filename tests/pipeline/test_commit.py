@@ -24,6 +24,33 @@ from tests.files import Crash, flip
 COLUMNS = pa.schema([("row", pa.int64()), ("status", pa.string())])
 
 
+@pytest.fixture
+def order(monkeypatch) -> list[str]:
+    """Names of the files and folders that are synced, and `to NAME` where one is renamed, in order."""
+    calls, replace = list[str](), os.replace
+
+    def synced(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        calls.append("unfinished" if name.startswith(".writing-") else name)
+
+    def renamed(source: Path, target: Path) -> None:
+        calls.append(f"to {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    return calls
+
+
+def test_what_is_renamed_is_on_the_disk_and_then_its_new_name(order, tmp_path):
+    """Power may fail at any moment."""
+    commit_bytes(tmp_path / "a", b"new")
+    assert order == ["unfinished", "to a", tmp_path.name]
+    order.clear()
+    commit_folder(tmp_path / "b", lambda folder: (folder / "file").write_bytes(b"content"))
+    assert order == ["file", "unfinished", "to b", tmp_path.name]
+
+
 def test_interrupted_write_keeps_the_old_file(tmp_path):
     commit_bytes(tmp_path / "a", b"old")
 
@@ -211,8 +238,8 @@ def test_checkpoints_keep_the_newest(tmp_path):
 @pytest.mark.parametrize(
     ("name", "break_it", "how"),
     [
-        ("__0_0.distcp", flip, "is not what was written"),
-        ("__0_0.distcp", lambda path: os.truncate(path, path.stat().st_size - 1), "is not what was written"),
+        ("__0_0.bin", flip, "is not what was written"),
+        ("__0_0.bin", lambda path: os.truncate(path, path.stat().st_size - 1), "is not what was written"),
         ("index.json", flip, "is not what was written"),
         ("about.json", Path.unlink, "is missing"),
         ("SHA256SUMS", Path.unlink, "is missing"),

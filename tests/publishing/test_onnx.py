@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -25,11 +24,9 @@ from lcm_distill.publishing import export_folder
 from lcm_distill.publishing.export_folder import GRAPHS, require_place
 from lcm_distill.publishing.onnx_folder import write_graph
 from tests.command_line import lcm
+from tests.documents import ROOT, lines
 
-ROOT = Path(__file__).parents[2]
-DOC = (ROOT / "docs" / "onnx.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", DOC, re.DOTALL)
-COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.splitlines()]
+COMMANDS = lines("docs/onnx.md", "sh")
 ALONE = "import runpy, sys; sys.modules.update(dict.fromkeys(('lcm_distill', 'torch', 'transformers'))); {}"
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from lcm_distill.evaluation.image_grid import write_grid
 from lcm_distill.evaluation.prompt_files import Prompt
@@ -28,7 +29,7 @@ def written(monkeypatch):
 
 def whole_and_inside(calls, texts: list[str], width: int) -> None:
     """Each text is there word for word, within its column and the sheet."""
-    font = grid.ImageFont.load_default(grid.FONT_SIZE)
+    font = grid._font()
     found = ["".join("".join(lines).split()) for _, _, lines in calls]
     for text in texts:
         assert "".join(text.split()) in found
@@ -61,15 +62,30 @@ def test_captions_of_a_labelled_grid(written, caption):
 def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written, tmp_path):
     image_sets = [
         SimpleNamespace(
-            sampling=SimpleNamespace(title=title, guidance=2.5),
+            sampling=SimpleNamespace(heading=heading, guidance=2.5),
             config=SimpleNamespace(generation_seed=17),
             checkpoint_sha256="abc",
             images=lambda count: np.full((count, 64, 64, 3), 200, np.uint8),
         )
-        for title in ("teacher, 18 Heun steps", "student, 4 steps")
+        for heading in ("teacher\n18 Heun steps", "student of a long name\n4 steps")
     ]
-    write_grid(tmp_path / "grid.png", cast(Any, image_sets), [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
-    whole_and_inside(written, ["guidance 2.5, seed 17", "teacher, 18 Heun steps", "student, 4 steps"], 190 + 2 * 136)
+    columns = cast(Any, list(zip(image_sets, ["Fréchet distance 1.20", "Fréchet distance 1.30"], strict=True)))
+    write_grid(tmp_path / "grid.png", columns, [Prompt(0, "a red ring"), Prompt(1, "a blue ring")])
+    whole_and_inside(written, ["guidance 2.5, seed 17"], 190 + 2 * 136)
+    teacher, student = (next(lines for _, _, lines in written if lines[0].startswith(word)) for word in ("tea", "stu"))
+    assert teacher == ["teacher", "18 Heun steps", "", "Fréchet distance", "1.20"]
+    assert student == ["student of a long", "name", "4 steps", "Fréchet distance", "1.30"]
+
+
+def drawn(letter: str) -> bytes:
+    image = Image.new("L", (30, 30))
+    ImageDraw.Draw(image).text((5, 5), letter, 255, grid._font())
+    return image.tobytes()
+
+
+@pytest.mark.parametrize("letter", "éőßжλ")
+def test_letters_of_european_languages_are_drawn(letter):
+    assert drawn(letter) != drawn("\uffff")  # which no font has
 
 
 def test_images_stand_where_their_caption_is():

@@ -64,3 +64,9 @@ def test_columns_of_text_are_to_the_left_and_numbers_have_separators():
     content = table(["model", "images", "note"], [["student", 30000, None], ["teacher", 1.5, "-"]])
     assert '<th class="text">model</th><th>images</th><th>note</th>' in content
     assert '<td class="text">student</td><td>30,000</td><td></td>' in content
+
+
+def test_every_horizontal_line_is_in_the_legend():
+    heights = [(f"teacher {number}", float(number)) for number in range(1, 7)]
+    drawn = panel_svg(Panel("x", "y", [Line([1, 2], [1, 6], [0, 0], 0)], horizontals=heights), "many")
+    assert all(f"teacher {number}<" in drawn for number in range(1, 7))

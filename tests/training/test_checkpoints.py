@@ -83,15 +83,22 @@ def test_each_checkpoint_in_the_background_holds_the_bits_of_its_step(tmp_path, 
     assert finish(start(ranks, save_thrice, tmp_path)) == [0] * ranks
 
 
-def save_as_before_and_load(folder: Path) -> None:
-    """A checkpoint whose index is PyTorch's pickle, as earlier versions wrote it."""
+class PicklesBehindAnIndex(FileSystemWriter):
+    """An index of numbers, and each part as `torch.save` writes it."""
+
+    finish = storage._Writer.finish
+
+
+def save_as_before_and_load(folder: Path, writer: type[FileSystemWriter], index: str) -> None:
+    """A checkpoint as earlier versions wrote it: first with PyTorch's pickle for an index."""
     dist.init_process_group("gloo")
-    storage._Writer = FileSystemWriter  # in this process, which ends with the test
+    storage._Writer = writer  # in this process, which ends with the test
     checkpoints, tensors = Checkpoints(folder, "print"), tensors_of_every_kind()
     fill(tensors, 1)
     checkpoints.save(1, tensors)
     dist.barrier()
-    assert (folder / "step-0000001/.metadata").is_file() and not (folder / "step-0000001/index.json").exists()
+    names = {path.name for path in (folder / "step-0000001").iterdir()}
+    assert names & {".metadata", "index.json"} == {index} and "__0_0.distcp" in names
     fill(tensors, 100)
     assert checkpoints.load_latest(lambda: tensors) == 1
     for name, tensor in tensors.items():
@@ -99,8 +106,20 @@ def save_as_before_and_load(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_checkpoints_of_earlier_versions_are_read(tmp_path, ranks):
-    assert finish(start(ranks, save_as_before_and_load, tmp_path)) == [0] * ranks
+@pytest.mark.parametrize(("writer", "index"), [(FileSystemWriter, ".metadata"), (PicklesBehindAnIndex, "index.json")])
+def test_checkpoints_of_earlier_versions_are_read(tmp_path, ranks, writer, index):
+    assert finish(start(ranks, save_as_before_and_load, tmp_path, writer, index)) == [0] * ranks
+
+
+def test_a_file_holds_the_numbers_and_nothing_else(tmp_path):
+    values, flag = torch.arange(6, dtype=torch.bfloat16).view(2, 3), torch.tensor(True)
+    Checkpoints(tmp_path, "print").save(1, {"values": values, "flag": flag, "none": torch.zeros(0, 3)})
+    folder = tmp_path / "step-0000001"
+    stored = (folder / "__0_0.bin").read_bytes()
+    places = {name: tensor.chunks[0] for name, tensor in read_index(folder).items() if tensor.chunks}
+    assert {path.suffix for path in folder.iterdir()} == {".bin", ".json", ""} and len(stored) == 13
+    at = places["values"].start
+    assert stored[at : at + 12] == values.view(torch.uint8).numpy().tobytes() and stored[places["flag"].start] == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.files import Crash, flip
 @pytest.mark.parametrize(
     ("change", "how"),
     [
-        (lambda lines: [], "SHA256SUMS does not list __0_0.distcp"),
+        (lambda lines: [], "SHA256SUMS does not list __0_0.bin"),
         (lambda lines: lines[:1], "SHA256SUMS does not list about.json"),
         (lambda lines: [*lines, b"half a line"], "line 4 of .*SHA256SUMS is not what was written"),
         (lambda lines: [lines[0].replace(b"  ", b" "), *lines[1:]], "line 1 of .*SHA256SUMS is not what was written"),

@@ -15,6 +15,7 @@ from lcm_distill.config import (
     Config,
     DiffusionConfig,
     EncodersConfig,
+    ModelConfig,
     NetworkConfig,
     Weights,
     load_file,
@@ -23,16 +24,16 @@ from lcm_distill.config import (
 from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
-from lcm_distill.models import MicroDiT, load_checkpoint
+from lcm_distill.models import MicroDiT, fill, load_checkpoint
 from lcm_distill.models.checkpoint_description import read_description
-from lcm_distill.models.networks import build_network, teacher_path
+from lcm_distill.models.networks import build_network, read_teacher, teacher_path
 from lcm_distill.models.student_description import StudentSampling, read_sampling, read_student
 from lcm_distill.pipeline.run_folder import RunFolder
 
 __all__ = [
     "DFN5B_CLIP", "SDXL_VAE", "SHIPPED", "LatentConsistencyModel", "LatentDiffusion", "Role", "TextToImage", "assemble",
-    "check_settings", "create_latent_cm", "create_latent_diffusion", "is_file", "is_shipped", "open_config",
-    "open_model", "open_student",
+    "assemble_untrained", "check_settings", "create_latent_cm", "create_latent_diffusion", "is_file", "is_shipped",
+    "open_config", "open_model", "open_student",
 ]  # fmt: skip
 
 SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -221,6 +222,25 @@ def assemble(
     if role == "teacher":
         return LatentDiffusion(*parts, diffusion)
     return LatentConsistencyModel(*parts, _sampling(checkpoint, diffusion).or_else(sigmas or {}))
+
+
+def assemble_untrained(
+    model: ModelConfig, encoders: EncodersConfig, sampling: StudentSampling
+) -> LatentConsistencyModel:
+    """A student before its training, on the CPU, in float32: the teacher's weights, and no response to guidance scales.
+
+    Args:
+        sampling: of the student that it is compared with. What that was trained on counts for nothing here.
+
+    Raises:
+        UserError: the teacher's checkpoint is missing, unreadable or does not fit the configured sizes.
+    """
+    network = build_network(model, guidance_embedding=True, empty=True)
+    fill(network, read_teacher(model), teacher_path(model))
+    image_encoder = load_image_encoder(encoders.vae, encoders.weights)
+    text_encoder = load_text_encoder(encoders.text, encoders.weights)
+    untrained = sampling.model_copy(update={"guidance_range": None})
+    return LatentConsistencyModel(network, image_encoder, text_encoder, untrained)
 
 
 def _parts(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Varied = tuple[str, str]
 """An option as it was given, such as `--guidance 1,2`, and the assignment that it stands for."""
 
+WITH_STEPS = {"student": {"student", "untrained"}, "teacher": {"teacher"}}
+"""Models that take the number of steps of one."""
+
 
 def with_options(config: "Config", varied: Sequence[Varied]) -> "Config":
     """A configuration, changed for one time.
@@ -51,15 +54,15 @@ def sweep(
     """What stands for a sweep.
 
     Args:
-        steps: of the student. teacher_steps: of the teacher, with every solver that it is configured with; without
-            them it keeps its configured samplers, as a reference must stay what it is while students vary.
+        steps: of the student, trained or not. teacher_steps: of the teacher, with every solver that it is configured
+            with; without them it keeps its configured samplers, as a reference stays what it is while students vary.
 
     Raises:
         UserError: an option is no list of numbers, or sets steps of a model that is left out.
     """
     chosen, varied = models.split(",") if models else config.evaluate.models, list[Varied]()
     for option, model, text in (("--steps", "student", steps), ("--teacher-steps", "teacher", teacher_steps)):
-        if text is not None and model not in chosen:
+        if text is not None and not WITH_STEPS[model] & {*chosen}:
             other = "--teacher-steps" if model == "student" else "--steps"
             raise UserError(
                 f"{option} {text} are steps of the {model}, which is not among the models ({','.join(chosen)}): give "

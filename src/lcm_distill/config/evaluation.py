@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from lcm_distill.config.ranges import Guidance, Sigma, Steps
 from lcm_distill.config.section import BY_CONTENT, IDENTITY, ROUNDS, OnResume, Section
 
+EvaluatedModel = Literal["teacher", "untrained", "student"]
+"""A model that can be evaluated."""
+
 
 class ScheduleConfig(Section):
     """The search for the sigmas of a student's sampler, by `lcm schedule`."""
@@ -35,8 +38,10 @@ class EvaluateConfig(Section):
     `.csv` (image_id,text), COCO's `captions_val2014.json`, `PartiPrompts.tsv`, or a `.txt` with one a line."""
     images: PositiveInt = 2_000
     """Images per figure, one per caption. Held-out captions repeat when there are fewer; a file must have as many."""
-    models: list[Literal["teacher", "student"]] = Field(default=["teacher", "student"], min_length=1)
-    """Models that generate images and are measured. Earlier metrics of the other model stay in `metrics.parquet`."""
+    models: list[EvaluatedModel] = Field(default=["teacher", "student"], min_length=1)
+    """Models that generate images and are measured. `untrained`: the student before its first step, which is the
+    teacher's weights under the student's samplers, the same at every guidance scale. Earlier metrics of other models
+    stay in `metrics.parquet`."""
     guidance: Annotated[list[Annotated[Guidance, Field(ge=1)]], BeforeValidator(_one_is_a_list), Field(min_length=1)]
     """Guidance scales, for teacher and student alike; a number stands for a list of one. Of several, the first is that
     of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and `.png`."""

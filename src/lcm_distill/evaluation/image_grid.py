@@ -16,18 +16,21 @@ CHECKPOINTS = "checkpoints"
 """Key of the file's text that has the identities of the checkpoints, separated by blanks."""
 
 
-def write_grid(path: Path, image_sets: Sequence[ImageSet], prompts: Sequence[Prompt]) -> Image.Image:
+def write_grid(path: Path, columns: Sequence[tuple[ImageSet, str]], prompts: Sequence[Prompt]) -> Image.Image:
     """Write the images of the first prompts, one column for each image set, under their guidance scale and seed.
 
     Args:
         path: of the PNG file.
-        image_sets: generated, at least one. prompts: the first ones of every image set.
+        columns: image sets, which are generated, with a figure of each in words or nothing; at least one.
+        prompts: the first ones of every image set.
     """
+    image_sets = [image_set for image_set, _ in columns]
     scales = dict.fromkeys(f"{image_set.sampling.guidance:g}" for image_set in image_sets)
     title = f"guidance {', '.join(scales)}, seed {image_sets[0].config.generation_seed}"
-    columns = [(image_set.sampling.title, image_set.images(len(prompts))) for image_set in image_sets]
-    cell = max(128, columns[0][1].shape[1])
-    grid = labelled_grid(columns, [prompt.caption for prompt in prompts], cell, title)
+    images = [(image_set.sampling.heading, image_set.images(len(prompts))) for image_set in image_sets]
+    cell = max(128, images[0][1].shape[1])
+    captions, figures = [prompt.caption for prompt in prompts], [figure for _, figure in columns]
+    grid = labelled_grid(images, captions, cell, title, figures)
     text = PngInfo()
     text.add_text(CHECKPOINTS, " ".join(dict.fromkeys(image_set.checkpoint_sha256 for image_set in image_sets)))
     commit_file(path, lambda place: grid.save(place, format="PNG", pnginfo=text))

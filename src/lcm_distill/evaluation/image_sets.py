@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from lcm_distill.api import TextToImage, assemble
+from lcm_distill.api import TextToImage, assemble, assemble_untrained
 from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
@@ -28,7 +28,7 @@ from lcm_distill.evaluation.table_schemas import IMAGE_COLUMNS
 from lcm_distill.metrics.interface import PNG, FileFormat
 from lcm_distill.metrics.reference_files import read_image
 from lcm_distill.metrics.registry import find_protocol
-from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256, untrained_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic_writes import commit_folder
 from lcm_distill.pipeline.executors.interface import Execute, Executor, Outcome
@@ -50,7 +50,8 @@ class ImageSet:
         prompts: their captions and image ids, in order.
 
     Attributes:
-        checkpoint_sha256: identity of the weights; see `models.checkpoint.checkpoint_sha256`.
+        checkpoint: file of the weights; of an untrained student that of its teacher.
+        checkpoint_sha256: identity of the weights; see `models.checkpoint_identity`.
         fingerprint: hash of everything that determines the images.
 
     Raises:
@@ -59,8 +60,10 @@ class ImageSet:
 
     def __init__(self, config: Config, run: RunFolder, sampling: Sampling, prompts: Sequence[Prompt]) -> None:
         self.config, self.sampling, self.prompts = config, sampling, prompts
+        self.student = run.student
         self.checkpoint = run.student if sampling.model == "student" else teacher_path(config.model)
-        self.checkpoint_sha256 = checkpoint_sha256(self.checkpoint)
+        identify = untrained_sha256 if sampling.model == "untrained" else checkpoint_sha256
+        self.checkpoint_sha256 = identify(self.checkpoint)
         self.file_format, self.dtype = (
             image_format(config.evaluate),
             generation_dtype(config.evaluate.dtype, config.device),
@@ -93,7 +96,7 @@ class ImageSet:
         """The noise levels in a student's file, where they are not the configuration's."""
         if self.sampling.model == "teacher":
             return []
-        diffusion = student_sampling(self.config, self.checkpoint).diffusion
+        diffusion = student_sampling(self.config, self.student).diffusion
         return [] if diffusion == self.config.diffusion else [diffusion.model_dump()]
 
     @property
@@ -152,8 +155,11 @@ class ImageSet:
         return self.manifest.read(self.tasks())
 
     def _model(self, device: str) -> TextToImage:
-        config = self.config
-        model = assemble(config.model, config.encoders, config.diffusion, self.checkpoint, self.sampling.model)
+        config, role = self.config, self.sampling.model
+        if role == "untrained":
+            model = assemble_untrained(config.model, config.encoders, student_sampling(config, self.student))
+        else:
+            model = assemble(config.model, config.encoders, config.diffusion, self.checkpoint, role)
         return model.to(resolve_device(device), getattr(torch, self.dtype))
 
     def _execute(self, generate: AdaptiveBatches, tasks: Iterable[Task]) -> Iterator[Outcome]:

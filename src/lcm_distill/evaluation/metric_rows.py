@@ -38,14 +38,18 @@ def merged_metrics(path: Path, rows: Rows) -> pa.Table:
 
 def _identified(kept: Rows, rows: Rows) -> Rows:
     """Kept rows; where an earlier version identified a checkpoint of the new rows, with its present identity."""
-    present = {row["checkpoint"]: row["checkpoint_sha256"] for row in rows if row.get("checkpoint")}
+    present = {_file(row): row["checkpoint_sha256"] for row in rows if row.get("checkpoint")}
 
     def is_earlier(row: Mapping[str, Any]) -> bool:
-        path = row["checkpoint"]
-        other = path in present and row["checkpoint_sha256"] != present[path]
-        return other and row["checkpoint_sha256"] == earlier_sha256(Path(path))
+        other = _file(row) in present and row["checkpoint_sha256"] != present[_file(row)]
+        return other and row["checkpoint_sha256"] == earlier_sha256(Path(row["checkpoint"]))
 
-    return [{**row, "checkpoint_sha256": present[row["checkpoint"]]} if is_earlier(row) else row for row in kept]
+    return [{**row, "checkpoint_sha256": present[_file(row)]} if is_earlier(row) else row for row in kept]
+
+
+def _file(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A row's checkpoint, and as which model it was used: teacher and untrained student have the same."""
+    return row["checkpoint"], row["model"]
 
 
 def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[dict[str, Any]]:
@@ -78,7 +82,7 @@ def _made(image_set: ImageSet) -> dict[str, Any]:
 
 
 def teacher_distance_rows(image_sets: Sequence[ImageSet], references: Sequence[Reference]) -> list[dict[str, Any]]:
-    """Rows of `METRICS` with the Fréchet distance of the student's images to the teacher's own of the same captions.
+    """Rows of `METRICS` with the Fréchet distance of a student's images to the teacher's own of the same captions.
 
     The reference are those of the first of the teacher's samplings at the same guidance scale; without one, no row.
 
@@ -94,7 +98,7 @@ def teacher_distance_rows(image_sets: Sequence[ImageSet], references: Sequence[R
         for reference in references
         if reference.extractor.traits.frechet_figure
         for image_set in image_sets
-        if image_set.sampling.model == "student" and (teacher := teachers.get(image_set.sampling.guidance))
+        if image_set.sampling.model != "teacher" and (teacher := teachers.get(image_set.sampling.guidance))
     ]
 
 

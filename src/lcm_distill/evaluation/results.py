@@ -15,7 +15,7 @@ from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.reference_selection import Reference
 from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
 from lcm_distill.metrics.registry import figure_styles
-from lcm_distill.models.checkpoint_identity import checkpoint_sha256
+from lcm_distill.models.checkpoint_identity import checkpoint_sha256, untrained_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.hashed_parquet import encode_table
@@ -39,18 +39,35 @@ def write_results(
         references: one for each protocol; empty where nothing is measured.
         responses: rows of the student's response to the guidance scale.
     """
+    measured = [metric_rows(image_set, references) for image_set in image_sets]
     rows = [
-        *(row for image_set in image_sets for row in metric_rows(image_set, references)),
+        *(row for of_set in measured for row in of_set),
         *teacher_distance_rows(image_sets, references),
         *real_image_rows(config, references),
         *responses,
     ]
     table = merged_metrics(run.metrics, rows)
     commit_bytes(run.metrics, encode_table(table))
-    first = [image_set for image_set in image_sets if image_set.sampling.guidance == config.evaluate.guidance[0]]
-    write_grid(run.grid, first, prompts[:GRID_ROWS])
+    distances = [_distance(of_set, references) for of_set in measured]
+    first = [number for number, each in enumerate(image_sets) if each.sampling.guidance == config.evaluate.guidance[0]]
+    columns = [(image_sets[number], distances[number]) for number in first]
+    write_grid(run.grid, columns, prompts[:GRID_ROWS])
     if len(config.evaluate.guidance) > 1 and rows:
         write_guidance(config, run, table.to_pylist(), rows)
+
+
+def _distance(rows: Rows, references: Sequence[Reference]) -> str:
+    """The Fréchet distance of an image set in words, under the first protocol that has one; empty where none has.
+
+    Args:
+        rows: of the image set.
+    """
+    for reference in references:
+        figure, protocol = reference.extractor.traits.frechet_figure, reference.extractor.protocol
+        for row in rows:
+            if figure and (row["metric"], row["protocol"]) == (figure.name, protocol):
+                return f"{figure.style.title} {figure.style.form.format(row['value'])}"
+    return ""
 
 
 def write_guidance(config: Config, run: RunFolder, known: Rows, measured: Rows) -> None:
@@ -60,7 +77,9 @@ def write_guidance(config: Config, run: RunFolder, known: Rows, measured: Rows) 
         known: rows of `metrics.parquet`. measured: the new ones among them.
     """
     harnesses = {tuple(row[name] for name in HARNESS) for row in measured}
-    checkpoints = {checkpoint_sha256(path) for path in (run.student, teacher_path(config.model)) if path.is_file()}
+    teacher = teacher_path(config.model)
+    checkpoints = {checkpoint_sha256(path) for path in (run.student, teacher) if path.is_file()}
+    checkpoints |= {untrained_sha256(teacher)} if teacher.is_file() else set()
     rows = [
         row
         for row in known

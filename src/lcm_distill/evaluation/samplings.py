@@ -1,21 +1,21 @@
 """The samplings that are evaluated: which model, with which sampler, at which guidance scale."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from lcm_distill.config import Config, DiffusionConfig, EvaluateConfig
+from lcm_distill.config.evaluation import EvaluatedModel
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.models.student_description import StudentSampling, read_sampling, require_sigmas
-from lcm_distill.report.tables import sampling_title
+from lcm_distill.report.tables import model_title, sampling_title, steps_title
 
 
 @dataclass(frozen=True)
 class Sampling:
     """One model with one sampler at one guidance scale."""
 
-    model: Literal["teacher", "student"]
+    model: EvaluatedModel
     sampler: Sampler
     guidance: float
 
@@ -44,17 +44,24 @@ class Sampling:
         """Model, sampler and steps, as in headings."""
         return sampling_title(self.model, self.sampler.name, self.steps)
 
+    @property
+    def heading(self) -> str:
+        """Two lines: the model, and its sampler and steps, as above columns of images."""
+        return "\n".join([model_title(self.model), steps_title(self.sampler.name, self.steps)])
+
 
 def samplings(config: Config, student: Path | None = None) -> list[Sampling]:
-    """Every configured sampling, one guidance scale after the other, the teacher's first.
+    """Every configured sampling, one guidance scale after the other, the teacher's first and the student's last.
 
     Args:
-        student: the student's checkpoint; see `student_samplings`.
+        student: the student's checkpoint; see `student_samplings`. An untrained student is sampled as that one is.
     """
     models, found = config.evaluate.models, list[Sampling]()
     for scale in config.evaluate.guidance:
         if "teacher" in models:
             found += teacher_samplings(config.evaluate, config.diffusion, scale)
+        if "untrained" in models:
+            found += [replace(trained, model="untrained") for trained in student_samplings(config, student, scale)]
         if "student" in models:
             found += student_samplings(config, student, scale)
     return found

@@ -34,10 +34,11 @@ METRICS = pa.schema(
      ("checkpoint", pa.string()), ("checkpoint_sha256", pa.string()), ("config_fingerprint", pa.string()),
      ("commit", pa.string()), ("time", pa.timestamp("ms", tz="UTC")), ("warning", pa.string())]
 )  # fmt: skip
-"""One row a figure. `sampler` is a teacher's solver. `checkpoint_sha256` is the hash of the checkpoint's tensors, see
-`models.checkpoint.checkpoint_sha256`. `prompts` and `reference` end in digits of a hash of their
-content. `dtype` is what the images were generated in. `warning` says why a figure does not compare with published ones,
-and is null where it does."""
+"""One row a figure. `model`: one of `evaluate.models`, or `real`. `sampler` is a teacher's solver. `checkpoint_sha256`
+is the hash of the checkpoint's tensors, see `models.checkpoint_identity`; of an untrained student, whose `checkpoint`
+is its teacher's, a hash of that. `prompts` and `reference` end in digits of a hash of their content. `dtype` is what
+the images were generated in. `warning` says why a figure does not compare with published ones, and is null where it
+does."""
 
 LATER = ("dtype", "warning")
 """Columns that older files lack; their images were generated in float32."""

@@ -45,6 +45,15 @@ def checkpoint_sha256(path: Path) -> str:
     return found
 
 
+def untrained_sha256(teacher: Path) -> str:
+    """Identity of a student before its training, whose teacher's checkpoint is given: no file has it.
+
+    Raises:
+        UserError: as `checkpoint_sha256`.
+    """
+    return digest(["untrained student", checkpoint_sha256(teacher)])
+
+
 def earlier_sha256(path: Path) -> str:
     """Identity that earlier versions gave a checkpoint: hex SHA-256 of its file."""
     return unchanged_file_sha256(path)

@@ -5,12 +5,15 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#2e8b57", "#6a4c93", "#5c5f66")
 MARKS = (("o", "-"), ("s", "--"), ("^", ":"))
 """Marks of points and strokes of lines: another pair where the colours begin again."""
+STROKES = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)))
+"""Of horizontal lines, which repeat them."""
 INK = "#28282c"
 STYLE: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 """Settings of matplotlib by which text and axes have the colour of ink."""
@@ -96,7 +99,7 @@ def _draw_panel(panel: Panel, axes: Any) -> None:
             marker=mark if line.marked else None, linestyle=stroke if line.joined else "none",
             capsize=3 * any(line.spread),
         )  # fmt: skip
-    for style, (label, height) in zip(("--", ":", "-."), panel.horizontals, strict=False):
+    for style, (label, height) in zip(cycle(STROKES), panel.horizontals, strict=False):
         axes.axhline(height, label=label, color=INK, linestyle=style, linewidth=1)
     if panel.band:
         low, high, label = panel.band

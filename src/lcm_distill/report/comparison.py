@@ -7,7 +7,7 @@ from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
 from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
-from lcm_distill.report.tables import figures_cells, markdown_table, stand_in_notice
+from lcm_distill.report.tables import figures_cells, markdown_table, model_title, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -76,6 +76,7 @@ def _lines(rows: Rows, column: FigureColumn) -> list[Line]:
 
 def _label(row: Mapping[str, Any]) -> str:
     """What a row's line is of, but for its checkpoint."""
-    name = row["run"] or f"teacher, {row['sampler'].capitalize()}"
-    other = f", {row['sampler']}" if row["run"] and row["sampler"] not in ("consistency", "none") else ""
+    is_teacher = row["model"] == "teacher"
+    name = f"teacher, {row['sampler'].capitalize()}" if is_teacher else row["run"] or model_title(row["model"])
+    other = "" if is_teacher or row["sampler"] in ("consistency", "none") else f", {row['sampler']}"
     return f"{name}{other}, guidance {row['guidance']:g}"

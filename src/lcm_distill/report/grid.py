@@ -1,6 +1,8 @@
 """Labelled grids of images. Captions are wrapped and never cut."""
 
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,21 +15,28 @@ TEXT_WIDTH = 190
 GALLERY_COLUMNS = 4
 INK = (40, 40, 44)
 PAPER = (255, 255, 255)
-FONT_SIZE = 14
+FONT_SIZE = 13
 
 
 def labelled_grid(
-    columns: Sequence[tuple[str, np.ndarray]], captions: Sequence[str], cell: int = 128, title: str | None = None
+    columns: Sequence[tuple[str, np.ndarray]],
+    captions: Sequence[str],
+    cell: int = 128,
+    title: str | None = None,
+    figures: Sequence[str] = (),
 ) -> Image.Image:
     """One column a sampling, one row a caption, as high as image or caption needs.
 
     Args:
-        columns: heading and images, uint8 (len(captions), H, W, 3).
+        columns: heading, in one line or several, and images, uint8 (len(captions), H, W, 3).
         cell: width of an image in the grid, in pixels; smaller images are enlarged without smoothing.
+        figures: what stands under each heading.
     """
     width = MARGIN + TEXT_WIDTH + len(columns) * (cell + MARGIN)
     top = _title(title, width - 2 * MARGIN)
-    heads = [_wrap(heading, cell) for heading, _ in columns]
+    room = cell + MARGIN // 2
+    headings = [[part for line in heading.splitlines() for part in _wrap(line, room)] for heading, _ in columns]
+    heads = _level(headings, [_wrap(figure, room) for figure in figures])
     sides = [_wrap(caption, TEXT_WIDTH - MARGIN) for caption in captions]
     rows = [max(cell, _height(lines)) + MARGIN for lines in sides]
     head = MARGIN + max(map(_height, heads)) + MARGIN
@@ -69,6 +78,13 @@ def gallery(images: np.ndarray, captions: Sequence[str], cell: int, title: str) 
     return sheet
 
 
+def _level(headings: Sequence[list[str]], figures: Sequence[list[str]]) -> list[list[str]]:
+    """Headings with figures under them, all figures at one height."""
+    tallest = max(map(len, headings))
+    below = figures or [[] for _ in headings]
+    return [[*lines, *[""] * (tallest - len(lines)), *figure] for lines, figure in zip(headings, below, strict=True)]
+
+
 def fit(image: np.ndarray, cell: int) -> Image.Image:
     """An image uint8 (H, W, 3) as a square of `cell` pixels; a smaller one is enlarged without smoothing."""
     sampling = Image.Resampling.NEAREST if image.shape[0] < cell else Image.Resampling.LANCZOS
@@ -84,14 +100,22 @@ def _height(lines: Sequence[str]) -> int:
 
 
 def _write(sheet: Image.Image, place: tuple[int, int], lines: Sequence[str]) -> None:
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    pen, font = ImageDraw.Draw(sheet), _font()
     for number, line in enumerate(lines):
         pen.text((place[0], place[1] + LINE * number), line, INK, font)
 
 
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """That of charts, which has the letters of most European languages; Pillow's own has those of English."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
+
+
 def _wrap(text: str, width: int) -> list[str]:
     """Lines of at most `width` pixels that hold the whole text; a word that is wider than a line is broken."""
-    font = ImageFont.load_default(FONT_SIZE)
+    font = _font()
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

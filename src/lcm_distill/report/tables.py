@@ -30,6 +30,9 @@ CIRCUMSTANCES: tuple[Column, ...] = (
 )
 """Columns that a table has only where they distinguish rows of the same sampling."""
 
+SOLVERS = ("euler", "heun")
+"""Samplers that have the name of a person."""
+
 CAPTION = "Distances are to real images of the same captions; row `real` is the distance of images of other captions."
 
 
@@ -119,10 +122,21 @@ def plain_table(rows: Sequence[Row], title: str | None = None) -> Table:
     return table
 
 
+def model_title(model: str) -> str:
+    """A model of `metrics.parquet` in words."""
+    return "untrained student" if model == "untrained" else model
+
+
+def steps_title(sampler: str, steps: int) -> str:
+    """Number of steps and sampler in words; teachers' solvers are names of people. An empty name is left out."""
+    name = sampler.capitalize() if sampler in SOLVERS else sampler
+    return " ".join(filter(None, [str(steps), name, "steps" if steps > 1 else "step"]))
+
+
 def sampling_title(model: str, sampler: str, steps: int) -> str:
     """Model and number of steps in words, with the solver of a teacher and the original sampler of a student."""
-    solver = f" {sampler.capitalize()}" if model == "teacher" else " original" if sampler == "original" else ""
-    return f"{model}, {steps}{solver} step{'s' if steps > 1 else ''}"
+    named = model == "teacher" or sampler == "original"
+    return f"{model_title(model)}, {steps_title(sampler if named else '', steps)}"
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

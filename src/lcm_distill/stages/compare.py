@@ -21,7 +21,7 @@ from lcm_distill.report.write_up import SUFFIXES, write_up
 COMPARISON = pa.schema([("run", pa.string()), *METRICS])
 """`metrics.parquet`'s columns, after the run whose student a figure is of; teachers and real images have none."""
 
-ORDER = ("teacher", "student", "real")
+ORDER = ("teacher", "untrained", "student", "real")
 
 
 def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:

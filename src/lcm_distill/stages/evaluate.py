@@ -90,7 +90,8 @@ def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> li
     needed: list[Check] = [partial(_require_samplings, config)]
     if "student" in settings.models and settings.student_steps and "distill" not in before:
         needed += [run.require_student, partial(student_sampling, config, run.student)]
-    if "teacher" in settings.models and settings.teacher:
+    steps = {"teacher": settings.teacher, "untrained": settings.student_steps}
+    if any(steps.get(model) for model in settings.models):
         remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
         needed.append(lambda: run.require(teacher_path(config.model), remedy))
     return needed

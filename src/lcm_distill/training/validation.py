@@ -91,7 +91,7 @@ class Validation:
         yield from generate_images("validate", image_sets)
         yield from extract_features("validate", image_sets, self.extractors)
         rows = [row for image_set in image_sets for row in metric_rows(image_set, references)]
-        grid = write_grid(place.grid, image_sets, self.prompts[:GRID_ROWS])
+        grid = write_grid(place.grid, [(image_set, "") for image_set in image_sets], self.prompts[:GRID_ROWS])
         commit_bytes(place.metrics, encode_table(pa.Table.from_pylist(rows, schema=METRICS)))
         self.checkpoint(place).unlink()
         shutil.rmtree(place.evaluate)
