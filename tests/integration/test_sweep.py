@@ -7,8 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from lcm_distill.config import load_file
+from lcm_distill.evaluation.features import FeatureSet
 from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison
+from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.prompts import find_prompts
+from lcm_distill.evaluation.requirements import find_extractors
+from lcm_distill.evaluation.samplings import samplings
+from lcm_distill.metrics.frechet import frechet_distance
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.figure_columns import LATENTS, of_images
 from lcm_distill.stages.evaluate import evaluate
@@ -38,7 +43,7 @@ def test_every_sampling_at_every_scale(run):
     generated = [report for report in reports if report.label == "generate"]
     assert generated[-1].done == 14 * 4 * 2 and generated[-1].resumed == 14 * 4  # guidance 2 is what the fixture has
     every_row = pq.read_table(f"{run.guidance}.parquet").to_pylist()
-    rows = of_images(every_row)
+    rows = [row for row in of_images(every_row) if row["metric"] != "teacher_distance"]
     assert [(row["model"], row["sampler"], row["steps"], row["guidance"]) for row in rows[::2]] == [
         (*sampling, scale) for scale in (2.0, 1.0) for sampling in SAMPLINGS
     ]
@@ -81,6 +86,7 @@ def test_rows_say_where_their_figure_comes_from(run):
     rows = [row for row in pq.read_table(run.metrics).to_pylist() if row["model"] == "student"]
     list(evaluate(load_file(run.config, ["evaluate.seed=7", "evaluate.models=['student']"]), run))
     seeded = [row for row in pq.read_table(run.metrics).to_pylist() if row["seed"] == 7 and row["model"] == "student"]
+    rows = [row for row in rows if row["metric"] != "teacher_distance"]  # nothing of the teacher is generated
     assert len(seeded) == len(rows) == 4
     for row, before in zip(seeded, rows, strict=True):
         assert (row["protocol"], row["extractor"], row["reference"]) == ("shapes", "shapes", "held-out pictures")
@@ -90,6 +96,21 @@ def test_rows_say_where_their_figure_comes_from(run):
         assert row["config_fingerprint"] != before["config_fingerprint"] and before["seed"] == 0
     heun = next(row for row in pq.read_table(run.metrics).to_pylist() if row["sampler"] == "heun")
     assert heun["sigmas"] == pytest.approx([80.0, 2.515, 0.002], rel=1e-3)
+
+
+def test_the_distance_to_the_teacher_is_that_of_the_two_sets_of_images(run):
+    """Of the student at each number of steps, to the first of the teacher's samplings at its scale."""
+    config = load_file(run.config)
+    list(evaluate(config, run))
+    measured = [row for row in pq.read_table(run.metrics).to_pylist() if row["metric"] == "teacher_distance"]
+    assert [(row["model"], row["steps"]) for row in measured] == [("student", 1), ("student", 2)]
+    (extractor,), prompts = find_extractors(config.evaluate), find_prompts(config, run)
+    sets = [ImageSet(config, run, sampling, prompts) for sampling in samplings(config, run.student)]
+    moments = [FeatureSet(image_set, extractor).statistics().moments for image_set in sets]
+    for row, own in zip(measured, moments[2:], strict=True):
+        assert row["value"] == pytest.approx(frechet_distance(own, moments[0]), rel=1e-6)
+        assert row["reference"] == f"teacher, 3 Heun steps:{sets[0].fingerprint[:12]}"
+        assert row["warning"] == "few images, 1,000 are usual"
 
 
 @pytest.mark.usefixtures("short_trajectories")

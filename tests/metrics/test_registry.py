@@ -75,8 +75,8 @@ def test_styles_of_figures():
     styles = figure_styles()
     assert list(styles.styles) == [
         "frechet_distance", "caption_accuracy", "fid", "kid", "mind", "precision", "recall", "density", "coverage",
-        "fd_dinov2", "precision_k5", "recall_k5", "cmmd", "clip_score", "guidance_slope", "guidance_size",
-        "guidance_cosine", "seed_diversity",
+        "fd_dinov2", "precision_k5", "recall_k5", "cmmd", "clip_score", "teacher_distance", "guidance_slope",
+        "guidance_size", "guidance_cosine", "seed_diversity",
     ]  # fmt: skip
     assert styles.unnamed == {"shapes", "latents"}
     assert styles.of("caption_accuracy").form.format(0.5) == "50.0%" and styles.of("fid").logarithmic

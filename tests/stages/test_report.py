@@ -49,7 +49,7 @@ def test_the_page_has_what_the_run_has(run):
     assert "6 steps in" in text and "distill.matching.weight" in text and "stand-in" in text
     titles = re.findall(r"<h2>([^<]*)</h2>", content)
     assert titles == ["Figures", "Images", "Training", "Data", "Configuration", "Provenance"]
-    assert content.count("<svg") == 2 + 4 and content.count("data:image/png") == 1
+    assert content.count("<svg") == 3 + 4 and content.count("data:image/png") == 1
 
 
 def section(content: str, title: str) -> str:

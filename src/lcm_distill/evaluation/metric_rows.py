@@ -4,6 +4,7 @@
 """Rows of figures: what was measured, under which protocol, on images of which weights."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import repetition
 from lcm_distill.evaluation.reference_selection import Reference
 from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
+from lcm_distill.metrics.metric_definitions import TEACHER_DISTANCE
 from lcm_distill.metrics.protocol import measure
 from lcm_distill.models.checkpoint_identity import earlier_sha256
 from lcm_distill.pipeline.run_folder import source_commit
@@ -56,22 +58,61 @@ def metric_rows(image_set: ImageSet, references: Sequence[Reference]) -> list[di
     Raises:
         UserError: there are too few images.
     """
+    shared = _made(image_set)
+    return [
+        {
+            **shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value,
+            "warning": _warning(reference, metric, shared["images"], image_set.prompts),
+        }
+        for reference in references
+        for metric, value in _values(image_set, reference).items()
+    ]  # fmt: skip
+
+
+def _made(image_set: ImageSet) -> dict[str, Any]:
+    """The columns that say how images were generated."""
     sampling, seconds = image_set.sampling, image_set.table()["seconds"].to_numpy()
-    shared = {
+    return {
         "model": sampling.model, "sampler": sampling.sampler.name, "steps": sampling.steps,
         "sigmas": list(sampling.sigmas), "guidance": sampling.guidance, "images": len(seconds),
         "network_evaluations": sampling.evaluations, "seconds_per_image": float(seconds.mean()),
         "checkpoint": str(image_set.checkpoint), "checkpoint_sha256": image_set.checkpoint_sha256,
         "dtype": image_set.dtype,
     }  # fmt: skip
+
+
+def teacher_distance_rows(image_sets: Sequence[ImageSet], references: Sequence[Reference]) -> list[dict[str, Any]]:
+    """Rows of `METRICS` with the Fréchet distance of a student's images to the teacher's own of the same captions.
+
+    The reference are those of the first of the teacher's samplings at the same guidance scale; without one, no row.
+
+    Args:
+        references: only their protocols matter, those that have a Fréchet distance.
+    """
+    teachers: dict[float, ImageSet] = {}
+    for image_set in image_sets:
+        if image_set.sampling.model == "teacher":
+            teachers.setdefault(image_set.sampling.guidance, image_set)
     return [
-        {
-            **shared, **_circumstances(image_set.config, reference), "metric": metric, "value": value,
-            "warning": _warning(reference, metric, len(seconds), image_set.prompts),
-        }
+        _teacher_distance_row(image_set, teacher, reference)
         for reference in references
-        for metric, value in _values(image_set, reference).items()
-    ]  # fmt: skip
+        if reference.extractor.traits.frechet_figure
+        for image_set in image_sets
+        if image_set.sampling.model != "teacher" and (teacher := teachers.get(image_set.sampling.guidance))
+    ]
+
+
+def _teacher_distance_row(image_set: ImageSet, teacher: ImageSet, reference: Reference) -> dict[str, Any]:
+    ours, theirs = (FeatureSet(images, reference.extractor).statistics() for images in (image_set, teacher))
+    source = f"{teacher.sampling.title}:{teacher.fingerprint[:12]}"
+    own = replace(reference, statistics=None, source=source)  # of no real images, whose number a warning would name
+    frechet = reference.extractor.traits.frechet_figure
+    assert frechet is not None
+    return {
+        **_made(image_set), **_circumstances(image_set.config, own), "metric": TEACHER_DISTANCE.name,
+        "value": TEACHER_DISTANCE.compute(ours.moments, theirs.moments),
+        "warning": _warning(own, frechet.name, len(image_set.prompts), image_set.prompts),
+    }  # fmt: skip
 
 
 def real_image_rows(config: Config, references: Sequence[Reference]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from lcm_distill.config import Config
 from lcm_distill.evaluation.image_grid import GRID_ROWS, write_grid
 from lcm_distill.evaluation.image_sets import ImageSet
-from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows, real_image_rows
+from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows, real_image_rows, teacher_distance_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.reference_selection import Reference
 from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
@@ -42,6 +42,7 @@ def write_results(
     measured = [metric_rows(image_set, references) for image_set in image_sets]
     rows = [
         *(row for of_set in measured for row in of_set),
+        *teacher_distance_rows(image_sets, references),
         *real_image_rows(config, references),
         *responses,
     ]

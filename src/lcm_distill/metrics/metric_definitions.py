@@ -28,6 +28,8 @@ FRECHET_DISTANCE = _frechet("frechet_distance", "Fréchet distance", enough_imag
 """Of the stand-in, whose features have 128 dimensions: as many images as its preset generates."""
 FID = _frechet("fid", "FID")
 FD_DINOV2 = _frechet("fd_dinov2", "FD-DINOv2")
+TEACHER_DISTANCE = _frechet("teacher_distance", "distance to teacher")
+"""Of a student's images to its teacher's, under any protocol that has one of the above."""
 KID = Figure("kid", "features", kernel_inception_distance, FigureStyle("KID", "{:.5f}"))
 MIND = Figure("mind", "features", monge_inception_distance, FigureStyle("MIND", logarithmic=True), enough_images=5_000)
 """Of fewer images it is larger; its authors compare 5,000 of it with 50,000 of FID."""

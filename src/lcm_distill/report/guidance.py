@@ -35,8 +35,8 @@ def guidance_text(rows: Rows, trained: tuple[float, float], stand_ins: Sequence[
     for column in figure_columns(rows, styles):
         table: list[list[str]] = []
         for sampling in _samplings(rows):
-            values = _values_by_scale(rows, sampling, column)
-            table.append([sampling_title(*sampling), *(column.cell(values.get(scale)) for scale in scales)])
+            if values := _values_by_scale(rows, sampling, column):
+                table.append([sampling_title(*sampling), *(column.cell(values.get(scale)) for scale in scales)])
         parts += [f"## {column.title}", markdown_table(["", *(f"{scale:g}" for scale in scales)], table)]
     parts += _response(responses, styles) if responses else []
     return "\n\n".join(parts) + "\n"
@@ -77,6 +77,7 @@ def guidance_panels(rows: Rows, trained: tuple[float, float], styles: FigureStyl
         lines = [
             Line(list(curve), list(curve.values()), [0.0] * len(curve), colour, sampling_title(*sampling))
             for colour, (sampling, curve) in enumerate(curves)
+            if curve
         ]
         band = (*trained, "student's training")
         panels.append(Panel("guidance scale", column.heading, lines, column.style.logarithmic, band=band))
