@@ -6,6 +6,7 @@ A process can be given a fault, a function that is called before the command, an
 import io
 import multiprocessing
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 PRELOADED = ["lcm_distill.cli", "tests.faults.imports"]
 
@@ -43,9 +44,8 @@ class Command:
     """
 
     def __init__(self, *words: object, fault: Callable[[], object] | None = None) -> None:
-        self._folder = TemporaryDirectory()
-        here = Path(self._folder.name)
-        self._printed = here / "output", here / "errors"
+        self._folder = Path(mkdtemp())
+        self._printed = self._folder / "output", self._folder / "errors"
         arguments = [str(word) for word in words], fault, *map(str, self._printed)
         self.process: BaseProcess = _context().Process(target=_run, args=arguments)
         self.process.start()
@@ -67,12 +67,12 @@ class Command:
         self.process.join(seconds)
         if self.process.is_alive():
             self.kill()
-            self._folder.cleanup()
+            shutil.rmtree(self._folder)
             raise TimeoutError(f"still running after {seconds} s")
         code = self.process.exitcode
         assert code is not None
         output, errors = (path.read_text(errors="replace") if path.exists() else "" for path in self._printed)
-        self._folder.cleanup()
+        shutil.rmtree(self._folder)
         return Ended(code, output, errors)
 
 

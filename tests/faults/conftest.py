@@ -18,11 +18,15 @@ LONG = (
     "test_a_store_that_fails_stores_nothing_wrong", "test_wrong_use_is_refused_in_one_line",
 )  # fmt: skip
 """Rows that take minutes, the longest ones first."""
+ROW_SECONDS = 3600
+"""After which a row has failed, also beside other work."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the long rows, so that no process is left alone with one at the end."""
+    """Begin with the long rows, so that no process is left alone with one at the end, and give them time."""
     if config.getoption("all_trials"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(ROW_SECONDS))
         items.sort(key=lambda item: LONG.index(item.name) if item.name in LONG else len(LONG))
 
 

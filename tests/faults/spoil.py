@@ -137,7 +137,7 @@ def note_work(place: Path) -> None:
 
     def noted_commit(self: Manifest, *arguments: Any) -> Any:
         entry = commit(self, *arguments)
-        note(entry.task)
+        note(f"{self.storage} {entry.task}")
         return entry
 
     def noted_save(self: Trainer, done: int, *arguments: Any, **options: Any) -> None:

@@ -178,7 +178,6 @@ def plan(trials, kinds: list[Kind], names: list[str]) -> Iterator[tuple[Kind, li
         yield kind, alike, HOW[(turn + trial) % len(HOW)], list(consumers)
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.trials(full=132, sample=2)
 def test_damage_is_found_or_changes_nothing(trials, finished, expected, tmp_path):
     """A file of a finished run flipped, cut, emptied or exchanged with another; two commands that read it."""
@@ -217,7 +216,6 @@ def mended(run: Path, kind: Kind, name: str, expected) -> None:
             assert outcome(run, consumer, ended) == expected(consumer), f"{name}: {consumer} after the remedy"
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.trials(full=64, sample=4)
 def test_damage_of_settings_and_checkpoints(trials, finished, expected, tmp_path):
     """Checkpoints, config.toml, images and environment.json of a finished run damaged; a command that reads them.

@@ -159,7 +159,7 @@ def test_results(killing, trials):
         killing.try_once(cases[trial % len(cases)], trials)
 
 
-@pytest.mark.trials(full=40, sample=1)
+@pytest.mark.trials(full=24, sample=1)
 def test_signals(killing, trials):
     """Stopped by Ctrl-C or SIGTERM."""
     cases = [Case(["distill"], "cached"), Case(["precompute", *killing.runs.new], None), Case(["evaluate"], "trained")]

@@ -28,8 +28,7 @@ def live(run: Path, sharding: str, killed_after: int | None) -> None:
         sys.exit(result.exit_code)
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.trials(full=10, sample=1)
+@pytest.mark.trials(full=6, sample=1)
 def test_ranks(trials, encoded, tmp_path):
     """Ranks 2 -> 1 -> 3 -> 2, each life killed, replicated or sharded: the weights of one unbroken process."""
     unbroken = copied(encoded, tmp_path / "unbroken")

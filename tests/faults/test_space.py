@@ -96,7 +96,7 @@ def check_resumes(stage: str, run: Path, after: Path) -> None:
     assert results(run) == results(after)
 
 
-@pytest.mark.trials(full=120, sample=3)
+@pytest.mark.trials(full=81, sample=3)
 def test_a_refused_write_is_one_line_and_the_command_resumes(trials, stages, tmp_path):
     """No space, no quota, read-only, no permission or a failed device at the n-th write of a stage."""
     run = tmp_path / "run"
@@ -115,7 +115,7 @@ def test_a_refused_write_is_one_line_and_the_command_resumes(trials, stages, tmp
         shutil.rmtree(run)
 
 
-@pytest.mark.trials(full=60, sample=2)
+@pytest.mark.trials(full=39, sample=2)
 def test_a_limit_of_files_is_one_line_and_the_command_resumes(trials, stages, tmp_path):
     """Files that cannot grow beyond a size, which native writers meet as well."""
     run = tmp_path / "run"
