@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 # A file of tests to a process, and a thread to a test.
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: install demo ablation test test-all test-faults test-floor test-gpu docs lint bench bench-cache bench-catalog bench-cli bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
+.PHONY: install demo ablation test test-all test-faults test-floor test-gpu docs lint bench bench-api bench-cache bench-catalog bench-cli bench-stage bench-encoders bench-metrics bench-train bench-traffic bench-gpu clean
 
 install: $(VENV)/.installed
 
@@ -66,6 +66,9 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/network_and_cache.py
+
+bench-api: install
+	$(BIN)/python benchmarks/api.py
 
 bench-catalog: install
 	$(BIN)/python benchmarks/catalog.py

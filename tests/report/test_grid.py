@@ -62,7 +62,7 @@ def test_captions_of_a_labelled_grid(written, caption):
 def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written, tmp_path):
     image_sets = [
         SimpleNamespace(
-            sampling=SimpleNamespace(heading=heading, guidance=2.5),
+            sampling=SimpleNamespace(title=heading, heading=heading, guidance=2.5),
             config=SimpleNamespace(generation_seed=17),
             checkpoint_sha256="abc",
             images=lambda count: np.full((count, 64, 64, 3), 200, np.uint8),

@@ -5,7 +5,7 @@ import xml.etree.ElementTree
 from html.parser import HTMLParser
 
 from lcm_distill.report.charts import INK, Line, Panel, panel_svg
-from lcm_distill.report.page import Section, charts, image, page, paragraph, table
+from lcm_distill.report.page import Section, charts, gallery, heading, image, page, paragraph, table
 
 PANEL = Panel("steps", "distance", [Line([1, 2, 4], [3.0, 2.0, 1.5], [0, 0, 0], 0, "student <1>")], logarithmic_x=True)
 
@@ -31,6 +31,12 @@ def test_text_is_escaped_and_controls_are_shown():
     read = Text(content)
     assert "script" not in read.tags and "b" not in read.tags
     assert "<script>x</script>\\x1b[2J" in "".join(read.text) and "a & b" in read.text
+
+
+def test_captions_of_galleries_and_headings_are_escaped():
+    content = heading("<b>") + gallery([(b"", "a <i>ring</i>"), (b"", 'a "heart"')])
+    text = Text(content).text
+    assert text == ["<b>", "a <i>ring</i>", 'a "heart"'] and content.count("<figure>") == content.count("<img") == 2
 
 
 def test_sections_without_parts_are_left_out():

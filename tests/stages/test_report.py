@@ -1,15 +1,23 @@
 """`lcm report` writes one page of what a run has, and nothing where there is nothing."""
 
+import base64
 import re
 import shutil
+from io import BytesIO
 from itertools import product
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.evaluation.image_grid import write_grid
+from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.charts import Panel
@@ -42,6 +50,83 @@ def test_the_page_has_what_the_run_has(run):
     titles = re.findall(r"<h2>([^<]*)</h2>", content)
     assert titles == ["Figures", "Images", "Training", "Data", "Configuration", "Provenance"]
     assert content.count("<svg") == 3 + 4 and content.count("data:image/png") == 1
+
+
+def section(content: str, title: str) -> str:
+    return content.partition(f"<h2>{title}</h2>")[2].partition("<h2>")[0]
+
+
+def figures(content: str) -> list[tuple[str, np.ndarray]]:
+    """Text and pixels of each image of the galleries in a part of a page."""
+    found = re.findall(r'base64,([^"]+)"><figcaption>([^<]*)<', content)
+    return [(text, np.asarray(Image.open(BytesIO(base64.b64decode(data))))) for data, text in found]
+
+
+def test_the_best_and_worst_images_stand_above_their_captions(run, finished_run, tmp_path, monkeypatch):
+    shutil.copytree(finished_run.evaluate, run.evaluate)
+    monkeypatch.setattr(stage, "EXTREMES", 3)
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    content = section((tmp_path / "page.html").read_text(), "Best and worst images")
+    assert "student, 2 steps, guidance 2: of 14 images" in content and "<h3>Best</h3>" in content
+    best, worst = (figures(part) for part in content.split("<h3>Worst</h3>"))
+    parts = run.evaluate.glob("student-consistency-2-*/shapes-*/manifest/*.parquet")
+    scored = pa.concat_tables(pq.read_table(part) for part in sorted(parts))
+    rows = sorted(scored.to_pylist(), key=lambda row: (-row["caption_score"], row["image_id"]))
+    assert [text for text, _ in best] == [f"{row['caption']}; score {row['caption_score']:.3g}" for row in rows[:3]]
+    last = sorted(rows[3:], key=lambda row: (row["caption_score"], row["image_id"]))[:3]
+    for (text, pixels), row in zip(worst, last, strict=True):
+        assert text == f"{row['caption']}; score {row['caption_score']:.3g}"
+        generated = np.asarray(Image.open(run.evaluate / row["picture"]))
+        assert (pixels == generated.repeat(2, axis=0).repeat(2, axis=1)).all()
+
+
+def validated(run: RunFolder, step: int, shade: int, captions: list[str]) -> None:
+    """The grid of a validation: images of one shade a sampling and row."""
+    shades = {"teacher, 3 Heun steps": 100, "student, 1 step": shade, "student, 2 steps": shade + 50}
+    images = np.arange(len(captions), dtype=np.uint8)[:, None, None, None] + np.zeros((64, 64, 3), np.uint8)
+    image_sets = [
+        SimpleNamespace(
+            sampling=SimpleNamespace(title=title, heading=title, guidance=2),
+            config=SimpleNamespace(generation_seed=0),
+            checkpoint_sha256="abc",
+            images=lambda count, first=first: images[:count] + np.uint8(first),
+        )
+        for title, first in shades.items()
+    ]
+    place = run.distill / "validation" / f"step-{step:07d}"
+    place.mkdir(parents=True)
+    prompts = [Prompt(number, caption) for number, caption in enumerate(captions)]
+    write_grid(place / "grid.png", cast(Any, [(image_set, "") for image_set in image_sets]), prompts)
+
+
+def test_images_during_training_stand_in_a_strip_for_each_caption(run, tmp_path):
+    captions = ["a red ring", "a <blue> heart", "a mint star", "a square"]
+    for step in range(10, 90, 10):
+        validated(run, step, step, captions)
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    content = section((tmp_path / "page.html").read_text(), "Images during training")
+    assert re.findall("<h3>([^<]*)</h3>", content) == ["a red ring", "a &lt;blue&gt; heart", "a mint star"]
+    for row, part in enumerate(content.split("<h3>")[1:]):
+        shades = {text: {*pixels.flat} for text, pixels in figures(part)}
+        steps = {f"step {step}": {step + row} for step in (10, 30, 50, 60, 80)}
+        assert shades == {**steps, "teacher, 3 Heun steps": {100 + row}}
+    assert "student, 1 step." in content
+
+
+def test_a_damaged_validation_is_not_shown(run, tmp_path):
+    validated(run, 10, 10, ["a red ring"])
+    path = run.distill / "validation" / "step-0000010" / "grid.png"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"grid\.png is damaged: delete it"):
+        report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+
+
+def test_validations_of_earlier_versions_are_left_out(run, tmp_path):
+    place = run.distill / "validation" / "step-0000010"
+    place.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(place / "grid.png")
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    assert "Images during training" not in (tmp_path / "page.html").read_text()
 
 
 def test_the_page_is_the_same_each_time(run, tmp_path):

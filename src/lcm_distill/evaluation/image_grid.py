@@ -1,11 +1,15 @@
 """Generated images side by side, a column for each sampling, in a file that records whose images they are."""
 
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lcm_distill.core.errors import DataError
+from lcm_distill.core.io_errors import require_reachable
+from lcm_distill.core.json import parse_json
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.pipeline.atomic_writes import commit_file
@@ -14,6 +18,8 @@ from lcm_distill.report.grid import labelled_grid
 GRID_ROWS = 6
 CHECKPOINTS = "checkpoints"
 """Key of the file's text that has the identities of the checkpoints, separated by blanks."""
+PLACES = "images"
+"""Key of the file's text that has titles and captions, and where their images are, in JSON."""
 
 
 def write_grid(path: Path, columns: Sequence[tuple[ImageSet, str]], prompts: Sequence[Prompt]) -> Image.Image:
@@ -33,8 +39,39 @@ def write_grid(path: Path, columns: Sequence[tuple[ImageSet, str]], prompts: Seq
     grid = labelled_grid(images, captions, cell, title, figures)
     text = PngInfo()
     text.add_text(CHECKPOINTS, " ".join(dict.fromkeys(image_set.checkpoint_sha256 for image_set in image_sets)))
-    commit_file(path, lambda place: grid.save(place, format="PNG", pnginfo=text))
-    return grid
+    titles = [image_set.sampling.title for image_set in image_sets]
+    places = {"titles": titles, "captions": captions, "cell": grid.cell, "lefts": grid.lefts, "tops": grid.tops}
+    text.add_text(PLACES, json.dumps(places))
+    commit_file(path, lambda place: grid.sheet.save(place, format="PNG", pnginfo=text))
+    return grid.sheet
+
+
+def shown_images(path: Path) -> dict[str, dict[str, Image.Image]]:
+    """The images of a grid by title of their sampling and by caption, as large as they are there.
+
+    Returns:
+        none for a grid of an earlier version, which does not say where they are.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as grid:
+            grid.load()
+        if PLACES not in grid.info:
+            return {}
+        places = parse_json(grid.info[PLACES].encode())
+        cell = places["cell"]
+        return {
+            title: {
+                caption: grid.crop((left, top, left + cell, top + cell))
+                for caption, top in zip(places["captions"], places["tops"], strict=True)
+            }
+            for title, left in zip(places["titles"], places["lefts"], strict=True)
+        }
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError) as error:
+        require_reachable(error, str(path))
+        raise DataError(f"{path} is damaged: delete it; only its images are lost") from error
 
 
 def shown_checkpoints(path: Path) -> Collection[str] | None:

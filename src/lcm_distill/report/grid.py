@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,13 +20,26 @@ PAPER = (255, 255, 255)
 FONT_SIZE = 13
 
 
+class Grid(NamedTuple):
+    """A labelled grid, and where the images in it are.
+
+    Attributes:
+        cell: width and height of each image, in pixels. lefts: of the columns. tops: of the rows.
+    """
+
+    sheet: Image.Image
+    cell: int
+    lefts: Sequence[int]
+    tops: Sequence[int]
+
+
 def labelled_grid(
     columns: Sequence[tuple[str, np.ndarray]],
     captions: Sequence[str],
     cell: int = 128,
     title: str | None = None,
     figures: Sequence[str] = (),
-) -> Image.Image:
+) -> Grid:
     """One column a sampling, one row a caption, as high as image or caption needs.
 
     Args:
@@ -42,17 +57,15 @@ def labelled_grid(
     head = MARGIN + max(map(_height, heads)) + MARGIN
     sheet = Image.new("RGB", (width, _height(top) + head + sum(rows)), PAPER)
     _write(sheet, (MARGIN, MARGIN), top)
-    for column, (lines, (_, images)) in enumerate(zip(heads, columns, strict=True)):
-        left, y = MARGIN + TEXT_WIDTH + column * (cell + MARGIN), _height(top) + head
+    lefts = [MARGIN + TEXT_WIDTH + column * (cell + MARGIN) for column in range(len(columns))]
+    tops = list(accumulate(rows[:-1], initial=_height(top) + head))
+    for left, lines, (_, images) in zip(lefts, heads, columns, strict=True):
         _write(sheet, (left, _height(top) + MARGIN), lines)
-        for image, height in zip(images, rows, strict=True):
+        for image, y in zip(images, tops, strict=True):
             sheet.paste(fit(image, cell), (left, y))
-            y += height
-    y = _height(top) + head
-    for lines, height in zip(sides, rows, strict=True):
+    for lines, y in zip(sides, tops, strict=True):
         _write(sheet, (MARGIN, y), lines)
-        y += height
-    return sheet
+    return Grid(sheet, cell, lefts, tops)
 
 
 def gallery(images: np.ndarray, captions: Sequence[str], cell: int, title: str) -> Image.Image:

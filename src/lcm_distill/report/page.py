@@ -19,6 +19,7 @@ body { margin: 0 auto; max-width: 64rem; padding: 1.5rem 1rem 4rem; background: 
 p, h1 { overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: .5rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; overflow-wrap: anywhere; }
 nav a { display: inline-block; margin: 0 1rem .25rem 0; color: inherit; }
 .notice { border-left: 4px solid #edae49; padding: .25rem .75rem; }
 .wide { overflow-x: auto; margin: .75rem 0; }
@@ -32,6 +33,10 @@ th { color: var(--faint); font-weight: normal; vertical-align: bottom; }
 .charts svg { flex: 1 1 22rem; min-width: 0; max-width: 31rem; height: auto; }
 .charts text { font-family: system-ui, sans-serif !important; }
 img { max-width: 100%; height: auto; }
+.gallery { display: flex; flex-wrap: wrap; gap: 1rem; margin: .75rem 0; }
+.gallery figure { margin: 0; width: min-content; }
+.gallery img { max-width: none; display: block; }
+figcaption { color: var(--faint); font-size: .85rem; line-height: 1.3; margin-top: .25rem; overflow-wrap: anywhere; }
 """
 
 
@@ -67,8 +72,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def image(content: bytes, description: str) -> str:
     """A PNG image within the page."""
-    data = base64.b64encode(content).decode()
-    return f'<div class="wide"><img alt="{_escaped(description)}" src="data:image/png;base64,{data}"></div>'
+    return f'<div class="wide">{_embedded(content, description)}</div>'
+
+
+def heading(text: str) -> str:
+    """A heading within a section."""
+    return f"<h3>{_escaped(text)}</h3>"
+
+
+def gallery(images: Sequence[tuple[bytes, str]]) -> str:
+    """PNG images beside each other, as many as fit, each above a text."""
+    figures = "".join(
+        f"<figure>{_embedded(content, text)}<figcaption>{_escaped(text)}</figcaption></figure>"
+        for content, text in images
+    )
+    return f'<div class="gallery">{figures}</div>'
 
 
 def charts(name: str, panels: Sequence[Panel]) -> str:
@@ -99,6 +117,11 @@ def page(title: str, notices: Sequence[str], sections: Sequence[Section]) -> str
         f"<title>{_escaped(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><h1>{_escaped(title)}</h1>{''.join(map(notice, notices))}<nav>{links}</nav>\n{body}</body></html>\n"
     )
+
+
+def _embedded(content: bytes, description: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{_escaped(description)}" src="data:image/png;base64,{data}">'
 
 
 def _cell(value: object) -> str:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from lcm_distill.config import Config, load_preset, presets
@@ -13,14 +14,17 @@ from lcm_distill.config.describe import differing
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.evaluation.image_grid import shown_images
+from lcm_distill.evaluation.scored_images import best_and_worst
 from lcm_distill.metrics.registry import figure_styles
 from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
 from lcm_distill.report.figure_columns import of_images
+from lcm_distill.report.grid import fit
 from lcm_distill.report.guidance import guidance_panels
-from lcm_distill.report.page import Section, charts, image, page, paragraph, table
+from lcm_distill.report.page import Section, charts, gallery, heading, image, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.queries import inspect_view
@@ -31,6 +35,12 @@ NAME = "report.html"
 POINTS = 400
 """Points of a curve; of longer trainings each is the mean of the steps around it."""
 REASONS = 50
+EXTREMES = 6
+"""Best images, and worst images."""
+CAPTIONS, STRIP = 3, 5
+"""Captions whose images during training are shown, and steps of each at most."""
+THUMBNAILS = (128, 256)
+"""Width of single images at least and at most, in pixels."""
 CURVES = {
     "loss": "loss",
     "objective_loss": "loss: objective",
@@ -57,7 +67,8 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     """Write the page to `out`, in one HTML file.
 
     Raises:
-        UserError: the run has nothing to show yet; DataError: a file of it is damaged.
+        UserError: the run has nothing to show yet.
+        DataError: a file of it is damaged.
         OSError: `out` is a folder, or cannot be written.
     """
     require_foreign(out)
@@ -67,6 +78,8 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         Section("Figures", _figures(query)),
         Section("Response to guidance", _guidance(query, config.distill.guidance_range)),
         Section("Images", _images(run)),
+        Section("Best and worst images", _extremes(config, run)),
+        Section("Images during training", _strips(run.distill / "validation")),
         Section("Training", _training(query, "events")),
         Section("Training of the teacher", _training(query, "pretrain_events")),
         Section("Data", _data(query)),
@@ -109,6 +122,54 @@ def _images(run: RunFolder) -> list[str]:
         paragraph("The same captions and noise in every column, at the first guidance scale of the last evaluation."),
         image(content, "images of the models side by side"),
     ]
+
+
+def _extremes(config: Config, run: RunFolder) -> list[str]:
+    found = best_and_worst(config, run, EXTREMES)
+    if found is None:
+        return []
+    order = f"by how well they show their captions, as protocol {found.protocol} scores it"
+    parts = [paragraph(f"{found.title}: of {found.images:,} images, {order}.")]
+    for title, images in (("Best", found.best), ("Worst", found.worst)):
+        shown = [(_thumbnail(scored.image), f"{scored.caption}; score {scored.score:.3g}") for scored in images]
+        parts += [heading(title), gallery(shown)] if shown else []
+    return parts
+
+
+def _strips(validations: Path) -> list[str]:
+    """For each of a few captions the student's images at successive steps, and its teacher's.
+
+    Args:
+        validations: the folder that has one for each step.
+    """
+    found = [path for path in sorted(validations.glob("step-*/grid.png")) if path.parent.name[5:].isdigit()]
+    grids = {int(path.parent.name[5:]): shown_images(path) for path in _spread(found, STRIP)}
+    last = list(grids.values())[-1] if grids else {}
+    student = next((title for title in last if title.startswith("student")), None)
+    teacher = next((title for title in last if title.startswith("teacher")), None)
+    if student is None:
+        return []
+    parts = [paragraph(f"The same captions and noise after so many steps of training: {student}.")]
+    for caption in list(last[student])[:CAPTIONS]:
+        steps = {f"step {step:,}": grid.get(student, {}).get(caption) for step, grid in grids.items()}
+        strip = steps | ({teacher: last[teacher].get(caption)} if teacher else {})
+        parts += [heading(caption), gallery([(_thumbnail(shown), text) for text, shown in strip.items() if shown])]
+    return parts
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of them, evenly spread, with the first and the last."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[round(number * (len(paths) - 1) / (count - 1))] for number in range(count)]
+
+
+def _thumbnail(content: Image.Image) -> bytes:
+    """A PNG file of an image of moderate size."""
+    smallest, largest = THUMBNAILS
+    file = io.BytesIO()
+    fit(np.asarray(content), min(max(content.width, smallest), largest)).save(file, format="PNG")
+    return file.getvalue()
 
 
 def _training(query: Query, view: str) -> list[str]:

@@ -281,6 +281,6 @@ def _save(image: Image.Image, path: Path, file_format: FileFormat) -> None:
 
 def _grid(columns: Sequence[Column], captions: Sequence[str], title: str, cell: int) -> Image.Image:
     if len(columns) > 1:
-        return labelled_grid(columns, captions, cell, title)
+        return labelled_grid(columns, captions, cell, title).sheet
     ((heading, images),) = columns
     return gallery(images, captions, cell, f"{heading}; {title}")

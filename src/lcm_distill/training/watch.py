@@ -74,7 +74,7 @@ class Watch(StudentValidation):
         sampling = image_set.sampling
         title = f"{sampling.title}, guidance {sampling.guidance:g}, seed {image_set.config.generation_seed}"
         steps = [f"step {int(path.stem.removeprefix('step-')):,}" for path in rows]
-        strip = labelled_grid(columns, steps, CELL, title)
+        strip = labelled_grid(columns, steps, CELL, title).sheet
         commit_file(self.strip, lambda path: strip.save(path, format="PNG"))
 
     def _row(self, step: int) -> Path:

@@ -1,0 +1,94 @@
+# pyarrow ships no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Generated images by how well they show their captions, as a protocol that scores captions has it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from lcm_distill.config import Config
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
+from lcm_distill.evaluation.prompts import find_prompts
+from lcm_distill.evaluation.samplings import student_samplings
+from lcm_distill.evaluation.table_schemas import SCORE_COLUMNS
+from lcm_distill.pipeline.manifest import FOLDER, Manifest
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.storage import LocalStorage
+
+
+class ScoredImage(NamedTuple):
+    """A generated image in RGB, its caption, and how well it shows that: the higher, the better."""
+
+    image: Image.Image
+    caption: str
+    score: float
+
+
+class Extremes(NamedTuple):
+    """Images of one sampling with the highest and with the lowest scores.
+
+    Attributes:
+        title: of the sampling, with its guidance scale. protocol: that scored them.
+        images: how many were scored.
+        best, worst: the best one first and the worst one first; no image is in both.
+    """
+
+    title: str
+    protocol: str
+    images: int
+    best: Sequence[ScoredImage]
+    worst: Sequence[ScoredImage]
+
+
+def best_and_worst(config: Config, run: RunFolder, count: int) -> Extremes | None:
+    """Best and worst images of the present student, at the first guidance scale, in its most steps that were scored.
+
+    Args:
+        count: of the best, and of the worst.
+
+    Returns:
+        None where there is no student, none of its images was scored, or the captions are not here.
+
+    Raises:
+        DataError: images, scores or captions are not what was written.
+    """
+    for image_set in _image_sets(config, run):
+        for folder in sorted(image_set.folder.glob(f"*/{FOLDER}")):
+            if scores := _scores(folder.parent):
+                return _extremes(image_set, folder.parent.name.rpartition("-")[0], scores, count)
+    return None
+
+
+def _image_sets(config: Config, run: RunFolder) -> list[ImageSet]:
+    """Those of the student that the configuration names, most steps first; their images may not be there."""
+    try:
+        prompts = find_prompts(config, run)
+        samplings = sorted(student_samplings(config, run.student), key=lambda sampling: -sampling.steps)
+        return [ImageSet(config, run, sampling, prompts) for sampling in samplings]
+    except DataError:
+        raise
+    except (UserError, FileNotFoundError):
+        return []
+
+
+def _scores(folder: Path) -> list[dict[str, Any]]:
+    """Rows with a score, of the images of a set of features."""
+    rows = Manifest(LocalStorage(folder), SCORE_COLUMNS, AGAIN).read(columns=["image_id", "caption", "caption_score"])
+    return [row for row in rows.to_pylist() if row["caption_score"] is not None]
+
+
+def _extremes(image_set: ImageSet, protocol: str, scores: Sequence[dict[str, Any]], count: int) -> Extremes:
+    rows = {row["image_id"]: row for row in image_set.manifest.read().to_pylist()}
+
+    def opened(chosen: Sequence[dict[str, Any]]) -> list[ScoredImage]:
+        found = [(rows[score["image_id"]], score) for score in chosen if score["image_id"] in rows]
+        return [ScoredImage(image_set.read(row), score["caption"], score["caption_score"]) for row, score in found]
+
+    best = sorted(scores, key=lambda row: (-row["caption_score"], row["image_id"]))
+    worst = sorted(best[count:], key=lambda row: (row["caption_score"], row["image_id"]))
+    sampling = image_set.sampling
+    title = f"{sampling.title}, guidance {sampling.guidance:g}"
+    return Extremes(title, protocol, len(scores), opened(best[:count]), opened(worst[:count]))
