@@ -93,4 +93,4 @@ def test_figures(in_run, finished_run):
     for row in rows("Disk space and time"):
         files = list((finished_run.evaluate / row["folder"]).rglob("*.png"))
         assert (row["images"], row["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
-    assert {row["commit"] for row in rows("Where a figure")} and len(rows("Where a figure")) == 9
+    assert {row["commit"] for row in rows("Where a figure")} and len(rows("Where a figure")) == 11

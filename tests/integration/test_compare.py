@@ -33,13 +33,13 @@ def test_the_teacher_stands_once_above_the_students(runs):
     result = lcm("compare", "a", "b", "--out", "both")
     assert result.exit_code == 0, result.output
     rows = pq.read_table("both.parquet").to_pylist()
-    assert [row["run"] for row in rows] == [None] * 4 + ["a"] * 4 + ["b"] * 4 + [None]
+    assert [row["run"] for row in rows] == [None] * 4 + ["a"] * 6 + ["b"] * 6 + [None]
     assert [row["model"] for row in rows[:4]] == ["teacher"] * 4 and rows[-1]["model"] == "real"
     stripped = [{name: row[name] for name in METRICS.names} for row in rows if row["run"] != "b"]
     assert stripped == runs
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
     assert lines[0] == ["run", "model", "sampler", "steps", "guidance", "Fréchet distance", "caption accuracy",
-                        "network evaluations", "seconds per image", "warning"]  # fmt: skip
+                        "distance to teacher", "network evaluations", "seconds per image", "warning"]  # fmt: skip
     (halved,) = [line for line in lines if line[:5] == ["b", "student", "consistency", "1", "3"]]
     one_step = next(row["value"] for row in runs if row["model"] == "student")
     assert halved[5] == f"{one_step / 2:.2f}" and len(lines) == 2 + 2 + 2 + 2 + 1
