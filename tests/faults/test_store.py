@@ -66,7 +66,7 @@ def local(tmp_path_factory) -> dict[str, bytes]:
     return shard_files(run.cache)
 
 
-@pytest.mark.trials(full=20, sample=1)
+@pytest.mark.trials(full=10, sample=1)
 def test_a_store_that_fails_stores_nothing_wrong(trials, endpoint, local, tmp_path):
     """A store that answers 503, resets, cuts files and lists, and flips read bytes, on half of 200 requests."""
     for trial in trials:
