@@ -10,7 +10,7 @@ from lcm_distill.data.sources.captions import numbered
 from lcm_distill.data.sources.file_tree import Tree, not_named, walk
 from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.image_files import place_below, read_files
-from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, Record
+from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object, trimmed
 
@@ -78,6 +78,7 @@ class Coco:
             else:
                 identifiers.take(own := f"{split}/{number}", where)
                 yield from numbered(identifiers.of(own, where), where, texts[number][: None if self.every else 1])
+        yield from _orphans(path.name, images, captions)
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -105,6 +106,15 @@ def _texts(captions: list[dict[str, Any]]) -> dict[Any, list[str]]:
         if isinstance(image, int | str) and isinstance(text, str) and trimmed(text):
             texts.setdefault(image, []).append(trimmed(text))
     return texts
+
+
+def _orphans(file: str, images: list[dict[str, Any]], captions: list[dict[str, Any]]) -> Iterator[LeftOut]:
+    """The captions of images that the same file does not list."""
+    known = {number for image in images if isinstance(number := image.get("id"), int | str)}
+    for place, caption in enumerate(captions):
+        number = caption.get("image_id")
+        if not isinstance(number, int | str) or number not in known:
+            yield LeftOut(f"{file}: caption {caption.get('id', f'at place {place}')}", ORPHAN, image=False)
 
 
 def _place(name: str, split: str, folder: str, tree: Tree) -> str | None:

@@ -24,7 +24,7 @@ from lcm_distill.data.sources.file_tree import (
 )
 from lcm_distill.data.sources.image_files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
+from lcm_distill.data.sources.sidecars import Sidecars, sidecars_of
 from lcm_distill.formats.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, UnusableImage
 from lcm_distill.formats.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
 from lcm_distill.formats.text import MAX_TEXT_BYTES
@@ -69,10 +69,10 @@ class WebDataset:
         others = [path for path in tree.files if path.lower().endswith(OTHER_ARCHIVES)]
         files = sidecars_of({_stem_of(path) for path in (*archives, *others)}, tree.files)
         for archive in archives:
-            sidecars = dict[str, dict[str, Any]]()
+            sidecars = Sidecars()
             for path in files.get(_stem_of(archive), []):
                 try:
-                    add_sidecar(self.root / path, sidecars)
+                    sidecars.add(self.root, path)
                 except (OSError, ValueError) as error:
                     yield BadAnnotation(path, f"damaged file: {one_line(error)}")
             yield from self._annotations_of(archive, sidecars)
@@ -101,7 +101,7 @@ class WebDataset:
         found = [path[: match.end() - 1] for match in _ARCHIVE.finditer(path)]
         return next((place for place in found[:-1] if (self.root / place).is_file()), found[-1]) if found else path
 
-    def _annotations_of(self, archive: str, sidecars: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
+    def _annotations_of(self, archive: str, sidecars: Sidecars) -> Iterator[Record]:
         content = _Content(self.captions)
         try:
             for name, text in stream_members(self.root / archive, content.wants):
@@ -122,10 +122,10 @@ class WebDataset:
             elif (flaw := unread_format(name)) is not None:
                 yield BadAnnotation(path, flaw, path)
             else:
-                known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
-                yield from self._annotations(content, stem, known, sample_id, path)
-        for name in content.orphans():
-            yield LeftOut(f"{archive}/{name}", ORPHAN, image=False)
+                yield from self._annotations(content, stem, sidecars.of(stem), sample_id, path)
+        lone = [f"{archive}/{name}" for name in content.orphans()]
+        for source in (*lone, *sidecars.orphans(_split(name)[0] for name in content.images)):
+            yield LeftOut(source, ORPHAN, image=False)
 
     def _annotations(
         self, content: "_Content", stem: str, known: Mapping[str, Any] | None, sample_id: str, path: str
