@@ -20,11 +20,11 @@ def test_metadata_in_csv_and_parquet(tmp_path):
     pq.write_table(table, tmp_path / "p" / "metadata.parquet")
     assert records_of("folder", tmp_path) == {
         "c/a.jpg": "a caption, with\na new line",
-        "c/b.jpg": "bad: malformed annotation: caption is not UTF-8: byte 0xe9 at position 3",
+        "c/b.jpg": "bad: missing file; malformed annotation: caption is not UTF-8: byte 0xe9 at position 3",
         "c/metadata.csv:5": "bad: malformed annotation: no file_name",
         "c/metadata.csv:7": "bad: malformed annotation: 1 of 2 fields",
         "p/a.jpg": "from Parquet",
-        "p/metadata.parquet:2": "bad: malformed annotation: no text",
+        "p/metadata.parquet:2": "bad: missing file; malformed annotation: no text",
     }
     (tmp_path / "p" / "metadata.parquet").write_bytes(b"PAR1 and nothing more")
     assert "damaged file after 0 records" in records_of("folder", tmp_path)["p/metadata.parquet"]

@@ -61,18 +61,19 @@ class Coco:
         images, captions = _read(path)
         texts = _texts(captions)
         for number, name in ((record.get("id"), record.get("file_name")) for record in images):
-            if not isinstance(name, str) or not name or not isinstance(number, int | str):
-                yield BadAnnotation(f"{path.name}: image {number}", "malformed annotation: no id or no file_name")
+            record = f"{path.name}: image {number}"
+            if not isinstance(name, str) or not name:
+                yield BadAnnotation(record, "malformed annotation: no file_name")
                 continue
             where = _place(name, split, folder, tree)
             if where is None:
-                yield BadAnnotation(
-                    f"{path.name}: image {number}", f"malformed annotation: file_name {name} leaves the data set"
-                )
+                yield BadAnnotation(record, f"malformed annotation: file_name {name} leaves the data set")
                 continue
             first = named.setdefault(tree.place_of(where), where)
             if first != where:
                 yield BadAnnotation(first, DUPLICATE, first)
+            elif not isinstance(number, int | str):
+                yield BadAnnotation(record, "malformed annotation: no id", where)
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption", where)
             else:

@@ -20,6 +20,7 @@ from lcm_distill.data.sources.image_files import place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.images import UnusableImage
+from lcm_distill.formats.tables import MalformedRecord
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 
 FILE_NAME = "file_name"
@@ -86,7 +87,18 @@ class ImageFolder:
                 else:
                     yield BadAnnotation(first, DUPLICATE, first)
             except ValueError as error:
+                if path is None and isinstance(error, MalformedRecord):
+                    path = self._guessed(error, folder, tree, named)
                 yield BadAnnotation(str(folder / where), f"malformed annotation: {error}", path)
+
+    def _guessed(self, record: MalformedRecord, folder: PurePosixPath, tree: Tree, named: dict[str, str]) -> str | None:
+        """The image that a record seems to be about, if it is there and not in `named`, to which it is added."""
+        for name in record.texts_of(self.image):
+            path = place_below(self.root, str(folder), name)
+            place = None if path is None else tree.place_of(path)
+            if place in tree.known and place not in named:
+                return named.setdefault(place, place)
+        return None
 
     def _path(self, fields: Mapping[str, Any], folder: PurePosixPath) -> str:
         """The path of the image that a record names."""
