@@ -59,10 +59,10 @@ class ImageFolder:
             yield from self._records_of(path, tree, named)
         governed = {PurePosixPath(path).parent for path in tables}
         pairs = [path for path in tree.images if governed.isdisjoint(PurePosixPath(path).parents)]
-        yield from self._pairs(tree, [path for path in pairs if path not in named])
+        yield from self._pairs(tree, [path for path in pairs if path not in named], named)
         yield from self._orphans(tree, governed)
         yield from not_read(tree, ALL_ARCHIVES, UNREAD_ARCHIVE)
-        yield from not_named(tree, {*named, *pairs}, "not named by the metadata file above it")
+        yield from not_named(tree, named, "not named by the metadata file above it")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in the order of `paths`."""
@@ -110,15 +110,21 @@ class ImageFolder:
             raise ValueError(f"{self.image} {name} leaves the data set")
         return path
 
-    def _pairs(self, tree: Tree, images: list[str]) -> Iterator[Record]:
+    def _pairs(self, tree: Tree, images: list[str], named: dict[str, str]) -> Iterator[Record]:
+        """Images with their caption files; of several names of an image, the first that has such files is taken."""
         files = self.captions.files_among(tree.files)
-        for path in images:
+        for image in images:
+            candidates = ((name, stem) for name in tree.names_of(image) for stem in _stems(name))
+            found = (
+                (name, stem) for name, stem in candidates if any((stem, it) in files for it in self.captions.suffixes)
+            )
+            path, stem = next(found, (image, _stem(image)))
+            named[image] = path
             if (flaw := unread_format(path)) is not None:
                 yield BadAnnotation(path, flaw, path)
                 continue
-            stem = _stem(path)
             own = [(suffix, files[stem, suffix]) for suffix in self.captions.suffixes if (stem, suffix) in files]
-            contents, key = [(suffix, self._content(name)) for suffix, name in own], PurePosixPath(stem).name
+            contents, key = [(suffix, self._content(name)) for suffix, name in own], PurePosixPath(_stem(path)).name
             try:
                 yield from self.captions.annotations_of_files(path, path, contents, "text", key)
             except ValueError as error:
@@ -132,11 +138,16 @@ class ImageFolder:
 
     def _orphans(self, tree: Tree, governed: set[PurePosixPath]) -> Iterator[LeftOut]:
         """Caption files without an image, where no metadata file has the captions."""
-        stems = set(map(_stem, tree.images))
+        stems = {stem for path in (*tree.images, *tree.links) for stem in _stems(path)}
         for path in tree.files:
             images = [stem for stem, _ in self.captions.split(path)]
             if images and stems.isdisjoint(images) and governed.isdisjoint(PurePosixPath(path).parents):
                 yield LeftOut(path, ORPHAN, image=False)
+
+
+def _stems(path: str) -> tuple[str, str]:
+    """The names, without suffix, that the captions of an image may have: `c.txt` of `c.png`, else `c.png.txt`."""
+    return _stem(path), path
 
 
 def _stem(path: str) -> str:

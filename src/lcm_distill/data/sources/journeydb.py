@@ -11,7 +11,15 @@ from typing import cast
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.file_tree import Folders, entries, is_image
+from lcm_distill.data.sources.file_tree import (
+    NO_SUFFIX,
+    Folders,
+    Link,
+    entries,
+    further_names,
+    is_image,
+    looks_like_image,
+)
 from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.image_files import is_broken_off, place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, UNNAMED, BadAnnotation, LeftOut, Record
@@ -169,14 +177,19 @@ class _Named:
 
     def __init__(self, images: Path) -> None:
         self.images = images
-        paths = (entry for entry in entries(images) if isinstance(entry, str) and is_image(entry))
-        self.folders = Folders(images, (path.rpartition("/")[0] for path in paths))
+        folders, links = set[str](), list[Link]()
+        for path in (entry for entry in entries(images) if isinstance(entry, str) and is_image(entry)):
+            folders.add(path.rpartition("/")[0])
+            links += [path] if isinstance(path, Link) else []
+        self.folders = Folders(images, folders)
+        self.links, self.targets = further_names(images, links, self.folders)
         self.hashes = set[int]()
         self.through_links = dict[str, str]()
 
     def add(self, path: str) -> str | None:
         """Keep a path; returns another one of the same file that was kept before, where one leads through a link."""
-        place = self.folders.place_of(path)
+        listed = self.folders.place_of(path)
+        place = self.links.get(listed, listed)
         if place != path or place in self.through_links:
             first = self.through_links.setdefault(place, place if hash(place) in self.hashes else path)
             self.hashes.add(hash(place))
@@ -186,7 +199,7 @@ class _Named:
         return None
 
     def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
-        """Folders that cannot be read, and images that no annotation names in the chosen folders."""
+        """Folders that cannot be read, and images in the chosen folders that no annotation names, or by another name."""
         for entry in entries(self.images):
             match entry:
                 case BadAnnotation():
@@ -195,14 +208,20 @@ class _Named:
                     yield from self._left_out(entry, archives)
                 case str() if is_image(entry):
                     yield from self._left_out(LeftOut(entry, UNNAMED), archives)
+                case str() if looks_like_image(self.images, entry, self.targets):
+                    yield from self._left_out(LeftOut(entry, NO_SUFFIX), archives)
                 case _:
                     pass
 
     def _left_out(self, found: LeftOut, archives: frozenset[int] | None) -> Iterator[Record]:
         folder = _folder(found.source)
         chosen = archives is None or (folder.isdecimal() and int(folder) in archives)
-        if chosen and hash(found.source) not in self.hashes:
-            yield replace(found, source=f"{IMAGES}/{found.source}")
+        place, path = self.links.get(found.source, found.source), f"{IMAGES}/{found.source}"
+        first = self.through_links.get(place, place)
+        if chosen and hash(place) not in self.hashes:
+            yield replace(found, source=path)
+        elif chosen and first != found.source and (first in self.links or found.source in self.links):
+            yield BadAnnotation(path, DUPLICATE, path)
 
 
 def _lines(root: Path) -> Generator[bytes | ValueError]:

@@ -76,6 +76,8 @@ class ParquetImages:
     def file_of(self, path: str) -> Path:
         """The Parquet file, or the image beside it that the row names."""
         table, _, row = path.rpartition("/")
+        if not row.isdecimal() or not table:
+            return self.root / path
         if table not in self._images:
             self._images[table] = self._named_by(table, self._tree)
         image = self._images[table].get(int(row))
