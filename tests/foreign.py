@@ -163,7 +163,7 @@ def images_on_disk(root: Path) -> int:
                     number += sum(Path(name).suffix.lower() in suffixes for name in set(archive.getnames()))
             elif path.suffix == ".parquet" and path.name != "metadata.parquet":
                 rows = pq.read_table(path, columns=["image"])["image"].to_pylist()
-                number += sum(bool(row["bytes"]) for row in rows)
+                number += sum(bool(row["bytes"] if isinstance(row, dict) else row) for row in rows)
             else:
                 nowhere = path.is_symlink() and path.readlink().name == "nowhere.jpg"
                 number += path.suffix.lower() in suffixes and not nowhere

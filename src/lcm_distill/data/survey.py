@@ -19,7 +19,7 @@ from lcm_distill.data.sources.interface import (
     ListsMembers,
     Source,
 )
-from lcm_distill.data.sources.record_validation import checked, readable
+from lcm_distill.data.sources.record_validation import checked, readable, without_details
 from lcm_distill.data.transforms import CONVERTED, decode
 from lcm_distill.formats.images import UnusableImage
 
@@ -36,6 +36,7 @@ class _Reasons:
     examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def add(self, reason: str, source: str) -> None:
+        reason = without_details(reason)
         self.counts[reason] += 1
         named = self.examples.setdefault(reason, [])
         if len(named) < EXAMPLES:

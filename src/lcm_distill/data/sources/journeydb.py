@@ -199,7 +199,7 @@ class _Named:
         return None
 
     def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
-        """Folders that cannot be read, and images in the chosen folders that no annotation names, or by another name."""
+        """Folders that cannot be read, and images in the chosen folders that no annotation names by their names."""
         for entry in entries(self.images):
             match entry:
                 case BadAnnotation():

@@ -1,5 +1,6 @@
 """Where foreign records enter: whatever a source hands over becomes usable, or says why not."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,11 @@ MAX_CAPTION = 100_000
 MAX_NAME = 4_096
 """Characters of the longest path and identifier, which is the longest path of Linux."""
 OUTSIDE = "path leaves the data set"
+_DETAILS = re.compile(
+    r": byte 0x[0-9a-f]{2} at position \d+|: lone surrogate U\+[0-9A-F]+ at position \d+| at position \d+|"
+    r": line \d+ column \d+ \(char \d+\)|(?<=too small: )\d+x\d+, |(?<= )[\d,]+ characters, (?=more than)"
+)
+"""What differs between records that have the same flaw."""
 SHOWN = 500
 """Characters of a reason or of an unusable name that the manifest keeps."""
 
@@ -38,6 +44,11 @@ def _rejected(source: Source, where: str, error: str, image: str | None) -> BadA
         return BadAnnotation(readable(where), readable(error))
     missing = is_missing(source.file_of(image)) and not error.startswith(MISSING)
     return BadAnnotation(readable(where), readable(f"{MISSING}; {error}" if missing else error), readable(image))
+
+
+def without_details(reason: str) -> str:
+    """What a reason says of all records that have it: without positions, sizes and lengths."""
+    return _DETAILS.sub("", reason)
 
 
 def readable(text: Any) -> str:
