@@ -54,7 +54,7 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image") from error
     except Exception as error:  # Pillow raises whatever malformed bytes lead it to: struct.error, TypeError ...
-        # Without its numbers, such as that of the bytes which are left, a reason is the same for all images that have it.
+        # Without its numbers, such as that of bytes that are left, a reason is the same for all that have it.
         raise UnusableImage(f"unreadable image: {_NUMBER.sub('N', one_line(error))}") from error
     if min(image.size) < min_size:
         width, height = image.size
