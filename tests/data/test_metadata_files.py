@@ -68,3 +68,12 @@ def test_blank_lines_are_no_records_and_count_as_lines(tmp_path, name):
         f"{IMAGES}/0/a.jpg" if name == "journeydb" else "0/a.jpg",
         "4",
     }
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_columns_may_be_separated_by_semicolons_and_tabs(tmp_path, mark):
+    rows = [("text", "file_name"), ("one", "a.jpg"), (f'"two{mark} and, three"', "b.jpg"), ("too", "many", "c.jpg")]
+    (tmp_path / "metadata.csv").write_text("\n".join(map(mark.join, rows)))
+    found = records_of("folder", tmp_path)
+    assert (found["a.jpg"], found["b.jpg"]) == ("one", f"two{mark} and, three")
+    assert found["metadata.csv:4"].startswith("bad: malformed annotation: 3 fields where the header has 2")

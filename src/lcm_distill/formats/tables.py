@@ -109,21 +109,23 @@ def json_lines(path: Path) -> Numbered:
 def csv_rows(path: Path) -> Numbered:
     """The rows of a CSV file, strictly: where one is malformed, its first line is given up and the next one is read.
 
+    Semicolons or tabs separate the columns of a file whose header has those and no comma.
+
     Raises:
         OSError, ValueError: it cannot be read at all.
     """
     # What is not text stays recognisable, so that each record is judged by itself.
     file = io.StringIO(decode_text(read_regular(path, MAX_TABLE_BYTES), errors="surrogateescape"), newline="")
-    header, line = list[str](), 1
+    header, line, delimiter = list[str](), 1, _delimiter(file)
     while True:
-        start, rows = file.tell(), csv.reader(file, strict=True)
+        start, rows = file.tell(), csv.reader(file, strict=True, delimiter=delimiter)
         try:
             row = next(rows, None)
         except csv.Error as error:
             if not header:
                 raise ValueError(f"line {line} is not CSV ({error})") from error
             file.seek(start)
-            cells = [cell.strip().strip('"') for cell in file.readline().split(",")]
+            cells = [cell.strip().strip('"') for cell in file.readline().split(delimiter)]
             yield line, MalformedRecord(f"not CSV ({error})", _cells(header, cells))
             line += 1
             continue
@@ -134,6 +136,13 @@ def csv_rows(path: Path) -> Numbered:
         elif len(row) > 1 or "".join(row).strip():
             yield line, _named(header, row)
         line += rows.line_num
+
+
+def _delimiter(file: io.StringIO) -> str:
+    """What separates the columns of a file, which is at its beginning, as its header tells."""
+    header = file.readline()
+    file.seek(0)
+    return next((mark for mark in ";\t" if mark in header and "," not in header), ",")
 
 
 def _named(header: list[str], row: list[str]) -> Fields:
