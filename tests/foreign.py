@@ -133,9 +133,19 @@ def manifest(run: Path) -> list[tuple[str, str, str]]:
     parts = f"{run}/cache/manifest/*.parquet"
     return duckdb.execute(
         "SELECT source, status, coalesce(error, '') FROM read_parquet(?, union_by_name=true) "
-        "WHERE kind IN ('image', 'annotation') ORDER BY source, status",
+        "WHERE kind IN ('image', 'annotation', 'record') ORDER BY source, status",
         [parts],
     ).fetchall()
+
+
+def images_in_manifest(run: Path) -> set[str]:
+    """The images that lie on disk, as the manifest alone tells: whatever has been made of them, and once each."""
+    found = duckdb.execute(
+        "SELECT DISTINCT source FROM read_parquet(?, union_by_name=true) WHERE kind IN ('image', 'annotation') "
+        "AND NOT starts_with(coalesce(error, ''), 'missing file')",
+        [f"{run}/cache/manifest/*.parquet"],
+    ).fetchall()
+    return {source for (source,) in found}
 
 
 def images_on_disk(root: Path) -> int:
@@ -152,9 +162,11 @@ def images_on_disk(root: Path) -> int:
                 with tarfile.open(path) as archive:
                     number += sum(Path(name).suffix.lower() in suffixes for name in set(archive.getnames()))
             elif path.suffix == ".parquet" and path.name != "metadata.parquet":
-                number += pq.read_metadata(path).num_rows
+                rows = pq.read_table(path, columns=["image"])["image"].to_pylist()
+                number += sum(bool(row["bytes"] if isinstance(row, dict) else row) for row in rows)
             else:
-                number += path.suffix.lower() in suffixes
+                nowhere = path.is_symlink() and path.readlink().name == "nowhere.jpg"
+                number += path.suffix.lower() in suffixes and not nowhere
     return number
 
 

@@ -231,7 +231,7 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     for name, message in (
         ("older.safetensors", "does not name its VAE and text encoder: give its run folder"),
-        ("plain.pt", "does not describe a student: give a run folder"),
+        ("plain.pt", "does not describe a student: give a run folder, and this file as --student if it is one"),
         ("broken.safetensors", "cannot be read"),
     ):
         with pytest.raises(UserError, match=message) as caught:

@@ -31,7 +31,7 @@ def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
     assert {path: found[path] for path in (f"{name}0.jpg", f"{name}1.jpg", f"{name}2.jpg")} == {
         f"{name}0.jpg": "third", f"{name}1.jpg": "bad: malformed annotation: no caption", f"{name}2.jpg": "second"
     }  # fmt: skip
-    assert len(found) == 5 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
+    assert len(found) == 7 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
 
 
 @pytest.mark.parametrize("spoilt", ["cut", "latin", "list", "lacks", "number", "empty"])

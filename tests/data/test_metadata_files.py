@@ -20,11 +20,11 @@ def test_metadata_in_csv_and_parquet(tmp_path):
     pq.write_table(table, tmp_path / "p" / "metadata.parquet")
     assert records_of("folder", tmp_path) == {
         "c/a.jpg": "a caption, with\na new line",
-        "c/b.jpg": "bad: malformed annotation: caption is not UTF-8: byte 0xe9 at position 3",
+        "c/b.jpg": "bad: missing file; malformed annotation: caption is not UTF-8: byte 0xe9 at position 3",
         "c/metadata.csv:5": "bad: malformed annotation: no file_name",
         "c/metadata.csv:7": "bad: malformed annotation: 1 of 2 fields",
         "p/a.jpg": "from Parquet",
-        "p/metadata.parquet:2": "bad: malformed annotation: no text",
+        "p/metadata.parquet:2": "bad: missing file; malformed annotation: no text",
     }
     (tmp_path / "p" / "metadata.parquet").write_bytes(b"PAR1 and nothing more")
     assert "damaged file after 0 records" in records_of("folder", tmp_path)["p/metadata.parquet"]
@@ -68,3 +68,12 @@ def test_blank_lines_are_no_records_and_count_as_lines(tmp_path, name):
         f"{IMAGES}/0/a.jpg" if name == "journeydb" else "0/a.jpg",
         "4",
     }
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_columns_may_be_separated_by_semicolons_and_tabs(tmp_path, mark):
+    rows = [("text", "file_name"), ("one", "a.jpg"), (f'"two{mark} and, three"', "b.jpg"), ("too", "many", "c.jpg")]
+    (tmp_path / "metadata.csv").write_text("\n".join(map(mark.join, rows)))
+    found = records_of("folder", tmp_path)
+    assert (found["a.jpg"], found["b.jpg"]) == ("one", f"two{mark} and, three")
+    assert found["metadata.csv:4"].startswith("bad: malformed annotation: 3 fields where the header has 2")

@@ -94,7 +94,7 @@ def test_a_row_of_parquet_without_bytes_names_a_file_beside_it(tmp_path):
         (root / "sub" / name).write_bytes(beside)
     _, found = encode(root, tmp_path / "run", "parquet")
     assert found == [
-        ("sub/0.parquet/0", "ok", ""), ("sub/0.parquet/1", "ok", ""), ("sub/0.parquet/2", "quarantined", DUPLICATE),
+        ("sub/0.parquet/0", "ok", ""), ("sub/0.parquet/0", "quarantined", DUPLICATE), ("sub/0.parquet/1", "ok", ""),
         ("sub/0.parquet/3", "quarantined", "missing file"), ("sub/0.parquet/4", "quarantined", "missing file"),
         ("sub/own.jpg", "left out", "not in a Parquet file"),
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from tests.foreign import Item, image_bytes, member, pack, write_image
 def records_of(name: str, root: Path, *assignments: str) -> dict[str, str]:
     """Caption, or reason, by the path of every record."""
     found = {}
-    for record in checked(source_of(name, root, *assignments).annotations()):
+    for record in checked(source_of(name, root, *assignments)):
         match record:
             case Annotation():
                 found[record.path] = record.caption
@@ -35,7 +35,7 @@ def records_of(name: str, root: Path, *assignments: str) -> dict[str, str]:
 
 def contents_of(name: str, root: Path) -> dict[str, bytes | UnusableImage]:
     source = source_of(name, root)
-    return dict(source.read([it.path for it in checked(source.annotations()) if isinstance(it, Annotation)]))
+    return dict(source.read([it.path for it in checked(source) if isinstance(it, Annotation)]))
 
 
 def tar(path: Path, *members: tuple[str, bytes]) -> None:
@@ -117,7 +117,7 @@ def test_images_with_one_identifier_are_samples_of_their_own(tmp_path, name):
         lines = lines.replace('"c"', '" "', 1)  # without a caption it is no sample, and has no identifier
     path.parent.mkdir(parents=True)
     path.write_text(lines)
-    found = [it for it in checked(source_of(name, tmp_path).annotations()) if isinstance(it, Annotation)]
+    found = [it for it in checked(source_of(name, tmp_path)) if isinstance(it, Annotation)]
     assert [it.path for it in found] == [f"{place}/{path}" for path in names]
     later = [f"{place}/{path}" for path in names[1:4]]
     assert [it.sample_id for it in found] == [keys[0], *later, keys[1]]

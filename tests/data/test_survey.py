@@ -12,9 +12,11 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources import registry
 from lcm_distill.data.sources.interface import ORPHAN, UNNAMED
 from lcm_distill.data.sources.journeydb import IMAGES
+from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import open_source
 from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.report import report
 from lcm_distill.stages.status import status as status_of
 from tests.command_line import lcm
 from tests.data.test_source_contract import add_left_out, tree_of
@@ -46,7 +48,7 @@ def test_a_survey_counts_pairs_orphans_sizes_and_what_would_be_quarantined(tmp_p
     assert (found["pairs"], found["captions"], found["images"], found["captions_without_an_image"]) == (5, 3, 10, 2)
     assert found["quarantined"] == {
         "malformed annotation: no text": "3, such as silent-0.gif, silent-1.gif, silent-2.gif",
-        "too small: 100x10, shorter side below 64": "1, such as small.png",
+        "too small: shorter side below 64": "1, such as small.png",
     }
     assert found["left_out"] == {
         "hidden file": "2, such as ._0.jpg, ._1.jpg", ORPHAN: "2, such as lone-a.txt, lone-b.caption"
@@ -69,6 +71,7 @@ def test_a_survey_says_what_the_run_does(form, tmp_path):
     found = survey(source_of(SOURCE_OF.get(form, form), root), 16)
     _, rows = encode(root, tmp_path / "run", form)
     for status, counts in reasons_of_a_run(rows).items():
+        counts = Counter(map(without_details, counts.elements()))
         said = {reason: int(words.partition(",")[0]) for reason, words in found[status.replace(" ", "_")].items()}
         if form == "journeydb-packed":  # a run reads no archive once more to find what its lines do not name
             counts[UNNAMED] += said.get(UNNAMED, 0) - counts[UNNAMED]
@@ -148,3 +151,29 @@ def test_a_root_that_is_no_folder_is_named(tmp_path, monkeypatch, name):
     data = load_preset("shapes", [f"data.source={name}", "data.root=nope"]).data
     with pytest.raises(UserError, match=f"data.root = 'nope': there is no folder {tmp_path}/nope: set it"):
         open_source(data, tmp_path)
+
+
+def test_a_reason_is_one_however_many_bytes_are_missing_and_wherever_a_flaw_is(tmp_path):
+    """In the dry run, `lcm status` and the report: sizes and positions differ, the flaw does not."""
+    root, run = tmp_path / "data", tmp_path / "run"
+    whole = image_bytes(0, "JPEG", (200, 200))
+    images = {f"cut-{n}.jpg": whole[: len(whole) // 2 + n] for n in range(5)}
+    images |= {f"small-{n}.png": image_bytes(0, "PNG", (4 + n, 9)) for n in range(3)}
+    images |= {f"text-{n}.png": image_bytes(n, "PNG") for n in range(3)}
+    pack([Item(name, content, '"a caption"') for name, content in {**images, "ok.png": image_bytes(0)}.items()], root,
+         "folder")  # fmt: skip
+    for n in range(3):
+        (root / f"text-{n}.txt").write_bytes(b"c" * n + b"\xe9")
+    encode(root, run, "folder")
+    expected = {
+        "unreadable image: image file is truncated (N bytes not processed)": 5, "too small: shorter side below 16": 3,
+        "malformed annotation: its .txt is unusable: not UTF-8": 3,
+    }  # fmt: skip
+    found = survey(source_of("folder", root), 16)["quarantined"]
+    assert {reason: int(words[0]) for reason, words in found.items()} == expected
+    config = load_preset("shapes", ["data.source=folder", f"data.root='{root}'", "data.valid_fraction=0",
+                                    "data.min_size=16", "cache.shard_rows=64"])  # fmt: skip
+    assert status_of(config, RunFolder(run))["precompute"]["quarantined"] == expected
+    report(config, RunFolder(run), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert all(f"{reason}</td><td>{count}</td>" in page for reason, count in expected.items())

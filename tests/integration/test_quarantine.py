@@ -41,10 +41,10 @@ def test_run_completes_and_says_what_was_left_out(damaged, tmp_path):
         " WHERE status = 'quarantined' ORDER BY error"
     ).fetchall()
     assert [error.split(":")[0] for _, _, error, _ in rows] == [
-        "malformed annotation", "malformed annotation", "missing file",
+        "malformed annotation", "missing file", "missing file; malformed annotation",
         "not an image", "too small", "unreadable image",
     ]  # fmt: skip
-    assert rows[0][1] == f"{ANNOTATIONS}:7" or rows[0][1] == f"{ANNOTATIONS}:6"
+    assert rows[0][:2] == ("record", f"{ANNOTATIONS}:6") and rows[2][1].endswith("/000/x.jpg")
     latents = np.asarray(zarr.open_array(run.cache / "latents_64", mode="r")[:])
     bad = [row for kind, _, _, row in rows if kind == "image"]
     assert np.isnan(latents[bad]).all()

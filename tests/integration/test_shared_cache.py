@@ -168,3 +168,10 @@ def test_a_row_that_changed_under_a_training_is_refused(first):
             shard.write_bytes(bytes(len(shard.read_bytes())))
     with pytest.raises(DataError, match=f"lcm verify --repair --run {first}"):
         batches[0]
+
+
+def test_a_cache_that_is_no_run_is_named(tmp_path):
+    nowhere = tmp_path / "nosuch"
+    result = lcm("distill", "--cache", nowhere, "--run", tmp_path / "own")
+    assert result.exit_code == 2 and f"--cache {nowhere} is not a run folder: it has no config.toml" in result.stderr
+    assert not (tmp_path / "own").exists()

@@ -170,7 +170,10 @@ def open_student(path: Path) -> LatentConsistencyModel:
     student = read_student(path)
     if student is None:
         instead = ", but a teacher" if read_description(path).get("role") == "teacher" else ""
-        raise UserError(f"{path} does not describe a student{instead}: give a run folder, or use create_latent_cm()")
+        raise UserError(
+            f"{path} does not describe a student{instead}: give a run folder, and this file as --student if it is one "
+            "(checkpoint= in Python), or use create_latent_cm()"
+        )
     if student.encoders is None:
         raise UserError(
             f"{path} is of an older version and does not name its VAE and text encoder: give its run folder, or use "

@@ -7,8 +7,10 @@ from statistics import median
 from typing import Any
 
 from lcm_distill.data.sources.file_tree import is_hidden
+from lcm_distill.data.sources.image_files import is_missing
 from lcm_distill.data.sources.interface import (
     DUPLICATE,
+    MISSING,
     ORPHAN,
     UNNAMED,
     Annotation,
@@ -17,7 +19,7 @@ from lcm_distill.data.sources.interface import (
     ListsMembers,
     Source,
 )
-from lcm_distill.data.sources.record_validation import checked, readable
+from lcm_distill.data.sources.record_validation import checked, readable, without_details
 from lcm_distill.data.transforms import CONVERTED, decode
 from lcm_distill.formats.images import UnusableImage
 
@@ -34,6 +36,7 @@ class _Reasons:
     examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def add(self, reason: str, source: str) -> None:
+        reason = without_details(reason)
         self.counts[reason] += 1
         named = self.examples.setdefault(reason, [])
         if len(named) < EXAMPLES:
@@ -64,7 +67,7 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
     """
     samples, captions, images = set[int](), set[int](), set[int]()
     quarantined, left_out, paths = _Reasons(), _Reasons(), list[str]()
-    for record in checked(source.annotations()):
+    for record in checked(source):
         match record:
             case Annotation() if hash(record.sample_id) in samples:
                 quarantined.add(DUPLICATE, record.path)
@@ -72,10 +75,10 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
                 samples.add(hash(record.sample_id))
                 captions.add(hash(record.caption))
                 paths += [record.path] if len(paths) < OPENED and record.path not in paths[-1:] else []
-                images.add(hash(record.path))
+                images |= set() if is_missing(source.file_of(record.path)) else {hash(record.path)}
             case BadAnnotation(where, error, image):
                 quarantined.add(error, where)
-                images |= set() if image is None else {hash(image)}
+                images |= set() if image is None or error.startswith(MISSING) else {hash(image)}
             case LeftOut(where, reason, image):
                 left_out.add(reason, where)
                 images |= {hash(where)} if image else set()

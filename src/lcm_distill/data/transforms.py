@@ -1,5 +1,7 @@
 """Decoding image files and cropping them to the squares that are encoded."""
 
+import re
+
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -17,6 +19,8 @@ GREY_STEPS = {"L;2": 85, "L;4": 17}
 """By which Pillow multiplies the grey values of PNG files with less than 8 bits."""
 CONVERTED = "converted"
 """Key of a decoded image's `info` that says which colours were converted."""
+
+_NUMBER = re.compile(r"\d+")
 
 
 def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFORM) -> Image.Image:
@@ -45,10 +49,13 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
             image, note = (image, None) if version == 1 else to_srgb(image, by_name=version == 2)
             image = _as_rgb(image, version)
             image.info = {} if note is None else {CONVERTED: note}
+    except UnusableImage:
+        raise
     except UnidentifiedImageError as error:
         raise UnusableImage("not an image") from error
     except Exception as error:  # Pillow raises whatever malformed bytes lead it to: struct.error, TypeError ...
-        raise UnusableImage(f"unreadable image: {one_line(error)}") from error
+        # Without its numbers, such as that of bytes that are left, a reason is the same for all that have it.
+        raise UnusableImage(f"unreadable image: {_NUMBER.sub('N', one_line(error))}") from error
     if min(image.size) < min_size:
         width, height = image.size
         raise UnusableImage(f"too small: {width}x{height}, shorter side below {min_size}")
@@ -95,14 +102,14 @@ def _scale_transparent_colour(file: Image.Image, version: int) -> None:
 def _as_rgb(image: Image.Image, version: int) -> Image.Image:
     """RGB; transparency is composited over white, and 16-bit grey values are scaled rather than clipped."""
     if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers, whose range nothing tells")
+        raise UnusableImage("unreadable image: pixels are floating-point numbers, whose range nothing tells")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         grey = values.astype(np.float32) / 257
         if version > 3 and (transparent := image.info.get("transparency")) is not None:
             grey[values == transparent] = 255
         if grey.size and not 0 <= grey.min() <= grey.max() <= 255:
-            raise ValueError("pixels have more than 16 bits")
+            raise UnusableImage("unreadable image: pixels have more than 16 bits")
         return Image.fromarray(round_to_uint8(grey)).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")

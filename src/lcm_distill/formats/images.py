@@ -67,6 +67,18 @@ def has_its_end(start: bytes, end: bytes, size: int) -> bool:
     return any(start.startswith(first) and last in end for first, last in marks.items())
 
 
+def begins_as_image(start: bytes) -> bool:
+    """Whether content begins as image files of `IMAGE_FORMATS`, HEIF and AVIF do.
+
+    Args:
+        start: its first bytes, `MARKS` at least.
+    """
+    plain = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+    bitmap = start.startswith(b"BM") and start[6:10] == bytes(4)
+    boxed = start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"avif", b"avis")
+    return start.startswith(plain) or bitmap or boxed or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+
+
 def round_to_uint8(values: np.ndarray) -> np.ndarray:
     """Pixel values of any float dtype, nominally 0 to 255, rounded half up and clipped: uint8 of the same shape."""
     return np.clip(values + 0.5, 0, 255).astype(np.uint8)

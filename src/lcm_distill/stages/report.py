@@ -1,7 +1,7 @@
 """One page about a run: what was run, what its models are worth, how training went, and what was left out."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lcm_distill.config.describe import differing
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
 from lcm_distill.evaluation.scored_images import best_and_worst
 from lcm_distill.metrics.registry import figure_styles
@@ -202,12 +203,22 @@ def _data(query: Query) -> list[str]:
     reasons = query(
         "manifest",
         "SELECT status, error, count(*) AS count, min(source) AS example FROM manifest WHERE status <> 'ok' "
-        f"GROUP BY ALL ORDER BY count DESC, error LIMIT {REASONS}",
+        "GROUP BY ALL ORDER BY error",
     )  # fmt: skip
     parts = [table(["kind", "status", "rows"], [list(row.values()) for row in counts])]
     if reasons:
-        parts.append(table(["status", "reason", "rows", "for example"], [list(row.values()) for row in reasons]))
+        parts.append(table(["status", "reason", "rows", "for example"], _reasons(reasons)))
     return parts
+
+
+def _reasons(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Status, reason without details, number and an example, the most frequent first."""
+    found = dict[tuple[str, str], list[Any]]()
+    for row in rows:
+        reason = without_details(row["error"] or "")
+        known = found.setdefault((row["status"], reason), [row["status"], reason, 0, row["example"]])
+        known[2] += row["count"]
+    return sorted(found.values(), key=lambda line: -line[2])[:REASONS]
 
 
 def _no_manifest(run: RunFolder, place: str) -> str:

@@ -18,6 +18,7 @@ from lcm_distill.data.cache.encoding_rate import encode_rate
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.cache.shared_cache import trainings_on
 from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
+from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.evaluation.prompts import find_prompts, repeated
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
@@ -100,10 +101,11 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
         Task(entry.task, entry.fingerprint) for entry in entries if entry.quarantined or entry.task == CATALOG_TASK
     ]
     rows = manifest.read(tasks, ["status", "error"])
-    return {
-        status: dict(Counter(sorted(rows.filter(pc.field("status") == status)["error"].to_pylist())).most_common())
+    reasons = {
+        status: map(without_details, rows.filter(pc.field("status") == status)["error"].to_pylist())
         for status in (QUARANTINED, LEFT_OUT)
     }
+    return {status: dict(Counter(sorted(found)).most_common()) for status, found in reasons.items()}
 
 
 def _try_again(manifest: Manifest, run: RunFolder) -> str | None:

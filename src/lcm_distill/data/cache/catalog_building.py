@@ -58,7 +58,7 @@ def extend_annotations(cache: Cache, known: Catalog) -> tuple[Extension, list[Ba
         UserError: there is no data set.
     """
     bad: list[BadAnnotation | LeftOut] = []
-    annotations, fraction = checked(cache.source.annotations()), cache.config.data.valid_fraction
+    annotations, fraction = checked(cache.source), cache.config.data.valid_fraction
     cache.run.root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=temporary_prefix(), dir=cache.run.root) as scratch:
         extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
@@ -125,7 +125,12 @@ def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> It
 
 
 def _rejected(record: BadAnnotation | LeftOut) -> dict[str, Any]:
-    """The manifest row of what is no sample."""
+    """The manifest row of what is no sample, under the name of the image that it is about."""
     if isinstance(record, LeftOut):
-        return {"kind": "annotation", "source": record.source, "status": LEFT_OUT, "error": record.reason}
-    return {"kind": "annotation", "source": record.source, "status": QUARANTINED, "error": record.error}
+        kind, known = "annotation" if record.image else "record", {"status": LEFT_OUT, "error": record.reason}
+        return {"kind": kind, "source": record.source, **known}
+    known = {"status": QUARANTINED, "error": record.error}
+    if record.image is None:
+        return {"kind": "record", "source": record.source, **known}
+    note = record.source if record.source != record.image else None
+    return {"kind": "annotation", "source": record.image, "note": note, **known}

@@ -29,9 +29,11 @@ class SampleRow(TypedDict, total=False):
     """Values of `SAMPLE_COLUMNS`.
 
     Attributes:
-        kind: `image`, `caption`, `annotation` (one that was rejected) or `catalog` (one of its files).
+        kind: `image`, `caption`, `annotation` (an image that is no sample, or whose annotation was rejected), `record`
+            (what was rejected or left out and is about no image) or `catalog` (one of its files). Earlier versions
+            have `annotation` for `record`.
         field: name of the array that contains the row.
-        sample_id: identifier of an image in its data set. source: its path there, or the place of an annotation.
+        sample_id: identifier of an image in its data set. source: its path there, or the place of a record.
         row: number of the row in the field. shard: number of the shard that contains it.
         caption_row: row of the caption in the field `text`.
         split: `train` or `valid`.
@@ -39,11 +41,12 @@ class SampleRow(TypedDict, total=False):
         status: `ok`, `quarantined` or `left out`. error: reason of the latter two.
         checksum: CRC-32C of the row's bytes.
         image_bytes, image_crc32c: size and CRC-32C of the image file that was encoded; earlier versions recorded none.
-        note: what was done to a usable image beyond the usual: its colours were converted.
+        note: what was done to a usable image beyond the usual: its colours were converted. Of an annotation: the line
+            that it is in.
         encoded_by: what encoded the row, as `encoder_provenance.encode` has it.
     """
 
-    kind: Literal["image", "caption", "annotation", "catalog"]
+    kind: Literal["image", "caption", "annotation", "record", "catalog"]
     field: str
     sample_id: str
     row: int

@@ -10,7 +10,7 @@ from lcm_distill.data.sources.captions import numbered
 from lcm_distill.data.sources.file_tree import Tree, not_named, walk
 from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.image_files import place_below, read_files
-from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, Record
+from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object, trimmed
 
@@ -61,23 +61,25 @@ class Coco:
         images, captions = _read(path)
         texts = _texts(captions)
         for number, name in ((record.get("id"), record.get("file_name")) for record in images):
-            if not isinstance(name, str) or not name or not isinstance(number, int | str):
-                yield BadAnnotation(f"{path.name}: image {number}", "malformed annotation: no id or no file_name")
+            record = f"{path.name}: image {number}"
+            if not isinstance(name, str) or not name:
+                yield BadAnnotation(record, "malformed annotation: no file_name")
                 continue
             where = _place(name, split, folder, tree)
             if where is None:
-                yield BadAnnotation(
-                    f"{path.name}: image {number}", f"malformed annotation: file_name {name} leaves the data set"
-                )
+                yield BadAnnotation(record, f"malformed annotation: file_name {name} leaves the data set")
                 continue
             first = named.setdefault(tree.place_of(where), where)
             if first != where:
                 yield BadAnnotation(first, DUPLICATE, first)
+            elif not isinstance(number, int | str):
+                yield BadAnnotation(record, "malformed annotation: no id", where)
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption", where)
             else:
                 identifiers.take(own := f"{split}/{number}", where)
                 yield from numbered(identifiers.of(own, where), where, texts[number][: None if self.every else 1])
+        yield from _orphans(path.name, images, captions)
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -105,6 +107,15 @@ def _texts(captions: list[dict[str, Any]]) -> dict[Any, list[str]]:
         if isinstance(image, int | str) and isinstance(text, str) and trimmed(text):
             texts.setdefault(image, []).append(trimmed(text))
     return texts
+
+
+def _orphans(file: str, images: list[dict[str, Any]], captions: list[dict[str, Any]]) -> Iterator[LeftOut]:
+    """The captions of images that the same file does not list."""
+    known = {number for image in images if isinstance(number := image.get("id"), int | str)}
+    for place, caption in enumerate(captions):
+        number = caption.get("image_id")
+        if not isinstance(number, int | str) or number not in known:
+            yield LeftOut(f"{file}: caption {caption.get('id', f'at place {place}')}", ORPHAN, image=False)
 
 
 def _place(name: str, split: str, folder: str, tree: Tree) -> str | None:

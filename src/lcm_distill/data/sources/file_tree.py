@@ -1,13 +1,14 @@
 """Every file below a folder of unknown origin: links are followed, loops and hidden files are told apart."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
-from lcm_distill.formats.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from lcm_distill.core.regular_files import open_regular
+from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, LeftOut
+from lcm_distill.formats.images import IMAGE_SUFFIXES, MARKS, OTHER_IMAGE_SUFFIXES, begins_as_image
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders that archivers and disk stations add, beside those whose name begins with a dot."""
@@ -19,6 +20,14 @@ OTHER_ARCHIVES = (".tar.zst", ".tzst", ".tar.lz4", ".tar.lzma", ".tar.z", ".zip"
 """Suffixes of archives of other kinds, in lower case."""
 ALL_ARCHIVES = (*ARCHIVES, *OTHER_ARCHIVES)
 UNREAD_ARCHIVE = "archive of a kind that is not read"
+NO_SUFFIX = "image without a suffix"
+"""Reason of a `LeftOut` whose content alone says that it is an image."""
+
+
+class Link(str):
+    """The path of a file that is a link."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -27,13 +36,18 @@ class Tree:
 
     Attributes:
         root: the folder.
-        files: everything that is no folder and not hidden.
-        left_out: hidden files that would be part of a data set, and links to folders that are read already.
+        files: everything that is no folder and not hidden, once each.
+        links: further names of files that would be part of a data set, with the one among `files`.
+        without_suffix: images of which nothing but their content says so, and to which no link leads.
+        left_out: hidden files that would be part of a data set, and links to folders, archives and tables that are read
+            already.
         bad: folders that cannot be read.
     """
 
     root: Path
     files: list[str] = field(default_factory=list[str])
+    links: dict[str, str] = field(default_factory=dict[str, str])
+    without_suffix: list[str] = field(default_factory=list[str])
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
     bad: list[BadAnnotation] = field(default_factory=list[BadAnnotation])
 
@@ -44,7 +58,12 @@ class Tree:
 
     def place_of(self, path: str) -> str:
         """The path among `files` of the file at a path that may lead through a link; itself if there is none."""
-        return path if path in self.known else self._folders.place_of(path)
+        listed = path if path in self.known or path in self.links else self.folders.place_of(path)
+        return self.links.get(listed, listed)
+
+    def names_of(self, path: str) -> list[str]:
+        """A path among `files`, and the links to it."""
+        return [path, *self._links_to.get(path, [])]
 
     @cached_property
     def known(self) -> set[str]:
@@ -52,7 +71,15 @@ class Tree:
         return set(self.files)
 
     @cached_property
-    def _folders(self) -> "Folders":
+    def _links_to(self) -> dict[str, list[str]]:
+        names = dict[str, list[str]]()
+        for link, path in self.links.items():
+            names.setdefault(path, []).append(link)
+        return names
+
+    @cached_property
+    def folders(self) -> "Folders":
+        """The folders of `files`."""
         return Folders(self.root, {path.rpartition("/")[0] for path in self.files})
 
 
@@ -121,8 +148,54 @@ def walk(root: Path, counts: Callable[[str], bool] = is_image) -> Tree:
             case BadAnnotation():
                 tree.bad.append(found)
     tree.files.sort(key=lambda path: path.split("/"))
+    links = [path for path in tree.files if isinstance(path, Link) and counts(path)]
+    tree.links, targets = further_names(root, links, tree.folders, counts)
+    tree.files = [path for path in tree.files if path not in tree.links]
+    tree.__dict__.pop("known", None)
+    tree.without_suffix = [path for path in tree.files if looks_like_image(root, path, targets)]
+    again = (link for link in tree.links if not is_image(link))
+    tree.left_out += [LeftOut(link, "link to a file that is read already", image=False) for link in again]
     tree.left_out.sort(key=lambda record: record.source)
     return tree
+
+
+def further_names(
+    root: Path, links: Iterable[str], folders: "Folders", counts: Callable[[str], bool] = is_image
+) -> tuple[dict[str, str], set[str]]:
+    """The links to files that are listed by another name: the file's own, else that of the first link to it.
+
+    Args:
+        folders: that are listed. counts: as of `walk`.
+
+    Returns:
+        The other name by link, and where on disk all the links lead.
+    """
+    first, found = dict[str, str](), dict[str, str]()
+    for link in links:
+        target = os.path.realpath(root / link)
+        if not Path(target).is_file():
+            continue
+        place = folders.place_of(target)
+        listed = place.rpartition("/")[0] in folders and counts(place) and not is_hidden(place)
+        first.setdefault(target, place if listed else link)
+        if first[target] != link:
+            found[link] = first[target]
+    return found, set(first)
+
+
+def looks_like_image(root: Path, path: str, targets: Collection[str] = ()) -> bool:
+    """Whether a file without a suffix begins as an image does.
+
+    Args:
+        targets: files on disk that are not looked at.
+    """
+    if PurePosixPath(path).suffix or (targets and os.path.realpath(root / path) in targets):
+        return False
+    try:
+        with open_regular(root / path) as file:
+            return begins_as_image(file.read(MARKS))
+    except (OSError, ValueError):
+        return False
 
 
 def entries(root: Path, counts: Callable[[str], bool] = is_image) -> Iterator[str | LeftOut | BadAnnotation]:
@@ -175,7 +248,7 @@ def _own_entries(
                 first = is_hidden(path) and not is_hidden(folder)
                 (hidden if first else links if entry.is_symlink() else waiting).append(path)
             elif not is_hidden(path):
-                yield path
+                yield Link(path) if entry.is_symlink() else path
             elif counts(path):
                 yield LeftOut(path, "hidden file", image=is_image(path))
 
@@ -192,7 +265,17 @@ def not_read(tree: Tree, suffixes: tuple[str, ...], reason: str) -> Iterator[Lef
     return (LeftOut(path, reason, image=False) for path in tree.files if path.lower().endswith(suffixes))
 
 
-def not_named(tree: Tree, named: Collection[str], reason: str) -> Iterator[LeftOut]:
-    """The image files of a tree that no annotation is about, after those that the tree leaves out itself."""
+def not_named(tree: Tree, named: Mapping[str, str], reason: str) -> Iterator[LeftOut | BadAnnotation]:
+    """The image files of a tree that no annotation is about, after those that the tree leaves out itself.
+
+    Args:
+        named: by path among the tree's files, the name that the first annotation about it has.
+    """
     yield from (record for record in tree.left_out if record.source not in named)
-    yield from (LeftOut(path, reason) for path in tree.images if path not in named)
+    yield from (LeftOut(path, NO_SUFFIX) for path in tree.without_suffix if path not in named)
+    for path in (*tree.images, *filter(is_image, tree.links)):
+        first = named.get(tree.place_of(path))
+        if first is None:
+            yield LeftOut(path, reason)
+        elif first != path and (path in tree.links or first in tree.links):
+            yield BadAnnotation(path, DUPLICATE, path)

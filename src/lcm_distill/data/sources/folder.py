@@ -20,6 +20,7 @@ from lcm_distill.data.sources.image_files import place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.images import UnusableImage
+from lcm_distill.formats.tables import MalformedRecord
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 
 FILE_NAME = "file_name"
@@ -58,10 +59,10 @@ class ImageFolder:
             yield from self._records_of(path, tree, named)
         governed = {PurePosixPath(path).parent for path in tables}
         pairs = [path for path in tree.images if governed.isdisjoint(PurePosixPath(path).parents)]
-        yield from self._pairs(tree, [path for path in pairs if path not in named])
+        yield from self._pairs(tree, [path for path in pairs if path not in named], named)
         yield from self._orphans(tree, governed)
         yield from not_read(tree, ALL_ARCHIVES, UNREAD_ARCHIVE)
-        yield from not_named(tree, {*named, *pairs}, "not named by the metadata file above it")
+        yield from not_named(tree, named, "not named by the metadata file above it")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images in the order of `paths`."""
@@ -86,7 +87,18 @@ class ImageFolder:
                 else:
                     yield BadAnnotation(first, DUPLICATE, first)
             except ValueError as error:
+                if path is None and isinstance(error, MalformedRecord):
+                    path = self._guessed(error, folder, tree, named)
                 yield BadAnnotation(str(folder / where), f"malformed annotation: {error}", path)
+
+    def _guessed(self, record: MalformedRecord, folder: PurePosixPath, tree: Tree, named: dict[str, str]) -> str | None:
+        """The image that a record seems to be about, if it is there and not in `named`, to which it is added."""
+        for name in record.texts_of(self.image):
+            path = place_below(self.root, str(folder), name)
+            place = None if path is None else tree.place_of(path)
+            if place in tree.known and place not in named:
+                return named.setdefault(place, place)
+        return None
 
     def _path(self, fields: Mapping[str, Any], folder: PurePosixPath) -> str:
         """The path of the image that a record names."""
@@ -98,15 +110,21 @@ class ImageFolder:
             raise ValueError(f"{self.image} {name} leaves the data set")
         return path
 
-    def _pairs(self, tree: Tree, images: list[str]) -> Iterator[Record]:
+    def _pairs(self, tree: Tree, images: list[str], named: dict[str, str]) -> Iterator[Record]:
+        """Images with their caption files; of several names of an image, the first that has such files is taken."""
         files = self.captions.files_among(tree.files)
-        for path in images:
+        for image in images:
+            candidates = ((name, stem) for name in tree.names_of(image) for stem in _stems(name))
+            found = (
+                (name, stem) for name, stem in candidates if any((stem, it) in files for it in self.captions.suffixes)
+            )
+            path, stem = next(found, (image, _stem(image)))
+            named[image] = path
             if (flaw := unread_format(path)) is not None:
                 yield BadAnnotation(path, flaw, path)
                 continue
-            stem = _stem(path)
             own = [(suffix, files[stem, suffix]) for suffix in self.captions.suffixes if (stem, suffix) in files]
-            contents, key = [(suffix, self._content(name)) for suffix, name in own], PurePosixPath(stem).name
+            contents, key = [(suffix, self._content(name)) for suffix, name in own], PurePosixPath(_stem(path)).name
             try:
                 yield from self.captions.annotations_of_files(path, path, contents, "text", key)
             except ValueError as error:
@@ -120,11 +138,16 @@ class ImageFolder:
 
     def _orphans(self, tree: Tree, governed: set[PurePosixPath]) -> Iterator[LeftOut]:
         """Caption files without an image, where no metadata file has the captions."""
-        stems = set(map(_stem, tree.images))
+        stems = {stem for path in (*tree.images, *tree.links) for stem in _stems(path)}
         for path in tree.files:
             images = [stem for stem, _ in self.captions.split(path)]
             if images and stems.isdisjoint(images) and governed.isdisjoint(PurePosixPath(path).parents):
                 yield LeftOut(path, ORPHAN, image=False)
+
+
+def _stems(path: str) -> tuple[str, str]:
+    """The names, without suffix, that the captions of an image may have: `c.txt` of `c.png`, else `c.png.txt`."""
+    return _stem(path), path
 
 
 def _stem(path: str) -> str:

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from lcm_distill.core.regular_files import open_regular, read_regular
+from lcm_distill.data.sources.interface import MISSING
 from lcm_distill.formats.images import MARKS, MAX_IMAGE_BYTES, UnusableImage, has_its_end
 
 
@@ -16,11 +17,22 @@ def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | 
         try:
             yield path, read_regular(root / path, MAX_IMAGE_BYTES)
         except FileNotFoundError:
-            yield path, UnusableImage("missing file")
+            yield path, UnusableImage(MISSING)
         except OSError as error:
             yield path, UnusableImage(f"unreadable file: {error.strerror}")
         except ValueError as error:
             yield path, UnusableImage(f"impossible path: {error}")
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is no such file, as `read_files` says; a link to nowhere is none."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def is_broken_off(path: Path) -> bool:

@@ -30,7 +30,7 @@ class BadAnnotation:
     """A record that cannot be used as an annotation.
 
     Attributes:
-        source: where it is.
+        source: where it is: the image itself, or a line about it.
         error: the reason.
         image: path of the image that it is about, as of `Annotation`; None where nothing tells one.
     """
@@ -46,6 +46,8 @@ ORPHAN = "caption without an image"
 """Reason of a `LeftOut` that is a caption."""
 UNNAMED = "named by no annotation"
 """Reason of a `LeftOut` that lies where annotations name the images."""
+MISSING = "missing file"
+"""What the reason begins with where a record is about an image that does not lie on disk."""
 DUPLICATE = "duplicate image"
 """Reason of a further record of a sample, of which the first counts."""
 

@@ -4,18 +4,27 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BufferedReader
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import cast
 
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.file_tree import Folders, entries, is_image
+from lcm_distill.data.sources.file_tree import (
+    NO_SUFFIX,
+    Folders,
+    Link,
+    entries,
+    further_names,
+    is_image,
+    looks_like_image,
+)
 from lcm_distill.data.sources.identifiers import Identifiers
-from lcm_distill.data.sources.image_files import group_by_parent, is_broken_off, place_below, read_files
+from lcm_distill.data.sources.image_files import is_broken_off, place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, UNNAMED, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
-from lcm_distill.formats.tables import numbered_lines
+from lcm_distill.formats.tables import Fields, MalformedRecord, numbered_lines
 from lcm_distill.formats.tars import (
     DAMAGE,
     READ,
@@ -58,8 +67,6 @@ class JourneyDB:
             for number, fields in numbered_lines(lines):
                 path = None
                 try:
-                    if isinstance(fields, ValueError):
-                        raise fields
                     image = self._image_path(fields)
                     if self.archives is not None and not self._chosen(image):
                         continue
@@ -67,6 +74,8 @@ class JourneyDB:
                     if (first := named.add(str(image))) is not None:
                         yield BadAnnotation(f"{IMAGES}/{first}", DUPLICATE, f"{IMAGES}/{first}")
                         continue
+                    if isinstance(fields, ValueError):
+                        raise fields
                     records = self.captions.annotations(identifiers.of(name, path), path, fields)
                     identifiers.take(name, path)
                     yield from records
@@ -87,8 +96,8 @@ class JourneyDB:
                 yield from read_files(self.root, [path]) if broken_off else [(path, content)]
 
     def _by_archive(self, paths: Iterable[str]) -> Iterator["_Images"]:
-        for _, members in group_by_parent(paths):
-            archive = self._archive(members[0])
+        for archive, same in groupby(paths, key=self._archive):
+            members = list(same)
             packed = set(filter(self._is_lacking, members)) if archive.is_file() else set[str]()
             extracted = [path for path in members if path not in packed]
             yield _Images(archive, extracted, {_member(path): path for path in members if path in packed})
@@ -108,12 +117,17 @@ class JourneyDB:
         return not (self.root / path).is_file() or is_broken_off(self.root / path)
 
     def _archive(self, path: str) -> Path:
-        folder = (self.root / path).parent
-        return folder.with_name(f"{folder.name}.tgz")
+        return self.root / IMAGES / f"{_folder(_member(path))}.tgz"
 
-    def _image_path(self, record: Mapping[str, Any]) -> PurePosixPath:
-        """The path of the image that a record is about, below the folder of archives."""
-        name = record.get("img_path")
+    def _image_path(self, record: Fields) -> PurePosixPath:
+        """The path of the image that a record is about, or seems to be, below the folder of archives."""
+        if isinstance(record, ValueError):
+            texts = record.texts_of("img_path") if isinstance(record, MalformedRecord) else []
+            name = next((text for text in texts if is_image(text)), None)
+            if name is None:
+                raise record
+        else:
+            name = record.get("img_path")
         if not isinstance(name, str) or not name:
             raise ValueError("no img_path")
         path = place_below(self.root / IMAGES, "", name)
@@ -122,7 +136,7 @@ class JourneyDB:
         return PurePosixPath(path)
 
     def _chosen(self, image: PurePosixPath) -> bool:
-        folder = image.parent.name
+        folder = _folder(str(image))
         return folder.isdecimal() and int(folder) in (self.archives or ())
 
 
@@ -147,7 +161,12 @@ class _Images:
 
 def _member(path: str) -> str:
     """The name of an image in its archive: `NNN/<uuid>.<suffix>`."""
-    return "/".join(PurePosixPath(path).parts[-2:])
+    return path.removeprefix(f"{IMAGES}/")
+
+
+def _folder(member: str) -> str:
+    """The folder that is one archive: `NNN`."""
+    return member.partition("/")[0]
 
 
 class _Named:
@@ -158,14 +177,19 @@ class _Named:
 
     def __init__(self, images: Path) -> None:
         self.images = images
-        paths = (entry for entry in entries(images) if isinstance(entry, str) and is_image(entry))
-        self.folders = Folders(images, (path.rpartition("/")[0] for path in paths))
+        folders, links = set[str](), list[Link]()
+        for path in (entry for entry in entries(images) if isinstance(entry, str) and is_image(entry)):
+            folders.add(path.rpartition("/")[0])
+            links += [path] if isinstance(path, Link) else []
+        self.folders = Folders(images, folders)
+        self.links, self.targets = further_names(images, links, self.folders)
         self.hashes = set[int]()
         self.through_links = dict[str, str]()
 
     def add(self, path: str) -> str | None:
         """Keep a path; returns another one of the same file that was kept before, where one leads through a link."""
-        place = self.folders.place_of(path)
+        listed = self.folders.place_of(path)
+        place = self.links.get(listed, listed)
         if place != path or place in self.through_links:
             first = self.through_links.setdefault(place, place if hash(place) in self.hashes else path)
             self.hashes.add(hash(place))
@@ -175,7 +199,7 @@ class _Named:
         return None
 
     def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
-        """Folders that cannot be read, and images that no annotation names in the chosen folders."""
+        """Folders that cannot be read, and images in the chosen folders that no annotation names by their names."""
         for entry in entries(self.images):
             match entry:
                 case BadAnnotation():
@@ -184,14 +208,20 @@ class _Named:
                     yield from self._left_out(entry, archives)
                 case str() if is_image(entry):
                     yield from self._left_out(LeftOut(entry, UNNAMED), archives)
+                case str() if looks_like_image(self.images, entry, self.targets):
+                    yield from self._left_out(LeftOut(entry, NO_SUFFIX), archives)
                 case _:
                     pass
 
     def _left_out(self, found: LeftOut, archives: frozenset[int] | None) -> Iterator[Record]:
-        folder = PurePosixPath(found.source).parent.name
+        folder = _folder(found.source)
         chosen = archives is None or (folder.isdecimal() and int(folder) in archives)
-        if chosen and hash(found.source) not in self.hashes:
-            yield replace(found, source=f"{IMAGES}/{found.source}")
+        place, path = self.links.get(found.source, found.source), f"{IMAGES}/{found.source}"
+        first = self.through_links.get(place, place)
+        if chosen and hash(place) not in self.hashes:
+            yield replace(found, source=path)
+        elif chosen and first != found.source and (first in self.links or found.source in self.links):
+            yield BadAnnotation(path, DUPLICATE, path)
 
 
 def _lines(root: Path) -> Generator[bytes | ValueError]:

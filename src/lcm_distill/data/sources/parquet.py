@@ -17,7 +17,7 @@ from lcm_distill.core.regular_files import open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.file_tree import ALL_ARCHIVES, Tree, is_image, not_named, not_read, walk
 from lcm_distill.data.sources.image_files import group_by_parent, place_below, read_files
-from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, Record
+from lcm_distill.data.sources.interface import DUPLICATE, MISSING, BadAnnotation, Record
 from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 from lcm_distill.formats.tables import Fields, batch_records
 
@@ -76,6 +76,8 @@ class ParquetImages:
     def file_of(self, path: str) -> Path:
         """The Parquet file, or the image beside it that the row names."""
         table, _, row = path.rpartition("/")
+        if not row.isdecimal() or not table:
+            return self.root / path
         if table not in self._images:
             self._images[table] = self._named_by(table, self._tree)
         image = self._images[table].get(int(row))
@@ -128,29 +130,36 @@ class ParquetImages:
         Args:
             images: that they name, by row. named: the first row that names an image, by its path; it is added to.
         """
-        row = 0
+        row, flaws, lacking = 0, dict[int, str](), set[int]()
         try:
             with _open(self.root / path) as file:
-                columns = _caption_columns(file.schema_arrow, self.captions.shares)
-                for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                    for record in batch_records(batch):
-                        name = f"{path}/{row}"
-                        first = named.setdefault(images[row], name) if row in images else name
+                for record in self._texts(file):
+                    name = f"{path}/{row}"
+                    first = named.setdefault(images[row], name) if row in images else name
+                    try:
                         if first == name:
                             yield from self._annotations(name, record)
                         else:
                             yield BadAnnotation(name, DUPLICATE, first)
-                        row += 1
+                    except ValueError as error:
+                        flaws[row] = f"malformed annotation: {error}"
+                    row += 1
+                lacking = _lacking(file, _image_column(file.schema_arrow, self.image), flaws.keys() - images.keys())
         except DAMAGE as error:
             yield BadAnnotation(path, f"{_damaged(path, error)} (after {row:,} rows)")
+        for row, flaw in flaws.items():
+            yield BadAnnotation(f"{path}/{row}", f"{MISSING}; {flaw}" if row in lacking else flaw, f"{path}/{row}")
+
+    def _texts(self, file: pq.ParquetFile) -> Iterator[Fields]:
+        """The columns of captions, row by row."""
+        columns = _caption_columns(file.schema_arrow, self.captions.shares)
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            yield from batch_records(batch)
 
     def _annotations(self, name: str, record: Fields) -> Iterator[Record]:
-        try:
-            if isinstance(record, ValueError):
-                raise record
-            yield from self.captions.annotations(name, name, record)
-        except ValueError as error:
-            yield BadAnnotation(name, f"malformed annotation: {error}", name)
+        if isinstance(record, ValueError):
+            raise record
+        return self.captions.annotations(name, name, record)
 
     def _read_rows(self, table: str, wanted: Mapping[int, str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         left = dict(wanted)
@@ -160,7 +169,7 @@ class ParquetImages:
                     yield left.pop(row), self._content(table, content)
             reason = "missing row"
         except FileNotFoundError:
-            reason = "missing file"
+            reason = MISSING
         except (UserError, *DAMAGE) as error:
             reason = _damaged(table, error)
         yield from ((called, UnusableImage(reason)) for called in left.values())
@@ -172,7 +181,7 @@ class ParquetImages:
             return own if len(own) <= MAX_IMAGE_BYTES else UnusableImage(f"more than {MAX_IMAGE_BYTES:,} bytes")
         place = self._place(table, path)
         if place is None:
-            return UnusableImage("missing file")
+            return UnusableImage(MISSING)
         return next(content for _, content in read_files(self.root, [place]))
 
 
@@ -190,6 +199,28 @@ def _empty(file: pq.ParquetFile, column: str, wanted: set[int]) -> set[int]:
     """Those of the rows whose image has no bytes."""
     found = {row for row, content in _contents(file, column, wanted) if content["bytes"]}
     return wanted - found
+
+
+def _lacking(file: pq.ParquetFile, column: str, wanted: set[int]) -> set[int]:
+    """Those of the rows whose image is null or has no bytes; groups of rows without nulls are not read for it."""
+    first, found = 0, set[int]()
+    for group in range(file.num_row_groups if wanted else 0):
+        known = file.metadata.row_group(group)
+        here = {row - first for row in wanted.intersection(range(first, first + known.num_rows))}
+        if here and _may_have_nulls(known, column):
+            values = (value for batch in file.iter_batches(BATCH_ROWS, [group], [column]) for value in batch[0])
+            for row, value in enumerate(values):
+                content = value.as_py() if row in here else None
+                if row in here and not (content.get("bytes") if isinstance(content, dict) else content):
+                    found.add(first + row)
+        first += known.num_rows
+    return found
+
+
+def _may_have_nulls(group: pq.RowGroupMetaData, column: str) -> bool:
+    columns = (group.column(number) for number in range(group.num_columns))
+    own = [known.statistics for known in columns if known.path_in_schema in (column, f"{column}.bytes")]
+    return not all(known is not None and known.has_null_count and known.null_count == 0 for known in own)
 
 
 def _contents(file: pq.ParquetFile, column: str, wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:

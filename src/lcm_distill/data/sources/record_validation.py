@@ -1,34 +1,54 @@
 """Where foreign records enter: whatever a source hands over becomes usable, or says why not."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from lcm_distill.data.sources.image_files import leaves_root
-from lcm_distill.data.sources.interface import Annotation, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.image_files import is_missing, leaves_root
+from lcm_distill.data.sources.interface import MISSING, Annotation, BadAnnotation, LeftOut, Record, Source
 
 MAX_CAPTION = 100_000
 """Characters of the longest caption that is taken; text encoders read some hundreds."""
 MAX_NAME = 4_096
 """Characters of the longest path and identifier, which is the longest path of Linux."""
+OUTSIDE = "path leaves the data set"
+_DETAILS = re.compile(
+    r": byte 0x[0-9a-f]{2} at position \d+|: lone surrogate U\+[0-9A-F]+ at position \d+| at position \d+|"
+    r": line \d+ column \d+ \(char \d+\)|(?<=too small: )\d+x\d+, |(?<= )[\d,]+ characters, (?=more than)"
+)
+"""What differs between records that have the same flaw."""
 SHOWN = 500
 """Characters of a reason or of an unusable name that the manifest keeps."""
 
 
-def checked(records: Iterable[Record]) -> Iterator[Record]:
-    """The same records: annotations can be stored and read back, and the reasons of the others as well.
+def checked(source: Source) -> Iterator[Record]:
+    """The records of a source: annotations can be stored and read back, and the reasons of the others as well.
 
-    A caption keeps control characters other than NUL: whoever prints it must replace them.
+    A caption keeps control characters other than NUL: whoever prints it must replace them. The reason of a record that
+    cannot be used says so where its image is a missing file as well.
     """
-    for record in records:
+    for record in source.annotations():
         match record:
-            case Annotation():
+            case Annotation(_, path):
                 flaw = _flaw(record)
-                path = readable(record.path)
-                yield record if flaw is None else BadAnnotation(path, f"malformed annotation: {flaw}", path)
-            case BadAnnotation(source, error, image):
-                yield BadAnnotation(readable(source), readable(error), None if image is None else readable(image))
-            case LeftOut(source, reason, image):
-                yield LeftOut(readable(source), readable(reason), image)
+                image = None if flaw == OUTSIDE else path
+                yield record if flaw is None else _rejected(source, path, f"malformed annotation: {flaw}", image)
+            case BadAnnotation(where, error, image):
+                yield _rejected(source, where, error, image)
+            case LeftOut(where, reason, image):
+                yield LeftOut(readable(where), readable(reason), image)
+
+
+def _rejected(source: Source, where: str, error: str, image: str | None) -> BadAnnotation:
+    if image is None:
+        return BadAnnotation(readable(where), readable(error))
+    missing = is_missing(source.file_of(image)) and not error.startswith(MISSING)
+    return BadAnnotation(readable(where), readable(f"{MISSING}; {error}" if missing else error), readable(image))
+
+
+def without_details(reason: str) -> str:
+    """What a reason says of all records that have it: without positions, sizes and lengths."""
+    return _DETAILS.sub("", reason)
 
 
 def readable(text: Any) -> str:
@@ -50,7 +70,7 @@ def _flaw(annotation: Annotation) -> str | None:
     ):
         if (flaw := _flaw_of_text(value, limit)) is not None:
             return f"{name} {flaw}"
-    return "path leaves the data set" if leaves_root(annotation.path) else None
+    return OUTSIDE if leaves_root(annotation.path) else None
 
 
 def _flaw_of_text(value: Any, limit: int) -> str | None:

@@ -6,7 +6,8 @@ of `0_InternVL2-26B_clip_score.json`.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -32,22 +33,48 @@ def sidecars_of(stems: Collection[str], files: Iterable[str]) -> dict[str, list[
     return found
 
 
-def add_sidecar(path: Path, known: dict[str, dict[str, Any]]) -> None:
-    """Add the fields of each image that a JSON object has a record or a text of, which is the field `txt`.
+@dataclass
+class Sidecars:
+    """What the JSON files beside an archive say of its images, by the names that they have there.
 
-    A field whose values are all numbers holds scores, and no texts: it is left aside.
-
-    Raises:
-        OSError, ValueError: it cannot be read.
+    Attributes:
+        fields: of each name; those of later files prevail.
+        files: the names that each file has a text for.
     """
-    records: dict[str, Fields] = {}
-    for name, value in parse_object(read_regular(path, MAX_TABLE_BYTES)).items():
-        if isinstance(value, str | dict):
-            records[name] = {"txt": value} if isinstance(value, str) else cast(dict[str, Any], value)
-    texts = {name for record in records.values() for name, value in record.items() if not _is_number(value)}
-    for name, record in records.items():
-        own = {field: value for field, value in record.items() if field in texts and value is not None}
-        known.setdefault(name, {}).update(own)
+
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    files: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, root: Path, file: str) -> None:
+        """Add the fields of each image that a JSON object has a record or a text of, which is the field `txt`.
+
+        A field whose values are all numbers holds scores, and no texts: it is left aside.
+
+        Args:
+            file: its path below `root`.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        records: dict[str, Fields] = {}
+        for name, value in parse_object(read_regular(root / file, MAX_TABLE_BYTES)).items():
+            if isinstance(value, str | dict):
+                records[name] = {"txt": value} if isinstance(value, str) else cast(dict[str, Any], value)
+        texts = {name for record in records.values() for name, value in record.items() if not _is_number(value)}
+        for name, record in records.items():
+            own = {field: value for field, value in record.items() if field in texts and value is not None}
+            self.fields.setdefault(name, {}).update(own)
+            if own:
+                self.files.setdefault(file, []).append(name)
+
+    def of(self, stem: str) -> Fields | None:
+        """The fields of an image, by its name without suffix, with the folders that it lies in or without."""
+        return self.fields.get(stem) or self.fields.get(PurePosixPath(stem).name)
+
+    def orphans(self, stems: Iterable[str]) -> Iterator[str]:
+        """`file: name` of each text for a name that is none of these images."""
+        known = {name for stem in stems for name in (stem, PurePosixPath(stem).name)}
+        return (f"{file}: {name}" for file, names in self.files.items() for name in names if name not in known)
 
 
 def _beginnings(stem: str) -> Iterable[str]:

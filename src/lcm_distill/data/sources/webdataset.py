@@ -13,6 +13,7 @@ from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.file_tree import (
     ALL_ARCHIVES,
     ARCHIVES,
+    NO_SUFFIX,
     OTHER_ARCHIVES,
     UNREAD_ARCHIVE,
     is_hidden,
@@ -24,8 +25,8 @@ from lcm_distill.data.sources.file_tree import (
 )
 from lcm_distill.data.sources.image_files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.sidecars import add_sidecar, sidecars_of
-from lcm_distill.formats.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, UnusableImage
+from lcm_distill.data.sources.sidecars import Sidecars, sidecars_of
+from lcm_distill.formats.images import IMAGE_SUFFIXES, MARKS, OTHER_IMAGE_SUFFIXES, UnusableImage, begins_as_image
 from lcm_distill.formats.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 from lcm_distill.pipeline.prefetch import one_ahead
@@ -42,9 +43,10 @@ class WebDataset:
     """All archives (`ARCHIVES`) below a folder.
 
     The fields of a record are those of its `.json` file, and `txt` for its file of text. An image and a caption belong
-    together if their names differ in the suffix only, else if they agree up to the first dot of the file's own name:
-    `a/7.left.jpg` takes `a/7.left.txt`, or `a/7.txt`. Of members of the same name the last one counts, as when they
-    are extracted. JSON files beside an archive (`sidecars`) give further fields by an image's name without suffix.
+    together if their names differ in the suffix only, or the caption's begins with the image's whole name, else if they
+    agree up to the first dot of the file's own name: `a/7.left.jpg` takes `a/7.left.txt`, or `a/7.left.jpg.txt`, or
+    `a/7.txt`. Of members of the same name the last one counts, as when they are extracted. JSON files beside an archive
+    (`sidecars`) give further fields by an image's name without suffix.
 
     Args:
         captions: fields that captions come from, and suffixes of the files.
@@ -69,15 +71,15 @@ class WebDataset:
         others = [path for path in tree.files if path.lower().endswith(OTHER_ARCHIVES)]
         files = sidecars_of({_stem_of(path) for path in (*archives, *others)}, tree.files)
         for archive in archives:
-            sidecars = dict[str, dict[str, Any]]()
+            sidecars = Sidecars()
             for path in files.get(_stem_of(archive), []):
                 try:
-                    add_sidecar(self.root / path, sidecars)
+                    sidecars.add(self.root, path)
                 except (OSError, ValueError) as error:
                     yield BadAnnotation(path, f"damaged file: {one_line(error)}")
             yield from self._annotations_of(archive, sidecars)
         yield from not_read(tree, OTHER_ARCHIVES, UNREAD_ARCHIVE)
-        yield from not_named(tree, set(), "not in an archive")
+        yield from not_named(tree, {}, "not in an archive")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images streamed from their archives. A path is `archive.tar/member`, or `archive.tar/member//2`.
@@ -101,7 +103,7 @@ class WebDataset:
         found = [path[: match.end() - 1] for match in _ARCHIVE.finditer(path)]
         return next((place for place in found[:-1] if (self.root / place).is_file()), found[-1]) if found else path
 
-    def _annotations_of(self, archive: str, sidecars: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
+    def _annotations_of(self, archive: str, sidecars: Sidecars) -> Iterator[Record]:
         content = _Content(self.captions)
         try:
             for name, text in stream_members(self.root / archive, content.wants):
@@ -122,15 +124,17 @@ class WebDataset:
             elif (flaw := unread_format(name)) is not None:
                 yield BadAnnotation(path, flaw, path)
             else:
-                known = sidecars.get(stem) or sidecars.get(PurePosixPath(stem).name)
-                yield from self._annotations(content, stem, known, sample_id, path)
-        for name in content.orphans():
-            yield LeftOut(f"{archive}/{name}", ORPHAN, image=False)
+                yield from self._annotations(content, name, sidecars.of(stem), sample_id, path)
+        for name in content.without_suffix:
+            yield LeftOut(f"{archive}/{name}", NO_SUFFIX)
+        lone = [f"{archive}/{name}" for name in content.orphans()]
+        for source in (*lone, *sidecars.orphans(_split(name)[0] for name in content.images)):
+            yield LeftOut(source, ORPHAN, image=False)
 
     def _annotations(
-        self, content: "_Content", stem: str, known: Mapping[str, Any] | None, sample_id: str, path: str
+        self, content: "_Content", name: str, known: Mapping[str, Any] | None, sample_id: str, path: str
     ) -> Iterator[Record]:
-        key, files = content.texts_of(stem)
+        key, files = content.texts_of(name)
         try:
             yield from self.captions.annotations_of_files(sample_id, path, files, "txt", key, known)
         except ValueError as error:
@@ -144,22 +148,28 @@ class _Content:
     Attributes:
         images: how many members have the name of an image, by name.
         texts: the last caption file by the name without suffix of its image, and suffix.
+        without_suffix: names of members of which only their content says that they are images.
         names: of the caption files.
     """
 
     captions: Captions
     images: Counter[str] = field(default_factory=Counter[str])
     texts: dict[tuple[str, str], bytes | Exception] = field(default_factory=dict[tuple[str, str], bytes | Exception])
+    without_suffix: dict[str, None] = field(default_factory=dict[str, None])
     names: dict[str, None] = field(default_factory=dict[str, None])
 
     def wants(self, name: str) -> bool:
-        """Count an image; whether a member is a caption file, whose content is wanted."""
+        """Count an image; whether the content of a member is wanted, of a caption file or one without a suffix."""
         if _split(name)[1] in MEMBER_SUFFIXES:
             self.images[name] += 1
-        return any(self.captions.split(name))
+        return any(self.captions.split(name)) or not _split(name)[1]
 
     def add_text(self, name: str, content: bytes | UnusableImage) -> None:
-        """Keep a caption file."""
+        """Keep a caption file, or the name of an image."""
+        if not any(self.captions.split(name)):
+            if isinstance(content, bytes) and begins_as_image(content[:MARKS]) and not is_hidden(name):
+                self.without_suffix[name] = None
+            return
         if not isinstance(content, Exception) and len(content) > MAX_TEXT_BYTES:
             content = UnusableImage(f"more than {MAX_TEXT_BYTES:,} bytes")
         self.names[name] = None
@@ -167,20 +177,20 @@ class _Content:
 
     def orphans(self) -> list[str]:
         """Caption files that no image has."""
-        keys = {key for name in self.images for key in _keys(_split(name)[0])}
+        keys = {key for name in self.images for key in _keys(name)}
         return [
             name
             for name in self.names
             if keys.isdisjoint(stem for stem, _ in self.captions.split(name)) and not is_hidden(name)
         ]
 
-    def texts_of(self, stem: str) -> tuple[str, Texts]:
+    def texts_of(self, image: str) -> tuple[str, Texts]:
         """The name that the captions of an image have, and suffix and content of each caption file."""
-        for key in _keys(stem):
+        for key in _keys(image):
             suffixes = (suffix for suffix in self.captions.suffixes if (key, suffix) in self.texts)
             if found := [(suffix, self.texts[key, suffix]) for suffix in suffixes]:
-                return PurePosixPath(key).name, found
-        return PurePosixPath(stem).name, []
+                return PurePosixPath(_split(image)[0] if key == image else key).name, found
+        return PurePosixPath(_split(image)[0]).name, []
 
 
 def _stem_of(archive: str) -> str:
@@ -189,10 +199,11 @@ def _stem_of(archive: str) -> str:
     return archive[: -max(map(len, suffixes))]
 
 
-def _keys(stem: str) -> tuple[str, str]:
+def _keys(image: str) -> tuple[str, str, str]:
     """The names, without suffix, that the captions of an image may have."""
+    stem = _split(image)[0]
     path = PurePosixPath(stem)
-    return stem, str(path.with_name(path.name.partition(".")[0] or path.name))
+    return stem, image, str(path.with_name(path.name.partition(".")[0] or path.name))
 
 
 def _split(name: str) -> tuple[str, str]:
