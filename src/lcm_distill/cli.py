@@ -281,7 +281,9 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 def main() -> None:
     """Entry point of `lcm`."""
+    # PyTorch reads both when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on shared cores spinning costs more than it saves
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # operators that Metal lacks are computed on the CPU
     warnings.showwarning = _print_warning
     threading.excepthook = log_thread_error
     signal.signal(signal.SIGTERM, stop_at_once)

@@ -72,13 +72,16 @@ def test_the_package_is_a_program():
     assert refused.returncode == 2 and refused.stderr.endswith("see `lcm --help`\n")
 
 
-@pytest.mark.parametrize(("given", "used"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
-def test_threads_that_wait_do_not_spin_unless_told_to(given, used):
+@pytest.mark.parametrize(
+    ("name", "default", "other"), [("OMP_WAIT_POLICY", "passive", "active"), ("PYTORCH_ENABLE_MPS_FALLBACK", "1", "0")]
+)
+def test_what_torch_reads_at_its_import_is_set_before_unless_it_is_already(name, default, other):
+    """Threads that wait do not spin, and operators that Metal lacks are computed on the CPU."""
     code = (
         "import os, sys; sys.argv = ['lcm', '--version']; from lcm_distill.cli import main\n"
-        "try: main()\n"
-        "finally: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+        f"try: main()\nfinally: print(os.environ[{name!r}], 'torch' in sys.modules)"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert printed.stdout.splitlines()[-1] == f"{used} False"
+    plain = {key: value for key, value in os.environ.items() if key != name}
+    for given, used in ((plain, default), (plain | {name: other}, other)):
+        printed = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+        assert printed.stdout.splitlines()[-1] == f"{used} False"
