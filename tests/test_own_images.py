@@ -55,4 +55,4 @@ def test_the_walk(here):
     assert (continued["steps"], continued["done"]) == (4, 4) and Path("runs/longer/student.safetensors").is_file()
     assert Path("student.png").is_file()
     sets = sorted(path.name for path in run.evaluate.iterdir() if (path / "manifest").is_dir())
-    assert [name.partition("-")[0] for name in sets] == ["student", "teacher"]
+    assert [name.partition("-")[0] for name in sets] == ["student", "teacher", "untrained"]

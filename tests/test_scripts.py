@@ -15,6 +15,6 @@ def test_measuring_the_shapes_assets(capsys):
         *(f"text tower, {name} by linear probe" for name in ("shape", "colour", "size", "position", "background")),
         "VAE",
         *(f"{kind} captions, {sampling}, guidance 2" for kind in ("full", "brief")
-          for sampling in ("18 heun steps", "4 heun steps", "4 euler steps")),
+          for sampling in ("18 heun steps", "4 euler steps", "2 euler steps", "1 euler step")),
     ]  # fmt: skip
     assert "shape and colour 1.0000" in lines[1]
