@@ -108,7 +108,9 @@ def measure_teacher(measure: Measure, kind: str, captions: Sequence[str]) -> Non
             return teacher.generate(captions[part], None, guidance, seed=0, image_ids=ids, sampler=sampler)
 
         images = in_batches(generate, len(captions))
-        measure.report(f"{kind} captions, {steps} {solver} step{'s' * (steps > 1)}, guidance {guidance:g}", images, captions)
+        measure.report(
+            f"{kind} captions, {steps} {solver} step{'s' * (steps > 1)}, guidance {guidance:g}", images, captions
+        )
 
 
 def main(count: int) -> None:
