@@ -131,6 +131,14 @@ def test_a_file_holds_the_numbers_and_nothing_else(tmp_path):
         lambda index: index["value"]["chunks"][0].update(start=-1),
         lambda index: index["value"].update(dtype="load"),
         lambda index: index["value"].update(shape=None),
+        lambda index: index["value"].update(dtype="float64"),
+        lambda index: index["value"].update(chunks=[]),
+        lambda index: index["value"]["chunks"][0].update(start=True),
+        lambda index: index["value"]["chunks"][0].update(offsets=[1]),
+        lambda index: index["value"]["chunks"][0].update(sizes=[1], length=4),
+        lambda index: index["value"]["chunks"][0].update(sizes=[2, 1]),
+        lambda index: index["value"]["chunks"].append(index["value"]["chunks"][0]),
+        lambda index: index.update(other=index["value"]),
         lambda index: index.clear() or index.update({"value": []}),
     ],
 )
@@ -143,6 +151,15 @@ def test_an_index_that_does_not_describe_its_files_is_refused(tmp_path, change):
     with pytest.raises(DataError, match=r"is not an index|does not hold all") as refused:
         read_index(path.parent)
     assert "\n" not in str(refused.value)
+
+
+def test_numbers_of_another_kind_are_not_taken_for_a_tensors(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "print")
+    checkpoints.save(1, {"value": torch.ones(2)})
+    path = tmp_path / "step-0000001/index.json"
+    path.write_text(path.read_text().replace("float32", "int32"))
+    with pytest.raises(DataError, match=r"value is torch\.float32, and torch\.int32 in the checkpoint"):
+        checkpoints.load(1, {"value": torch.zeros(2)})
 
 
 def save_where_a_file_is(folder: Path) -> None:

@@ -1,18 +1,22 @@
 """The index of a checkpoint: shape and dtype of each tensor, and where its parts lie, as JSON."""
 
+import math
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from lcm_distill.core.errors import DataError
 from lcm_distill.core.regular_files import read_regular
+from lcm_distill.training.checkpointing.parts import SUFFIX
 from lcm_distill.training.checkpointing.pickled_index import PICKLED, read_pickled
 
 INDEX = "index.json"
 
-Sizes = tuple[NonNegativeInt, ...]
+Number = Annotated[int, Field(ge=0, strict=True)]
+Sizes = tuple[Number, ...]
 
 
 class _Record(BaseModel):
@@ -30,8 +34,8 @@ class Chunk(_Record):
     offsets: Sizes
     sizes: Sizes
     file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # never a path to another folder
-    start: NonNegativeInt
-    length: NonNegativeInt
+    start: Number
+    length: Number
 
 
 class StoredTensor(_Record):
@@ -47,6 +51,21 @@ class StoredTensor(_Record):
         if not isinstance(getattr(torch, name, None), torch.dtype):
             raise ValueError("is not a dtype")
         return name
+
+    @model_validator(mode="after")
+    def _is_covered(self) -> Self:
+        """The parts are the tensor's slices along its first axis, each once, in the bytes that they need."""
+        shape, end = self.shape or (1,), 0
+        for chunk in sorted(self.chunks, key=lambda chunk: (chunk.offsets, chunk.sizes)):
+            offsets, sizes = chunk.offsets or (0,), chunk.sizes or (1,)
+            if sizes[1:] != shape[1:] or offsets != (end, *(0 for _ in shape[1:])):
+                raise ValueError("has parts that are not its slices")
+            if chunk.file.endswith(SUFFIX) and chunk.length != math.prod(sizes) * getattr(torch, self.dtype).itemsize:
+                raise ValueError("has a part of another length in bytes")
+            end += sizes[0]
+        if end != shape[0]:
+            raise ValueError("is not all there")
+        return self
 
 
 Index = dict[str, StoredTensor]
@@ -82,6 +101,10 @@ def read_index(folder: Path) -> Index:
 
 def _require_parts(folder: Path, index: Index) -> None:
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    places = sorted((part.file, part.start, part.length) for tensor in index.values() for part in tensor.chunks)
+    for (file, start, length), (other, begins, _) in pairwise(places):
+        if file == other and begins < start + length:
+            raise DataError(f"{folder / INDEX} is not an index: parts in {file} overlap at byte {begins}")
     for name, tensor in index.items():
         for chunk in tensor.chunks:
             if chunk.start + chunk.length > sizes.get(chunk.file, 0):

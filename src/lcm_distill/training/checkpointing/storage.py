@@ -102,6 +102,8 @@ class _Reader(FileSystemReader):
                     for axis, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
                         part = part.narrow(axis, start, length)
                     target = planner.resolve_tensor(item).detach()
+                    if target.dtype != part.dtype:
+                        raise ValueError(f"{item.dest_index.fqn} is {target.dtype}, and {part.dtype} in the checkpoint")
                     target.copy_(part)
                     planner.commit_tensor(item, target)
         return _done(None)
