@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from lcm_distill.config import Config
@@ -14,6 +15,7 @@ from lcm_distill.evaluation.verification import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
+from lcm_distill.training.checkpointing.hashes import damaged_checkpoints
 
 
 class Verification:
@@ -94,7 +96,9 @@ class Verification:
         """Compare what is committed with what was recorded when it was written: the cache, and results of the run."""
         self._check = Check(self.cache)
         yield from self._check.everything(label)
-        self.results = dict(damaged_results(self._run))
+        trainings = (self._run.distill, self._run.pretrain)
+        checkpoints = (damaged_checkpoints(training / "checkpoints") for training in trainings)
+        self.results = dict(chain(damaged_results(self._run), *checkpoints))
 
     def repair(self) -> Iterator[Progress]:
         """Encode the damaged shards again and check them.

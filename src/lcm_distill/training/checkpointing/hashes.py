@@ -1,11 +1,13 @@
 """The list of a checkpoint's files with their hashes, by which damage is noticed."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic_writes import commit_bytes
+from lcm_distill.training.checkpointing.steps import saved_steps
 
 HASHES = "SHA256SUMS"
 """Hex SHA-256 of every file, in the format of `sha256sum`."""
@@ -37,3 +39,15 @@ def damage(folder: Path) -> str | None:
         if not (folder / name).is_file() or file_sha256(folder / name) != sha256:
             return f"{folder / name} is not what was written"
     return None
+
+
+def damaged_checkpoints(checkpoints: Path) -> Iterator[tuple[str, str]]:
+    """Damaged ones in the folder of a training's checkpoints, with what that means."""
+    for step in saved_steps(checkpoints):
+        folder = checkpoints / f"step-{step:07d}"
+        try:
+            flawed = damage(folder) is not None
+        except FileNotFoundError:
+            continue
+        if flawed and folder.is_dir():  # a training that goes on drops old ones
+            yield str(folder), "a training resumes from the checkpoint before; delete this one"
