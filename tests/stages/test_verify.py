@@ -195,6 +195,17 @@ def test_a_broken_merged_file_has_all_its_tasks_done_again(small_config, finishe
     assert manifest_rows(small_config, run) == manifest_rows(small_config, finished_run)
 
 
+def test_a_part_under_another_name_is_removed(small_config, finished_run, run):
+    part = run.cache / part_name("latents_64-00001")
+    shutil.copy(part, part.with_name("latents_64-00099.parquet"))
+    verification = verified(small_config, run)
+    assert [damage.path for damage in verification.damage] == ["manifest/latents_64-00099.parquet"]
+    list(verification.repair())
+    verification.raise_if_broken()
+    assert verified(small_config, run).result()["sound"] and not part.with_name("latents_64-00099.parquet").exists()
+    assert shard_files(run.cache) == shard_files(finished_run.cache)
+
+
 def test_what_was_not_begun_is_pending(small_config, run):
     (run.cache / SHARD).unlink()
     (run.cache / PART).unlink()

@@ -22,7 +22,7 @@ from lcm_distill.data.cache.verification import Damage, readable_entries
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.transforms import decode
 from lcm_distill.formats.images import UnusableImage
-from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest
+from lcm_distill.pipeline.manifest import OK, QUARANTINED, Manifest, task_of_part
 from lcm_distill.pipeline.manifest_parts import Entry
 from lcm_distill.pipeline.task import Progress, Task
 
@@ -42,7 +42,7 @@ def repair_catalog(cache: Cache, damage: Sequence[Damage]) -> None:
     for task in cache.tasks(catalog):
         if task.name in committed and committed[task.name].fingerprint != task.fingerprint:
             raise DataError(f"{cache.source_root} is not what {storage.locate()} was made from: {_put_back(cache)}")
-    _remove_unreadable(manifest, damage)
+    _remove_misplaced(manifest, damage)
     manifest.drop([CATALOG_TASK])
     commit_catalog(cache, catalog, bad)
 
@@ -65,7 +65,7 @@ def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) ->
     _require_images(cache, tasks)
     cache.require_same_encoders(_metadata_of(damage))
     damaged, sizes = DamagedShards(manifest, tasks), batch_sizes(manifest, tasks)
-    _remove_unreadable(manifest, damage)
+    _remove_misplaced(manifest, damage)
     total, done = sum(task.size for task in tasks), 0
     for task, rows, file in Encoding(cache, cache.config.device, damaged, sizes).execute(tasks):
         manifest.drop([task.name])
@@ -175,8 +175,11 @@ def _readable_rows(manifest: Manifest, file: str, names: set[str]) -> list[tuple
         return []
 
 
-def _remove_unreadable(manifest: Manifest, damage: Sequence[Damage]) -> None:
-    """Delete parts and metadata that cannot be read and would prevent writing them again."""
+def _remove_misplaced(manifest: Manifest, damage: Sequence[Damage]) -> None:
+    """Delete parts and metadata that cannot be read or are in another's place, and would stay in the way."""
+    loose = set(manifest.loose_parts())
+    for file in {found.path for found in damage if found.path in loose and task_of_part(found.path) != found.task}:
+        manifest.storage.remove(file)
     for file in manifest.files():
         try:
             list(manifest.rows(file))
