@@ -27,6 +27,8 @@ FOLDER = "locks"
 BEAT_SECONDS = 5.0
 WATCH_SECONDS = 20.0
 """An owner whose counter stands still for this long is dead."""
+ATTEMPTS = 100
+"""At making a folder that others remove. What is in its place for good is an error after that."""
 SETTLE_SECONDS = 2.0
 """Where there are no locks, the last of those who claim a stage within this time owns it."""
 PATIENCE_SECONDS = 180.0
@@ -254,6 +256,10 @@ def _remove_dead(folder: Path) -> None:
 def _make(folder: Path) -> list[Path]:
     """Make a folder; returns those that were made, the innermost first."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    for _ in range(ATTEMPTS):
+        with suppress(FileExistsError, FileNotFoundError):  # an owner that ends removes it, or its parent, in between
+            folder.mkdir(parents=True, exist_ok=True)
+            return made or [folder]
     folder.mkdir(parents=True, exist_ok=True)
     return made or [folder]
 
