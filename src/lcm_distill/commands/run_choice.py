@@ -78,13 +78,15 @@ class Choice:
             UserError: as `load`.
         """
         from lcm_distill.config import load_file, load_preset
+        from lcm_distill.pipeline.run_folder import RunFolder
 
         assignments = [*settings, *self.assignments]
         if self.cache is None:
             return self._in_file(assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
-        if not (self.cache / "config.toml").is_file():
+        cache = RunFolder(self.cache)
+        if not cache.exists:
             raise UserError(f"--cache {self.cache} is not a run folder: it has no config.toml; give the cache's run")
-        other = load_file(self.cache / "config.toml")
+        other = load_file(cache.config)
         base = self._in_file() if self.file else load_preset(self.preset) if self.preset else other
         return base.sharing(other, self.cache).changed(assignments, f"--cache {self.cache}")
 

@@ -94,11 +94,14 @@ class Verification:
 
     def check(self, label: str = "verify") -> Iterator[Progress]:
         """Compare what is committed with what was recorded when it was written: the cache, and results of the run."""
-        self._check = Check(self.cache)
-        yield from self._check.everything(label)
+        yield from self._check_cache(label)
         trainings = (self._run.distill, self._run.pretrain)
         checkpoints = (damaged_checkpoints(training / "checkpoints") for training in trainings)
         self.results = dict(chain(damaged_results(self._run), *checkpoints))
+
+    def _check_cache(self, label: str) -> Iterator[Progress]:
+        self._check = Check(self.cache)
+        yield from self._check.everything(label)
 
     def repair(self) -> Iterator[Progress]:
         """Encode the damaged shards again and check them.
@@ -114,13 +117,13 @@ class Verification:
         if any(damage.task == CATALOG_TASK for damage in self.damage):
             repair_catalog(self.cache, self.damage)
             self.repaired.append(CATALOG_TASK)
-            yield from self.check("verify all")
+            yield from self._check_cache("verify all")
             if not self.damage:
                 return
         names: list[str] = []
         self.lost = yield from encode_again(self.cache, self.damage, names)
         if not names:
-            yield from self.check("verify all")
+            yield from self._check_cache("verify all")
             return
         self.repaired += names
         compared = {task: rows for task, rows in self._check.rows_of.items() if task not in names}

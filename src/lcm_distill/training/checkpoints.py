@@ -20,7 +20,7 @@ from lcm_distill.training.checkpointing import hashes
 from lcm_distill.training.checkpointing.background import Background
 from lcm_distill.training.checkpointing.description import ABOUT, About, read_about, write_about
 from lcm_distill.training.checkpointing.index import read_index
-from lcm_distill.training.checkpointing.steps import saved_steps
+from lcm_distill.training.checkpointing.steps import folder_of, saved_steps
 from lcm_distill.training.checkpointing.storage import load_tensors, save_tensors
 from lcm_distill.training.checkpointing.tensors import not_finite
 from lcm_distill.training.engine.agreement import all_found, broadcast, decide_on_main
@@ -218,7 +218,7 @@ class Checkpoints:
             raise UserError(f"{self.folder} was trained with other settings: choose another --run, or delete it")
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:07d}"
+        return folder_of(self.folder, step)
 
 
 def _save(folder: Path, tensors: Mapping[str, Tensor], group: Any) -> None:

@@ -151,7 +151,6 @@ def walk(root: Path, counts: Callable[[str], bool] = is_image) -> Tree:
     links = [path for path in tree.files if isinstance(path, Link) and counts(path)]
     tree.links, targets = further_names(root, links, tree.folders, counts)
     tree.files = [path for path in tree.files if path not in tree.links]
-    tree.__dict__.pop("known", None)
     tree.without_suffix = [path for path in tree.files if looks_like_image(root, path, targets)]
     again = (link for link in tree.links if not is_image(link))
     tree.left_out += [LeftOut(link, "link to a file that is read already", image=False) for link in again]

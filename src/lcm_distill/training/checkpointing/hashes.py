@@ -7,7 +7,7 @@ from pathlib import Path
 from lcm_distill.core.hashing import file_sha256
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.pipeline.atomic_writes import commit_bytes
-from lcm_distill.training.checkpointing.steps import saved_steps
+from lcm_distill.training.checkpointing.steps import folder_of, saved_steps
 
 HASHES = "SHA256SUMS"
 """Hex SHA-256 of every file, in the format of `sha256sum`."""
@@ -44,7 +44,7 @@ def damage(folder: Path) -> str | None:
 def damaged_checkpoints(checkpoints: Path) -> Iterator[tuple[str, str]]:
     """Damaged ones in the folder of a training's checkpoints, with what that means."""
     for step in saved_steps(checkpoints):
-        folder = checkpoints / f"step-{step:07d}"
+        folder = folder_of(checkpoints, step)
         try:
             flawed = damage(folder) is not None
         except FileNotFoundError:

@@ -4,6 +4,11 @@ import re
 from pathlib import Path
 
 
+def folder_of(checkpoints: Path, step: int) -> Path:
+    """The checkpoint of a step in the folder of a training's checkpoints."""
+    return checkpoints / f"step-{step:07d}"
+
+
 def saved_steps(folder: Path) -> list[int]:
     """Steps with a checkpoint in the folder of a training's checkpoints, ascending."""
     found = folder.iterdir() if folder.is_dir() else ()
