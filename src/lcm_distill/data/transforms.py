@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lcm_distill.core.errors import one_line
-from lcm_distill.data.colour import to_srgb
+from lcm_distill.formats.colour import to_srgb
 from lcm_distill.formats.images import UnusableImage, open_image, round_to_uint8
 
 TRANSFORM = 4
