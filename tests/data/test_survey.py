@@ -73,8 +73,6 @@ def test_a_survey_says_what_the_run_does(form, tmp_path):
     for status, counts in reasons_of_a_run(rows).items():
         counts = Counter(map(without_details, counts.elements()))
         said = {reason: int(words.partition(",")[0]) for reason, words in found[status.replace(" ", "_")].items()}
-        if form == "journeydb-packed":  # a run reads no archive once more to find what its lines do not name
-            counts[UNNAMED] += said.get(UNNAMED, 0) - counts[UNNAMED]
         assert said == +counts
     on_disk = len(items) + others if form == "journeydb-packed" else images_on_disk(root)
     hidden_archives = {"webdataset": 2, "parquet": 1}.get(form, 0)
@@ -101,16 +99,6 @@ def test_a_survey_names_members_of_archives_that_no_line_names(tmp_path):
         UNNAMED: f"2, such as {IMAGES}/000/2.jpg, {IMAGES}/000/3.heic",
         "hidden file": f"1, such as {IMAGES}/000/._0.jpg",
     }
-
-
-def test_status_says_where_members_that_no_line_names_are_counted(tmp_path):
-    root, run = tmp_path / "data", tmp_path / "run"
-    pack([Item("0.jpg", image_bytes(0), '"zero"')], root, "journeydb-packed")
-    encode(root, run, "journeydb-packed")
-    chosen = ["data.source=journeydb", f"data.root='{root}'", "data.valid_fraction=0", "data.min_size=16"]
-    config = load_preset("shapes", [*chosen, "cache.shard_rows=64"])
-    said = status_of(config, RunFolder(run))["precompute"]["data"]["not_counted"]
-    assert said == f"images in archives named by no annotation: see `lcm precompute --run {run} --dry-run`"
 
 
 def test_the_command_line_prints_it_and_stores_nothing(tmp_path):

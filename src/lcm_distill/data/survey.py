@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from lcm_distill.data.sources.file_tree import is_hidden
+from lcm_distill.data.sources.file_tree import unnamed_member
 from lcm_distill.data.sources.image_files import is_missing
 from lcm_distill.data.sources.interface import (
     DUPLICATE,
     MISSING,
     ORPHAN,
-    UNNAMED,
     Annotation,
     BadAnnotation,
     LeftOut,
@@ -92,10 +91,14 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
 
 def _add_members(source: Source, paths: list[str], images: set[int], left_out: _Reasons) -> None:
     """Add what the archives of `paths` hold beside `images`."""
-    for path in source.members(paths) if isinstance(source, ListsMembers) else ():
-        if hash(path) not in images:
-            left_out.add("hidden file" if is_hidden(path) else UNNAMED, path)
-            images.add(hash(path))
+    if not isinstance(source, ListsMembers):
+        return
+    archives = set(source.archives_on_disk())
+    for archive in dict.fromkeys(file for path in paths if (file := source.file_of(path)) in archives):
+        for path in sorted(source.listing(archive).images):
+            if hash(path) not in images:
+                left_out.add(unnamed_member(path).reason, path)
+                images.add(hash(path))
 
 
 def _opened(source: Source, paths: list[str], min_size: int, quarantined: _Reasons) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import lzma
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
@@ -92,11 +92,20 @@ class Checked:
     Attributes:
         paths: what each is yielded as, by name in the archive and which of the members of that name it is, from 1 on.
         error: why none of them can be used.
+        names: what `check_last_members` found in it but for folders, up to where it is damaged.
+        damage: where that is; None: it is whole.
     """
 
     archive: Path
     paths: Mapping[tuple[str, int], str]
     error: UncheckedArchive | FileNotFoundError | None = None
+    names: frozenset[str] = frozenset()
+    damage: DamagedArchive | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why a member that is not there, or cannot be read, is unusable."""
+        return _reason(self.archive, self.error or self.damage)
 
 
 def never() -> bool:
@@ -121,18 +130,25 @@ def check_members(archive: Path, wanted: Mapping[tuple[str, int], str], stopped:
 
 
 def check_last_members(archive: Path, wanted: Mapping[str, str], stopped: Callable[[], bool] = never) -> Checked:
-    """As `check_members`, the last member of each name, which extracting an archive leaves.
+    """As `check_members`, the last member of each name, which extracting an archive leaves, and the names of all.
 
     Only the end of an archive tells which one is the last.
 
     Args:
         wanted: the path of each, by name in the archive.
     """
+    last, names, damage = Counter[str](), set[str](), None
     try:
-        last = _last_numbers(archive, wanted, stopped)
+        for name, _ in stream_members(archive, lambda name: names.add(name) or name in wanted):
+            last[name] += 1
+            if stopped():
+                break
     except (UncheckedArchive, FileNotFoundError) as error:
         return Checked(archive, {(name, 1): path for name, path in wanted.items()}, error)
-    return Checked(archive, {(name, last.get(name, 1)): path for name, path in wanted.items()})
+    except DamagedArchive as error:  # what precedes it counts
+        damage = error
+    paths = {(name, last.get(name, 1)): path for name, path in wanted.items()}
+    return Checked(archive, paths, names=frozenset(names), damage=damage)
 
 
 def require_intact(archive: Path, stopped: Callable[[], bool] = never) -> None:
@@ -183,45 +199,11 @@ def read_checked(checked: Checked) -> Iterator[tuple[str, bytes | UnusableImage]
 def _unusable(
     archive: Path, damage: Exception | None, paths: Iterable[str]
 ) -> Iterator[tuple[str, bytes | UnusableImage]]:
-    known = isinstance(damage, DamagedArchive)
-    reason = f"damaged archive {archive.name}: {damage}" if known else "missing file"
-    yield from ((path, UnusableImage(reason)) for path in paths)
+    yield from ((path, UnusableImage(_reason(archive, damage))) for path in paths)
 
 
-def _last_numbers(archive: Path, names: Collection[str], stopped: Callable[[], bool]) -> dict[str, int]:
-    """Which one of the members of its name is the last, from 1 on, for those of `names` that an archive holds.
-
-    Of a damaged archive what precedes the damage counts.
-
-    Raises:
-        FileNotFoundError: there is no archive.
-        UncheckedArchive: nothing of it can be relied on.
-    """
-    counts = Counter[str]()
-    try:
-        for name, _ in stream_members(archive, names.__contains__):
-            counts[name] += 1
-            if stopped():
-                break
-    except UncheckedArchive:
-        raise
-    except DamagedArchive:
-        pass
-    return counts
-
-
-def member_names(archive: Path) -> list[str]:
-    """The names in an archive but for folders, each once. Of a damaged archive, those that precede the damage."""
-    names = dict[str, None]()
-
-    def note(name: str) -> bool:
-        names.setdefault(name)
-        return False
-
-    with suppress(DamagedArchive, FileNotFoundError):
-        for _ in stream_members(archive, note):
-            pass
-    return list(names)
+def _reason(archive: Path, damage: Exception | None) -> str:
+    return f"damaged archive {archive.name}: {damage}" if isinstance(damage, DamagedArchive) else "missing file"
 
 
 @contextmanager

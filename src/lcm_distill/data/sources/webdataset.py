@@ -24,7 +24,7 @@ from lcm_distill.data.sources.file_tree import (
     walk,
 )
 from lcm_distill.data.sources.image_files import leaves_root
-from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.interface import AGAIN, HIDDEN, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.sidecars import Sidecars, sidecars_of
 from lcm_distill.formats.images import IMAGE_SUFFIXES, MARKS, OTHER_IMAGE_SUFFIXES, UnusableImage, begins_as_image
 from lcm_distill.formats.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
@@ -120,7 +120,7 @@ class WebDataset:
             if leaves_root(name):
                 yield BadAnnotation(path, "malformed annotation: its name leads out of the archive", path)
             elif is_hidden(name):
-                yield LeftOut(path, "hidden file")
+                yield LeftOut(path, HIDDEN)
             elif (flaw := unread_format(name)) is not None:
                 yield BadAnnotation(path, flaw, path)
             else:
