@@ -18,8 +18,8 @@ from lcm_distill.data.sources.file_tree import (
 )
 from lcm_distill.data.sources.image_files import place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.images import UnusableImage
+from lcm_distill.formats.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.tables import MalformedRecord
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 

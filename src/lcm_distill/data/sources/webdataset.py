@@ -25,8 +25,8 @@ from lcm_distill.data.sources.file_tree import (
 )
 from lcm_distill.data.sources.image_files import leaves_root
 from lcm_distill.data.sources.interface import AGAIN, HIDDEN, ORPHAN, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.sidecars import Sidecars, sidecars_of
 from lcm_distill.formats.images import IMAGE_SUFFIXES, MARKS, OTHER_IMAGE_SUFFIXES, UnusableImage, begins_as_image
+from lcm_distill.formats.sidecars import Sidecars, sidecars_of
 from lcm_distill.formats.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 from lcm_distill.pipeline.prefetch import one_ahead
