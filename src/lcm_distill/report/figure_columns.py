@@ -1,7 +1,6 @@
 """Columns of figures: which metric, under which protocol, against which reference, and how values are written.
 
-Rows are those of `metrics.parquet`. Styles come from the registry of metric protocols, as
-`lcm_distill.metrics.registry.figure_styles` gives them.
+Rows are those of `metrics.parquet`. Styles are `lcm_distill.metrics.figure_styles`.
 """
 
 from collections import Counter
@@ -41,7 +40,7 @@ class FigureStyles:
     unnamed: frozenset[str] = field(default_factory=frozenset[str])
 
     def of(self, metric: str) -> FigureStyle:
-        """Style of a metric; one that no protocol defines is shown under its own name."""
+        """Style of a metric; one that has none is shown under its own name."""
         return self.styles.get(metric) or FigureStyle(metric.replace("_", " "))
 
     def position(self, metric: str) -> int:
