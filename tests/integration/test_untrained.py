@@ -149,8 +149,10 @@ def test_it_stands_once_between_teacher_and_students(run, finished_run, tmp_path
     assert [(row["model"], row["run"]) for row in both[4:12:2]] == [
         ("untrained", None), ("untrained", None), ("student", "a"), ("student", "a"),
     ]  # fmt: skip
-    labels = {line.label for panel in comparison_panels(both, FIGURE_STYLES) for line in panel.lines}
-    assert "untrained student, guidance 2" in labels and len(labels) == 5
+    panels = comparison_panels(both, FIGURE_STYLES)
+    labels = {line.label for panel in panels for line in panel.lines}
+    assert labels == {"untrained student, guidance 2", "a, guidance 2", "b, guidance 2"}
+    assert len(panels[0].horizontals) == 2  # teachers
     assert lcm("report", "--run", "a").exit_code == 0
     assert "untrained student, guidance 2" in (tmp_path / "a" / "report.html").read_text()
 

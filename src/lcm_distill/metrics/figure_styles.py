@@ -1,6 +1,6 @@
 """How every figure is shown, by name, in the order of columns. Nothing here imports what computes them."""
 
-from lcm_distill.report.figure_columns import LATENTS, FigureStyle, FigureStyles
+from lcm_distill.report.figure_columns import LATENTS, TO_TEACHER, FigureStyle, FigureStyles
 
 
 def _distance(title: str) -> FigureStyle:
@@ -23,7 +23,7 @@ FIGURE_STYLES = FigureStyles(
         "recall_k5": FigureStyle("recall, k = 5"),
         "cmmd": FigureStyle("CMMD"),
         "clip_score": FigureStyle("CLIP score", "{:.4f}"),
-        "teacher_distance": _distance("distance to teacher"),
+        TO_TEACHER: _distance("distance to teacher"),
         "guidance_slope": FigureStyle("guidance slope", "{:.2f}"),
         "guidance_size": FigureStyle("guidance size", "{:.2f}"),
         "guidance_cosine": FigureStyle("guidance cosine", "{:.2f}"),

@@ -9,6 +9,7 @@ from lcm_distill.metrics.kernel_distances import clip_maximum_mean_discrepancy, 
 from lcm_distill.metrics.neighbours import coverage, density, precision, recall
 from lcm_distill.metrics.sliced_wasserstein import monge_inception_distance
 from lcm_distill.metrics.statistics import MeanScore
+from lcm_distill.report.figure_columns import TO_TEACHER
 
 ENOUGH_IMAGES = 10_000
 """Fewer bias Fréchet distances upwards (arXiv 1801.01401), and balls of neighbours grow as vectors get fewer."""
@@ -26,7 +27,7 @@ FRECHET_DISTANCE = _frechet("frechet_distance", enough_images=1_000)
 """Of the stand-in, whose features have 128 dimensions: as many images as its preset generates."""
 FID = _frechet("fid")
 FD_DINOV2 = _frechet("fd_dinov2")
-TEACHER_DISTANCE = _frechet("teacher_distance")
+TEACHER_DISTANCE = _frechet(TO_TEACHER)
 """Of a student's images to its teacher's, under any protocol that has one of the above."""
 KID = Figure("kid", "features", kernel_inception_distance)
 MIND = Figure("mind", "features", monge_inception_distance, enough_images=5_000)

@@ -10,6 +10,8 @@ from typing import Any
 
 LATENTS = "latents"
 """In place of a protocol: figures of a student's latents beside its teacher's, for which no image is decoded."""
+TO_TEACHER = "teacher_distance"
+"""The metric whose reference are images of the teacher at the row's own guidance scale, and so others at each scale."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,11 @@ class FigureColumn:
 
 
 def column_key(row: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """Metric, protocol and reference of a row of `metrics.parquet`."""
-    return row["metric"], row["protocol"], row["reference"]
+    """Metric, protocol and reference of a row of `metrics.parquet`; a teacher's images go by their sampling."""
+    reference = row["reference"]
+    if row["metric"] == TO_TEACHER and reference:
+        reference = reference.rpartition(":")[0]
+    return row["metric"], row["protocol"], reference
 
 
 def of_images(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

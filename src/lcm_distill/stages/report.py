@@ -25,8 +25,8 @@ from lcm_distill.report.comparison import comparison_panels
 from lcm_distill.report.figure_columns import of_images
 from lcm_distill.report.grid import fit
 from lcm_distill.report.guidance import guidance_panels
-from lcm_distill.report.page import Section, charts, gallery, heading, image, page, paragraph, table
-from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
+from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
+from lcm_distill.report.tables import CAPTION, WARNING, figures_cells, stand_in_notice
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.queries import inspect_view
 
@@ -101,7 +101,18 @@ def _figures(query: Query) -> list[str]:
     named = [{**row, "run": row["model"] if row["model"] == "student" else None} for row in of_images(rows)]
     real = [paragraph(CAPTION)] if any(row["model"] == "real" for row in rows) else []
     drawn = [charts("figures", comparison_panels(named, FIGURE_STYLES))] if named else []
-    return [*drawn, table(*figures_cells(rows, FIGURE_STYLES)), *real]
+    return [*drawn, *_noted(*figures_cells(rows, FIGURE_STYLES)), *real]
+
+
+def _noted(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The table of figures, with numbers in place of warnings, and the warnings below it."""
+    if headings[-1] != WARNING[1]:
+        return [table(headings, cells)]
+    warnings = [line[-1].split("; ") if line[-1] else [] for line in cells]
+    notes = list(dict.fromkeys(warning for found in warnings for warning in found))
+    numbers = [", ".join(str(notes.index(warning) + 1) for warning in found) for found in warnings]
+    lines = [[*line[:-1], number] for line, number in zip(cells, numbers, strict=True)]
+    return [table([*headings[:-1], "notes"], lines), numbered(notes)]
 
 
 def _guidance(query: Query, trained: tuple[float, float]) -> list[str]:
