@@ -1,6 +1,6 @@
 """Rows of `metrics.parquet` side by side."""
 
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.report.figure_columns import LATENTS, figure_columns
 from lcm_distill.report.tables import figures_cells, markdown_table
 
@@ -14,7 +14,7 @@ def row(metric: str, value: float, protocol: str, reference: str | None = "coco.
 
 
 def as_dicts(rows):
-    headings, cells = figures_cells(rows, figure_styles())
+    headings, cells = figures_cells(rows, FIGURE_STYLES)
     return [dict(zip(headings, line, strict=True)) for line in cells]
 
 
@@ -57,7 +57,7 @@ def test_other_samplings_do_not_make_a_column():
 
 def test_columns_are_in_the_order_of_the_protocols_figures():
     rows = [row(metric, 0.0, "gigagan") for metric in ("coverage", "recall", "fid", "precision")]
-    assert [figure.metric for figure in figure_columns(rows, figure_styles())] == [
+    assert [figure.metric for figure in figure_columns(rows, FIGURE_STYLES)] == [
         "fid",
         "precision",
         "recall",
@@ -91,12 +91,12 @@ def test_a_warning_of_any_figure_stands_in_the_last_column():
              "seconds_per_image": 0.1, "warning": "few images, 10,000 are usual"}]  # fmt: skip
     rows.append({**rows[0], "metric": "kid", "warning": None})
     for given in (rows, rows[::-1]):
-        headings, (cells,) = figures_cells(given, figure_styles())
+        headings, (cells,) = figures_cells(given, FIGURE_STYLES)
         assert (headings[-1], cells[-1]) == ("warning", "few images, 10,000 are usual")
-    assert "warning" not in figures_cells(rows[1:], figure_styles())[0]
+    assert "warning" not in figures_cells(rows[1:], FIGURE_STYLES)[0]
     repeating = "75 held-out captions repeat"
     rows = [{**rows[0], "warning": f"few images, 10,000 are usual; {repeating}"}, {**rows[1], "warning": repeating}]
-    assert figures_cells(rows, figure_styles())[1][0][-1] == f"few images, 10,000 are usual; {repeating}"
+    assert figures_cells(rows, FIGURE_STYLES)[1][0][-1] == f"few images, 10,000 are usual; {repeating}"
 
 
 def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_about():

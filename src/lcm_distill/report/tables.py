@@ -127,10 +127,14 @@ def model_title(model: str) -> str:
     return "untrained student" if model == "untrained" else model
 
 
+def solver_title(sampler: str) -> str:
+    """A sampler in words: solvers are names of people."""
+    return sampler.capitalize() if sampler in SOLVERS else sampler
+
+
 def steps_title(sampler: str, steps: int) -> str:
-    """Number of steps and sampler in words; teachers' solvers are names of people. An empty name is left out."""
-    name = sampler.capitalize() if sampler in SOLVERS else sampler
-    return " ".join(filter(None, [str(steps), name, "steps" if steps > 1 else "step"]))
+    """Number of steps and sampler in words; an empty name is left out."""
+    return " ".join(filter(None, [str(steps), solver_title(sampler), "steps" if steps > 1 else "step"]))
 
 
 def sampling_title(model: str, sampler: str, steps: int) -> str:
