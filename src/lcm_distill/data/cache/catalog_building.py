@@ -18,7 +18,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, rejected_row
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.record_validation import checked
+from lcm_distill.data.sources.record_validation import checked, rejected
 from lcm_distill.pipeline.atomic_writes import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, file_columns, part_name
 
@@ -59,11 +59,11 @@ def extend_annotations(cache: Cache, known: Catalog) -> tuple[Extension, list[Ba
         UserError: there is no data set.
     """
     bad: list[BadAnnotation | LeftOut] = []
-    annotations, fraction = checked(cache.source), cache.config.data.valid_fraction
+    source, fraction = cache.source, cache.config.data.valid_fraction
     cache.run.root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=temporary_prefix(), dir=cache.run.root) as scratch:
-        extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
-    return extension, bad + [BadAnnotation(path, DUPLICATE, path) for path in extension.repeated]
+        extension = extend_catalog(known, _usable(checked(source), bad), fraction, Path(scratch))
+    return extension, bad + [rejected(source, path, DUPLICATE, path) for path in extension.repeated]
 
 
 def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:

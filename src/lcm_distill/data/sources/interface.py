@@ -113,6 +113,15 @@ class Listing:
 
 
 @runtime_checkable
+class TellsEmpty(Protocol):
+    """A source whose records may have no image of their own, in files that `Source.file_of` names."""
+
+    def is_empty(self, path: str) -> bool:
+        """Whether a record has no image, as far as can be told without reading all images."""
+        ...
+
+
+@runtime_checkable
 class ListsMembers(Protocol):
     """A source whose `annotations` does not look into its archives, which would take as long as reading the images."""
 

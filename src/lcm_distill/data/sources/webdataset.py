@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -111,7 +112,7 @@ class WebDataset:
         except (DamagedArchive, FileNotFoundError) as error:
             yield BadAnnotation(archive, f"damaged archive: {error}")
             if isinstance(error, UncheckedArchive):
-                return
+                content = self._sound_content(archive, error)
         alone = Counter(stem for stem, suffix in map(_split, content.images) if suffix not in WHOLE_NAMES)
         for name, number in content.images.items():
             path = f"{archive}/{name}" + (f"{AGAIN}{number}" if number > 1 else "")
@@ -130,6 +131,14 @@ class WebDataset:
         lone = [f"{archive}/{name}" for name in content.orphans()]
         for source in (*lone, *sidecars.orphans(_split(name)[0] for name in content.images)):
             yield LeftOut(source, ORPHAN, image=False)
+
+    def _sound_content(self, archive: str, damage: UncheckedArchive) -> "_Content":
+        """What precedes the damage of an archive."""
+        content = _Content(self.captions)
+        with suppress(DamagedArchive, FileNotFoundError):
+            for name, text in stream_members(self.root / archive, content.wants, damage) if damage.sound else ():
+                content.add_text(name, text)
+        return content
 
     def _annotations(
         self, content: "_Content", name: str, known: Mapping[str, Any] | None, sample_id: str, path: str
