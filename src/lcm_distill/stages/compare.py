@@ -43,7 +43,7 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
             found.setdefault(tuple(str(own.get(name)) for name in ("run", *IDENTITY)), own)
     rows = sorted(found.values(), key=lambda row: ORDER.index(row["model"]))
     if not rows:
-        raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate`")
+        raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate --run {runs[0]}`")
     notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
     remove_orphans_of(*results)

@@ -267,7 +267,7 @@ def _weights(config: Config, run: RunFolder) -> tuple[int, dict[str, Tensor]]:
         return 0, weights
     if run.student.is_file():
         return config.distill.steps, read_tensors(run.student)
-    run.require(run.distill / "checkpoints", f"run `lcm distill` into {run.root} first")
+    run.require(run.distill / "checkpoints", f"run `lcm distill --run {run.root}` first")
     weights = student_from_teacher(config.model, config.distill).state_dict()
     name = "average" if config.distill.publish == "average" else "model"
     checkpoints = Checkpoints(run.distill / "checkpoints", fingerprint(config))

@@ -86,7 +86,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         Section("Data", _data(query)),
     ]
     if not any(section.parts for section in sections):
-        raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute`")
+        raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute --run {run.root}`")
     if not sections[-1].parts:
         sections[-1] = Section("Data", [paragraph(_no_manifest(run, Cache.open(config, run).storage.locate()))])
     sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(query, run))]
