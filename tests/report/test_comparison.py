@@ -64,6 +64,21 @@ def test_distances_to_the_teacher_at_its_own_scales_are_one_figure():
     assert panel.y_label == "distance to teacher" and len(panel.lines) == 2
 
 
+def test_sets_of_captions_have_their_hash_only_where_they_need_it():
+    def labels(*prompts: str) -> list[str]:
+        rows = [{**STUDENTS[1], "prompts": name, "seed": seed} for seed, name in enumerate(prompts)]
+        return [panel.y_label.partition("\n")[2] for panel in comparison_panels(rows, FIGURE_STYLES)]
+
+    assert labels("held-out:0123456789ab") == [""]
+    assert labels("held-out:0123456789ab", "my.csv:0123456789ab") == [
+        "60 captions, held-out, seed 0", "60 captions, my.csv, seed 1"
+    ]  # fmt: skip
+    same = [{**STUDENTS[1], "prompts": f"held-out:{digit * 12}"} for digit in "ab"]
+    assert [panel.y_label for panel in comparison_panels(same, FIGURE_STYLES)] == [
+        f"Fréchet distance\n60 captions, held-out:{digit * 12}, seed 0" for digit in "ab"
+    ]
+
+
 def test_figures_of_latents_stand_in_tables_alone():
     latents = row("student", "consistency", 1, 0.9, metric="guidance_slope", protocol="latents")
     (panel,) = comparison_panels([STUDENTS[1], latents], FIGURE_STYLES)

@@ -5,6 +5,7 @@ import xml.etree.ElementTree
 from html.parser import HTMLParser
 from io import BytesIO
 
+import pytest
 from PIL import Image
 
 from lcm_distill.report.charts import INK, Line, Panel, panel_svg
@@ -100,6 +101,28 @@ def test_a_logarithmic_axis_of_numbers_has_ticks_where_points_are():
     drawn = panel_svg(Panel("x", "y", [Line(x, x, [0] * 5, 0)], logarithmic_x=True), "ticks")
     (axis,) = re.findall(r'id="matplotlib.axis_1">(.*?)id="matplotlib.axis_2"', drawn, re.DOTALL)
     assert re.findall(r">([^<>]+)</text>", axis) == ["1", "2", "4", "50", "x"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (3.6, 5.2, ["3.6", "3.8", "4", "4.2", "4.4", "4.6", "4.8", "5", "5.2"]),
+        (2, 9, ["2", "3", "4", "5", "6", "7", "8", "9"]),
+        (2, 90, ["2", "5", "10", "20", "50", "100"]),
+    ],
+)
+def test_a_logarithmic_axis_has_plain_numbers(low, high, labels):
+    drawn = panel_svg(Panel("x", "y", [Line([1, 2], [low, high], [0, 0], 0)], logarithmic=True), "y")
+    axis = drawn.partition('id="matplotlib.axis_2"')[2]
+    assert re.findall(r">([^<>]+)</text>", axis) == [*labels, "y"]
+
+
+def test_the_legend_lies_below_the_label_of_an_axis_with_long_names():
+    names = ["a", "a-name-of-moderate-length"]
+    drawn = panel_svg(Panel("label", "y", [Line([0, 1], [1, 2], [0, 0], 0, "line")], ticks=names), "names")
+    heights = {text: float(re.findall(rf'<text [^>]*y="([^"]*)"[^>]*>{text}<', drawn)[0]) for text in ("label", "line")}
+    (whole,) = re.findall(r'viewBox="0 0 \S+ (\S+)"', drawn)
+    assert heights["label"] + 10 < heights["line"] < float(whole)
 
 
 def test_a_long_label_of_an_axis_is_broken():

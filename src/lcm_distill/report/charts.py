@@ -5,7 +5,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, zip_longest
+from itertools import cycle
 from math import log
 from pathlib import Path
 from textwrap import wrap
@@ -79,11 +79,9 @@ def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
     with rc_context(STYLE):
         across, down = min(len(panels), ACROSS), -(-len(panels) // ACROSS)
         figure = Figure(figsize=(8 * across, 5.5 * down), layout="constrained")
-        for panel, axes in zip_longest(panels, figure.subplots(down, across, squeeze=False).flat):
-            if panel is None:
-                axes.remove()
-            else:
-                _draw_panel(panel, axes)
+        parts = figure.subfigures(down, across, squeeze=False)
+        for panel, part in zip(panels, parts.flat, strict=False):
+            _draw_panel(panel, part)
         figure.suptitle(title)
         figure.savefig(path, format="png", dpi=130)
 
@@ -100,13 +98,14 @@ def panel_svg(panel: Panel, name: str) -> str:
     content = io.StringIO()
     with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        _draw_panel(panel, figure.subplots())
+        _draw_panel(panel, figure)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     svg = content.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
-def _draw_panel(panel: Panel, axes: Any) -> None:
+def _draw_panel(panel: Panel, figure: Any) -> None:
+    axes = figure.subplots()
     for line in panel.lines:
         _draw_line(line, axes)
     for style, (label, height) in zip(cycle(BROKEN), panel.horizontals, strict=False):
@@ -127,7 +126,7 @@ def _draw_panel(panel: Panel, axes: Any) -> None:
     axes.grid(True, which="both", axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # not over the lines
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
 
 
 def _draw_line(line: Line, axes: Any) -> None:
@@ -154,10 +153,12 @@ def _ticks(values: Sequence[float]) -> list[float]:
 
 
 def _scale_logarithmically(set_scale: Any, axis: Any) -> None:
-    """With plain numbers at 1, 2 and 5 of every power of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """With plain numbers: at 1, 2 and 5 of every power of ten, within a decade at every digit, within less at more."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    digits = LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10))
+    axis.set_major_locator(digits if high > 3 * low else AutoLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from re import compile
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
@@ -19,6 +20,8 @@ from lcm_distill.report.tables import (
 Rows = Sequence[Mapping[str, Any]]
 
 TITLE = "Figures across runs"
+DIGITS = compile(r":[0-9a-f]{12}\b")
+"""Of the hash of a set of captions; they stand in a chart only where they distinguish two sets."""
 LOOKS = ("name", "sampler", "guidance")
 """What the colour, the mark and the stroke of a line say."""
 NO_TEACHER = "No teacher was measured on these captions: `lcm evaluate --models teacher` adds one beside the students."
@@ -47,8 +50,11 @@ def comparison_panels(rows: Rows, styles: FigureStyles) -> list[Panel]:
     shown = _named([row for row in of_images(rows) if row["model"] != "real"])
     places = [list(dict.fromkeys(row[key] for row in shown)) for key in LOOKS]
     sections = _sections(shown)
+    titles = {title: DIGITS.sub("", title) for title in sections}
+    if len({*titles.values()}) < len(sections):
+        titles = dict(zip(sections, sections, strict=True))
     return [
-        _panel(section, column, places, f"\n{title}" if len(sections) > 1 else "")
+        _panel(section, column, places, f"\n{titles[title]}" if len(sections) > 1 else "")
         for title, section in sections.items()
         for column in figure_columns(section, styles)
     ]
