@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.sources.interface import BadAnnotation
+from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from tests.command_line import lcm
 from tests.data.test_source_formats import contents_of, records_of
+from tests.data.test_sources import source_of
 from tests.foreign import Item, Zeros, image_bytes, pack, write_image
 
 
@@ -32,6 +36,45 @@ def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
         f"{name}0.jpg": "third", f"{name}1.jpg": "bad: malformed annotation: no caption", f"{name}2.jpg": "second"
     }  # fmt: skip
     assert len(found) == 7 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
+
+
+VALUES = {"null": None, "a list": [1], "a text": "x", "a number": 5, "true": True, "an object": {"a": None}}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_caption_file_with_a_value_of_another_kind_says_which(tmp_path, kind):
+    write_image(tmp_path / "0.jpg", image_bytes(0))
+    file, whole = tmp_path / "captions_val.json", {"images": [], "annotations": []}
+    remedy = "download it again, or move it away to go without its images"
+    for key in whole:
+        file.write_text(json.dumps({**whole, key: VALUES[kind]}))
+        if kind != "a list":
+            with pytest.raises(UserError) as raised:
+                list(source_of("coco", tmp_path).annotations())
+            reason = f"its '{key}' is {kind}, not a list"
+            assert str(raised.value) == f"{file} is not a file of COCO captions: {reason}: {remedy}"
+    file.write_text(json.dumps(VALUES[kind]))
+    with pytest.raises(UserError) as raised:
+        list(source_of("coco", tmp_path).annotations())
+    reason = "it has no 'images'" if kind == "an object" else f"not a JSON object but {kind}"
+    assert str(raised.value) == f"{file} is not a file of COCO captions: {reason}: {remedy}"
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("form", ["coco", "folder", "journeydb"])
+def test_a_record_or_name_of_another_kind_says_which(tmp_path, form, kind):
+    value, field = VALUES[kind], "img_path" if form == "journeydb" else "file_name"
+    write_image(tmp_path / "0.jpg", image_bytes(0))
+    records = [value, {field: value, "id": 1, "text": "c", "prompt": "c"}]
+    file = tmp_path / {"coco": "captions_val.json", "folder": "metadata.jsonl", "journeydb": ANNOTATIONS}[form]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = "\n".join(map(json.dumps, records))
+    file.write_text(json.dumps({"images": records, "annotations": []}) if form == "coco" else lines)
+    bad = [record.error for record in source_of(form, tmp_path).annotations() if isinstance(record, BadAnnotation)]
+    whole = f"no {field}" if form == "coco" or kind == "an object" else f"not a JSON object but {kind}"
+    name = f"no {field}" if kind == "null" else f"{field} is {kind}, not a text"
+    expected = [whole] if kind == "a text" and form != "coco" else [whole, "no caption" if kind == "a text" else name]
+    assert bad == [f"malformed annotation: {reason}" for reason in expected]
 
 
 @pytest.mark.parametrize("spoilt", ["cut", "latin", "list", "lacks", "number", "empty"])

@@ -223,7 +223,7 @@ def test_bad_records_are_handed_over_with_their_reason(tmp_path):
     assert records[len(bad) :] == [LeftOut(f"{IMAGES}/{n:03d}.tgz", f"archive {UNNAMED}", image=False) for n in (1, 2)]
     reasons = [record.error.removeprefix("malformed annotation: ") for record in bad]
     assert reasons[0].startswith("not JSON") and reasons[1:3] == ["no img_path", "no prompt"]
-    assert reasons[3].endswith("leaves data/train/imgs") and reasons[4] == "not a JSON object"
+    assert reasons[3].endswith("leaves data/train/imgs") and reasons[4] == "not a JSON object but a list"
     assert bad[4].source == f"{ANNOTATIONS}:5"
 
 

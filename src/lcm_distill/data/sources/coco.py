@@ -12,7 +12,7 @@ from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.image_files import place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
-from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object, trimmed
+from lcm_distill.formats.text import MAX_TABLE_BYTES, list_in, name_in, parse_object, trimmed
 
 CAPTION_FILES = "captions_*.json"
 REMEDY = "download it again, or move it away to go without its images"
@@ -62,12 +62,10 @@ class Coco:
         texts = _texts(captions)
         for number, name in ((record.get("id"), record.get("file_name")) for record in images):
             record = f"{path.name}: image {number}"
-            if not isinstance(name, str) or not name:
-                yield BadAnnotation(record, "malformed annotation: no file_name")
-                continue
-            where = _place(name, split, folder, tree)
-            if where is None:
-                yield BadAnnotation(record, f"malformed annotation: file_name {name} leaves the data set")
+            try:
+                where = _place(name_in(name, "file_name"), split, folder, tree)
+            except ValueError as error:
+                yield BadAnnotation(record, f"malformed annotation: {error}")
                 continue
             first = named.setdefault(tree.place_of(where), where)
             if first != where:
@@ -86,13 +84,11 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Images and captions; what is no record is an empty one."""
     try:
         content = parse_object(read_regular(path, MAX_TABLE_BYTES))
-        lists = [content["images"], content["annotations"]]
         images, captions = (
-            [cast(dict[str, Any], it) if isinstance(it, dict) else {} for it in list_] for list_ in lists
+            [cast(dict[str, Any], it) if isinstance(it, dict) else {} for it in list_in(content, key)]
+            for key in ("images", "annotations")
         )
-    except KeyError as error:
-        raise UserError(f"{path} is not a file of COCO captions: it has no {error}: {REMEDY}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a file of COCO captions: {one_line(error)}: {REMEDY}") from error
     return images, captions
 
@@ -118,9 +114,15 @@ def _orphans(file: str, images: list[dict[str, Any]], captions: list[dict[str, A
             yield LeftOut(f"{file}: caption {caption.get('id', f'at place {place}')}", ORPHAN, image=False)
 
 
-def _place(name: str, split: str, folder: str, tree: Tree) -> str | None:
-    """Where the image is: the first of the usual places that has it, else COCO's own; None: not below the root."""
+def _place(name: str, split: str, folder: str, tree: Tree) -> str:
+    """Where the image is: the first of the usual places that has it, else COCO's own.
+
+    Raises:
+        ValueError: it is not below the root.
+    """
     usual = (place_below(tree.root, place, name) for place in (split, f"images/{split}", "images", folder, "."))
     places = [place for place in usual if place is not None]
     found = (place for place in places if tree.place_of(place) in tree.known)
-    return next(found, places[0] if places else None)
+    if not places:
+        raise ValueError(f"file_name {name} leaves the data set")
+    return next(found, places[0])

@@ -35,7 +35,7 @@ from lcm_distill.formats.tars import (
     read_checked,
     require_end,
 )
-from lcm_distill.formats.text import read_lines
+from lcm_distill.formats.text import name_in, read_lines
 from lcm_distill.pipeline.prefetch import one_ahead
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
@@ -143,9 +143,7 @@ class JourneyDB:
             if name is None:
                 raise record
         else:
-            name = record.get("img_path")
-        if not isinstance(name, str) or not name:
-            raise ValueError("no img_path")
+            name = name_in(record.get("img_path"), "img_path")
         path = place_below(self.root / IMAGES, "", name)
         if path is None:
             raise ValueError(f"img_path {name} leaves {IMAGES}")
