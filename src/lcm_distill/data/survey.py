@@ -143,7 +143,9 @@ class _Inside:
 
     def __init__(self, source: Source) -> None:
         self.source, self.listings = source, dict[Path, Listing]()
-        self.archives = set(source.archives_on_disk()) if isinstance(source, ListsMembers) else set[Path]()
+        self.lists = source if isinstance(source, ListsMembers) else None
+        self.tables = source if isinstance(source, TellsEmpty) else None
+        self.archives = set(self.lists.archives_on_disk() if self.lists else ())
 
     def flaw(self, path: str, look: bool) -> str | None:
         """Why there is no image; None where there may be one.
@@ -154,13 +156,13 @@ class _Inside:
         file = self.source.file_of(path)
         if is_missing(file):
             return MISSING
-        if look and file in self.archives and file not in self.listings and isinstance(self.source, ListsMembers):
-            self.listings[file] = self.source.listing(file)
+        if self.lists and look and file in self.archives and file not in self.listings:
+            self.listings[file] = self.lists.listing(file)
         if file in self.listings:
             return None if path in self.listings[file].images else self.listings[file].reason
-        if isinstance(self.source, TellsEmpty) and file.name != PurePosixPath(path).name:
-            return MISSING if self.source.is_empty(path) else None
-        return None
+        if self.tables is None or file.name == PurePosixPath(path).name:
+            return None
+        return MISSING if self.tables.is_empty(path) else None
 
     def judged(self, record: BadAnnotation) -> BadAnnotation:
         """A rejected record, which says so if its image is in none of the archives that have been read."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import open_regular
+from lcm_distill.core.words import counted
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.file_tree import ALL_ARCHIVES, Tree, is_image, not_named, not_read, walk
 from lcm_distill.data.sources.image_files import group_by_parent, is_missing, place_below, read_files
@@ -164,7 +165,7 @@ class ParquetImages:
                     row += 1
                 lacking = _lacking(file, _image_column(file.schema_arrow, self.image), flaws.keys() - images.keys())
         except DAMAGE as error:
-            yield BadAnnotation(path, f"{_damaged(path, error)} (after {row:,} rows)")
+            yield BadAnnotation(path, f"{_damaged(path, error)} (after {counted(row, 'row')})")
         for row, flaw in flaws.items():
             yield BadAnnotation(f"{path}/{row}", f"{MISSING}; {flaw}" if row in lacking else flaw, f"{path}/{row}")
 
