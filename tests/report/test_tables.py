@@ -1,8 +1,12 @@
 """Rows of `metrics.parquet` side by side."""
 
+from io import StringIO
+
+from rich.console import Console
+
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.report.figure_columns import LATENTS, figure_columns
-from lcm_distill.report.tables import figures_cells, markdown_table
+from lcm_distill.report.tables import figures_cells, markdown_table, metrics_table
 
 SAMPLING = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,
        "prompts": "c.csv:1", "images": 30_000, "sigmas": [80.0, 2.0], "checkpoint_sha256": "ab" * 32,
@@ -104,3 +108,37 @@ def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_ab
     (line,) = as_dicts(rows)
     assert line["FID (gigagan)"] == "1.00" and line["guidance slope"] == "0.50" and "images" not in line
     assert len(as_dicts([*rows, row("guidance_slope", 0.5, LATENTS, "teacher:1", images=192, steps=4)])) == 2
+
+
+def narrow(width: int | None) -> tuple[list[str], list[str]]:
+    """Headings and lines below a table for a terminal."""
+    few, many = "few images, 10,000 are usual", "few real images (40), 10,000 are usual"
+    rows = [
+        row("frechet_distance", 12.344, "shapes", warning=many),
+        row("caption_accuracy", 0.5, "shapes", None),
+        row("teacher_distance", 3.0, "shapes", "teacher, 18 Heun steps:1", warning=few),
+        row("frechet_distance", 4.6, "shapes", model="real", sampler="none", steps=None, guidance=None),
+    ]
+    table = metrics_table(rows, "title", FIGURE_STYLES, width)
+    Console(width=width or 1000, file=(written := StringIO())).print(table)
+    shown = written.getvalue().splitlines()
+    assert width != 80 or (
+        max(map(len, shown)) <= width and any("consistency" in line and "12.34" in line for line in shown)
+    )
+    return [str(column.header) for column in table.columns], str(table.caption).splitlines()
+
+
+def test_a_table_for_a_narrow_terminal_leaves_out_its_last_columns_and_says_so():
+    every, (caption,) = narrow(None)
+    assert every[-3:] == ["network evaluations", "seconds per image", "warning"] and caption.startswith("Distances are")
+    kept, captions = narrow(80)
+    assert kept == every[:-3] and kept[-1] == "distance to teacher"
+    assert captions == [
+        caption, "few real images (40), 10,000 are usual", "few images, 10,000 are usual",
+        "No room for network evaluations, seconds per image.",
+    ]  # fmt: skip
+    assert narrow(200) == (every, [caption])
+
+
+def test_a_very_narrow_terminal_has_the_first_figure():
+    assert narrow(20)[0][-2:] == ["guidance", "Fréchet distance"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lcm_distill.core.printable_text import printable
-from lcm_distill.report.terminal import naming, print_table, screen
+from lcm_distill.report.terminal import naming, print_table, screen, terminal_width
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config
@@ -168,7 +168,7 @@ def _show_metrics(folder: "RunFolder", rows: Sequence[Mapping[str, Any]]) -> Non
     from lcm_distill.report.tables import metrics_table
 
     if rows:
-        print_table(metrics_table(rows, str(folder.metrics), FIGURE_STYLES))
+        print_table(metrics_table(rows, str(folder.metrics), FIGURE_STYLES, terminal_width()))
     say("images: ", folder.evaluate, ", side by side: ", folder.grid)
     if folder.guidance.with_suffix(".md").is_file():
         say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}.png"))
