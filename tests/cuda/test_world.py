@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 from lcm_distill.pipeline.executors.ranks import Ranks
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.engine import world as worlds
@@ -102,7 +103,7 @@ def test_ranks_that_share_a_gpu_are_all_told(cards):
         told = list(ranks.map(meet, range(3)))
     count = len(set(cards))
     assert set(told) == {
-        f"3 ranks were launched for {count} GPUs: start one rank a GPU, such as `torchrun --nproc-per-node {count}` on "
+        f"3 ranks were launched for {counted(count, 'GPU')}: start one rank a GPU, such as `torchrun --nproc-per-node {count}` on "
         "one machine"
     }
 

@@ -83,7 +83,7 @@ def test_a_damaged_row_whose_image_has_changed_is_named_and_stays_damaged(small_
     alter(run.images / source)
     verification = repair(small_config, run)
     assert verification.lost == [source] and [found.row for found in verification.damage] == [None, 19]
-    with pytest.raises(DataError, match=f"1 damaged rows .* such as that of {source}: put back"):
+    with pytest.raises(DataError, match=f"1 damaged row .* such as that of {source}: put back"):
         verification.raise_if_broken()
     assert shard_files(run.cache) == before and image_rows(run) == image_rows(finished_run)
     again = Verification(small_config, run)
