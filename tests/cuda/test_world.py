@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from lcm_distill.config import Config, load_preset
 from lcm_distill.core.errors import UserError
-from lcm_distill.core.words import counted
 from lcm_distill.pipeline.executors.ranks import Ranks
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.engine import world as worlds
@@ -103,8 +102,8 @@ def test_ranks_that_share_a_gpu_are_all_told(cards):
         told = list(ranks.map(meet, range(3)))
     count = len(set(cards))
     assert set(told) == {
-        f"3 ranks were launched for {counted(count, 'GPU')}: start one rank a GPU, such as `torchrun --nproc-per-node {count}` on "
-        "one machine"
+        f"3 ranks were launched for {count} GPU{'s' if count > 1 else ''}: start one rank a GPU, such as "
+        f"`torchrun --nproc-per-node {count}` on one machine"
     }
 
 
