@@ -257,7 +257,7 @@ def test_weights_that_do_not_fit_are_an_error(broken, target, change, message):
     ("change", "message"),
     [
         (lambda tensors: {k: t for k, t in tensors.items() if k != "encoder.mid.attn_1.q.bias"}, "Missing key"),
-        (lambda tensors: {**tensors, "decoder.more": torch.zeros(1)}, "1 weights are not those of a VAE of"),
+        (lambda tensors: {**tensors, "decoder.more": torch.zeros(1)}, "1 weight is not part of a VAE of"),
         (lambda tensors: {**tensors, "encoder.down.3.block.5.conv1.bias": torch.zeros(1)}, "Unexpected key"),
         (lambda tensors: {**tensors, "encoder.conv_in.bias": torch.zeros(5)}, "size mismatch for encoder.conv_in.bias"),
         (lambda tensors: {"unet.weight": torch.zeros(1)}, "it holds no VAE"),
