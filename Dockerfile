@@ -1,13 +1,19 @@
 # CPU:  docker build --tag lcm-distill .
 # CUDA: docker build --tag lcm-distill:cuda --build-arg TORCH=cuda .
-# Run:  docker run --rm --volume "$PWD/runs:/work/runs" lcm-distill run --preset shapes     (CUDA: with --gpus all)
-FROM python:3.12-slim
+# Run:  docker run --rm --volume "$PWD/runs:/work/runs" lcm-distill run --preset shapes
+#       CUDA: with --gpus all --ipc=host, as ranks exchange gradients in shared memory
+# Page: docker run --rm --publish 127.0.0.1:7860:7860 lcm-distill serve --host 0.0.0.0
+#
+# The Python that constraints.txt is tested with (docs/versions.md).
+FROM python:3.11-slim
 
 # `cpu`: PyTorch's wheels without CUDA; `cuda`: those of PyPI, which bring CUDA along, and a compiler for Triton's kernels.
 ARG TORCH=cpu
-RUN if [ "$TORCH" = cuda ]; then \
-        apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
-    fi
+RUN case "$TORCH" in \
+        cpu) ;; \
+        cuda) apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/* ;; \
+        *) echo "TORCH is $TORCH: it must be cpu or cuda" >&2; exit 1 ;; \
+    esac
 
 WORKDIR /opt/lcm-distill
 COPY pyproject.toml README.md LICENSE constraints.txt ./

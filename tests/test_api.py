@@ -120,7 +120,7 @@ def test_without_a_guidance_scale_a_student_takes_the_middle_of_its_range(studen
 
 def test_a_run_without_a_student_names_the_command_that_makes_it(tmp_path, small_config):
     RunFolder(tmp_path).open(small_config)
-    with pytest.raises(UserError, match=r"student.safetensors is missing: run `lcm distill` into "):
+    with pytest.raises(UserError, match=r"student.safetensors is missing: run `lcm distill --run "):
         open_model(tmp_path)
 
 

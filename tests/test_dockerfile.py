@@ -1,10 +1,15 @@
 """What the Dockerfile copies, installs and starts is there; nothing here builds it."""
 
+import os
 import re
+import subprocess
 import tomllib
+from inspect import signature
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
+
+from lcm_distill.commands.images import serve
 
 ROOT = Path(__file__).parents[1]
 LINES = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
@@ -32,3 +37,23 @@ def test_what_is_installed_and_started_exists():
     (base,) = arguments("FROM")
     version = base.removeprefix("python:").removesuffix("-slim")
     assert f"{version}.0" in SpecifierSet(PROJECT["requires-python"])
+    tested = (ROOT / "docs" / "versions.md").read_text()
+    assert re.search(rf"Python {re.escape(version)}\.\d+ .*what `constraints\.txt` pins", tested)
+
+
+def test_another_build_than_cpu_or_cuda_is_refused():
+    (case,) = [run for run in arguments("RUN") if run.startswith("case ")]
+    found = {
+        torch: subprocess.run(["sh", "-c", case.replace("apt-get", "true").replace("rm -rf", "true")],
+                              env={"TORCH": torch, "PATH": os.environ["PATH"]}, capture_output=True, text=True)
+        for torch in ("cpu", "cuda", "gpu")
+    }  # fmt: skip
+    assert {torch: done.returncode for torch, done in found.items()} == {"cpu": 0, "cuda": 0, "gpu": 1}
+    assert found["gpu"].stderr.strip() == "TORCH is gpu: it must be cpu or cuda"
+
+
+def test_commands_in_its_head_exist_and_reach_the_page():
+    commands = re.findall(r"^#.* lcm-distill ((?:run|serve) .*?)(?:  |$)", "\n".join(LINES), re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["run", "serve"]
+    (port,) = re.findall(r"--publish 127\.0\.0\.1:(\d+):\1 ", "\n".join(LINES))
+    assert signature(serve).parameters["port"].default == int(port)

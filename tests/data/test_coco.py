@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.sources.interface import BadAnnotation
+from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
 from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from tests.command_line import lcm
 from tests.data.test_source_formats import contents_of, records_of
@@ -99,3 +99,24 @@ def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_pa
     assert tree(run) == before and not tree(tmp_path / "new")
     file.write_bytes(whole)
     assert lcm("precompute", *options, "--run", tmp_path / "new").exit_code == 0
+
+
+def test_an_image_counts_once_whatever_its_ids_and_true_is_no_id(tmp_path):
+    """Two records of one file could stand in training and among held-out captions; JSON's true equals 1 in Python."""
+    images = [(1, "1.jpg"), (2, "1.jpg"), (0, "0.jpg"), (0, "1.jpg"), (True, "t.jpg")]
+    captions = [{"id": n, "image_id": n, "caption": f"of {n}"} for n in range(3)]
+    captions.append({"id": 3, "image_id": True, "caption": "of true"})
+    content = {"images": [{"id": number, "file_name": name} for number, name in images], "annotations": captions}
+    (tmp_path / "captions_val.json").write_text(json.dumps(content))
+    again = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": captions[:2]}
+    (tmp_path / "captions_val2.json").write_text(json.dumps(again))
+    for name in ("0.jpg", "1.jpg", "t.jpg"):
+        write_image(tmp_path / name, image_bytes(0))
+    rows = [row for row in source_of("coco", tmp_path).annotations() if not isinstance(row, LeftOut)]
+    assert [(row.path, row.caption) for row in rows if not isinstance(row, BadAnnotation)] == [
+        ("1.jpg", "of 1"), ("0.jpg", "of 0")
+    ]  # fmt: skip
+    assert [(row.image, row.error) for row in rows if isinstance(row, BadAnnotation)] == [
+        ("1.jpg", "duplicate image"), ("1.jpg", "duplicate image"), ("t.jpg", "malformed annotation: no id"),
+        ("1.jpg", "duplicate image"),
+    ]  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_folder_is_a_reference(tmp_path, folder_of_images):
 
 def test_protocols_without_a_reference(tmp_path, monkeypatch):
     """Caption scores alone, as of the CLIP protocols: there is no distance to report."""
-    scores = replace(PROTOCOLS["shapes"], name="scores", figures=(CAPTION_ACCURACY,), stand_in=False)
+    scores = replace(PROTOCOLS["shapes"], name="scores", figures=(CAPTION_ACCURACY,))
     monkeypatch.setitem(PROTOCOLS, "scores", scores)
     run = ablate_default(few_trials("evaluate.protocols=['scores']", "evaluate.teacher=[]"), tmp_path / "run")
     assert [(row["model"], row["metric"], row["reference"]) for row in rows_of(run)] == [

@@ -51,11 +51,11 @@ def test_user_errors_are_one_line_and_exit_code_2(tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["distill", "--set", "model.teacher=nowhere.pt"], "run `lcm precompute`"),
-        (["evaluate"], "run `lcm distill`"),
-        (["schedule"], "run `lcm distill`"),
-        (["export"], "run `lcm distill`"),
-        (["cache", "compact"], "run `lcm precompute`"),
+        (["distill", "--set", "model.teacher=nowhere.pt"], "run `lcm precompute --run"),
+        (["evaluate"], "run `lcm distill --run"),
+        (["schedule"], "run `lcm distill --run"),
+        (["export"], "run `lcm distill --run"),
+        (["cache", "compact"], "run `lcm precompute --run"),
     ],
 )
 def test_what_a_run_lacks_is_one_line_and_exit_code_2(tmp_path, small_config, command, message):

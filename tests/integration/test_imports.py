@@ -38,3 +38,8 @@ def test_a_look_at_tables_imports_what_reads_tables(finished_run, words, needed)
 def test_a_look_at_a_run_imports_no_network(finished_run, command):
     modules = imported(command, "--run", finished_run.root)
     assert "pyarrow" in modules and not (HEAVY - {"PIL"}) & modules
+
+
+def test_a_comparison_imports_what_draws_charts_and_no_network(finished_run, tmp_path):
+    modules = imported("compare", finished_run.root, "--out", tmp_path / "comparison")
+    assert "matplotlib" in modules and not (HEAVY - {"PIL", "matplotlib"}) & modules

@@ -153,14 +153,14 @@ def test_csv_and_json_exclude_each_other(run):
 @pytest.mark.parametrize(
     ("view", "said"),
     [
-        ("guidance", "`lcm evaluate --guidance 1,2,3` makes it"),
-        ("schedule", "`lcm schedule` makes it"),
+        ("guidance", "`lcm evaluate --guidance 1,2,3 --run {}` makes it"),
+        ("schedule", "`lcm schedule --run {}` makes it"),
         ("nothing", "Views are samples, captions, "),
     ],
 )
 def test_a_view_that_is_not_there_names_the_command_that_makes_it(run, view, said):
     error = lcm("inspect", f"SELECT * FROM {view}", "--run", run.root).stderr
-    assert f"{view} does not exist! {said}" in error and "pg_" not in error
+    assert f"{view} does not exist! {said.format(run.root)}" in error and "pg_" not in error
 
 
 def test_every_view_has_a_command_that_makes_it():

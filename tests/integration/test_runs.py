@@ -148,7 +148,7 @@ def test_a_plan_lists_what_the_command_would_refuse(tmp_path):
     small = ("--preset", "microdit_xl_512", "--set", "model.arch=MicroDiT_Nano_2")
     result = lcm("distill", *small, "--run", tmp_path / "run", "--dry-run", "--json")
     missing = json.loads(result.stdout)["distill"]["missing"]
-    assert len(missing) == 2 and "`lcm precompute`" in missing[0] and "model.teacher" in missing[1]
+    assert len(missing) == 2 and "`lcm precompute --run" in missing[0] and "model.teacher" in missing[1]
     assert lcm("run", *shapes(SMALL), "--run", tmp_path / "run", "--dry-run", "--json").exit_code == 0
 
 

@@ -97,7 +97,7 @@ def test_search_in_bfloat16_finds_nearly_the_same_distance_and_is_a_search_of_it
 def test_without_a_student_the_remedy_is_named(run):
     run.student.unlink()
     result = lcm("schedule", "--run", run.root)
-    assert result.exit_code == 2 and "run `lcm distill` into" in result.output
+    assert result.exit_code == 2 and "run `lcm distill --run" in result.output
 
 
 def test_a_search_ignores_trials_of_other_searches(run):

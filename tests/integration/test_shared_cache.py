@@ -141,7 +141,7 @@ def test_a_cache_that_was_replaced_is_refused_until_one_begins_again(first):
 def test_an_incomplete_cache_names_the_command_for_its_owner(first):
     shutil.rmtree(first / "cache")
     result = lcm("distill", "--cache", first, "--run", first.parent / "second")
-    assert result.exit_code == 2 and f"run `lcm precompute` into {first} first" in result.stderr
+    assert result.exit_code == 2 and f"run `lcm precompute --run {first}` first" in result.stderr
     assert lcm("precompute", "--run", first).exit_code == 0
     distilled(first)
 

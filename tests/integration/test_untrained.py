@@ -16,7 +16,7 @@ from lcm_distill.evaluation import results
 from lcm_distill.evaluation.metric_rows import merged_metrics
 from lcm_distill.evaluation.prompts import find_prompts
 from lcm_distill.evaluation.samplings import samplings
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.models.checkpoint import redescribe
 from lcm_distill.models.checkpoint_description import read_description
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
@@ -149,8 +149,10 @@ def test_it_stands_once_between_teacher_and_students(run, finished_run, tmp_path
     assert [(row["model"], row["run"]) for row in both[4:12:2]] == [
         ("untrained", None), ("untrained", None), ("student", "a"), ("student", "a"),
     ]  # fmt: skip
-    labels = {line.label for panel in comparison_panels(both, figure_styles()) for line in panel.lines}
-    assert "untrained student, guidance 2" in labels and len(labels) == 5
+    panels = comparison_panels(both, FIGURE_STYLES)
+    labels = {line.label for panel in panels for line in panel.lines}
+    assert labels == {"untrained student, guidance 2", "a, guidance 2", "b, guidance 2"}
+    assert len(panels[0].horizontals) == 2  # teachers
     assert lcm("report", "--run", "a").exit_code == 0
     assert "untrained student, guidance 2" in (tmp_path / "a" / "report.html").read_text()
 

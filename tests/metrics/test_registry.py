@@ -9,7 +9,7 @@ import torch
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.metrics.neighbours import coverage, density, precision, recall
-from lcm_distill.metrics.registry import PROTOCOLS, figure_styles, find_protocol, open_protocol, register_protocol
+from lcm_distill.metrics.registry import PROTOCOLS, find_protocol, open_protocol, register_protocol
 from lcm_distill.shapes.network import ShapesExtractor
 
 NAMES = [
@@ -29,7 +29,6 @@ def test_protocols_are_listed_in_a_fixed_order():
 
 
 def test_traits():
-    assert names_where(lambda protocol: protocol.stand_in) == ["shapes"]
     assert names_where(lambda protocol: protocol.allows_few) == ["shapes"]
     assert names_where(lambda protocol: protocol.scores_captions) == ["shapes", "clip-vit-b-32", "clip-vit-g-14"]
     assert names_where(lambda protocol: not protocol.compares) == ["clip-vit-b-32", "clip-vit-g-14"]
@@ -69,18 +68,6 @@ def test_one_registration_makes_a_protocol_available(monkeypatch):
     assert find_protocol("own") is own and list(known) == [*NAMES, "own"]
     with pytest.raises(ValueError, match="there is a metric protocol 'own' already"):
         register_protocol(replace(own, sample_size=1))
-
-
-def test_styles_of_figures():
-    styles = figure_styles()
-    assert list(styles.styles) == [
-        "frechet_distance", "caption_accuracy", "fid", "kid", "mind", "precision", "recall", "density", "coverage",
-        "fd_dinov2", "precision_k5", "recall_k5", "cmmd", "clip_score", "teacher_distance", "guidance_slope",
-        "guidance_size", "guidance_cosine", "seed_diversity",
-    ]  # fmt: skip
-    assert styles.unnamed == {"shapes", "latents"}
-    assert styles.of("caption_accuracy").form.format(0.5) == "50.0%" and styles.of("fid").logarithmic
-    assert styles.of("another_metric").title == "another metric"
 
 
 def test_importing_the_registry_imports_no_library_of_networks():

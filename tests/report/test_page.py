@@ -3,9 +3,13 @@
 import re
 import xml.etree.ElementTree
 from html.parser import HTMLParser
+from io import BytesIO
+
+import pytest
+from PIL import Image
 
 from lcm_distill.report.charts import INK, Line, Panel, panel_svg
-from lcm_distill.report.page import Section, charts, gallery, heading, image, page, paragraph, table
+from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
 
 PANEL = Panel("steps", "distance", [Line([1, 2, 4], [3.0, 2.0, 1.5], [0, 0, 0], 0, "student <1>")], logarithmic_x=True)
 
@@ -68,8 +72,62 @@ def test_a_chart_takes_the_colour_of_the_text_around_it():
 
 def test_columns_of_text_are_to_the_left_and_numbers_have_separators():
     content = table(["model", "images", "note"], [["student", 30000, None], ["teacher", 1.5, "-"]])
-    assert '<th class="text">model</th><th>images</th><th>note</th>' in content
-    assert '<td class="text">student</td><td>30,000</td><td></td>' in content
+    assert '<th class="text">model</th><th>images</th><th class="text">note</th>' in content
+    assert '<td class="text">student</td><td>30,000</td><td class="text"></td>' in content
+
+
+def test_a_column_is_of_numbers_only_if_all_its_cells_are():
+    """Hashes and releases begin as numbers do; what is long gets room."""
+    rows = [["6a03", "3.11.7", "98.9%", "-1.5e-05", "x" * 41], ["70", "2", "", "1,000", ""]]
+    kinds = re.findall(r"<th( class[^>]*|)>", table(list("abcde"), rows))
+    assert kinds == [' class="text"', ' class="text"', "", "", ' class="text long"']
+
+
+def test_words_between_backticks_are_code_and_notes_are_numbered():
+    assert paragraph("row `a<b` is") == "<p>row <code>a&lt;b</code> is</p>"
+    assert numbered(["one", "<two>"]) == "<ol><li>one</li><li>&lt;two&gt;</li></ol>"
+
+
+def test_a_wide_image_keeps_a_width_at_which_it_can_be_read():
+    def png(width: int) -> bytes:
+        Image.new("RGB", (width, 2)).save(content := BytesIO(), format="PNG")
+        return content.getvalue()
+
+    assert [re.findall(r"--least: (\d+)px", image(png(width), "grid")) for width in (300, 2000)] == [["300"], ["900"]]
+
+
+def test_a_logarithmic_axis_of_numbers_has_ticks_where_points_are():
+    x = [1.0, 2.0, 4.0, 50.0, 51.0]
+    drawn = panel_svg(Panel("x", "y", [Line(x, x, [0] * 5, 0)], logarithmic_x=True), "ticks")
+    (axis,) = re.findall(r'id="matplotlib.axis_1">(.*?)id="matplotlib.axis_2"', drawn, re.DOTALL)
+    assert re.findall(r">([^<>]+)</text>", axis) == ["1", "2", "4", "50", "x"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (3.6, 5.2, ["3.6", "3.8", "4", "4.2", "4.4", "4.6", "4.8", "5", "5.2"]),
+        (2, 9, ["2", "3", "4", "5", "6", "7", "8", "9"]),
+        (2, 90, ["2", "5", "10", "20", "50", "100"]),
+    ],
+)
+def test_a_logarithmic_axis_has_plain_numbers(low, high, labels):
+    drawn = panel_svg(Panel("x", "y", [Line([1, 2], [low, high], [0, 0], 0)], logarithmic=True), "y")
+    axis = drawn.partition('id="matplotlib.axis_2"')[2]
+    assert re.findall(r">([^<>]+)</text>", axis) == [*labels, "y"]
+
+
+def test_the_legend_lies_below_the_label_of_an_axis_with_long_names():
+    names = ["a", "a-name-of-moderate-length"]
+    drawn = panel_svg(Panel("label", "y", [Line([0, 1], [1, 2], [0, 0], 0, "line")], ticks=names), "names")
+    heights = {text: float(re.findall(rf'<text [^>]*y="([^"]*)"[^>]*>{text}<', drawn)[0]) for text in ("label", "line")}
+    (whole,) = re.findall(r'viewBox="0 0 \S+ (\S+)"', drawn)
+    assert heights["label"] + 10 < heights["line"] < float(whole)
+
+
+def test_a_long_label_of_an_axis_is_broken():
+    drawn = panel_svg(Panel("x", "distance to " * 6, [Line([1, 2], [1, 6], [0, 0], 0)]), "long")
+    assert "distance to distance to distance to<" in drawn
 
 
 def test_every_horizontal_line_is_in_the_legend():

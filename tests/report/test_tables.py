@@ -1,8 +1,12 @@
 """Rows of `metrics.parquet` side by side."""
 
-from lcm_distill.metrics.registry import figure_styles
+from io import StringIO
+
+from rich.console import Console
+
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.report.figure_columns import LATENTS, figure_columns
-from lcm_distill.report.tables import figures_cells, markdown_table
+from lcm_distill.report.tables import figures_cells, markdown_table, metrics_table
 
 SAMPLING = {"model": "student", "sampler": "consistency", "steps": 2, "guidance": 5.0, "seed": 0, "same_noise": False,
        "prompts": "c.csv:1", "images": 30_000, "sigmas": [80.0, 2.0], "checkpoint_sha256": "ab" * 32,
@@ -14,7 +18,7 @@ def row(metric: str, value: float, protocol: str, reference: str | None = "coco.
 
 
 def as_dicts(rows):
-    headings, cells = figures_cells(rows, figure_styles())
+    headings, cells = figures_cells(rows, FIGURE_STYLES)
     return [dict(zip(headings, line, strict=True)) for line in cells]
 
 
@@ -57,7 +61,7 @@ def test_other_samplings_do_not_make_a_column():
 
 def test_columns_are_in_the_order_of_the_protocols_figures():
     rows = [row(metric, 0.0, "gigagan") for metric in ("coverage", "recall", "fid", "precision")]
-    assert [figure.metric for figure in figure_columns(rows, figure_styles())] == [
+    assert [figure.metric for figure in figure_columns(rows, FIGURE_STYLES)] == [
         "fid",
         "precision",
         "recall",
@@ -91,12 +95,12 @@ def test_a_warning_of_any_figure_stands_in_the_last_column():
              "seconds_per_image": 0.1, "warning": "few images, 10,000 are usual"}]  # fmt: skip
     rows.append({**rows[0], "metric": "kid", "warning": None})
     for given in (rows, rows[::-1]):
-        headings, (cells,) = figures_cells(given, figure_styles())
+        headings, (cells,) = figures_cells(given, FIGURE_STYLES)
         assert (headings[-1], cells[-1]) == ("warning", "few images, 10,000 are usual")
-    assert "warning" not in figures_cells(rows[1:], figure_styles())[0]
+    assert "warning" not in figures_cells(rows[1:], FIGURE_STYLES)[0]
     repeating = "75 held-out captions repeat"
     rows = [{**rows[0], "warning": f"few images, 10,000 are usual; {repeating}"}, {**rows[1], "warning": repeating}]
-    assert figures_cells(rows, figure_styles())[1][0][-1] == f"few images, 10,000 are usual; {repeating}"
+    assert figures_cells(rows, FIGURE_STYLES)[1][0][-1] == f"few images, 10,000 are usual; {repeating}"
 
 
 def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_about():
@@ -104,3 +108,37 @@ def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_ab
     (line,) = as_dicts(rows)
     assert line["FID (gigagan)"] == "1.00" and line["guidance slope"] == "0.50" and "images" not in line
     assert len(as_dicts([*rows, row("guidance_slope", 0.5, LATENTS, "teacher:1", images=192, steps=4)])) == 2
+
+
+def narrow(width: int | None) -> tuple[list[str], list[str]]:
+    """Headings and lines below a table for a terminal."""
+    few, many = "few images, 10,000 are usual", "few real images (40), 10,000 are usual"
+    rows = [
+        row("frechet_distance", 12.344, "shapes", warning=many),
+        row("caption_accuracy", 0.5, "shapes", None),
+        row("teacher_distance", 3.0, "shapes", "teacher, 18 Heun steps:1", warning=few),
+        row("frechet_distance", 4.6, "shapes", model="real", sampler="none", steps=None, guidance=None),
+    ]
+    table = metrics_table(rows, "title", FIGURE_STYLES, width)
+    Console(width=width or 1000, file=(written := StringIO())).print(table)
+    shown = written.getvalue().splitlines()
+    assert width != 80 or (
+        max(map(len, shown)) <= width and any("consistency" in line and "12.34" in line for line in shown)
+    )
+    return [str(column.header) for column in table.columns], str(table.caption).splitlines()
+
+
+def test_a_table_for_a_narrow_terminal_leaves_out_its_last_columns_and_says_so():
+    every, (caption,) = narrow(None)
+    assert every[-3:] == ["network evaluations", "seconds per image", "warning"] and caption.startswith("Distances are")
+    kept, captions = narrow(80)
+    assert kept == every[:-3] and kept[-1] == "distance to teacher"
+    assert captions == [
+        caption, "few real images (40), 10,000 are usual", "few images, 10,000 are usual",
+        "No room for network evaluations, seconds per image.",
+    ]  # fmt: skip
+    assert narrow(200) == (every, [caption])
+
+
+def test_a_very_narrow_terminal_has_the_first_figure():
+    assert narrow(20)[0][-2:] == ["guidance", "Fréchet distance"]

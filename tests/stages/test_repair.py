@@ -86,6 +86,10 @@ def test_a_damaged_row_whose_image_has_changed_is_named_and_stays_damaged(small_
     with pytest.raises(DataError, match=f"1 damaged rows .* such as that of {source}: put back"):
         verification.raise_if_broken()
     assert shard_files(run.cache) == before and image_rows(run) == image_rows(finished_run)
+    again = Verification(small_config, run)
+    list(again.check())
+    with pytest.raises(DataError, match="makes it again, or names the rows that it cannot restore"):
+        again.raise_if_broken()
     (run.images / source).write_bytes(original)
     verification = repair(small_config, run)
     verification.raise_if_broken()

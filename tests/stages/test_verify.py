@@ -245,7 +245,7 @@ def test_commands_need_a_cache(tmp_path, run):
     shutil.rmtree(run.cache)
     for command in (["verify"], ["cache", "compact"]):
         result = lcm(*command, "--run", run.root)
-        assert result.exit_code == 2 and "run `lcm precompute`" in result.stderr
+        assert result.exit_code == 2 and f"run `lcm precompute --run {run.root}` first" in result.stderr
 
 
 def test_a_damaged_catalog_is_not_taken_for_other_settings(small_config, run):

@@ -163,7 +163,7 @@ def test_validation_needs_no_sampler_of_the_teacher(start, finished_run):
 
 def test_export_is_the_student_in_either_form_finished_or_not(start, tmp_path):
     config, run = start("distill.steps=6")
-    with pytest.raises(UserError, match="checkpoints is missing: run `lcm distill`"):
+    with pytest.raises(UserError, match="checkpoints is missing: run `lcm distill --run"):
         export(config, run, "pt")
     training = prepare(config, run)
     for report in training.run():

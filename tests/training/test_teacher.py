@@ -136,7 +136,7 @@ def test_validation_without_a_sampler_is_refused(finished_run):
 def test_validation_without_held_out_captions_fails_before_the_first_step(finished_run, tmp_path):
     config, settings = configure(*VALIDATED, f'pretrain.caches={{"{finished_run.root}"=1.0}}')
     trainer = prepare(config, settings, RunFolder(tmp_path))
-    with pytest.raises(UserError, match="is missing: run `lcm precompute`"):
+    with pytest.raises(UserError, match="is missing: run `lcm precompute --run"):
         list(trainer.run())
     assert trainer.checkpoints.steps() == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lcm_distill.core.printable_text import printable
-from lcm_distill.report.terminal import naming, print_table, screen
+from lcm_distill.report.terminal import naming, print_table, screen, terminal_width
 
 if TYPE_CHECKING:
     from lcm_distill.config import Config
@@ -164,11 +164,11 @@ def _render(stage: str, folder: "RunFolder", result: Any) -> None:
 
 
 def _show_metrics(folder: "RunFolder", rows: Sequence[Mapping[str, Any]]) -> None:
-    from lcm_distill.metrics.registry import figure_styles
+    from lcm_distill.metrics.figure_styles import FIGURE_STYLES
     from lcm_distill.report.tables import metrics_table
 
     if rows:
-        print_table(metrics_table(rows, str(folder.metrics), figure_styles()))
+        print_table(metrics_table(rows, str(folder.metrics), FIGURE_STYLES, terminal_width()))
     say("images: ", folder.evaluate, ", side by side: ", folder.grid)
     if folder.guidance.with_suffix(".md").is_file():
         say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}.png"))

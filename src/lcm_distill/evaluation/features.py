@@ -17,7 +17,7 @@ from torch import Tensor
 from lcm_distill.core.hashing import digest
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo, open_extractor
 from lcm_distill.evaluation.image_preparation import prepare_ahead
-from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
+from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.sharded_work import shards, work_through
 from lcm_distill.evaluation.table_schemas import SCORE_COLUMNS
 from lcm_distill.metrics.protocol import OpenedProtocol
@@ -37,7 +37,7 @@ class FeatureSet:
         self.image_set, self.extractor = image_set, extractor
         self.fingerprint = digest([image_set.fingerprint, extractor.protocol, extractor.name, extractor.sha256])
         self.folder = image_set.folder / f"{extractor.protocol}-{self.fingerprint[:8]}"
-        self.manifest = Manifest(LocalStorage(self.folder), SCORE_COLUMNS, AGAIN)
+        self.manifest = Manifest(LocalStorage(self.folder), SCORE_COLUMNS, image_set.remedy)
 
     @property
     def title(self) -> str:
@@ -69,7 +69,7 @@ class FeatureSet:
     def _statistics(self, task: Task) -> Statistics:
         rows, protocol = self.manifest.read([task]), self.extractor.traits
         (file,) = written_files(rows)
-        features = torch.from_numpy(np.load(BytesIO(read_verified(self.manifest.storage, file, AGAIN))))
+        features = torch.from_numpy(np.load(BytesIO(read_verified(self.manifest.storage, file, self.image_set.remedy))))
         scores = rows["caption_score"].to_numpy() if protocol.scores_captions else None
         return Statistics.of(features, rows["image_id"].to_pylist(), protocol.sample_size, scores)
 

@@ -38,9 +38,6 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, WrittenFile
 from lcm_distill.pipeline.task import Progress, Task
 
-AGAIN = "`lcm evaluate` makes it again"
-"""What to do about damaged images and features."""
-
 
 class ImageSet:
     """The images of one sampling, in a folder whose name has a hash of everything that determines them.
@@ -53,6 +50,7 @@ class ImageSet:
         checkpoint: file of the weights; of an untrained student that of its teacher.
         checkpoint_sha256: identity of the weights; see `models.checkpoint_identity`.
         fingerprint: hash of everything that determines the images.
+        remedy: what to do about damaged images and features.
 
     Raises:
         UserError: the checkpoint is missing or unreadable, or protocols disagree about the file format.
@@ -60,7 +58,7 @@ class ImageSet:
 
     def __init__(self, config: Config, run: RunFolder, sampling: Sampling, prompts: Sequence[Prompt]) -> None:
         self.config, self.sampling, self.prompts = config, sampling, prompts
-        self.student = run.student
+        self.student, self.remedy = run.student, f"`lcm evaluate --run {run.root}` makes it again"
         self.checkpoint = run.student if sampling.model == "student" else teacher_path(config.model)
         identify = untrained_sha256 if sampling.model == "untrained" else checkpoint_sha256
         self.checkpoint_sha256 = identify(self.checkpoint)
@@ -69,7 +67,7 @@ class ImageSet:
             generation_dtype(config.evaluate.dtype, config.device),
         )
         self.fingerprint, self.folder = self._find_place(run.evaluate)
-        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS, AGAIN)
+        self.manifest = Manifest(LocalStorage(self.folder), IMAGE_COLUMNS, self.remedy)
 
     def _find_place(self, parent: Path) -> tuple[str, Path]:
         """Fingerprint and folder; those of an earlier version where it generated these images."""
@@ -144,7 +142,7 @@ class ImageSet:
             DataError: it is not what was written.
         """
         file = WrittenFile(row["file"], row["file_bytes"], row["file_sha256"])
-        return read_image(self.folder / file.name, read_verified(self.manifest.storage, file, AGAIN))
+        return read_image(self.folder / file.name, read_verified(self.manifest.storage, file, self.remedy))
 
     def table(self) -> pa.Table:  # pyright: ignore[reportUnknownParameterType]
         """The manifest rows of all images, in order.

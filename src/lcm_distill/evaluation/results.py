@@ -14,7 +14,7 @@ from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.reference_selection import Reference
 from lcm_distill.evaluation.table_schemas import HARNESS, METRICS
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, untrained_sha256
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic_writes import commit_bytes
@@ -66,7 +66,8 @@ def _distance(rows: Rows, references: Sequence[Reference]) -> str:
         figure, protocol = reference.extractor.traits.frechet_figure, reference.extractor.protocol
         for row in rows:
             if figure and (row["metric"], row["protocol"]) == (figure.name, protocol):
-                return f"{figure.style.title} {figure.style.form.format(row['value'])}"
+                style = FIGURE_STYLES.of(figure.name)
+                return f"{style.title} {style.form.format(row['value'])}"
     return ""
 
 
@@ -85,10 +86,10 @@ def write_guidance(config: Config, run: RunFolder, known: Rows, measured: Rows) 
         for row in known
         if row["checkpoint_sha256"] in checkpoints and tuple(row[name] for name in HARNESS) in harnesses
     ]
-    trained, stand_ins, styles = config.distill.guidance_range, config.stand_ins, figure_styles()
+    trained, stand_ins = config.distill.guidance_range, config.stand_ins
     write_up(
         run.guidance,
         pa.Table.from_pylist(rows, schema=METRICS),
-        guidance_text(rows, trained, stand_ins, styles),
-        guidance_chart(rows, trained, stand_ins, styles),
+        guidance_text(rows, trained, stand_ins, FIGURE_STYLES),
+        guidance_chart(rows, trained, stand_ins, FIGURE_STYLES),
     )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.evaluation.image_sets import AGAIN, ImageSet
+from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.prompts import find_prompts
 from lcm_distill.evaluation.samplings import student_samplings
 from lcm_distill.evaluation.table_schemas import SCORE_COLUMNS
@@ -57,7 +57,7 @@ def best_and_worst(config: Config, run: RunFolder, count: int) -> Extremes | Non
     """
     for image_set in _image_sets(config, run):
         for folder in sorted(image_set.folder.glob(f"*/{FOLDER}")):
-            if scores := _scores(folder.parent):
+            if scores := _scores(folder.parent, image_set.remedy):
                 return _extremes(image_set, folder.parent.name.rpartition("-")[0], scores, count)
     return None
 
@@ -74,9 +74,9 @@ def _image_sets(config: Config, run: RunFolder) -> list[ImageSet]:
         return []
 
 
-def _scores(folder: Path) -> list[dict[str, Any]]:
+def _scores(folder: Path, remedy: str) -> list[dict[str, Any]]:
     """Rows with a score, of the images of a set of features."""
-    rows = Manifest(LocalStorage(folder), SCORE_COLUMNS, AGAIN).read(columns=["image_id", "caption", "caption_score"])
+    rows = Manifest(LocalStorage(folder), SCORE_COLUMNS, remedy).read(columns=["image_id", "caption", "caption_score"])
     return [row for row in rows.to_pylist() if row["caption_score"] is not None]
 
 

@@ -56,7 +56,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]] | None:
     Raises:
         DataError: the file is damaged.
     """
-    table = read_table(path, "delete it, and `lcm evaluate` writes it again")
+    table = read_table(path, f"delete it, and `lcm evaluate --run {path.parent}` writes it again")
     missing = [name for name in METRICS.names if name not in table.column_names]
     if not set(missing) <= set(LATER) or not set(table.column_names) <= set(METRICS.names):
         return None

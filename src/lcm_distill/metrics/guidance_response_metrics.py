@@ -6,15 +6,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lcm_distill.report.figure_columns import FigureStyle
-
-STYLES = {
-    "guidance_slope": FigureStyle("guidance slope", "{:.2f}"),
-    "guidance_size": FigureStyle("guidance size", "{:.2f}"),
-    "guidance_cosine": FigureStyle("guidance cosine", "{:.2f}"),
-}
-"""How figures are shown, by name. Others, such as `guidance_slope_from_10`, are shown under their own names."""
-
 
 class GuidanceResponse(NamedTuple):
     """A student's response to the guidance scale over its teacher's; all three are 1 for a student that equals it.

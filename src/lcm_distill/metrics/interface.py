@@ -7,8 +7,6 @@ from typing import Literal, Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor
 
-from lcm_distill.report.figure_columns import FigureStyle
-
 Prepare = Callable[[Image.Image], Tensor]
 """Preprocessing: an image of any size to what an extractor takes, (3, H, W), uint8 or float32, values 0 to 255. Runs on
 the CPU, in parallel with the network."""
@@ -44,10 +42,9 @@ class Figure:
     """A number that is computed from statistics.
 
     Attributes:
-        name: as in the column `metric` of `metrics.parquet`.
+        name: as in the column `metric` of `metrics.parquet`; `metrics.figure_styles` says how it is shown.
         part: what of `Statistics` it is computed from.
         compute: from that part of the generated images' and of the reference's statistics, in this order.
-        style: display name and format.
         compares: whether it needs a reference; without one, `compute` takes the generated images' part alone.
         enough_images: fewer give another value on average, so that published figures do not compare. 0: any number.
     """
@@ -55,7 +52,6 @@ class Figure:
     name: str
     part: Literal["moments", "features", "caption_scores"]
     compute: Callable[..., float]
-    style: FigureStyle
     compares: bool = True
     enough_images: int = 0
 

@@ -44,7 +44,6 @@ class MetricProtocol:
         allows_few: whether a Fréchet distance may be computed from fewer images than features have dimensions, as is
             sound only where figures compare with others of the same number of images. No number is too few then; a
             warning says where there are few.
-        stand_in: whether the network stands in for a published one, so that figures compare with each other only.
         refuse_caption: why a caption cannot be measured, such as `names no shape`; None where it can.
     """
 
@@ -55,7 +54,6 @@ class MetricProtocol:
     figures: tuple[Figure, ...]
     sample_size: int = 10_000
     allows_few: bool = False
-    stand_in: bool = False
     refuse_caption: Callable[[str], str | None] = accept_caption
 
     @property

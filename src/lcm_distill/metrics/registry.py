@@ -8,11 +8,8 @@ from difflib import get_close_matches
 import torch
 
 from lcm_distill.core.errors import UserError
-from lcm_distill.metrics import guidance_response_metrics, seed_diversity
-from lcm_distill.metrics.metric_definitions import TEACHER_DISTANCE
 from lcm_distill.metrics.protocol import MetricProtocol, OpenedProtocol, Weights
 from lcm_distill.metrics.protocols import clip, dinov2, inception, shapes
-from lcm_distill.report.figure_columns import LATENTS, FigureStyles
 
 PROTOCOLS: dict[str, MetricProtocol] = {}
 """All protocols by name, in the order in which errors list them."""
@@ -73,11 +70,3 @@ def open_protocol(name: str, weights: Weights = None, device: str | torch.device
     """
     protocol = find_protocol(name)
     return OpenedProtocol(protocol, protocol.load(weights, torch.device(device)))
-
-
-def figure_styles() -> FigureStyles:
-    """How figures are shown: of all protocols, of a student beside its teacher, and of the response to the guidance."""
-    styles = {figure.name: figure.style for protocol in PROTOCOLS.values() for figure in protocol.figures}
-    unnamed = {name for name, protocol in PROTOCOLS.items() if protocol.stand_in} | {LATENTS}
-    styles[TEACHER_DISTANCE.name] = TEACHER_DISTANCE.style
-    return FigureStyles(styles | guidance_response_metrics.STYLES | seed_diversity.STYLES, frozenset(unnamed))

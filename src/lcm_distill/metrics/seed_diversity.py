@@ -5,11 +5,6 @@ from statistics import fmean
 
 from torch import Tensor
 
-from lcm_distill.report.figure_columns import FigureStyle
-
-STYLES = {"seed_diversity": FigureStyle("seed diversity", "{:.2f}")}
-"""How figures are shown, by name."""
-
 
 def seed_diversity(samples: Tensor) -> float:
     """Mean Euclidean distance of two samples of the same caption.

@@ -93,7 +93,7 @@ class RunFolder:
         Raises:
             UserError: there is none.
         """
-        trained = f"run `lcm distill` into {self.root} first"
+        trained = f"run `lcm distill --run {self.root}` first"
         return self.require(self.student, "give another --student" if self.has_foreign_student else trained)
 
     @property

@@ -6,14 +6,22 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from math import log
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#2e8b57", "#6a4c93", "#5c5f66")
-MARKS = (("o", "-"), ("s", "--"), ("^", ":"))
-"""Marks of points and strokes of lines: another pair where the colours begin again."""
-STROKES = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)))
-"""Of horizontal lines, which repeat them."""
+MARKS = ("o", "s", "^", "D", "v")
+BROKEN = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)), (0, (10, 4)), (0, (1, 4)))
+"""Strokes of horizontal lines, which repeat them."""
+STROKES = ("-", *BROKEN)
+ACROSS = 3
+"""Panels beside each other at most."""
+APART = 0.06
+"""Least distance of two tick labels, as a share of a logarithmic axis."""
+LABEL_WIDTH = 42
+"""Letters of an axis label, which is broken where it is longer."""
 INK = "#28282c"
 STYLE: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 """Settings of matplotlib by which text and axes have the colour of ink."""
@@ -25,7 +33,8 @@ class Line:
 
     Attributes:
         x, y: coordinates. spread: half the length of each point's error bar.
-        colour: index into `COLOURS`, which repeat with other marks.
+        colour, mark, stroke: indices into `COLOURS`, which repeat with the next mark and stroke, `MARKS` and
+            `STROKES`.
         label: in the legend; None for points that share another line's entry.
         joined: whether a line connects the points. marked: whether each point has a mark.
     """
@@ -37,6 +46,8 @@ class Line:
     label: str | None = None
     joined: bool = True
     marked: bool = True
+    mark: int = 0
+    stroke: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,14 +72,16 @@ class Panel:
 
 
 def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
-    """Panels side by side, into a PNG file at `path`."""
+    """Panels in rows, into a PNG file at `path`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(8 * len(panels), 5.5), layout="constrained")
-        for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
-            _draw_panel(panel, axes)
+        across, down = min(len(panels), ACROSS), -(-len(panels) // ACROSS)
+        figure = Figure(figsize=(8 * across, 5.5 * down), layout="constrained")
+        parts = figure.subfigures(down, across, squeeze=False)
+        for panel, part in zip(panels, parts.flat, strict=False):
+            _draw_panel(panel, part)
         figure.suptitle(title)
         figure.savefig(path, format="png", dpi=130)
 
@@ -85,43 +98,67 @@ def panel_svg(panel: Panel, name: str) -> str:
     content = io.StringIO()
     with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        _draw_panel(panel, figure.subplots())
+        _draw_panel(panel, figure)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     svg = content.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
-def _draw_panel(panel: Panel, axes: Any) -> None:
+def _draw_panel(panel: Panel, figure: Any) -> None:
+    axes = figure.subplots()
     for line in panel.lines:
-        mark, stroke = MARKS[line.colour // len(COLOURS) % len(MARKS)]
-        axes.errorbar(
-            line.x, line.y, line.spread, label=line.label, color=COLOURS[line.colour % len(COLOURS)],
-            marker=mark if line.marked else None, linestyle=stroke if line.joined else "none",
-            capsize=3 * any(line.spread),
-        )  # fmt: skip
-    for style, (label, height) in zip(cycle(STROKES), panel.horizontals, strict=False):
+        _draw_line(line, axes)
+    for style, (label, height) in zip(cycle(BROKEN), panel.horizontals, strict=False):
         axes.axhline(height, label=label, color=INK, linestyle=style, linewidth=1)
     if panel.band:
         low, high, label = panel.band
         axes.axvspan(low, high, label=label, color=INK, alpha=0.06)
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
-    axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.set(xlabel=panel.x_label, ylabel=_broken(panel.y_label))
     if panel.logarithmic:
         _scale_logarithmically(axes.set_yscale, axes.yaxis)
     if panel.logarithmic_x:
         _scale_logarithmically(axes.set_xscale, axes.xaxis)
+        if ticks := _ticks([x for line in panel.lines for x in line.x]):
+            axes.set_xticks(ticks)
+            axes.set_xticks([], minor=True)
     axes.grid(True, which="both", axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # not over the lines
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
+
+
+def _draw_line(line: Line, axes: Any) -> None:
+    colour, again = line.colour % len(COLOURS), line.colour // len(COLOURS)
+    stroke = STROKES[(line.stroke + again) % len(STROKES)] if line.joined else "none"
+    mark = MARKS[(line.mark + again) % len(MARKS)] if line.marked else None
+    axes.plot(line.x, line.y, label=line.label, color=COLOURS[colour], marker=mark, linestyle=stroke)
+    if any(line.spread):
+        axes.errorbar(line.x, line.y, line.spread, color=COLOURS[colour], linestyle="none", capsize=3)
+
+
+def _broken(label: str) -> str:
+    """A label in lines of moderate length."""
+    return "\n".join(part for line in label.split("\n") for part in wrap(line, LABEL_WIDTH) or [""])
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Those of the positive values of a logarithmic axis whose labels do not meet, from the lowest on."""
+    shown = list[float]()
+    for value in sorted(set(values)):
+        if not shown or log(value / shown[-1]) >= APART * log(max(values) / min(values)):
+            shown.append(value)
+    return shown
 
 
 def _scale_logarithmically(set_scale: Any, axis: Any) -> None:
-    """With plain numbers at 1, 2 and 5 of every power of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """With plain numbers: at 1, 2 and 5 of every power of ten, within a decade at every digit, within less at more."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    digits = LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10))
+    axis.set_major_locator(digits if high > 3 * low else AutoLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())

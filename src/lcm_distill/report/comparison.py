@@ -3,15 +3,27 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from re import compile
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
 from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
-from lcm_distill.report.tables import figures_cells, markdown_table, model_title, stand_in_notice
+from lcm_distill.report.tables import (
+    figures_cells,
+    markdown_table,
+    model_title,
+    solver_title,
+    stand_in_notice,
+    steps_title,
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
 TITLE = "Figures across runs"
+DIGITS = compile(r":[0-9a-f]{12}\b")
+"""Of the hash of a set of captions; they stand in a chart only where they distinguish two sets."""
+LOOKS = ("name", "sampler", "guidance")
+"""What the colour, the mark and the stroke of a line say."""
 NO_TEACHER = "No teacher was measured on these captions: `lcm evaluate --models teacher` adds one beside the students."
 
 
@@ -25,23 +37,26 @@ def comparison_text(rows: Rows, stand_ins: Sequence[str], styles: FigureStyles) 
 
 
 def comparison_chart(rows: Rows, stand_ins: Sequence[str], styles: FigureStyles) -> Callable[[Path], None]:
-    """`comparison_panels` side by side; the result writes a PNG file to a path."""
+    """`comparison_panels` in rows; the result writes a PNG file to a path."""
     return partial(draw_chart, comparison_panels(rows, styles), "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
 
 
 def comparison_panels(rows: Rows, styles: FigureStyles) -> list[Panel]:
-    """A panel a figure, against network evaluations (NFE) per image."""
-    sections = _sections(rows)
+    """A panel a figure of images, against network evaluations (NFE) per image.
+
+    A colour is a model, a mark a sampler and a stroke a guidance scale, the same in all panels. A teacher's solver that
+    was measured in one number of steps is a horizontal line.
+    """
+    shown = _named([row for row in of_images(rows) if row["model"] != "real"])
+    places = [list(dict.fromkeys(row[key] for row in shown)) for key in LOOKS]
+    sections = _sections(shown)
+    titles = {title: DIGITS.sub("", title) for title in sections}
+    if len({*titles.values()}) < len(sections):
+        titles = dict(zip(sections, sections, strict=True))
     return [
-        Panel(
-            "network evaluations to an image",
-            column.heading if len(sections) == 1 else f"{column.heading}\n{title}",
-            _lines(section, column),
-            column.style.logarithmic,
-            logarithmic_x=True,
-        )
+        _panel(section, column, places, f"\n{titles[title]}" if len(sections) > 1 else "")
         for title, section in sections.items()
-        for column in figure_columns([row for row in section if row["model"] != "real"], styles)
+        for column in figure_columns(section, styles)
     ]
 
 
@@ -56,27 +71,43 @@ def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     return sections
 
 
-def _lines(rows: Rows, column: FigureColumn) -> list[Line]:
-    """One a model, sampler, guidance scale and checkpoint, through its numbers of steps."""
-    shown = [row for row in rows if row["model"] != "real" and column.shows(row)]
+def _named(rows: Rows) -> list[Mapping[str, Any]]:
+    """Rows with the `name` of their model, or of a student's run; with its checkpoint where it has several."""
+    names = [row["run"] or model_title(row["model"]) for row in rows]
     checkpoints: dict[str, set[str | None]] = {}
-    for row in shown:
-        checkpoints.setdefault(_label(row), set()).add(row["checkpoint_sha256"])
-    curves: dict[str, dict[int, float]] = {}
-    for row in shown:
-        label = _label(row)
-        several = len(checkpoints[label]) > 1
-        label += f", checkpoint {row['checkpoint_sha256']:.8}" if several and row["checkpoint_sha256"] else ""
-        curves.setdefault(label, {})[row["network_evaluations"]] = row["value"]
+    for name, row in zip(names, rows, strict=True):
+        checkpoints.setdefault(name, set()).add(row["checkpoint_sha256"])
     return [
-        Line(sorted(curve), [curve[x] for x in sorted(curve)], [0.0] * len(curve), colour, label)
-        for colour, (label, curve) in enumerate(curves.items())
+        {**row, "name": f"{name}, checkpoint {sha256:.8}" if sha256 and len(checkpoints[name]) > 1 else name}
+        for name, row in zip(names, rows, strict=True)
+        for sha256 in [row["checkpoint_sha256"]]
     ]
 
 
-def _label(row: Mapping[str, Any]) -> str:
-    """What a row's line is of, but for its checkpoint."""
-    is_teacher = row["model"] == "teacher"
-    name = f"teacher, {row['sampler'].capitalize()}" if is_teacher else row["run"] or model_title(row["model"])
-    other = "" if is_teacher or row["sampler"] in ("consistency", "none") else f", {row['sampler']}"
-    return f"{name}{other}, guidance {row['guidance']:g}"
+def _panel(rows: Rows, column: FigureColumn, looks: Sequence[Sequence[Any]], title: str) -> Panel:
+    """Lines through numbers of steps; `looks` are the names, samplers and guidance scales of all panels."""
+    curves: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        if column.shows(row):
+            curves.setdefault(tuple(row[key] for key in LOOKS), {})[row["network_evaluations"]] = row
+    lines, teachers = list[Line](), list[tuple[str, float]]()
+    for key, curve in curves.items():
+        points = [curve[x] for x in sorted(curve)]
+        if len(points) == 1 and points[0]["model"] == "teacher":
+            teachers.append((_label(points[0], points[0]["steps"]), points[0]["value"]))
+            continue
+        colour, mark, stroke = (known.index(value) for known, value in zip(looks, key, strict=True))
+        values = [row["value"] for row in points]
+        label = _label(points[0])
+        lines.append(Line(sorted(curve), values, [0.0] * len(curve), colour, label, mark=mark, stroke=stroke))
+    return Panel(
+        "network evaluations to an image", column.heading + title, lines, column.style.logarithmic, teachers,
+        logarithmic_x=True,
+    )  # fmt: skip
+
+
+def _label(row: Mapping[str, Any], steps: int | None = None) -> str:
+    """What a line is of: a model, its solver, in so many steps, and a guidance scale."""
+    solver = "" if row["sampler"] == "consistency" else row["sampler"]
+    sampling = steps_title(solver, steps) if steps else solver_title(solver)
+    return ", ".join(filter(None, [row["name"], sampling, f"guidance {row['guidance']:g}"]))

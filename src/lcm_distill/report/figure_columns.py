@@ -1,7 +1,6 @@
 """Columns of figures: which metric, under which protocol, against which reference, and how values are written.
 
-Rows are those of `metrics.parquet`. Styles come from the registry of metric protocols, as
-`lcm_distill.metrics.registry.figure_styles` gives them.
+Rows are those of `metrics.parquet`. Styles are `lcm_distill.metrics.figure_styles`.
 """
 
 from collections import Counter
@@ -11,6 +10,8 @@ from typing import Any
 
 LATENTS = "latents"
 """In place of a protocol: figures of a student's latents beside its teacher's, for which no image is decoded."""
+TO_TEACHER = "teacher_distance"
+"""The metric whose reference are images of the teacher at the row's own guidance scale, and so others at each scale."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FigureStyles:
     unnamed: frozenset[str] = field(default_factory=frozenset[str])
 
     def of(self, metric: str) -> FigureStyle:
-        """Style of a metric; one that no protocol defines is shown under its own name."""
+        """Style of a metric; one that has none is shown under its own name."""
         return self.styles.get(metric) or FigureStyle(metric.replace("_", " "))
 
     def position(self, metric: str) -> int:
@@ -85,8 +86,11 @@ class FigureColumn:
 
 
 def column_key(row: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """Metric, protocol and reference of a row of `metrics.parquet`."""
-    return row["metric"], row["protocol"], row["reference"]
+    """Metric, protocol and reference of a row of `metrics.parquet`; a teacher's images go by their sampling."""
+    reference = row["reference"]
+    if row["metric"] == TO_TEACHER and reference:
+        reference = reference.rpartition(":")[0]
+    return row["metric"], row["protocol"], reference
 
 
 def of_images(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -70,15 +70,25 @@ def guidance_chart(
 
 
 def guidance_panels(rows: Rows, trained: tuple[float, float], styles: FigureStyles) -> list[Panel]:
-    """One panel a figure, one line a sampling."""
+    """One panel a figure, one line a sampling: a colour is a model, a mark a sampler and a stroke a number of steps."""
     responses, rows = rows, of_images(rows)
+    looks = [list(dict.fromkeys(of_one)) for of_one in zip(*_samplings(rows), strict=True)]
     panels: list[Panel] = []
     for column in figure_columns(rows, styles):
         curves = [(sampling, _values_by_scale(rows, sampling, column)) for sampling in _samplings(rows)]
         lines = [
-            Line(list(curve), list(curve.values()), [0.0] * len(curve), colour, sampling_title(*sampling))
-            for colour, (sampling, curve) in enumerate(curves)
+            Line(
+                list(curve),
+                list(curve.values()),
+                [0.0] * len(curve),
+                label=sampling_title(*sampling),
+                colour=colour,
+                mark=mark,
+                stroke=stroke,
+            )
+            for sampling, curve in curves
             if curve
+            for colour, mark, stroke in [[known.index(value) for known, value in zip(looks, sampling, strict=True)]]
         ]
         band = (*trained, "student's training")
         panels.append(Panel("guidance scale", column.heading, lines, column.style.logarithmic, band=band))
@@ -93,7 +103,11 @@ def _response_panels(rows: Rows) -> list[Panel]:
         steps = sorted(curve)
         lines.append(Line(steps, [curve[count] for count in steps], [0.0] * len(steps), colour, name))
     measured = any(line.x for line in lines)
-    return [Panel("steps of the student", "response to guidance\n(teacher: 1)", lines)] if measured else []
+    return (
+        [Panel("steps of the student", "response to guidance\n(teacher: 1)", lines, logarithmic_x=True)]
+        if measured
+        else []
+    )
 
 
 def _samplings(rows: Rows) -> list[SamplingKey]:

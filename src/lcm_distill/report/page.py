@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from re import compile as pattern
 
 from lcm_distill.core.printable_text import printable
 from lcm_distill.report.charts import Panel, panel_svg
@@ -26,18 +27,30 @@ nav a { display: inline-block; margin: 0 1rem .25rem 0; color: inherit; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line);
   vertical-align: top; }
-th:first-child, td:first-child, .text { text-align: left; }
-td.text { overflow-wrap: anywhere; min-width: 7rem; }
+.text { text-align: left; }
+td.text { white-space: nowrap; }
+td.long { white-space: normal; overflow-wrap: anywhere; min-width: 18rem; }
 th { color: var(--faint); font-weight: normal; vertical-align: bottom; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
 .charts svg { flex: 1 1 22rem; min-width: 0; max-width: 31rem; height: auto; }
+@media (prefers-color-scheme: dark) { .charts svg { filter: brightness(1.3); } }
 .charts text { font-family: system-ui, sans-serif !important; }
 img { max-width: 100%; height: auto; }
+.wide img { display: block; min-width: var(--least); }
+code { font-size: .95em; }
+ol { color: var(--faint); font-size: .9rem; padding-left: 1.5rem; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1rem; margin: .75rem 0; }
 .gallery figure { margin: 0; width: min-content; }
 .gallery img { max-width: none; display: block; }
 figcaption { color: var(--faint); font-size: .85rem; line-height: 1.3; margin-top: .25rem; overflow-wrap: anywhere; }
 """
+
+NUMBER = pattern(r"(-?[\d,]*\.?\d+(e[-+]?\d+)?%?)?")
+CODE = pattern("`([^`]+)`")
+LONG = 40
+"""Letters of a cell that may take several lines."""
+LEGIBLE = 900
+"""Pixels of a wide image at least, below which the titles of a grid cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,14 @@ class Section:
 
 
 def paragraph(text: str) -> str:
-    """Plain text as a paragraph."""
-    return f"<p>{_escaped(text)}</p>"
+    """Plain text as a paragraph; what stands between backticks is code."""
+    content = CODE.sub(r"<code>\1</code>", _escaped(text))
+    return f"<p>{content}</p>"
+
+
+def numbered(items: Sequence[str]) -> str:
+    """Plain texts as a list, numbered from 1."""
+    return f"<ol>{''.join(f'<li>{_escaped(item)}</li>' for item in items)}</ol>"
 
 
 def notice(text: str) -> str:
@@ -63,16 +82,24 @@ def notice(text: str) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table that scrolls where it is too wide: the first column and text to the left, numbers to the right."""
-    first = rows[0] if rows else [""] * len(headings)
-    head = "".join(f"<th{_kind(cell)}>{_escaped(name)}</th>" for name, cell in zip(headings, first, strict=True))
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    """A table that scrolls where it is too wide: columns of numbers to the right, all others to the left."""
+    kinds = [_kind([row[column] for row in rows]) for column in range(len(headings))]
+
+    def line(tag: str, cells: Sequence[object]) -> str:
+        return "".join(f"<{tag}{kind}>{_text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+
+    head, body = line("th", headings), "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def image(content: bytes, description: str) -> str:
-    """A PNG image within the page."""
-    return f'<div class="wide">{_embedded(content, description)}</div>'
+    """A PNG image within the page, which scrolls where it would become too small to read.
+
+    Args:
+        content: the whole file.
+    """
+    width = int.from_bytes(content[16:20])  # of the header, which every PNG file begins with
+    return f'<div class="wide" style="--least: {min(width, LEGIBLE)}px">{_embedded(content, description)}</div>'
 
 
 def heading(text: str) -> str:
@@ -124,15 +151,16 @@ def _embedded(content: bytes, description: str) -> str:
     return f'<img alt="{_escaped(description)}" src="data:image/png;base64,{data}">'
 
 
-def _cell(value: object) -> str:
-    text = "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
-    return f"<td{_kind(value)}>{_escaped(text)}</td>"
+def _text(value: object) -> str:
+    return _escaped("" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value))
 
 
-def _kind(value: object) -> str:
-    """Marks what does not begin as a number does."""
-    text = "" if value is None else str(value)
-    return "" if text[:1].isdigit() or text[:1] in ("-", "") else ' class="text"'
+def _kind(column: Sequence[object]) -> str:
+    """Marks a column of text, and one of long text, which needs more room on a narrow screen."""
+    cells = ["" if value is None else str(value) for value in column]
+    if all(NUMBER.fullmatch(cell) for cell in cells):
+        return ""
+    return ' class="text long"' if max(map(len, cells)) > LONG else ' class="text"'
 
 
 def _escaped(text: str) -> str:

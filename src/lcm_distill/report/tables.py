@@ -1,6 +1,7 @@
 """Tables of figures, for the terminal and in Markdown."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from rich.table import Table
@@ -99,17 +100,46 @@ def _cell(line: Row, column: Column) -> str:
     return "" if value is None else form.format(value)
 
 
-def metrics_table(rows: Sequence[Row], title: str, styles: FigureStyles) -> Table:
-    """Rows of `metrics.parquet` for the terminal, teacher and student beside each other."""
-    caption = CAPTION if any(row["model"] == "real" for row in rows) else None
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+def metrics_table(rows: Sequence[Row], title: str, styles: FigureStyles, width: int | None = None) -> Table:
+    """Rows of `metrics.parquet` for the terminal, teacher and student beside each other.
+
+    Args:
+        width: of the terminal; the last columns are left out where they do not fit, and named. None: all fit.
+    """
     headings, cells = figures_cells(rows, styles)
-    for heading in headings:
-        left = heading in ("run", "model", "sampler")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+    widths, kept = _fitting(headings, cells, width)
+    notes = [CAPTION] if any(row["model"] == "real" for row in rows) else []
+    if WARNING[1] in headings[kept:]:
+        notes += dict.fromkeys(warning for line in cells for warning in line[-1].split("; ") if warning)
+    if left := [heading for heading in headings[kept:] if heading != WARNING[1]]:
+        notes.append(f"No room for {', '.join(left)}.")
+    table = Table(title=title, title_justify="left", caption="\n".join(notes) or None, caption_justify="left")
+    for heading, column_width in zip(headings[:kept], widths, strict=False):
+        justify = "left" if heading in ("run", "model", "sampler") else "right"
+        table.add_column(heading, justify=justify, overflow="fold", width=column_width)
     for line in cells:
-        table.add_row(*line)
+        table.add_row(*line[:kept])
     return table
+
+
+def _fitting(
+    headings: Sequence[str], cells: Sequence[Sequence[str]], width: int | None
+) -> tuple[Sequence[int | None], int]:
+    """Widths of columns, None where rich may choose, and how many of the first ones fit a terminal.
+
+    A column fits with whole cells and whole words of its heading; the sampling and one figure are kept in any case.
+    """
+    columns = [(heading, max(map(len, column), default=0)) for heading, *column in zip(headings, *cells, strict=True)]
+    whole = [max(len(heading), cell) for heading, cell in columns]
+    if width is None or _ends(whole)[-1] <= width:
+        return [None] * len(headings), len(headings)
+    broken = [max(cell, *map(len, heading.split())) for heading, cell in columns]
+    return broken, max(headings.index(SAMPLING[-1][1]) + 2, sum(end <= width for end in _ends(broken)))
+
+
+def _ends(widths: Sequence[int]) -> list[int]:
+    """Where columns end in the terminal, with the border and the space on each side."""
+    return list(accumulate(widths, lambda end, column: end + column + 3, initial=1))[1:]
 
 
 def plain_table(rows: Sequence[Row], title: str | None = None) -> Table:
@@ -127,10 +157,14 @@ def model_title(model: str) -> str:
     return "untrained student" if model == "untrained" else model
 
 
+def solver_title(sampler: str) -> str:
+    """A sampler in words: solvers are names of people."""
+    return sampler.capitalize() if sampler in SOLVERS else sampler
+
+
 def steps_title(sampler: str, steps: int) -> str:
-    """Number of steps and sampler in words; teachers' solvers are names of people. An empty name is left out."""
-    name = sampler.capitalize() if sampler in SOLVERS else sampler
-    return " ".join(filter(None, [str(steps), name, "steps" if steps > 1 else "step"]))
+    """Number of steps and sampler in words; an empty name is left out."""
+    return " ".join(filter(None, [str(steps), solver_title(sampler), "steps" if steps > 1 else "step"]))
 
 
 def sampling_title(model: str, sampler: str, steps: int) -> str:

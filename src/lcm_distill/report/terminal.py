@@ -33,6 +33,11 @@ screen = Terminal(stderr=True)
 """Standard error: progress and notices."""
 
 
+def terminal_width() -> int | None:
+    """Columns of standard output; None where it is no terminal."""
+    return Terminal().width if sys.stdout.isatty() else None
+
+
 def print_table(table: Table) -> None:
     """Print a table on standard output; where that is no terminal, as wide as it is, so that nothing is wrapped."""
     terminal, title, caption = Terminal(), table.title, table.caption

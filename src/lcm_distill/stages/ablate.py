@@ -24,7 +24,7 @@ from lcm_distill.evaluation.reference_selection import Reference, find_reference
 from lcm_distill.evaluation.requirements import find_extractors, require_captions
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.evaluation.table_schemas import METRICS
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.models.networks import require_teacher
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
@@ -225,12 +225,11 @@ def _row(figure: Mapping[str, Any], step: str | None = None, seed: int | None = 
 
 def _write_results(config: Config, run: RunFolder, steps: Sequence[Step], rows: Sequence[Mapping[str, Any]]) -> None:
     chain, branches = ([step.name for step in steps if step.in_chain is wanted] for wanted in (True, False))
-    styles = figure_styles()
     write_up(
         run.ablation,
         pa.Table.from_pylist(list(rows), schema=ABLATION),
-        ablation_text(rows, {step.name: sentence(config, step) for step in steps}, config.stand_ins, styles),
-        ablation_chart(rows, chain, branches, config.stand_ins, styles),
+        ablation_text(rows, {step.name: sentence(config, step) for step in steps}, config.stand_ins, FIGURE_STYLES),
+        ablation_chart(rows, chain, branches, config.stand_ins, FIGURE_STYLES),
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
 from lcm_distill.report.comparison import comparison_chart, comparison_text
@@ -43,12 +43,11 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
             found.setdefault(tuple(str(own.get(name)) for name in ("run", *IDENTITY)), own)
     rows = sorted(found.values(), key=lambda row: ORDER.index(row["model"]))
     if not rows:
-        raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate`")
+        raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate --run {runs[0]}`")
     notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
-    styles = figure_styles()
     remove_orphans_of(*results)
-    write_up(out, table, comparison_text(rows, notice, styles), comparison_chart(rows, notice, styles))
+    write_up(out, table, comparison_text(rows, notice, FIGURE_STYLES), comparison_chart(rows, notice, FIGURE_STYLES))
     return rows
 
 

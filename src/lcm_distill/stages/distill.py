@@ -7,7 +7,7 @@ from lcm_distill.models.networks import require_teacher
 from lcm_distill.models.student_description import StudentDescription, require_sigmas
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.stage import Check, Stage, needs_cache
+from lcm_distill.stages.stage import Check, Stage, needs_cache, needs_places
 from lcm_distill.training.continuation import require_continuable
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import init_world
@@ -34,8 +34,9 @@ def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterato
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
-    """What a distillation needs: a cache, a teacher, and sigmas that the student can be published with."""
+    """What a distillation needs: a cache, a teacher, sigmas that the student can be published with, and its place."""
     return [
+        *needs_places(run.student),
         *needs_cache(config, run, before),
         lambda: require_teacher(config.model),
         lambda: require_sigmas(config.evaluate.student_sigmas, config.diffusion),

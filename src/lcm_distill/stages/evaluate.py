@@ -23,12 +23,14 @@ from lcm_distill.evaluation.requirements import (
 )
 from lcm_distill.evaluation.results import write_results
 from lcm_distill.evaluation.samplings import samplings, student_sampling
+from lcm_distill.evaluation.table_schemas import read_metrics
 from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.stage import Check, Stage
+from lcm_distill.report.write_up import SUFFIXES
+from lcm_distill.stages.stage import Check, Stage, needs_places
 
 
 def evaluate(
@@ -43,7 +45,7 @@ def evaluate(
         UserError: something is missing that generating or measuring needs; nothing was generated.
     """
     executor = executor or Serial()
-    for check in _needs_models(config, run, before=()):
+    for check in (*_needs_models(config, run, before=()), *_needs_results(run)):
         check()
     prompts = find_prompts(config, run)
     image_sets = [ImageSet(config, run, sampling, prompts) for sampling in samplings(config, run.student)]
@@ -66,9 +68,10 @@ def evaluate(
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str], images_only: bool = False) -> list[Check]:
-    """What an evaluation needs: checkpoints, prompts, and what measuring needs."""
+    """What an evaluation needs: checkpoints, places for its results, prompts, and what measuring needs."""
     return [
         *_needs_models(config, run, before),
+        *_needs_results(run),
         *_needs_prompts(config, run, before, images_only),
         lambda: image_format(config.evaluate),
         *(() if images_only else needs_measuring(config.evaluate)),
@@ -95,6 +98,17 @@ def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> li
         remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
         needed.append(lambda: run.require(teacher_path(config.model), remedy))
     return needed
+
+
+def _needs_results(run: RunFolder) -> list[Check]:
+    """Places for the results, and known figures that new ones can be added to."""
+    guidance = [run.guidance.with_suffix(suffix) for suffix in SUFFIXES]
+
+    def check() -> None:
+        if run.metrics.is_file():
+            read_metrics(run.metrics)
+
+    return [*needs_places(run.metrics, run.grid, *guidance), check]
 
 
 def _require_samplings(config: Config) -> None:

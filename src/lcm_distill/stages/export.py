@@ -13,7 +13,7 @@ from lcm_distill.config import Config, EncodersConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.image_grid import shown_checkpoints
 from lcm_distill.evaluation.metric_rows import read_metrics
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.models.checkpoint import fill, read_tensors, serialise
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import build_network, read_teacher, teacher_path
@@ -178,7 +178,7 @@ def _card(
     ships = model.role == "teacher" and teacher in TEACHERS
     return Card(
         rows=_rows(config, run),
-        styles=figure_styles(),
+        styles=FIGURE_STYLES,
         # A grid of an earlier version does not say whose images it shows.
         grid=run.grid if (trained_here if shown is None else model.sha256 in shown) else None,
         training=training,
@@ -267,7 +267,7 @@ def _weights(config: Config, run: RunFolder) -> tuple[int, dict[str, Tensor]]:
         return 0, weights
     if run.student.is_file():
         return config.distill.steps, read_tensors(run.student)
-    run.require(run.distill / "checkpoints", f"run `lcm distill` into {run.root} first")
+    run.require(run.distill / "checkpoints", f"run `lcm distill --run {run.root}` first")
     weights = student_from_teacher(config.model, config.distill).state_dict()
     name = "average" if config.distill.publish == "average" else "model"
     checkpoints = Checkpoints(run.distill / "checkpoints", fingerprint(config))

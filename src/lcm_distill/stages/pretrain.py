@@ -6,7 +6,7 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.stages.stage import Check, Stage
+from lcm_distill.stages.stage import Check, Stage, needs_places
 from lcm_distill.training.continuation import require_continuable
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import init_world
@@ -27,11 +27,14 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
-    """What a teacher's training needs: its section of the configuration."""
+    """What a teacher's training needs: its section of the configuration, and the place of its result."""
     settings = config.pretrain
     if settings is None:
         return [lambda: plan_pretraining(config, run)]
-    return [lambda: require_continuable(run, run.pretrain, continuation(config, settings))]
+    return [
+        *needs_places(run.teacher),
+        lambda: require_continuable(run, run.pretrain, continuation(config, settings)),
+    ]
 
 
 STAGE = Stage("pretrain", pretrain, plan_pretraining, checks, "together", begins=True)

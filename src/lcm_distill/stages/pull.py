@@ -41,7 +41,7 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     remote, local = Cache.open(config, run).manifest, Cache.local(config, run).manifest
     entries = remote.entries()
     if not entries:
-        raise UserError(f"{remote.storage.locate()} holds no cache yet: run `lcm precompute` into {run.root} first")
+        raise UserError(f"{remote.storage.locate()} holds no cache yet: run `lcm precompute --run {run.root}` first")
     withdraw_damaged(local, [])
     here = local.entries()
     missing = [entry for entry in entries.values() if not _is_here(local.storage, here.get(entry.task), entry)]

@@ -101,10 +101,10 @@ def _query(config: Config, run: RunFolder, sql: str, tables: Mapping[str, Any]) 
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
             for view in _named(sql):
                 require_intact(*_files(config, run, view))
-            raise UserError(f"DuckDB: {_explain(error, tables.keys())}") from error
+            raise UserError(f"DuckDB: {_explain(error, tables.keys(), run)}") from error
 
 
-def _explain(error: Exception, tables: Collection[str]) -> str:
+def _explain(error: Exception, tables: Collection[str], run: RunFolder) -> str:
     """An error in one line; where a table is missing, what makes it instead of DuckDB's guess of another name.
 
     Args:
@@ -115,8 +115,9 @@ def _explain(error: Exception, tables: Collection[str]) -> str:
     if missing is None:
         return text
     view = missing[1].lower()
-    views = f"Views are {', '.join(VIEWS)}"
-    return f"{missing[0]} {f'`lcm {MADE_BY[view]}` makes it' if view in VIEWS.keys() - tables else views}"
+    if view in VIEWS.keys() - tables:
+        return f"{missing[0]} `lcm {MADE_BY[view]} --run {run.root}` makes it"
+    return f"{missing[0]} Views are {', '.join(VIEWS)}"
 
 
 def _open(config: Config, run: RunFolder, view: str) -> Any:

@@ -18,7 +18,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
 from lcm_distill.evaluation.scored_images import best_and_worst
-from lcm_distill.metrics.registry import figure_styles
+from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.report.charts import Line, Panel
@@ -26,8 +26,8 @@ from lcm_distill.report.comparison import comparison_panels
 from lcm_distill.report.figure_columns import of_images
 from lcm_distill.report.grid import fit
 from lcm_distill.report.guidance import guidance_panels
-from lcm_distill.report.page import Section, charts, gallery, heading, image, page, paragraph, table
-from lcm_distill.report.tables import CAPTION, figures_cells, stand_in_notice
+from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
+from lcm_distill.report.tables import CAPTION, WARNING, figures_cells, stand_in_notice
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.queries import inspect_view
 
@@ -87,7 +87,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         Section("Data", _data(query)),
     ]
     if not any(section.parts for section in sections):
-        raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute`")
+        raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute --run {run.root}`")
     if not sections[-1].parts:
         sections[-1] = Section("Data", [paragraph(_no_manifest(run, Cache.open(config, run).storage.locate()))])
     sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(query, run))]
@@ -99,16 +99,26 @@ def _figures(query: Query) -> list[str]:
     rows = query("metrics", "FROM metrics")
     if not rows:
         return []
-    styles = figure_styles()
     named = [{**row, "run": row["model"] if row["model"] == "student" else None} for row in of_images(rows)]
     real = [paragraph(CAPTION)] if any(row["model"] == "real" for row in rows) else []
-    drawn = [charts("figures", comparison_panels(named, styles))] if named else []
-    return [*drawn, table(*figures_cells(rows, styles)), *real]
+    drawn = [charts("figures", comparison_panels(named, FIGURE_STYLES))] if named else []
+    return [*drawn, *_noted(*figures_cells(rows, FIGURE_STYLES)), *real]
+
+
+def _noted(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The table of figures, with numbers in place of warnings, and the warnings below it."""
+    if headings[-1] != WARNING[1]:
+        return [table(headings, cells)]
+    warnings = [line[-1].split("; ") if line[-1] else [] for line in cells]
+    notes = list(dict.fromkeys(warning for found in warnings for warning in found))
+    numbers = [", ".join(str(notes.index(warning) + 1) for warning in found) for found in warnings]
+    lines = [[*line[:-1], number] for line, number in zip(cells, numbers, strict=True)]
+    return [table([*headings[:-1], "notes"], lines), numbered(notes)]
 
 
 def _guidance(query: Query, trained: tuple[float, float]) -> list[str]:
     rows = query("guidance", "FROM guidance")
-    return [charts("guidance", guidance_panels(rows, trained, figure_styles()))] if rows else []
+    return [charts("guidance", guidance_panels(rows, trained, FIGURE_STYLES))] if rows else []
 
 
 def _images(run: RunFolder) -> list[str]:

@@ -43,7 +43,7 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
         UserError: there is no student yet, or it was trained in phases, whose edges are its sigmas.
     """
     _require_student(config, run)
-    manifest = Manifest(LocalStorage(run.schedule), TRIALS, "`lcm schedule` makes it again")
+    manifest = Manifest(LocalStorage(run.schedule), TRIALS, f"`lcm schedule --run {run.root}` makes it again")
     withdraw_damaged(manifest, [])
     tasks = {steps: Task(f"steps-{steps:02d}", _identity(config, run, steps)) for steps in config.schedule.steps}
     done = manifest.done(list(tasks.values()))

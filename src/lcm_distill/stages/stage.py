@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from lcm_distill.config import Config
@@ -62,6 +64,16 @@ def failures(checks: Sequence[Check]) -> list[str]:
 def needs_cache(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
     """That a cache was begun, unless `precompute` comes before."""
     return [] if "precompute" in before else [Cache.open(config, run).require_begun]
+
+
+def needs_places(*results: Path) -> list[Check]:
+    """That files may be written where results go, before the work whose results they are."""
+
+    def check(path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is where a result goes, and no regular file: move it away")
+
+    return [partial(check, path) for path in results]
 
 
 def _failure(check: Check) -> str | None:

@@ -41,7 +41,7 @@ class Verification:
         storage = self.cache.storage
         if not storage.listing(FOLDER) and not storage.listing("catalog"):
             raise UserError(
-                f"{storage.locate(FOLDER)} is missing: run `lcm precompute` into {self.cache.owner.root} first"
+                f"{storage.locate(FOLDER)} is missing: run `lcm precompute --run {self.cache.owner.root}` first"
             )
 
     @property
@@ -86,11 +86,14 @@ class Verification:
                 f"{self.cache.storage.locate()} has {rows} encoded otherwise now, such "
                 f"as that of {self.lost[0]}: put back what they were encoded from, and device, libraries and "
                 "encoders.batch_size where those have changed, and repair again; or delete the damaged shards and run "
-                "`lcm precompute`, which encodes what is there now"
+                f"`lcm precompute --run {self.cache.owner.root}`, which encodes what is there now"
             )
         if self.damage:
             where = self.cache.storage.locate()
-            raise DataError(f"{where} is damaged in {counted(len(self.damage), 'place')}: {self.cache.repair}")
+            raise DataError(
+                f"{where} is damaged in {counted(len(self.damage), 'place')}: {self.cache.repair}, or names the rows "
+                "that it cannot restore"
+            )
         for path, how in self.results.items():
             raise DataError(f"{self._run.root} has {len(self.results)} damaged files, such as {path}: {how}")
 

@@ -29,12 +29,14 @@ def decided(settings: OptimiserConfig, step: int) -> dict[str, float]:
 
 def decided_in_distillation(settings: DistillConfig, step: int) -> dict[str, float]:
     """See `Decided`: also the progress of the objective, and when the terms beside it are there."""
-    total, matching, response = settings.steps, settings.matching, settings.response
+    total, response = settings.steps, settings.response
+    matching, adversarial = settings.matching, settings.adversarial
     spread = settings.objective_settings.spread_by
     return {
         **decided(settings, step),
         **({f"{settings.objective}.{spread}=0": step / total} if spread else {}),
         **({"matching.start=0": matching.begun(step, total)} if matching.weight else {}),
+        **({"adversarial.start=0": adversarial.begun(step, total)} if adversarial.weight else {}),
         **({"response.every=1": response.due(step, total)} if response.weight else {}),
     }
 

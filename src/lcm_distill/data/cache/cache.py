@@ -91,13 +91,13 @@ class Cache:
     def remedy(self) -> str:
         """How to complete the cache in its run folder, for error messages."""
         command = "cache pull" if location_of(self.config.cache, self.owner) else "precompute"
-        return f"run `lcm {command}` into {self.owner.root} first"
+        return f"run `lcm {command} --run {self.owner.root}` first"
 
     @property
     def shard_remedy(self) -> str:
         """What to do about a damaged shard in its run folder, for error messages."""
         if location_of(self.config.cache, self.owner):
-            return f"delete the file and run `lcm cache pull` into {self.owner.root}"
+            return f"delete the file and run `lcm cache pull --run {self.owner.root}`"
         return self.repair
 
     @property

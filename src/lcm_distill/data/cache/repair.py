@@ -119,7 +119,7 @@ def _is_usable(content: bytes | UnusableImage, min_size: int, version: int) -> b
 
 def _put_back(cache: Cache) -> str:
     if source_type(cache.config.data).generated:
-        return f"delete {cache.source_root}, and `lcm precompute` generates it again"
+        return f"delete {cache.source_root}, and `lcm precompute --run {cache.owner.root}` generates it again"
     return "put it back as it was, or start another --run"
 
 

@@ -20,5 +20,5 @@ def _load(weights: Weights, device: torch.device) -> Extractor:
 
 SHAPES = MetricProtocol(
     "shapes", PNG, preprocessing.unchanged, _load, (FRECHET_DISTANCE, CAPTION_ACCURACY),
-    allows_few=True, stand_in=True, refuse_caption=refuse_caption,
+    allows_few=True, refuse_caption=refuse_caption,
 )  # fmt: skip
