@@ -85,10 +85,10 @@ class Ranks:
             if now != heartbeats:
                 heartbeats, last_heartbeat = now, time.monotonic()
             if others and time.monotonic() - last_heartbeat > self.patience:
+                left = counted(len(others), "task of other ranks is", "tasks of other ranks are")
                 raise WorkError(
-                    f"{counted(len(others), 'task of other ranks is', 'tasks of other ranks are')} not done, such as "
-                    f"{next(iter(others))}, and no rank has been heard from for {self.patience:.0f} s: "
-                    "the same command does what is left"
+                    f"{left} not done, such as {next(iter(others))}, and no rank has been heard from for "
+                    f"{self.patience:.0f} s: the same command does them"
                 )
             if others:
                 time.sleep(min(POLL_SECONDS, self.patience / 4))
