@@ -16,7 +16,8 @@ from pathlib import Path
 
 LCM = [sys.executable, "-m", "lcm_distill"]
 SMALL = [
-    "data.images=200", "distill.steps=20", "distill.matching.weight=0", "evaluate.images=40",
+    "data.images=200", "distill.steps=20", "distill.matching.weight=0",
+    "distill.adversarial.weight=0", "evaluate.images=40",
     "evaluate.teacher=[['euler', 4]]", "evaluate.student_steps=[1, 2]",
 ]  # fmt: skip
 

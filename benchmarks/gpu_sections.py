@@ -68,11 +68,17 @@ class Scale:
     encoded: int
 
 
-REAL = Scale("microdit_xl_512", "cuda", ("engine.validate_every=1000000",), 512, 64, (64, 16), 16, 64)
+REAL = Scale(
+    "microdit_xl_512",
+    "cuda",
+    ("engine.validate_every=1000000", "distill.matching.weight=0", "distill.adversarial.weight=0"),
+    512, 64, (64, 16), 16, 64,
+)  # fmt: skip
 REHEARSAL = Scale(
     "shapes",
     "cpu",
-    ("data.source=journeydb", "model.in_channels=4", "model.caption_channels=1024", "distill.matching.weight=0"),
+    ("data.source=journeydb", "model.in_channels=4", "model.caption_channels=1024", "distill.matching.weight=0",
+     "distill.adversarial.weight=0"),
     24, 8, (4, 2), 2, 4,
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ SMALL = [
     "distill.batch_size=8",
     "distill.checkpoint_every=2",
     "distill.matching.weight=0",  # a critic makes a step three times as long; tests/training/test_recipe.py has it
+    "distill.adversarial.weight=0",
     "evaluate.models=['teacher', 'student']",  # the third: tests/integration/test_untrained.py
     "evaluate.images=14",
     "evaluate.shard_images=6",

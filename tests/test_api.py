@@ -260,7 +260,7 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
         ({"num_inference_steps": math.inf}, "num_inference_steps is inf: it must be a whole number"),
         ({"image_ids": [1.5]}, "image_ids has 1.5: they must be whole numbers"),
         ({"image_ids": [math.nan]}, "image_ids has nan: they must be whole numbers"),
-        ({"image_ids": [1, 2]}, "1 prompts and 2 image_ids"),
+        ({"image_ids": [1, 2]}, "1 prompt and 2 image_ids"),
         ({"image_ids": [-1]}, "image_ids has -1"),
         (
             {"sampler": Heun(2)},
@@ -271,7 +271,7 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
         ({"sampler": Original(3, sigma_max=120.0)}, "sampler original: .* not above sigma_max 80"),
         ({"sampler": Phased((81.0, 2.0))}, "sampler phased: .* not above sigma_max 80"),
         ({"generator": torch.Generator()}, "seed and generator are both given"),
-        ({"seed": None, "generator": [torch.Generator()] * 2}, "1 prompts and 2 generators"),
+        ({"seed": None, "generator": [torch.Generator()] * 2}, "1 prompt and 2 generators"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents have shape \(1, 4, 8, 8\): \(1, 8, 8, 8\) is needed"),
         ({"latents": torch.full((1, 8, 8, 8), math.nan)}, "latents hold values that are not finite"),
     ],

@@ -16,7 +16,8 @@ COMMANDS = commands("docs/own-images.md", "sh")
 QUICK = {
     "precompute": ["data.valid_fraction=0.4"],
     "pretrain": ["pretrain.steps=4", "pretrain.batch_size=8", "pretrain.checkpoint_every=2", "pretrain.warmup_steps=1"],
-    "distill": ["distill.steps=4", "distill.batch_size=8", "distill.checkpoint_every=2", "distill.matching.weight=0"],
+    "distill": ["distill.steps=4", "distill.batch_size=8", "distill.checkpoint_every=2", "distill.matching.weight=0",
+    "distill.adversarial.weight=0"],
     "evaluate": ["evaluate.images=4", "evaluate.batch_size=4", "evaluate.teacher=[['euler', 2]]",
                  "evaluate.student_steps=[1]"],
 }  # fmt: skip

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
+from lcm_distill.data.sources.journeydb import ANNOTATIONS
 from tests.command_line import lcm
 from tests.data.test_source_formats import contents_of, records_of
+from tests.data.test_sources import source_of
 from tests.foreign import Item, Zeros, image_bytes, pack, write_image
 
 
@@ -34,6 +38,45 @@ def test_coco_with_its_images_in_any_usual_place(tmp_path, place):
     assert len(found) == 7 and contents_of("coco", tmp_path)[f"{name}0.jpg"] == image_bytes(0)
 
 
+VALUES = {"null": None, "a list": [1], "a text": "x", "a number": 5, "true": True, "an object": {"a": None}}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_caption_file_with_a_value_of_another_kind_says_which(tmp_path, kind):
+    write_image(tmp_path / "0.jpg", image_bytes(0))
+    file, whole = tmp_path / "captions_val.json", {"images": [], "annotations": []}
+    remedy = "download it again, or move it away to go without its images"
+    for key in whole:
+        file.write_text(json.dumps({**whole, key: VALUES[kind]}))
+        if kind != "a list":
+            with pytest.raises(UserError) as raised:
+                list(source_of("coco", tmp_path).annotations())
+            reason = f"its '{key}' is {kind}, not a list"
+            assert str(raised.value) == f"{file} is not a file of COCO captions: {reason}: {remedy}"
+    file.write_text(json.dumps(VALUES[kind]))
+    with pytest.raises(UserError) as raised:
+        list(source_of("coco", tmp_path).annotations())
+    reason = "it has no 'images'" if kind == "an object" else f"not a JSON object but {kind}"
+    assert str(raised.value) == f"{file} is not a file of COCO captions: {reason}: {remedy}"
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("form", ["coco", "folder", "journeydb"])
+def test_a_record_or_name_of_another_kind_says_which(tmp_path, form, kind):
+    value, field = VALUES[kind], "img_path" if form == "journeydb" else "file_name"
+    write_image(tmp_path / "0.jpg", image_bytes(0))
+    records = [value, {field: value, "id": 1, "text": "c", "prompt": "c"}]
+    file = tmp_path / {"coco": "captions_val.json", "folder": "metadata.jsonl", "journeydb": ANNOTATIONS}[form]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = "\n".join(map(json.dumps, records))
+    file.write_text(json.dumps({"images": records, "annotations": []}) if form == "coco" else lines)
+    bad = [record.error for record in source_of(form, tmp_path).annotations() if isinstance(record, BadAnnotation)]
+    whole = f"no {field}" if form == "coco" or kind == "an object" else f"not a JSON object but {kind}"
+    name = f"no {field}" if kind == "null" else f"{field} is {kind}, not a text"
+    expected = [whole] if kind == "a text" and form != "coco" else [whole, "no caption" if kind == "a text" else name]
+    assert bad == [f"malformed annotation: {reason}" for reason in expected]
+
+
 @pytest.mark.parametrize("spoilt", ["cut", "latin", "list", "lacks", "number", "empty"])
 def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_path, monkeypatch, spoilt):
     monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
@@ -56,3 +99,24 @@ def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_pa
     assert tree(run) == before and not tree(tmp_path / "new")
     file.write_bytes(whole)
     assert lcm("precompute", *options, "--run", tmp_path / "new").exit_code == 0
+
+
+def test_an_image_counts_once_whatever_its_ids_and_true_is_no_id(tmp_path):
+    """Two records of one file could stand in training and among held-out captions; JSON's true equals 1 in Python."""
+    images = [(1, "1.jpg"), (2, "1.jpg"), (0, "0.jpg"), (0, "1.jpg"), (True, "t.jpg")]
+    captions = [{"id": n, "image_id": n, "caption": f"of {n}"} for n in range(3)]
+    captions.append({"id": 3, "image_id": True, "caption": "of true"})
+    content = {"images": [{"id": number, "file_name": name} for number, name in images], "annotations": captions}
+    (tmp_path / "captions_val.json").write_text(json.dumps(content))
+    again = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": captions[:2]}
+    (tmp_path / "captions_val2.json").write_text(json.dumps(again))
+    for name in ("0.jpg", "1.jpg", "t.jpg"):
+        write_image(tmp_path / name, image_bytes(0))
+    rows = [row for row in source_of("coco", tmp_path).annotations() if not isinstance(row, LeftOut)]
+    assert [(row.path, row.caption) for row in rows if not isinstance(row, BadAnnotation)] == [
+        ("1.jpg", "of 1"), ("0.jpg", "of 0")
+    ]  # fmt: skip
+    assert [(row.image, row.error) for row in rows if isinstance(row, BadAnnotation)] == [
+        ("1.jpg", "duplicate image"), ("1.jpg", "duplicate image"), ("t.jpg", "malformed annotation: no id"),
+        ("1.jpg", "duplicate image"),
+    ]  # fmt: skip

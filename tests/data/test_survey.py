@@ -4,6 +4,8 @@ import json
 import tarfile
 from collections import Counter
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageCms
 
@@ -11,7 +13,7 @@ from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources import registry
 from lcm_distill.data.sources.interface import ORPHAN, UNNAMED
-from lcm_distill.data.sources.journeydb import IMAGES
+from lcm_distill.data.sources.journeydb import ANNOTATIONS, IMAGES
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import open_source
 from lcm_distill.data.survey import survey
@@ -22,6 +24,8 @@ from tests.command_line import lcm
 from tests.data.test_source_contract import add_left_out, tree_of
 from tests.data.test_sources import source_of
 from tests.foreign import SOURCE_OF, SOURCES, Item, Zeros, encode, image_bytes, images_on_disk, member, pack
+
+HUB = [("bytes", pa.binary()), ("path", pa.string())]
 
 
 def data_set(root):
@@ -73,8 +77,6 @@ def test_a_survey_says_what_the_run_does(form, tmp_path):
     for status, counts in reasons_of_a_run(rows).items():
         counts = Counter(map(without_details, counts.elements()))
         said = {reason: int(words.partition(",")[0]) for reason, words in found[status.replace(" ", "_")].items()}
-        if form == "journeydb-packed":  # a run reads no archive once more to find what its lines do not name
-            counts[UNNAMED] += said.get(UNNAMED, 0) - counts[UNNAMED]
         assert said == +counts
     on_disk = len(items) + others if form == "journeydb-packed" else images_on_disk(root)
     hidden_archives = {"webdataset": 2, "parquet": 1}.get(form, 0)
@@ -103,14 +105,33 @@ def test_a_survey_names_members_of_archives_that_no_line_names(tmp_path):
     }
 
 
-def test_status_says_where_members_that_no_line_names_are_counted(tmp_path):
-    root, run = tmp_path / "data", tmp_path / "run"
-    pack([Item("0.jpg", image_bytes(0), '"zero"')], root, "journeydb-packed")
-    encode(root, run, "journeydb-packed")
-    chosen = ["data.source=journeydb", f"data.root='{root}'", "data.valid_fraction=0", "data.min_size=16"]
-    config = load_preset("shapes", [*chosen, "cache.shard_rows=64"])
-    said = status_of(config, RunFolder(run))["precompute"]["data"]["not_counted"]
-    assert said == f"images in archives named by no annotation: see `lcm precompute --run {run} --dry-run`"
+@pytest.mark.parametrize("form", ["parquet", "journeydb-packed", "metadata"])
+@pytest.mark.parametrize("per_image", ["one", "all"])
+def test_records_without_an_image_are_counted_beyond_those_that_are_opened(form, per_image, tmp_path, monkeypatch):
+    """Rows without bytes, lines whose image an archive or folder lacks, with and without a caption, once or twice."""
+    monkeypatch.setattr("lcm_distill.data.survey.OPENED", 2)
+    root = tmp_path / "data"
+    images = [Item(f"{n}.jpg", image_bytes(n), '["one", "two"]' if n % 2 else '"one"') for n in range(12)]
+    if form == "parquet":
+        root.mkdir()
+        rows = [item.image for item in images] + [None, None, b"", None]
+        column = pa.array([{"bytes": image, "path": None} for image in rows], pa.struct(HUB))
+        table = pa.table({"image": column, "caption": ["text"] * 13 + [None] + ["text"] * 2})
+        pq.write_table(table, root / "0.parquet", row_group_size=4)
+    else:
+        pack(images, root, form)
+        packed = form == "journeydb-packed"
+        name, text, start = ("img_path", "prompt", "./000/") if packed else ("file_name", "text", "")
+        absent = [{name: f"{start}a{n}.jpg", text: texts} for n, texts in enumerate(("x", "x", "x", ["x", "y"]))]
+        lines = [*absent, absent[0], {name: f"{start}silent.jpg"}]
+        path = root / (ANNOTATIONS if packed else "metadata.jsonl")
+        path.write_bytes(path.read_bytes().strip() + b"\n" + "\n".join(map(json.dumps, lines)).encode())
+    found = survey(source_of(SOURCE_OF.get(form, form), root, f"data.captions_per_image={per_image}"), 16)
+    _, rows = encode(root, tmp_path / "run", form, f"data.captions_per_image={per_image}")
+    said = {reason: int(words.partition(",")[0]) for reason, words in found["quarantined"].items()}
+    assert said == reasons_of_a_run(rows)["quarantined"]
+    expected = 3 if form == "parquet" else 4 + (per_image == "all")
+    assert said["missing file"] == expected and found["images"] == 12 and found["opened"] == 2
 
 
 def test_the_command_line_prints_it_and_stores_nothing(tmp_path):

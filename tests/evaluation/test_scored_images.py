@@ -21,7 +21,7 @@ def test_they_are_in_order_and_none_is_in_both(run, small_config, monkeypatch):
     scores = [
         {"image_id": number, "caption": f"of {number}", "caption_score": number * 5 % 14 / 14} for number in range(14)
     ]
-    monkeypatch.setattr(scored_images, "_scores", lambda _: scores)
+    monkeypatch.setattr(scored_images, "_scores", lambda *_: scores)
     found = best_and_worst(small_config, run, 3)
     assert found and (found.title, found.protocol, found.images) == ("student, 2 steps, guidance 2", "shapes", 14)
     assert [image.caption for image in found.best] == ["of 11", "of 8", "of 5"]
@@ -36,7 +36,7 @@ def test_without_scores_student_or_captions_there_are_none(run, small_config, mo
     unscored = small_config.changed(["evaluate.seed=5"], "test")  # of which there are no images
     assert best_and_worst(unscored, run, 3) is None
     with monkeypatch.context() as other:
-        other.setattr(scored_images, "_scores", lambda _: [])
+        other.setattr(scored_images, "_scores", lambda *_: [])
         assert best_and_worst(small_config, run, 3) is None
     (run.root / "cache").unlink()
     assert best_and_worst(small_config, run, 3) is None

@@ -12,7 +12,8 @@ from tests.faults.commands import Ended, lcm
 TINY = [
     "data.source=journeydb", "data.valid_fraction=0.3", "cache.shard_rows=8", "encoders.batch_size=8",
     "pretrain.steps=2", "pretrain.batch_size=4", "pretrain.checkpoint_every=1", "distill.steps=4",
-    "distill.batch_size=4", "distill.checkpoint_every=2", "distill.matching.weight=0", "evaluate.images=4",
+    "distill.batch_size=4", "distill.checkpoint_every=2", "distill.matching.weight=0",
+    "distill.adversarial.weight=0", "evaluate.images=4",
     "evaluate.shard_images=2", "evaluate.batch_size=2", "evaluate.teacher=[['euler', 2]]", "evaluate.student_steps=[1]",
     "schedule.samples=4", "schedule.steps=[2]",
 ]  # fmt: skip

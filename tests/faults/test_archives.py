@@ -1,18 +1,24 @@
 """Damaged archives and tables, and archives with traps: named, quarantined, and nothing outside is touched."""
 
+import bz2
 import gzip
 import io
 import tarfile
+import zlib
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.sources.journeydb import IMAGES
 from lcm_distill.formats.tars import MAX_HEADER_BYTES
-from tests.foreign import Item, encode, image_bytes, images_of, member, pack
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages.precompute import precompute
+from tests.foreign import SOURCE_OF, Item, Zeros, encode, image_bytes, images_of, manifest, member, pack
 
 NUMBER = 40
 
@@ -137,11 +143,67 @@ def test_of_a_compressed_archive_that_is_cut_off_what_precedes_is_used(whole, tm
         assert encode(tmp_path / "data", tmp_path / "again", form)[0] == {"ok": NUMBER}
 
 
-def test_of_a_compressed_archive_with_a_changed_byte_nothing_is_used(whole, tmp_path):
+def broken_archive(form: str, compression: str) -> tuple[bytes, bytes]:
+    """An archive of ten images of 480 kB with captions, and the same damaged from the seventh image on."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for n in range(10):
+            folder = "000/" if form == "journeydb-packed" else ""
+            member(archive, f"{folder}{n}.bmp", image_bytes(n, "BMP", (400, 400)))
+            member(archive, f"{folder}{n}.txt", f"caption {n}".encode())
+    content, place = plain.getvalue(), 7 * (400 * 400 * 3 + 1024 + 1024)
+    if compression == "bz2":
+        whole = bz2.compress(content)
+        start = len(bz2.compress(content[:place]))
+        return whole, whole[:start] + bytes(100) + whole[start + 100 :]
+    packer = zlib.compressobj(wbits=31)
+    first = packer.compress(content[:place]) + packer.flush(zlib.Z_FULL_FLUSH)  # which ends at a whole byte
+    rest = packer.compress(content[place:]) + packer.flush()
+    return first + rest, first + b"\xff" + rest[1:]  # a block of a type that there is not
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2"])
+@pytest.mark.parametrize("form", ["journeydb-packed", "webdataset"])
+def test_members_well_before_the_place_where_decompression_fails_are_used(tmp_path, form, compression):
+    """What ends 1 MiB before it, which is in the seventh image; of bzip2, somewhere in its block of 900 kB."""
+    root, packed = tmp_path / "data", form == "journeydb-packed"
+    pack([Item(f"{n}.bmp", b"", f'"caption {n}"') for n in range(10)], root, form)
+    path = root / (f"{IMAGES}/000.tgz" if packed else "0.tar")
+    whole, damaged = broken_archive(form, compression)
+    path.write_bytes(damaged)
+    counts, rows = encode(root, tmp_path / "run", form, "cache.shard_rows=2")
+    used = counts["ok"]
+    assert used == 4 if compression == "gz" else 3 <= used <= 5
+    names = [f"{IMAGES}/000/{n}.bmp" if packed else f"0.tar/{n}.bmp" for n in range(used)]
+    assert [source for source, status, _ in rows if status == "ok"] == names
+    read = images_of(root, form, names)
+    assert read == {name: image_bytes(n, "BMP", (400, 400)) for n, name in enumerate(names)}
+    assert counts == {"ok": used, "quarantined": 10 - used if packed else 1}
+    error = "invalid block type" if compression == "gz" else "Invalid data stream"
+    reasons = {error for _, status, error in rows if status == "quarantined"}
+    assert len(reasons) == 1 and f"{error}: download it again; what ends before is used" in reasons.pop()
+    assert encode(root, tmp_path / "again", form) == (counts, rows)
+    path.write_bytes(whole)
+    encode(root, tmp_path / "run", form, "cache.shard_rows=2")
+    assert withdrawn(root, tmp_path / "run", form) == 10
+
+
+def withdrawn(root, run, form) -> int:
+    """How many images are usable once quarantined ones have been tried again."""
+    config = load_preset("shapes", [f"data.source={SOURCE_OF.get(form, form)}", f"data.root='{root}'",
+                                    "data.valid_fraction=0", "data.min_size=16", "cache.shard_rows=2"])  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
+        list(precompute(config, RunFolder(run), retry_quarantined=True))
+    return Counter(status for _, status, _ in manifest(run))["ok"]
+
+
+def test_of_a_compressed_archive_whose_checksum_fails_nothing_is_used(whole, tmp_path):
+    """Nothing tells where it is damaged."""
     root, name = whole["journeydb-packed"]
 
     def flip(content: bytes) -> bytes:
-        place = len(content) // 2
+        place = len(content) - 5  # in the checksum
         return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
 
     copy_damaged(root, name, tmp_path / "data", flip)

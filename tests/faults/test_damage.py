@@ -16,7 +16,8 @@ from tests.faults.commands import Ended, lcm
 
 TINY = [
     "data.images=24", "data.valid_fraction=0.3", "cache.shard_rows=8", "distill.steps=2", "distill.batch_size=4",
-    "distill.checkpoint_every=1", "distill.matching.weight=0", "evaluate.images=4", "evaluate.shard_images=2",
+    "distill.checkpoint_every=1", "distill.matching.weight=0",
+    "distill.adversarial.weight=0", "evaluate.images=4", "evaluate.shard_images=2",
     "evaluate.batch_size=2", "evaluate.teacher=[['euler', 1]]", "evaluate.student_steps=[1]",
 ]  # fmt: skip
 

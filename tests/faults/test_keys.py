@@ -85,7 +85,6 @@ CHANGED = {
 
 WITH = {
     "evaluate.prompts": [f"evaluate.reference={{shapes='{WHERE}/encoded/images'}}"],
-    "distill.adversarial.weight": ["distill.matching.weight=1"],
 }
 """What another value needs beside it."""
 

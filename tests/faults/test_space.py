@@ -15,7 +15,8 @@ from tests.faults.commands import Ended, lcm
 from tests.faults.space import Device, counted_beside, limit_files, refusing, why_no_device
 
 TINY = ["data.images=24", "data.valid_fraction=0.5", "cache.shard_rows=16", "encoders.batch_size=8", "distill.steps=2",
-        "distill.batch_size=4", "distill.checkpoint_every=1", "distill.matching.weight=0", "evaluate.images=4",
+        "distill.batch_size=4", "distill.checkpoint_every=1", "distill.matching.weight=0",
+        "distill.adversarial.weight=0", "evaluate.images=4",
         "evaluate.shard_images=4", "evaluate.batch_size=4", "evaluate.teacher=[['euler', 1]]",
         "evaluate.student_steps=[1]", "schedule.steps=[1]", "schedule.samples=4"]  # fmt: skip
 STAGES = ("precompute", "distill", "evaluate")

@@ -73,7 +73,8 @@ def _given(parameter, value: str) -> list[str]:
 
 
 TINY = ["data.images=24", "data.valid_fraction=0.5", "cache.shard_rows=16", "encoders.batch_size=8", "distill.steps=2",
-        "distill.batch_size=4", "distill.checkpoint_every=2", "distill.matching.weight=0", "evaluate.images=4",
+        "distill.batch_size=4", "distill.checkpoint_every=2", "distill.matching.weight=0",
+        "distill.adversarial.weight=0", "evaluate.images=4",
         "evaluate.shard_images=4", "evaluate.batch_size=4", "evaluate.teacher=[['euler', 1]]",
         "evaluate.student_steps=[1]", "evaluate.protocols=[]"]  # fmt: skip
 

@@ -13,7 +13,8 @@ from tests.faults.commands import lcm
 
 TINY = [
     "data.images=24", "data.valid_fraction=0.3", "cache.shard_rows=8", "encoders.batch_size=8", "distill.steps=4",
-    "distill.batch_size=4", "distill.checkpoint_every=1", "distill.matching.weight=0", "engine.tensorboard=false",
+    "distill.batch_size=4", "distill.checkpoint_every=1", "distill.matching.weight=0",
+    "distill.adversarial.weight=0", "engine.tensorboard=false",
     "evaluate.images=6", "evaluate.shard_images=2", "evaluate.batch_size=2", "evaluate.teacher=[['euler', 2]]",
     "evaluate.student_steps=[1]", "device=cpu", "pretrain.steps=3", "pretrain.batch_size=4",
     "pretrain.checkpoint_every=1", "engine.validation_images=4", "schedule.steps=[1, 2]", "schedule.samples=8",

@@ -50,7 +50,7 @@ def test_it_is_looked_after_where_it_is(made):
 def test_training_asks_for_a_pull_and_goes_on_after_it(made, finished_run):
     run, remote = made
     refused = lcm("distill", "--run", run.root)
-    assert refused.exit_code == 2 and "run `lcm cache pull`" in refused.stderr
+    assert refused.exit_code == 2 and f"run `lcm cache pull --run {run.root}`" in refused.stderr
     sound = remote.read(SHARD)
     remote.put(SHARD, [sound[:100] + bytes([sound[100] ^ 1]) + sound[101:]])
     broken = lcm("cache", "pull", "--run", run.root)

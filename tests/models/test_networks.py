@@ -45,14 +45,14 @@ def test_guidance_embedders_alone_are_initialised():
     assert 0 < numbers.made <= 2 * 3 * embedder  # student and critic, some of their values more than once
 
 
-@pytest.mark.parametrize("name", ["student", "target", "average", "critic"])
+@pytest.mark.parametrize("name", ["student", "target", "average", "critic", "discriminator"])
 def test_networks_change_by_themselves(name):
     config = load_preset("shapes")
     objective, weights = build_objective(config.distill, config.diffusion), networks.read_teacher(config.model)
     built = build_networks(config.model, config.distill, config.distill_seed, objective, weights)
     changed = getattr(built, name)
     others = [network for network in built if network is not None and network is not changed]
-    assert len(others) == 4
+    assert len(others) == 5
     before = [{key: value.clone() for key, value in network.state_dict().items()} for network in others]
     with torch.no_grad():
         for parameter in changed.parameters():

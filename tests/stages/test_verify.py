@@ -210,7 +210,7 @@ def test_shards_whose_images_are_gone_are_left_alone(small_config, run):
     )["source"][0].as_py()  # fmt: skip
     (run.images / source).unlink()
     before, verification = cache_files(run.cache), verified(small_config, run)
-    with pytest.raises(DataError, match=r"lacks 1 images of broken shards, such as .*: put them back"):
+    with pytest.raises(DataError, match=r"lacks 1 image of broken shards, such as .*: put them back"):
         list(verification.repair())
     assert cache_files(run.cache) == before and len(manifest_rows(small_config, run)) > 72
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from lcm_distill.core.errors import UserError
 from lcm_distill.models import read_tensors
 from lcm_distill.models.discriminator import blocks_with_heads
 from lcm_distill.stages.distill import distill
@@ -74,6 +73,8 @@ def test_the_heads_stand_in_even_intervals_and_at_the_end(start):
     assert [list(network.blocks).index(block) for block in blocks_with_heads(network)] == [6, 13, 20, 27]
 
 
-def test_it_needs_the_samples_of_distribution_matching(start):
-    with pytest.raises(UserError, match=r"adversarial\.weight = 0\.1 needs .* matching\.weight"):
-        start(*ADVERSARIAL, "distill.matching.weight=0")
+def test_it_needs_no_distribution_matching(start):
+    trainer = prepare(*start(*ADVERSARIAL, "distill.matching.weight=0"))
+    assert set(trainer.loss(3, trainer.batches[3])) == {"objective_loss", "discriminator_loss", "adversarial_loss"}
+    after = gradients(trainer, 2)
+    assert set(after) == {"model", "discriminator"} and min(after.values()) > 0

@@ -107,6 +107,8 @@ def test_only_the_training_itself_may_change_its_steps(finished_run, tmp_path):
             ["distill.decay_fraction=0.1", "distill.matching.weight=1", "distill.matching.start=0.1"],
             "distill.matching.start=0 and distill.decay_fraction=0",
         ),
+        (["distill.adversarial.weight=1", "distill.adversarial.start=0"], None),
+        (["distill.adversarial.weight=1", "distill.adversarial.start=0.1"], "distill.adversarial.start=0"),
         (["distill.objective=scm"], "distill.scm.warmup=0"),
         (["distill.objective=scm", "distill.scm.warmup=0"], None),
         (["distill.objective=discrete"], None),
@@ -115,7 +117,12 @@ def test_only_the_training_itself_may_change_its_steps(finished_run, tmp_path):
     ],
 )
 def test_what_depends_on_the_number_of_steps(changes, differing):
-    constant = ["distill.decay_fraction=0", "distill.matching.weight=0", "distill.steps=40"]
+    constant = [
+        "distill.decay_fraction=0",
+        "distill.matching.weight=0",
+        "distill.adversarial.weight=0",
+        "distill.steps=40",
+    ]
     config = load_preset("shapes", [*constant, *changes]).distill
     continuation = Continuation("distill", config, str, decided_in_distillation)
     if differing is None:

@@ -22,10 +22,12 @@ from lcm_distill.training.objective_registry import build_objective
 from lcm_distill.training.plan import largest_micro_batch, plan_distillation
 from lcm_distill.training.student_networks import build_networks
 
+OBJECTIVE_ALONE = ["distill.matching.weight=0", "distill.adversarial.weight=0"]
+
 
 @pytest.fixture(scope="module")
 def xl():
-    return load_preset("microdit_xl_512")
+    return load_preset("microdit_xl_512", OBJECTIVE_ALONE)
 
 
 def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
@@ -43,7 +45,7 @@ def test_operations_of_xl_are_the_references_without_one_hot_products(xl):
     guided = forward_flop(teacher, 77, guided=True)
     assert 1.8 * forward < guided < 1.9 * forward
     assert distill_flop(xl.model, xl.distill, 77) == 4 * forward + guided
-    heun = load_preset("microdit_xl_512", ["distill.solver=heun"])
+    heun = load_preset("microdit_xl_512", [*OBJECTIVE_ALONE, "distill.solver=heun"])
     assert distill_flop(heun.model, heun.distill, 77) == 4 * forward + 2 * guided
 
 
@@ -54,10 +56,14 @@ def test_operations_of_terms_beside_matching(xl):
     guided, conditional = (forward_flop(meta_network(xl.model, False), 77, branches) for branches in (True, False))
 
     def flop(*settings: str) -> int:
-        config = load_preset("microdit_xl_512", ["distill.matching.weight=1", *settings])
+        config = load_preset("microdit_xl_512", settings)
         return distill_flop(config.model, config.distill, 77)
 
     assert flop() - flop("distill.matching.shared_noise=true") == guided + forward
+    assert flop() - flop("distill.adversarial.weight=0") == 3 * conditional
+    sampling = int((1 + 4) / 2 * forward) + 2 * forward  # needed by either term
+    alone = flop("distill.matching.weight=0") - flop(*OBJECTIVE_ALONE)
+    assert alone == pytest.approx(3 * conditional + sampling, abs=2)
     response = ("distill.response.weight=1", "distill.response.every=2")
     mean = 6 / 2 + (5 + 4 + 3 + 2) / 4 / 2  # the lower trajectory, at scale 1, needs no second branch
     assert flop(*response) - flop() == pytest.approx(mean * (conditional + guided) / 2 + 3 * forward, abs=2)

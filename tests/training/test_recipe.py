@@ -1,4 +1,6 @@
-"""The recipe that ships, distribution matching included, trained for a few steps."""
+"""The recipe that ships, with distribution matching and the adversarial term, trained for a few steps."""
+
+from itertools import combinations
 
 import torch
 
@@ -8,7 +10,7 @@ from lcm_distill.training.student import prepare
 from tests.conftest import SMALL
 from tests.runs import borrow
 
-SIZES = [setting for setting in SMALL if not setting.startswith("distill.matching")]
+SIZES = [setting for setting in SMALL if not setting.startswith(("distill.matching", "distill.adversarial"))]
 RECIPE = [*SIZES, "distill.steps=4", "distill.batch_size=4", "distill.checkpoint_every=1", "engine.tensorboard=false"]
 
 
@@ -25,22 +27,25 @@ def tensors_after(config: Config, run: RunFolder, *stops: int) -> dict[str, torc
 
 def test_the_recipe_resumes_to_the_same_bits(finished_run, tmp_path):
     config = load_preset("shapes", RECIPE)
-    matching = config.distill.matching
-    assert matching.weight > 0 and matching.start * config.distill.steps < 2  # both terms are trained
+    for term in (config.distill.matching, config.distill.adversarial):
+        assert term.weight > 0 and term.start * config.distill.steps < 2  # it is trained
     runs = [borrow(finished_run, tmp_path / name, "cache") for name in ("unbroken", "resumed")]
     initial = {name: tensor.clone() for name, tensor in prepare(config, runs[0]).modules["critic"].state_dict().items()}
     unbroken, resumed = tensors_after(config, runs[0]), tensors_after(config, runs[1], 1, 3)
     assert unbroken.keys() == resumed.keys()
-    assert {name.split(".")[0] for name in unbroken} == {"model", "average", "target", "critic", "optimiser"}
+    assert {name.split(".")[0] for name in unbroken} == {
+        "model", "average", "target", "critic", "discriminator", "optimiser",
+    }  # fmt: skip
     assert [name for name in unbroken if not torch.equal(unbroken[name], resumed[name])] == []
     assert any(not torch.equal(unbroken[f"critic.{name}"], tensor) for name, tensor in initial.items())
 
 
-def test_the_matching_term_changes_the_student(finished_run, tmp_path):
+def test_each_term_changes_the_student(finished_run, tmp_path):
     students = []
-    for weight in ("", "distill.matching.weight=0"):
-        config = load_preset("shapes", [*RECIPE, *filter(None, [weight])])
-        run = borrow(finished_run, tmp_path / f"run{weight}", "cache")
+    for without in ("", "distill.matching.weight=0", "distill.adversarial.weight=0"):
+        config = load_preset("shapes", [*RECIPE, *filter(None, [without])])
+        run = borrow(finished_run, tmp_path / f"run{without}", "cache")
         tensors = tensors_after(config, run)
         students.append({name: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    assert any(not torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())
+    for one, other in combinations(students, 2):
+        assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())

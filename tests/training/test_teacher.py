@@ -180,7 +180,7 @@ def test_a_run_without_a_cache_of_its_own_trains_on_others(finished_run, tmp_pat
         (['pretrain.caches={"nowhere"=0.5}'], "nowhere/config.toml is missing: name folders of runs"),
         (["encoders.dtype=bfloat16"], "was made with encoders.dtype = 'float32', not 'bfloat16'"),
         (["pretrain.start=nowhere.pt"], "nowhere.pt is missing"),
-        (["pretrain.mask_ratio=0.95"], "mask_ratio = 0.95 keeps 1 patches, too few for 4 experts"),
+        (["pretrain.mask_ratio=0.95"], "mask_ratio = 0.95 keeps 1 patch, too few for 4 experts"),
     ],
 )
 def test_what_does_not_fit_is_refused(finished_run, tmp_path, assignments, message):

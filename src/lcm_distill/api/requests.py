@@ -11,6 +11,7 @@ from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.numbers import is_number, is_whole
 from lcm_distill.core.randomness import normal, require_seed
+from lcm_distill.core.words import counted
 from lcm_distill.diffusion.samplers import Noise
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -51,7 +52,9 @@ def check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:
     if not prompts:
         raise UserError("there is no prompt: give one caption or more")
     if len(ids) != len(prompts):
-        raise UserError(f"there are {len(prompts)} prompts and {len(ids)} image_ids: give one for each")
+        raise UserError(
+            f"there are {counted(len(prompts), 'prompt')} and {counted(len(ids), 'image_id')}: give one for each"
+        )
     if wrong := [number for number in ids if not is_whole(number) or not 0 <= number < 2**64]:
         raise UserError(f"image_ids has {wrong[0]}: they must be whole numbers, 0 or more and below 2**64")
 
@@ -99,5 +102,6 @@ def _from_generators(shape: tuple[int, ...], count: int, generator: Generators) 
     if isinstance(generator, torch.Generator):
         return lambda step: torch.randn((count, *shape), generator=generator, device=generator.device)
     if len(generator) != count:
-        raise UserError(f"there are {count} prompts and {len(generator)} generators: give one, or one for each")
+        numbers = f"{counted(count, 'prompt')} and {counted(len(generator), 'generator')}"
+        raise UserError(f"there are {numbers}: give one, or one for each")
     return lambda step: torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generator])

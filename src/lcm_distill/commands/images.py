@@ -23,6 +23,7 @@ from lcm_distill.commands.options import (
 from lcm_distill.commands.printing import say, show, working
 from lcm_distill.commands.work import show_progress
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 
 if TYPE_CHECKING:
     from lcm_distill.pipeline.task import Progress
@@ -125,5 +126,5 @@ def _finish(made: "Made", as_json: bool) -> None:
 
     show_progress(reports())
     (result,) = results
-    single = [f"{len(result['images']):,} images and "] if result["images"] else []
+    single = [counted(len(result["images"]), "image"), " and "] if result["images"] else []
     show(result, as_json, lambda: say("wrote ", *single, Path(result["image"])))

@@ -109,7 +109,8 @@ class MatchingConfig(Section):
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
     sigmas: list[PositiveFloat] = [80.0, 8.0, 2.0, 0.5]
-    """Noise levels, falling, of the student's sampling steps in training; a batch uses the first few of them."""
+    """Noise levels, falling, of the student's sampling steps in training, of the adversarial term too; a batch has the
+    first few of them."""
     sigma_mean: float = -0.2
     """Mean of ln sigma of the noise levels at which the scores of critic and teacher are compared."""
     sigma_std: PositiveFloat = 1.4
@@ -121,7 +122,7 @@ class MatchingConfig(Section):
 
 
 class AdversarialConfig(Section):
-    """An adversarial term on the samples of distribution matching (LADD, arXiv 2403.12015).
+    """An adversarial term on the student's samples, the same as distribution matching's (LADD, arXiv 2403.12015).
 
     A discriminator tells them from the cache's latents by what the teacher computes of both.
     """

@@ -197,7 +197,7 @@ class DistillConfig(OptimiserConfig):
     matching: MatchingConfig = MatchingConfig()
     """A distribution-matching term, beside any objective."""
     adversarial: AdversarialConfig = Field(default=AdversarialConfig(), json_schema_extra=ADDED)
-    """An adversarial term, beside distribution matching."""
+    """An adversarial term, beside any objective."""
     response: ResponseConfig = Field(default=ResponseConfig(), json_schema_extra=ADDED)
     """A term for the response to the guidance scale, beside any objective."""
     fresh_noise: bool = Field(default=True, json_schema_extra=ADDED)
@@ -219,15 +219,6 @@ class DistillConfig(OptimiserConfig):
         low, high = self.guidance_range
         if not 1 <= low <= high:
             raise ValueError(f"guidance_range {[low, high]} must hold two values, 1 or more, the lower first")
-        return self
-
-    @model_validator(mode="after")
-    def _adversarial_has_samples(self) -> Self:
-        if self.adversarial.weight and not self.matching.weight:
-            raise ValueError(
-                f"adversarial.weight = {self.adversarial.weight:g} needs the samples of distribution matching: set "
-                "matching.weight above 0, or adversarial.weight to 0"
-            )
         return self
 
     @property

@@ -2,24 +2,26 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any
 
-from lcm_distill.data.sources.file_tree import is_hidden
+from lcm_distill.data.sources.file_tree import unnamed_member
 from lcm_distill.data.sources.image_files import is_missing
 from lcm_distill.data.sources.interface import (
     DUPLICATE,
     MISSING,
     ORPHAN,
-    UNNAMED,
     Annotation,
     BadAnnotation,
     LeftOut,
+    Listing,
     ListsMembers,
     Source,
+    TellsEmpty,
 )
-from lcm_distill.data.sources.record_validation import checked, readable, without_details
+from lcm_distill.data.sources.record_validation import checked, readable, rejected, without_details
 from lcm_distill.data.transforms import CONVERTED, decode
 from lcm_distill.formats.images import UnusableImage
 
@@ -35,9 +37,9 @@ class _Reasons:
     counts: Counter[str] = field(default_factory=Counter[str])
     examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
-    def add(self, reason: str, source: str) -> None:
+    def add(self, reason: str, source: str, times: int = 1) -> None:
         reason = without_details(reason)
-        self.counts[reason] += 1
+        self.counts[reason] += times
         named = self.examples.setdefault(reason, [])
         if len(named) < EXAMPLES:
             named.append(source)
@@ -65,45 +67,126 @@ def survey(source: Source, min_size: int) -> dict[str, Any]:
     Raises:
         UserError: there is no data set.
     """
-    samples, captions, images = set[int](), set[int](), set[int]()
-    quarantined, left_out, paths = _Reasons(), _Reasons(), list[str]()
+    found, inside, unusable = _Found(), _Inside(source), list[BadAnnotation]()
     for record in checked(source):
         match record:
-            case Annotation() if hash(record.sample_id) in samples:
-                quarantined.add(DUPLICATE, record.path)
             case Annotation():
-                samples.add(hash(record.sample_id))
-                captions.add(hash(record.caption))
-                paths += [record.path] if len(paths) < OPENED and record.path not in paths[-1:] else []
-                images |= set() if is_missing(source.file_of(record.path)) else {hash(record.path)}
-            case BadAnnotation(where, error, image):
-                quarantined.add(error, where)
-                images |= set() if image is None or error.startswith(MISSING) else {hash(image)}
-            case LeftOut(where, reason, image):
-                left_out.add(reason, where)
-                images |= {hash(where)} if image else set()
-    paths.sort(key=lambda path: path.rpartition("/")[0])  # each archive is opened once
-    _add_members(source, paths, images, left_out)
-    found = {"pairs": len(samples), "captions": len(captions), "images": len(images)}
-    found["captions_without_an_image"] = left_out.counts[ORPHAN]
-    opened = _opened(source, paths, min_size, quarantined)
-    return {**found, "quarantined": quarantined.figures(), "left_out": left_out.figures(), **opened}
+                found.add_annotation(record, inside)
+            case BadAnnotation():
+                unusable.append(record)
+            case LeftOut():
+                found.add_left_out(record)
+    for record in map(inside.judged, unusable):
+        found.add_rejected(record)
+    for path in inside.members():
+        if hash(path) not in found.images:
+            found.add_left_out(unnamed_member(path))
+    opened = _opened(source, found.paths, min_size, found.quarantined)
+    return {
+        "pairs": len(found.samples),
+        "captions": len(found.captions),
+        "images": len(found.images),
+        "captions_without_an_image": found.left_out.counts[ORPHAN],
+        "quarantined": found.quarantined.figures(),
+        "left_out": found.left_out.figures(),
+        **opened,
+    }
 
 
-def _add_members(source: Source, paths: list[str], images: set[int], left_out: _Reasons) -> None:
-    """Add what the archives of `paths` hold beside `images`."""
-    for path in source.members(paths) if isinstance(source, ListsMembers) else ():
-        if hash(path) not in images:
-            left_out.add("hidden file" if is_hidden(path) else UNNAMED, path)
-            images.add(hash(path))
+@dataclass
+class _Found:
+    """What has been found.
+
+    Attributes:
+        samples, captions, images: hashes of those that are distinct; of images, by their paths.
+        paths: how many samples each of the images has that are to be opened.
+    """
+
+    samples: set[int] = field(default_factory=set[int])
+    captions: set[int] = field(default_factory=set[int])
+    images: set[int] = field(default_factory=set[int])
+    quarantined: _Reasons = field(default_factory=_Reasons)
+    left_out: _Reasons = field(default_factory=_Reasons)
+    paths: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add_annotation(self, record: Annotation, inside: "_Inside") -> None:
+        """Count a sample, unless there is one of its name; archives are read for the first `OPENED` images."""
+        path = record.path
+        if hash(record.sample_id) in self.samples:
+            self.add_rejected(inside.judged(rejected(inside.source, path, DUPLICATE, path)))
+            return
+        self.samples.add(hash(record.sample_id))
+        self.captions.add(hash(record.caption))
+        flaw = inside.flaw(path, look=len(self.paths) < OPENED)
+        if flaw is None or not flaw.startswith(MISSING):
+            self.images.add(hash(path))
+        if flaw is not None:
+            self.quarantined.add(flaw, path)
+        elif path in self.paths or len(self.paths) < OPENED:
+            self.paths[path] = self.paths.get(path, 0) + 1
+
+    def add_rejected(self, record: BadAnnotation) -> None:
+        """Count a record that would be quarantined."""
+        self.quarantined.add(record.error, record.source)
+        if record.image is not None and not record.error.startswith(MISSING):
+            self.images.add(hash(record.image))
+
+    def add_left_out(self, record: LeftOut) -> None:
+        """Count what is no part of the data set."""
+        self.left_out.add(record.reason, record.source)
+        if record.image:
+            self.images.add(hash(record.source))
 
 
-def _opened(source: Source, paths: list[str], min_size: int, quarantined: _Reasons) -> dict[str, Any]:
-    """Figures of images that are decoded; those that cannot be are added to `quarantined`."""
+class _Inside:
+    """What can be told of images without decoding them, in archives and tables as well."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.listings = source, dict[Path, Listing]()
+        self.lists = source if isinstance(source, ListsMembers) else None
+        self.tables = source if isinstance(source, TellsEmpty) else None
+        self.archives = set(self.lists.archives_on_disk() if self.lists else ())
+
+    def flaw(self, path: str, look: bool) -> str | None:
+        """Why there is no image; None where there may be one.
+
+        Args:
+            look: whether to read an archive for it that has not been read yet.
+        """
+        file = self.source.file_of(path)
+        if is_missing(file):
+            return MISSING
+        if self.lists and look and file in self.archives and file not in self.listings:
+            self.listings[file] = self.lists.listing(file)
+        if file in self.listings:
+            return None if path in self.listings[file].images else self.listings[file].reason
+        if self.tables is None or file.name == PurePosixPath(path).name:
+            return None
+        return MISSING if self.tables.is_empty(path) else None
+
+    def judged(self, record: BadAnnotation) -> BadAnnotation:
+        """A rejected record, which says so if its image is in none of the archives that have been read."""
+        if not self.listings or record.image is None or record.error.startswith(MISSING):
+            return record
+        missing = (self.flaw(record.image, look=False) or "").startswith(MISSING)
+        return replace(record, error=f"{MISSING}; {record.error}") if missing else record
+
+    def members(self) -> Iterator[str]:
+        """The images in archives that have been read."""
+        return (path for listing in self.listings.values() for path in sorted(listing.images))
+
+
+def _opened(source: Source, samples: dict[str, int], min_size: int, quarantined: _Reasons) -> dict[str, Any]:
+    """Figures of images that are decoded; those that cannot be are added to `quarantined`.
+
+    Args:
+        samples: how many each image has, by its path.
+    """
+    paths = sorted(samples, key=lambda path: path.rpartition("/")[0])  # each archive is opened once
     sizes, converted = list[tuple[int, int]](), 0
     for path, content in _decoded(source, paths, min_size):
         if isinstance(content, UnusableImage):
-            quarantined.add(readable(content), path)
+            quarantined.add(readable(content), path, samples[path])
         else:
             sizes.append(content[0])
             converted += content[1]

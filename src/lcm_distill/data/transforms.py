@@ -6,13 +6,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lcm_distill.core.errors import one_line
-from lcm_distill.data.colour import to_srgb
+from lcm_distill.formats.colour import to_srgb
 from lcm_distill.formats.images import UnusableImage, open_image, round_to_uint8
+from lcm_distill.formats.orientation import upright
 
-TRANSFORM = 4
+TRANSFORM = 5
 """Version of what an image file becomes; a cache keeps the one that it was begun with. 1 ignored colour profiles and
 cropped fractions of a pixel, 2 ignored profiles with sRGB in their name, 3 the transparent colour of PNG files whose
-samples have not 8 bits."""
+samples have not 8 bits, 4 the orientation after a damaged EXIF tag."""
 MAX_RATIO = 32
 """Longer side over shorter side beyond which only the middle of an image is resized, as a strip would fill memory."""
 GREY_STEPS = {"L;2": 85, "L;4": 17}
@@ -30,7 +31,8 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
         content: the file's bytes, or what a source returned instead of them.
         min_size: least length of the shorter side, in pixels.
         version: 1 takes all values for sRGB, whatever colour profile the file has; 2 those with a profile of that name;
-            up to 3 no transparent colour is found among samples of 2, 4 or 16 bits.
+            up to 3 no transparent colour is found among samples of 2, 4 or 16 bits; up to 4 no orientation after a
+            damaged EXIF tag.
 
     Returns:
         RGB; where colours were converted from those of an ICC profile, `info[CONVERTED]` says so.
@@ -44,8 +46,8 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
     try:
         with open_image(content) as file:
             _scale_transparent_colour(file, version)
-            image = ImageOps.exif_transpose(file)
-            image.load()
+            file.load()
+            image = upright(file, by_pillow=version <= 4)
             image, note = (image, None) if version == 1 else to_srgb(image, by_name=version == 2)
             image = _as_rgb(image, version)
             image.info = {} if note is None else {CONVERTED: note}

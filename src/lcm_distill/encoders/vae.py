@@ -23,6 +23,7 @@ from lcm_distill import assets
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.library_messages import quiet_libraries
+from lcm_distill.core.words import counted
 from lcm_distill.encoders.initialisation import fixed_initialisation
 from lcm_distill.encoders.ldm_files import ldm_share
 from lcm_distill.encoders.vae_shapes import build_vae, empty_vae, require_all, require_fit
@@ -229,7 +230,8 @@ def _open_ldm(file: Path, config: Path) -> "AutoencoderKL":
     tensors = ldm_share(file)
     converted = convert_ldm_vae_checkpoint(tensors, vae.config)
     if len(converted) < len(tensors):
-        raise ValueError(f"{len(tensors) - len(converted)} weights are not those of a VAE of {config}")
+        others = counted(len(tensors) - len(converted), "weight is", "weights are")
+        raise ValueError(f"{others} not part of a VAE of {config}")
     vae.load_state_dict({name: tensor.to("meta") for name, tensor in converted.items()})  # names and shapes alone
     vae = vae.to_empty(device="cpu")
     vae.load_state_dict(converted)

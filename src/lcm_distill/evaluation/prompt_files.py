@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from itertools import groupby
@@ -10,9 +11,9 @@ from typing import Any
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
-from lcm_distill.core.json import parse_json
 from lcm_distill.core.randomness import permutation, uniform
 from lcm_distill.core.regular_files import read_regular
+from lcm_distill.formats.text import list_in, parse_object
 
 COCO_SEED = 2014
 """Decides which images of COCO are taken, and which of an image's captions."""
@@ -114,10 +115,10 @@ def _text_rows(path: Path, text: str) -> Iterator[Row]:
 
 def _coco_rows(path: Path, text: str) -> Iterator[Row]:
     try:
-        found = parse_json(text)["annotations"]
-        records = sorted((int(record["image_id"]), int(record["id"]), str(record["caption"])) for record in found)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a file of COCO captions ({error!r}): give captions_val2014.json") from error
+        found = list_in(parse_object(text.encode()), "annotations")
+        records = sorted(_coco_record(place, record) for place, record in enumerate(found))
+    except ValueError as error:
+        raise UserError(f"{path} is not a file of COCO captions: {error}: give captions_val2014.json") from error
     _refuse_twice(path, [number for _, number, _ in records])
     images = [list(captions) for _, captions in groupby(records, key=lambda record: record[0])]
     for place in permutation(COCO_SEED, "order of pictures", 0, len(images)):
@@ -125,6 +126,19 @@ def _coco_rows(path: Path, text: str) -> Iterator[Row]:
         draw = float(uniform(COCO_SEED, "caption of a picture", 0, [captions[0][0]]))
         image_id, number, caption = captions[int(draw * len(captions))]
         yield f"annotation {number}", image_id, caption
+
+
+def _coco_record(place: int, record: Any) -> tuple[int, int, str]:
+    """Image id, id and caption of an annotation.
+
+    Raises:
+        ValueError: it lacks one of them.
+    """
+    with suppress(ValueError, KeyError, TypeError):
+        image, number, caption = int(record["image_id"]), int(record["id"]), record["caption"]
+        if isinstance(caption, str):
+            return image, number, caption
+    raise ValueError(f"annotation {place} lacks a number as image_id or id, or a text as caption")
 
 
 def _refuse_twice(path: Path, numbers: Iterable[int]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -28,7 +29,7 @@ def find_prompts(config: Config, run: RunFolder) -> list[Prompt]:
     prompts = read_prompts(path)
     if len(prompts) < settings.images:
         raise UserError(
-            f"{path} has {len(prompts):,} captions and evaluate.images is {settings.images}: set "
+            f"{path} has {counted(len(prompts), 'caption')} and evaluate.images is {settings.images}: set "
             f"evaluate.images={len(prompts)}"
         )
     return prompts[: settings.images]

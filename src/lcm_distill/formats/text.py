@@ -1,7 +1,8 @@
 """Text in files of unknown origin: its encoding, its JSON, and its lines."""
 
 import codecs
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from typing import IO, Any, cast
 
@@ -62,8 +63,42 @@ def parse_object(content: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError(f"not a JSON object but {kind_of(record)}")
     return cast(dict[str, Any], record)
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words: `null`, `a number`."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    kinds = {dict: "an object", list: "a list", str: "a text"}
+    return next((words for kind, words in kinds.items() if isinstance(value, kind)), "a number")
+
+
+def list_in(record: Mapping[str, Any], key: str) -> list[Any]:
+    """The list under a key of a JSON object.
+
+    Raises:
+        ValueError: there is none; the message says what is there instead.
+    """
+    if key not in record:
+        raise ValueError(f"it has no {key!r}")
+    if not isinstance(record[key], list):
+        raise ValueError(f"its {key!r} is {kind_of(record[key])}, not a list")
+    return record[key]
+
+
+def name_in(value: Any, field: str) -> str:
+    """The value of a field that should name a file.
+
+    Raises:
+        ValueError: it does not; the message names the field.
+    """
+    if isinstance(value, str | None) and not value:
+        raise ValueError(f"no {field}")
+    if not isinstance(value, str):
+        raise ValueError(f"{field} is {kind_of(value)}, not a text")
+    return value
 
 
 def read_lines(file: BufferedReader) -> Iterator[bytes | ValueError]:

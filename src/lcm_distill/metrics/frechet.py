@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def require_full_rank(moments: Moments | Gaussian) -> None:
     width = len(moments.total if isinstance(moments, Moments) else moments.mu)
     if moments.count is not None and moments.count <= width:
         raise UserError(
-            f"{moments.count:,} images are too few for a Fréchet distance of {width:,} features: their covariance "
+            f"{counted(moments.count, 'image is', 'images are')} too few for a Fréchet distance of "
+            f"{counted(width, 'feature')}: their covariance "
             f"has rank {max(moments.count - 1, 0):,} at most, so the distance tells their number first of all; take at "
             f"least {width + 1:,} (the field takes 30,000)"
         )

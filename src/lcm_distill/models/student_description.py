@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from lcm_distill.config import Config, DiffusionConfig, NetworkConfig, Weights
 from lcm_distill.config.ranges import Guidance, Sigma
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler, Original, Phased, few_step_sampler
 from lcm_distill.diffusion.noise import fall_within, karras_sigmas
 from lcm_distill.models.checkpoint_description import read_description
@@ -86,8 +87,8 @@ class StudentSampling(_Record):
         if self.phases:
             if steps != len(self.phases):
                 raise UserError(
-                    f"{steps} steps are asked for: this student was trained in {len(self.phases)} phases and "
-                    f"samples in {len(self.phases)} steps"
+                    f"{counted(steps, 'step is', 'steps are')} asked for: this student was trained in "
+                    f"{counted(len(self.phases), 'phase')} and samples in {counted(len(self.phases), 'step')}"
                 )
             return Phased(self.phases, sigma_min)
         if steps in self.sigmas and fall_within(self.sigmas[steps], sigma_min, sigma_max):

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from lcm_distill.core.words import counted
 from lcm_distill.report.charts import Line, Panel, draw_chart
 from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
@@ -84,7 +85,7 @@ def _introduction(rows: Rows) -> str:
     else:
         compared = f" Distances are to {', '.join(references)}; lower is better." if references else ""
     return (
-        f"{images:,} images to a figure, guidance {guidance:g}, {seeds} seed{'s' if seeds > 1 else ''} of training: "
+        f"{counted(images, 'image')} to a figure, guidance {guidance:g}, {counted(seeds, 'seed')} of training: "
         f"mean ± standard deviation over seeds. Captions and initial noise are the same for all.{compared}"
     )
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lcm_distill.core.words import counted
 from lcm_distill.report.charts import Line, Panel, draw_chart
 from lcm_distill.report.figure_columns import LATENTS, FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
@@ -30,7 +31,7 @@ def guidance_text(rows: Rows, trained: tuple[float, float], stand_ins: Sequence[
     parts = [
         f"# {TITLE}",
         *stand_in_notice(stand_ins),
-        f"{rows[0]['images']:,} images to a figure. The student was trained on scales from {trained[0]:g} to "
+        f"{counted(rows[0]['images'], 'image')} to a figure. The student was trained on scales from {trained[0]:g} to "
         f"{trained[1]:g}.",
     ]
     for column in figure_columns(rows, styles):

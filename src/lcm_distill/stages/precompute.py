@@ -12,7 +12,7 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError, WorkError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
-from lcm_distill.data.cache.catalog_building import open_catalog, restore_catalog
+from lcm_distill.data.cache.catalog_building import count_unnamed, open_catalog, restore_catalog
 from lcm_distill.data.cache.dataset_changes import Changes, remember_state, source_state, take_up_changes
 from lcm_distill.data.cache.encoding import open_encoding
 from lcm_distill.data.cache.kept_rows import forget_rows, put_rows_aside
@@ -99,10 +99,14 @@ def prepare(cache: Cache, retry_quarantined: bool) -> Generator[Progress, None, 
 def finish(cache: Cache) -> None:
     """Forget what was put aside, once all tasks are done, and check that there is something to train on.
 
+    Also counts images in archives that no annotation names, unless a training needs the cache as it is.
+
     Raises:
         UserError: no image could be used.
     """
     forget_rows(cache.storage)
+    if not trainings_on(cache.run, cache.manifest):
+        count_unnamed(cache)
     if not len(cache.usable("train")):
         raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {cache.run.root}`")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.pipeline.file_verification import examine, withdraw_damaged
@@ -50,8 +51,8 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     yield from _copy_tasks(remote, local, list(entries.values()), missing, damaged)
     if damaged:
         raise DataError(
-            f"{len(damaged)} files are not what was written, such as {remote.storage.locate(damaged[0])}: "
-            f"`lcm verify --repair --run {run.root}` encodes them again"
+            f"{counted(len(damaged), 'file is', 'files are')} not what was written, such as "
+            f"{remote.storage.locate(damaged[0])}: `lcm verify --repair --run {run.root}` encodes them again"
         )
 
 

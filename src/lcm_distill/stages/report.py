@@ -13,6 +13,7 @@ from lcm_distill.config import Config, load_preset, presets
 from lcm_distill.config.describe import differing
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
@@ -140,7 +141,7 @@ def _extremes(config: Config, run: RunFolder) -> list[str]:
     if found is None:
         return []
     order = f"by how well they show their captions, as protocol {found.protocol} scores it"
-    parts = [paragraph(f"{found.title}: of {found.images:,} images, {order}.")]
+    parts = [paragraph(f"{found.title}: of {counted(found.images, 'image')}, {order}.")]
     for title, images in (("Best", found.best), ("Worst", found.worst)):
         shown = [(_thumbnail(scored.image), f"{scored.caption}; score {scored.score:.3g}") for scored in images]
         parts += [heading(title), gallery(shown)] if shown else []
@@ -197,7 +198,7 @@ def _training(query: Query, view: str) -> list[str]:
         for name, title in CURVES.items()
         if any(row.get(name) is not None for row in rows)
     ]
-    spent = f"{whole['steps']:,} steps in {format_duration(whole['seconds'] or 0)}."
+    spent = f"{counted(whole['steps'], 'step')} in {format_duration(whole['seconds'] or 0)}."
     return [paragraph(spent), charts(view, panels)]
 
 

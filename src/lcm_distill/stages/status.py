@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError, one_line
+from lcm_distill.data.cache.archive_members import members_are_recorded
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
@@ -87,7 +88,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
         "damaged": sum(task.name in names and task.name not in done for task in tasks),
         "quarantined": rejected[QUARANTINED],
         "left_out": rejected[LEFT_OUT],
-        "data": _data_changes(cache) | _not_counted(cache),
+        "data": _data_changes(cache) | _not_counted(cache, complete=len(done) == len(tasks)),
         "try_again": _try_again(manifest, run),
         "fitting_teacher": fitting_teacher(config, run),
         **encode_rate(manifest, tasks, done),
@@ -133,13 +134,15 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
     return {"not_in_the_cache": changes.added, **stays, **examples, **not_compared}
 
 
-def _not_counted(cache: Cache) -> dict[str, str]:
-    """Where images in archives are counted that no annotation names, as `left_out` does not have them."""
+def _not_counted(cache: Cache, complete: bool) -> dict[str, str]:
+    """Where images in archives are counted that no annotation names, while `left_out` does not have them."""
     try:
         source = cache.source
     except UserError:
         return {}
-    if not isinstance(source, ListsMembers) or source_type(cache.config.data).generated:
+    if not isinstance(source, ListsMembers) or not source.archives_on_disk():
+        return {}
+    if complete and members_are_recorded(cache.storage):
         return {}
     return {"not_counted": f"images in archives {UNNAMED}: see `lcm precompute --run {cache.owner.root} --dry-run`"}
 

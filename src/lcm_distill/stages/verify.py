@@ -7,6 +7,7 @@ from typing import Any
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.shared_cache import require_own
@@ -80,8 +81,9 @@ class Verification:
             DataError: there is.
         """
         if self.lost:
+            rows = counted(len(self.lost), "damaged row that is", "damaged rows that are")
             raise DataError(
-                f"{self.cache.storage.locate()} has {len(self.lost)} damaged rows that are encoded otherwise now, such "
+                f"{self.cache.storage.locate()} has {rows} encoded otherwise now, such "
                 f"as that of {self.lost[0]}: put back what they were encoded from, and device, libraries and "
                 "encoders.batch_size where those have changed, and repair again; or delete the damaged shards and run "
                 f"`lcm precompute --run {self.cache.owner.root}`, which encodes what is there now"
@@ -89,8 +91,8 @@ class Verification:
         if self.damage:
             where = self.cache.storage.locate()
             raise DataError(
-                f"{where} is damaged in {len(self.damage)} places: {self.cache.repair}, or names the rows that it "
-                "cannot restore"
+                f"{where} is damaged in {counted(len(self.damage), 'place')}: {self.cache.repair}, or names the rows "
+                "that it cannot restore"
             )
         for path, how in self.results.items():
             raise DataError(f"{self._run.root} has {len(self.results)} damaged files, such as {path}: {how}")

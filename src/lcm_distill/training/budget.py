@@ -47,10 +47,12 @@ def distill_flop(model: ModelConfig, settings: DistillConfig, caption_tokens: in
     forward, guided = forward_flop(student, caption_tokens), forward_flop(teacher, caption_tokens, guided=True)
     flop = 3 * forward + teacher_evaluations(settings) * guided
     flop += OBJECTIVES[settings.objective].student_forwards * forward
-    if settings.matching.weight:
+    if settings.matching.weight or settings.adversarial.weight:
         mean_steps = (1 + len(settings.matching.sigmas)) / 2
-        # Sampling with a gradient through the last step, the critic's training, and the comparison with the teacher.
-        flop += int((mean_steps + 2) * forward) + (guided + 3 * forward)
+        flop += int((mean_steps + 2) * forward)  # sampling, with a gradient through the last step
+    if settings.matching.weight:
+        # The critic's training, and the comparison with the teacher.
+        flop += guided + 3 * forward
         flop += 0 if settings.matching.shared_noise else guided + forward
     if settings.adversarial.weight:
         # Data, and samples with a gradient of their latents, which takes half of a backward pass.

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from lcm_distill.config import DistillConfig, OptimiserConfig, load_file
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.optimiser import learning_rate
@@ -28,12 +29,14 @@ def decided(settings: OptimiserConfig, step: int) -> dict[str, float]:
 
 def decided_in_distillation(settings: DistillConfig, step: int) -> dict[str, float]:
     """See `Decided`: also the progress of the objective, and when the terms beside it are there."""
-    total, matching, response = settings.steps, settings.matching, settings.response
+    total, response = settings.steps, settings.response
+    matching, adversarial = settings.matching, settings.adversarial
     spread = settings.objective_settings.spread_by
     return {
         **decided(settings, step),
         **({f"{settings.objective}.{spread}=0": step / total} if spread else {}),
         **({"matching.start=0": matching.begun(step, total)} if matching.weight else {}),
+        **({"adversarial.start=0": adversarial.begun(step, total)} if adversarial.weight else {}),
         **({"response.every=1": response.due(step, total)} if response.weight else {}),
     }
 
@@ -66,12 +69,13 @@ class Continuation:
         wanted = self.settings.steps
         if wanted < total:
             raise UserError(
-                f"{self.section}.steps = {wanted}, but {total} steps are done: choose another --run, or more steps"
+                f"{self.section}.steps = {wanted}, but {counted(total, 'step is', 'steps are')} done: choose another "
+                "--run, or more steps"
             )
         if needed := self._needed(with_steps(self.settings, total), step):
             raise UserError(
-                f"{self.section}.steps = {wanted}: the {total} steps that are done are not those of a training of "
-                f"{wanted}, from step {min(needed.values())} on: train that in another --run; one that is to be "
+                f"{self.section}.steps = {wanted}: what is done, {counted(total, 'step')}, is not that of a training "
+                f"of {wanted}, from step {min(needed.values())} on: train that in another --run; one that is to be "
                 f"continued needs {' and '.join(needed)} from its start"
             )
         return True

@@ -68,11 +68,12 @@ class StudentLoss:
         terms = {"objective_loss": self._objective(step, batch, clean, captions, guidance)}
         if self.response and self.response.due(step):
             terms["response_loss"] = self.response.loss(step, batch.addresses, clean, captions)
-        if self.matching:
+        if self.matching or self.adversarial:
             samples = self.samples.generate(step, batch.addresses, captions, guidance, clean.shape[1:])
             self.observed.spread("student_spread", samples)
             self.observed.spread("data_spread", clean)
-            terms |= self.matching.losses(step, batch.addresses, captions, guidance, samples)
+            if self.matching:
+                terms |= self.matching.losses(step, batch.addresses, captions, guidance, samples)
             if self.adversarial:
                 terms |= self.adversarial.losses(step, batch.addresses, clean, captions, samples)
         return terms

@@ -14,6 +14,7 @@ from lcm_distill.core.device import to_device
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.core.randomness import normal, stable_hash, uniform
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.layout import CacheLayout
 from lcm_distill.data.cache.loader import Batch
 from lcm_distill.diffusion.masking import kept_patches, patch_mask
@@ -154,7 +155,8 @@ def refuse_empty_experts(model: MicroDiT, mask_ratio: float) -> None:
     patches = round((model.latent_size // model.patch_size) ** 2 * (1 - mask_ratio))
     if patches * model.variant.expert_capacity < model.variant.experts:
         raise UserError(
-            f"pretrain.mask_ratio = {mask_ratio} keeps {patches} patches, too few for {model.variant.experts} experts: "
+            f"pretrain.mask_ratio = {mask_ratio} keeps {counted(patches, 'patch', 'patches')}, too few for "
+            f"{counted(model.variant.experts, 'expert')}: "
             "lower it"
         )
 

@@ -18,6 +18,7 @@ from lcm_distill.arrays.format import Field
 from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
 from lcm_distill.data.cache.encoder_provenance import committed, require_same_encoders
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
@@ -251,7 +252,7 @@ class Cache:
                     f"{self.storage.locate(task.inputs['file'])} is missing or cut short: {self.shard_remedy}"
                 )
         if missing:
-            raise UserError(f"{self.storage.locate()} lacks {len(missing)} shards: {self.remedy}")
+            raise UserError(f"{self.storage.locate()} lacks {counted(len(missing), 'shard')}: {self.remedy}")
 
     def sample_paths(self, rows: Iterable[int]) -> list[str]:
         """Paths, in the data set, of the samples in these rows of the cache in the run folder."""

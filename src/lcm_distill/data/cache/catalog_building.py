@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lcm_distill.core.hashing import bytes_sha256
+from lcm_distill.data.cache.archive_members import count_members
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
-from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, rejected_row
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.record_validation import checked
+from lcm_distill.data.sources.record_validation import checked, rejected
 from lcm_distill.pipeline.atomic_writes import temporary_prefix
-from lcm_distill.pipeline.manifest import OK, QUARANTINED, file_columns, part_name
+from lcm_distill.pipeline.manifest import OK, file_columns, part_name
 
 BEFORE = "catalog/before"
 """Folder of the catalog that is being replaced."""
@@ -58,11 +59,11 @@ def extend_annotations(cache: Cache, known: Catalog) -> tuple[Extension, list[Ba
         UserError: there is no data set.
     """
     bad: list[BadAnnotation | LeftOut] = []
-    annotations, fraction = checked(cache.source), cache.config.data.valid_fraction
+    source, fraction = cache.source, cache.config.data.valid_fraction
     cache.run.root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=temporary_prefix(), dir=cache.run.root) as scratch:
-        extension = extend_catalog(known, _usable(annotations, bad), fraction, Path(scratch))
-    return extension, bad + [BadAnnotation(path, DUPLICATE, path) for path in extension.repeated]
+        extension = extend_catalog(known, _usable(checked(source), bad), fraction, Path(scratch))
+    return extension, bad + [rejected(source, path, DUPLICATE, path) for path in extension.repeated]
 
 
 def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
@@ -73,7 +74,7 @@ def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation |
         pq.write_table(table, content)
         file = cache.storage.put(name, [memoryview(content.getvalue())])
         rows.append({"kind": "catalog", "status": OK, **file_columns(file)})
-    rows += [_rejected(record) for record in bad]
+    rows += [rejected_row(record) for record in bad]
     cache.manifest.commit(cache.catalog_task, rows, None)
     log.info(
         "numbered %d samples and %d distinct captions, rejected or left out %d records",
@@ -104,6 +105,24 @@ def restore_catalog(cache: Cache) -> None:
     _forget_before(cache)
 
 
+def count_unnamed(cache: Cache) -> None:
+    """Count images in archives that no annotation names, once all tasks are done; see `archive_members`.
+
+    Where the data set is not there, nothing can have been read since they were counted.
+
+    Raises:
+        DataError: the catalog or its manifest part is damaged.
+    """
+    if not cache.source_root.is_dir():
+        return
+    source, root = cache.source, cache.source_root
+
+    def archive_of(path: str) -> str:
+        return source.file_of(path).relative_to(root).as_posix()
+
+    count_members(cache.manifest, cache.catalog_task, cache.read_catalog(), archive_of)
+
+
 def _forget_before(cache: Cache) -> None:
     if part_name(CATALOG_TASK) in cache.manifest.loose_parts():
         cache.manifest.drop_merged([CATALOG_TASK])
@@ -122,15 +141,3 @@ def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> It
             yield record
         else:
             bad.append(record)
-
-
-def _rejected(record: BadAnnotation | LeftOut) -> dict[str, Any]:
-    """The manifest row of what is no sample, under the name of the image that it is about."""
-    if isinstance(record, LeftOut):
-        kind, known = "annotation" if record.image else "record", {"status": LEFT_OUT, "error": record.reason}
-        return {"kind": kind, "source": record.source, **known}
-    known = {"status": QUARANTINED, "error": record.error}
-    if record.image is None:
-        return {"kind": "record", "source": record.source, **known}
-    note = record.source if record.source != record.image else None
-    return {"kind": "annotation", "source": record.image, "note": note, **known}

@@ -14,6 +14,7 @@ import torch
 from lcm_distill.arrays.format import Field, encode_shard
 from lcm_distill.arrays.metadata import read_metadata, write_metadata
 from lcm_distill.config import Config
+from lcm_distill.data.cache.archive_members import record_members
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.damaged_shards import DamagedShards
 from lcm_distill.data.cache.encoder_provenance import BATCH_SIZE, encode, encoder_of, require_same
@@ -21,6 +22,7 @@ from lcm_distill.data.cache.image_shards import CroppedImage, ImageBatch, ImageS
 from lcm_distill.data.cache.kept_rows import KeptRows
 from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.manifest_rows import SampleRow
+from lcm_distill.data.sources.interface import ListsMembers
 from lcm_distill.data.sources.record_validation import readable
 from lcm_distill.encoders.configured import ConfiguredEncoders
 from lcm_distill.encoders.host_copies import HostCopy
@@ -131,7 +133,7 @@ class Encoding:
 
         def arrived() -> Iterator[Arrived]:
             # In the thread that asks for the paths, so that none is added to what has arrived.
-            for path, content in self.cache.source.read(paths()):
+            for path, content in self._read(paths()):
                 yield path, content, expected.pop(path)
 
         for path, images in prefetch_map(self._crop, arrived(), os.cpu_count() or 1, ahead):
@@ -143,6 +145,13 @@ class Encoding:
                     for shard in row_range.shards:
                         if len(shard.waiting) == self._batch_size(shard.task) or not row_range.left:
                             yield shard.batch(self.config.seed, last=not row_range.left)
+
+    def _read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+        """Images from the source; what their archives hold besides is recorded before the first one of each."""
+        source = self.cache.source
+        if not isinstance(source, ListsMembers):
+            return source.read(paths)
+        return source.read_listing(paths, lambda found: record_members(self.cache.storage, self.catalog, found))
 
     def _crop(self, item: Arrived) -> tuple[str, list[tuple[RowRange, list[int], CroppedImage | UnusableImage]]]:
         path, content, places = item

@@ -2,9 +2,12 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 """The rows of a cache's manifest: one for each image, caption, rejected annotation and file of the catalog."""
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
+
+from lcm_distill.data.sources.interface import BadAnnotation, LeftOut
+from lcm_distill.pipeline.manifest import QUARANTINED
 
 CATALOG_TASK = "catalog"
 """The task whose rows are those of the catalog's files and of rejected annotations."""
@@ -63,3 +66,15 @@ class SampleRow(TypedDict, total=False):
     image_bytes: int
     image_crc32c: int
     encoded_by: str
+
+
+def rejected_row(record: BadAnnotation | LeftOut) -> dict[str, Any]:
+    """The manifest row of what is no sample, under the name of the image that it is about."""
+    if isinstance(record, LeftOut):
+        kind, known = "annotation" if record.image else "record", {"status": LEFT_OUT, "error": record.reason}
+        return {"kind": kind, "source": record.source, **known}
+    known = {"status": QUARANTINED, "error": record.error}
+    if record.image is None:
+        return {"kind": "record", "source": record.source, **known}
+    note = record.source if record.source != record.image else None
+    return {"kind": "annotation", "source": record.image, "note": note, **known}

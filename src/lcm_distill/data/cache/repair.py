@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lcm_distill.core.errors import DataError
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
-from lcm_distill.data.cache.catalog_building import commit_catalog, number_annotations, restore_catalog
+from lcm_distill.data.cache.catalog_building import commit_catalog, count_unnamed, number_annotations, restore_catalog
 from lcm_distill.data.cache.damaged_shards import DamagedShards
 from lcm_distill.data.cache.encoder_provenance import batch_sizes
 from lcm_distill.data.cache.encoding import Encoding
@@ -45,6 +46,7 @@ def repair_catalog(cache: Cache, damage: Sequence[Damage]) -> None:
     _remove_misplaced(manifest, damage)
     manifest.drop([CATALOG_TASK])
     commit_catalog(cache, catalog, bad)
+    count_unnamed(cache)
 
 
 def encode_again(cache: Cache, damage: Sequence[Damage], repaired: list[str]) -> Generator[Progress, None, list[str]]:
@@ -143,7 +145,7 @@ def _require_images(cache: Cache, tasks: Sequence[Task]) -> None:
     gone = _missing_images(cache, [task for task in tasks if task.name in names], exists)
     if gone:
         raise DataError(
-            f"{cache.source_root} lacks {len(gone)} images of broken shards, such as {gone[0]}: "
+            f"{cache.source_root} lacks {counted(len(gone), 'image')} of broken shards, such as {gone[0]}: "
             "put them back and repair again"
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import read_regular
@@ -12,7 +12,7 @@ from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.image_files import place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import UnusableImage
-from lcm_distill.formats.text import MAX_TABLE_BYTES, parse_object, trimmed
+from lcm_distill.formats.text import MAX_TABLE_BYTES, list_in, name_in, parse_object, trimmed
 
 CAPTION_FILES = "captions_*.json"
 REMEDY = "download it again, or move it away to go without its images"
@@ -40,10 +40,10 @@ class Coco:
         found = [path for folder in ("annotations", ".") for path in sorted((self.root / folder).glob(CAPTION_FILES))]
         if not found:
             raise UserError(f"{self.root}/annotations holds no {CAPTION_FILES}: set data.root to COCO's folder")
-        tree, named, identifiers = walk(self.root), dict[str, str](), Identifiers()
+        tree, named, ids, identifiers = walk(self.root), dict[str, str](), dict[str, str](), Identifiers()
         yield from tree.bad
         for path in found:
-            yield from self._annotations_of(path, tree, named, identifiers)
+            yield from self._annotations_of(path, tree, named, ids, identifiers)
         yield from not_named(tree, named, "not named by a file of captions")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -55,29 +55,27 @@ class Coco:
         return self.root / path
 
     def _annotations_of(
-        self, path: Path, tree: Tree, named: dict[str, str], identifiers: Identifiers
+        self, path: Path, tree: Tree, named: dict[str, str], ids: dict[str, str], identifiers: Identifiers
     ) -> Iterator[Record]:
         split, folder = path.stem.removeprefix("captions_"), path.parent.relative_to(self.root).as_posix()
         images, captions = _read(path)
         texts = _texts(captions)
         for number, name in ((record.get("id"), record.get("file_name")) for record in images):
-            record = f"{path.name}: image {number}"
-            if not isinstance(name, str) or not name:
-                yield BadAnnotation(record, "malformed annotation: no file_name")
-                continue
-            where = _place(name, split, folder, tree)
-            if where is None:
-                yield BadAnnotation(record, f"malformed annotation: file_name {name} leaves the data set")
+            record, own = f"{path.name}: image {number}", f"{split}/{number}"
+            try:
+                where = _place(name_in(name, "file_name"), split, folder, tree)
+            except ValueError as error:
+                yield BadAnnotation(record, f"malformed annotation: {error}")
                 continue
             first = named.setdefault(tree.place_of(where), where)
-            if first != where:
+            if first != where or ids.setdefault(first, own) != own:
                 yield BadAnnotation(first, DUPLICATE, first)
-            elif not isinstance(number, int | str):
+            elif not _is_id(number):
                 yield BadAnnotation(record, "malformed annotation: no id", where)
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption", where)
             else:
-                identifiers.take(own := f"{split}/{number}", where)
+                identifiers.take(own, where)
                 yield from numbered(identifiers.of(own, where), where, texts[number][: None if self.every else 1])
         yield from _orphans(path.name, images, captions)
 
@@ -86,13 +84,11 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Images and captions; what is no record is an empty one."""
     try:
         content = parse_object(read_regular(path, MAX_TABLE_BYTES))
-        lists = [content["images"], content["annotations"]]
         images, captions = (
-            [cast(dict[str, Any], it) if isinstance(it, dict) else {} for it in list_] for list_ in lists
+            [cast(dict[str, Any], it) if isinstance(it, dict) else {} for it in list_in(content, key)]
+            for key in ("images", "annotations")
         )
-    except KeyError as error:
-        raise UserError(f"{path} is not a file of COCO captions: it has no {error}: {REMEDY}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a file of COCO captions: {one_line(error)}: {REMEDY}") from error
     return images, captions
 
@@ -104,23 +100,34 @@ def _texts(captions: list[dict[str, Any]]) -> dict[Any, list[str]]:
     others = [record for record in captions if not isinstance(record.get("id"), int)]
     for record in [*sorted(numbered, key=lambda record: record["id"]), *others]:
         image, text = record.get("image_id"), record.get("caption")
-        if isinstance(image, int | str) and isinstance(text, str) and trimmed(text):
+        if _is_id(image) and isinstance(text, str) and trimmed(text):
             texts.setdefault(image, []).append(trimmed(text))
     return texts
 
 
+def _is_id(value: Any) -> TypeGuard[int | str]:
+    """Whether it may be an image's id; JSON's true is none, though it equals 1 here."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
 def _orphans(file: str, images: list[dict[str, Any]], captions: list[dict[str, Any]]) -> Iterator[LeftOut]:
     """The captions of images that the same file does not list."""
-    known = {number for image in images if isinstance(number := image.get("id"), int | str)}
+    known = {number for image in images if _is_id(number := image.get("id"))}
     for place, caption in enumerate(captions):
         number = caption.get("image_id")
-        if not isinstance(number, int | str) or number not in known:
+        if not _is_id(number) or number not in known:
             yield LeftOut(f"{file}: caption {caption.get('id', f'at place {place}')}", ORPHAN, image=False)
 
 
-def _place(name: str, split: str, folder: str, tree: Tree) -> str | None:
-    """Where the image is: the first of the usual places that has it, else COCO's own; None: not below the root."""
+def _place(name: str, split: str, folder: str, tree: Tree) -> str:
+    """Where the image is: the first of the usual places that has it, else COCO's own.
+
+    Raises:
+        ValueError: it is not below the root.
+    """
     usual = (place_below(tree.root, place, name) for place in (split, f"images/{split}", "images", folder, "."))
     places = [place for place in usual if place is not None]
     found = (place for place in places if tree.place_of(place) in tree.known)
-    return next(found, places[0] if places else None)
+    if not places:
+        raise ValueError(f"file_name {name} leaves the data set")
+    return next(found, places[0])

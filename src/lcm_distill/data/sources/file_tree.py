@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lcm_distill.core.regular_files import open_regular
-from lcm_distill.data.sources.interface import DUPLICATE, BadAnnotation, LeftOut
+from lcm_distill.data.sources.interface import DUPLICATE, HIDDEN, UNNAMED, BadAnnotation, LeftOut
 from lcm_distill.formats.images import IMAGE_SUFFIXES, MARKS, OTHER_IMAGE_SUFFIXES, begins_as_image
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
@@ -249,7 +249,7 @@ def _own_entries(
             elif not is_hidden(path):
                 yield Link(path) if entry.is_symlink() else path
             elif counts(path):
-                yield LeftOut(path, "hidden file", image=is_image(path))
+                yield LeftOut(path, HIDDEN, image=is_image(path))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -262,6 +262,11 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def not_read(tree: Tree, suffixes: tuple[str, ...], reason: str) -> Iterator[LeftOut]:
     """The files of a tree with one of these suffixes, in lower case, which may hold images that are not read."""
     return (LeftOut(path, reason, image=False) for path in tree.files if path.lower().endswith(suffixes))
+
+
+def unnamed_member(path: str) -> LeftOut:
+    """An image in an archive that no annotation names."""
+    return LeftOut(path, HIDDEN if is_hidden(path) else UNNAMED)
 
 
 def not_named(tree: Tree, named: Mapping[str, str], reason: str) -> Iterator[LeftOut | BadAnnotation]:

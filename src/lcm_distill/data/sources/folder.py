@@ -18,10 +18,10 @@ from lcm_distill.data.sources.file_tree import (
 )
 from lcm_distill.data.sources.image_files import place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, ORPHAN, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.images import UnusableImage
+from lcm_distill.formats.metadata_files import METADATA, read_metadata
 from lcm_distill.formats.tables import MalformedRecord
-from lcm_distill.formats.text import MAX_TEXT_BYTES
+from lcm_distill.formats.text import MAX_TEXT_BYTES, name_in
 
 FILE_NAME = "file_name"
 
@@ -102,9 +102,7 @@ class ImageFolder:
 
     def _path(self, fields: Mapping[str, Any], folder: PurePosixPath) -> str:
         """The path of the image that a record names."""
-        name = look_up(fields, self.image)
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"no {self.image}")
+        name = name_in(look_up(fields, self.image), self.image)
         path = place_below(self.root, str(folder), name)
         if path is None:
             raise ValueError(f"{self.image} {name} leaves the data set")

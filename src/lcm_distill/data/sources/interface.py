@@ -1,6 +1,6 @@
 """The interface of data sets: captioned images, read in the order that is fastest."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -44,6 +44,8 @@ AGAIN = "//"
 """Before the number of what comes again under one name, in paths and identifiers; no name contains it."""
 ORPHAN = "caption without an image"
 """Reason of a `LeftOut` that is a caption."""
+HIDDEN = "hidden file"
+"""Reason of a `LeftOut` whose name, or that of a folder that it lies in, begins with a dot, or is an archiver's own."""
 UNNAMED = "named by no annotation"
 """Reason of a `LeftOut` that lies where annotations name the images."""
 MISSING = "missing file"
@@ -95,10 +97,44 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The images in an archive.
+
+    Attributes:
+        archive: its path below the root.
+        images: their paths, as of `Annotation`. Of a damaged archive, those before the damage.
+        reason: why an image that is not among them is unusable: what begins with `MISSING` if the archive is whole.
+    """
+
+    archive: str
+    images: frozenset[str]
+    reason: str
+
+
+@runtime_checkable
+class TellsEmpty(Protocol):
+    """A source whose records may have no image of their own, in files that `Source.file_of` names."""
+
+    def is_empty(self, path: str) -> bool:
+        """Whether a record has no image, as far as can be told without reading all images."""
+        ...
+
+
 @runtime_checkable
 class ListsMembers(Protocol):
     """A source whose `annotations` does not look into its archives, which would take as long as reading the images."""
 
-    def members(self, paths: Iterable[str]) -> Iterator[str]:
-        """Paths of all images in the archives that `paths` are read from, which are read to their ends."""
+    def archives_on_disk(self) -> list[Path]:
+        """All archives that there are."""
+        ...
+
+    def listing(self, archive: Path) -> Listing:
+        """The images in an archive, which is read to its end."""
+        ...
+
+    def read_listing(
+        self, paths: Iterable[str], found: Callable[[Listing], None]
+    ) -> Iterator[tuple[str, bytes | UnusableImage]]:
+        """As `Source.read`; `found` is called with the listing of each archive before the first image of it."""
         ...

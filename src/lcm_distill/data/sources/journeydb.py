@@ -22,7 +22,7 @@ from lcm_distill.data.sources.file_tree import (
 )
 from lcm_distill.data.sources.identifiers import Identifiers
 from lcm_distill.data.sources.image_files import is_broken_off, place_below, read_files
-from lcm_distill.data.sources.interface import DUPLICATE, UNNAMED, BadAnnotation, LeftOut, Record
+from lcm_distill.data.sources.interface import DUPLICATE, UNNAMED, BadAnnotation, LeftOut, Listing, Record
 from lcm_distill.formats.images import UnusableImage
 from lcm_distill.formats.tables import Fields, MalformedRecord, numbered_lines
 from lcm_distill.formats.tars import (
@@ -31,16 +31,17 @@ from lcm_distill.formats.tars import (
     Checked,
     DamagedArchive,
     check_last_members,
-    member_names,
     open_archive,
     read_checked,
     require_end,
 )
-from lcm_distill.formats.text import read_lines
+from lcm_distill.formats.text import name_in, read_lines
 from lcm_distill.pipeline.prefetch import one_ahead
 
 ANNOTATIONS = "data/train/train_anno_realease_repath.jsonl"  # spelt as published
 IMAGES = "data/train/imgs"
+ARCHIVE = ".tgz"
+"""Suffix of the archives in `IMAGES`, each of which holds one folder."""
 
 
 class JourneyDB:
@@ -84,12 +85,20 @@ class JourneyDB:
         yield from named.left_out(self.archives)
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
+        """As `read_listing`."""
+        return self.read_listing(paths, lambda _: None)
+
+    def read_listing(
+        self, paths: Iterable[str], found: Callable[[Listing], None]
+    ) -> Iterator[tuple[str, bytes | UnusableImage]]:
         """Images from extracted folders if they are there and whole, else streamed from `NNN.tgz`.
 
         An archive is read twice: only its end tells which member of a name is the last, and whether it is intact. It
         is read for the first time while the one before is read for the second.
         """
         for images, checked in one_ahead(_Images.check, self._by_archive(paths)):
+            if images.packed:
+                found(self._listing(checked))
             yield from read_files(self.root, images.extracted)
             for path, content in read_checked(checked):
                 broken_off = isinstance(content, UnusableImage) and (self.root / path).is_file()
@@ -102,10 +111,17 @@ class JourneyDB:
             extracted = [path for path in members if path not in packed]
             yield _Images(archive, extracted, {_member(path): path for path in members if path in packed})
 
-    def members(self, paths: Iterable[str]) -> Iterator[str]:
-        """Paths of the images in the archives that `paths` are read from; of a damaged one, those before the damage."""
-        for archive in dict.fromkeys(self._archive(path) for path in paths):
-            yield from (f"{IMAGES}/{name}" for name in member_names(archive) if is_image(name))
+    def archives_on_disk(self) -> list[Path]:
+        """All `NNN.tgz`."""
+        return sorted((self.root / IMAGES).glob(f"[!.]*{ARCHIVE}"))
+
+    def listing(self, archive: Path) -> Listing:
+        """The images in an archive; of a damaged one, those before the damage."""
+        return self._listing(check_last_members(archive, {}))
+
+    def _listing(self, checked: Checked) -> Listing:
+        images = frozenset(f"{IMAGES}/{name}" for name in checked.names if is_image(name))
+        return Listing(checked.archive.relative_to(self.root).as_posix(), images, checked.reason)
 
     def file_of(self, path: str) -> Path:
         """The image, or `NNN.tgz` where it is not extracted from the archive, or not as a whole."""
@@ -117,7 +133,7 @@ class JourneyDB:
         return not (self.root / path).is_file() or is_broken_off(self.root / path)
 
     def _archive(self, path: str) -> Path:
-        return self.root / IMAGES / f"{_folder(_member(path))}.tgz"
+        return self.root / IMAGES / f"{_folder(_member(path))}{ARCHIVE}"
 
     def _image_path(self, record: Fields) -> PurePosixPath:
         """The path of the image that a record is about, or seems to be, below the folder of archives."""
@@ -127,9 +143,7 @@ class JourneyDB:
             if name is None:
                 raise record
         else:
-            name = record.get("img_path")
-        if not isinstance(name, str) or not name:
-            raise ValueError("no img_path")
+            name = name_in(record.get("img_path"), "img_path")
         path = place_below(self.root / IMAGES, "", name)
         if path is None:
             raise ValueError(f"img_path {name} leaves {IMAGES}")
@@ -183,11 +197,12 @@ class _Named:
             links += [path] if isinstance(path, Link) else []
         self.folders = Folders(images, folders)
         self.links, self.targets = further_names(images, links, self.folders)
-        self.hashes = set[int]()
+        self.hashes, self.archives = set[int](), set[str]()
         self.through_links = dict[str, str]()
 
     def add(self, path: str) -> str | None:
         """Keep a path; returns another one of the same file that was kept before, where one leads through a link."""
+        self.archives.add(f"{_folder(path)}{ARCHIVE}")
         listed = self.folders.place_of(path)
         place = self.links.get(listed, listed)
         if place != path or place in self.through_links:
@@ -199,7 +214,10 @@ class _Named:
         return None
 
     def left_out(self, archives: frozenset[int] | None) -> Iterator[Record]:
-        """Folders that cannot be read, and images in the chosen folders that no annotation names by their names."""
+        """Folders that cannot be read, and images in the chosen folders that no annotation names by their names.
+
+        Also archives that none does: nothing is read from these.
+        """
         for entry in entries(self.images):
             match entry:
                 case BadAnnotation():
@@ -210,11 +228,13 @@ class _Named:
                     yield from self._left_out(LeftOut(entry, UNNAMED), archives)
                 case str() if looks_like_image(self.images, entry, self.targets):
                     yield from self._left_out(LeftOut(entry, NO_SUFFIX), archives)
+                case str() if entry.endswith(ARCHIVE) and "/" not in entry and entry not in self.archives:
+                    yield from self._left_out(LeftOut(entry, f"archive {UNNAMED}", image=False), archives)
                 case _:
                     pass
 
     def _left_out(self, found: LeftOut, archives: frozenset[int] | None) -> Iterator[Record]:
-        folder = _folder(found.source)
+        folder = _folder(found.source).removesuffix(ARCHIVE)
         chosen = archives is None or (folder.isdecimal() and int(folder) in archives)
         place, path = self.links.get(found.source, found.source), f"{IMAGES}/{found.source}"
         first = self.through_links.get(place, place)

@@ -3,7 +3,7 @@
 # pyright: reportUnknownParameterType=false, reportUnknownVariableType=false
 """Parquet files with a column of image bytes and columns of text, as in data sets of the hub."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.regular_files import open_regular
+from lcm_distill.core.words import counted
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.file_tree import ALL_ARCHIVES, Tree, is_image, not_named, not_read, walk
-from lcm_distill.data.sources.image_files import group_by_parent, place_below, read_files
+from lcm_distill.data.sources.image_files import group_by_parent, is_missing, place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, MISSING, BadAnnotation, Record
 from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 from lcm_distill.formats.tables import Fields, batch_records
@@ -42,6 +43,7 @@ class ParquetImages:
 
     def __init__(self, root: Path, captions: Captions, image: str | None = None) -> None:
         self.root, self.captions, self.image = root, captions, image
+        self._empty: tuple[str, set[int]] = "", set()
 
     def annotations(self) -> Iterator[Record]:
         """Every row of every file.
@@ -83,6 +85,23 @@ class ParquetImages:
         image = self._images[table].get(int(row))
         return self.root / (image or table)
 
+    def is_empty(self, path: str) -> bool:
+        """Whether a row has no image: no bytes, nor the path of a file; as far as statistics of the file tell."""
+        table, _, row = path.rpartition("/")
+        if self._empty[0] != table:
+            self._empty = table, self._empty_rows(table)
+        return int(row) in self._empty[1]
+
+    def _empty_rows(self, table: str) -> set[int]:
+        try:
+            with _open(self.root / table) as file:
+                column = _image_column(file.schema_arrow, self.image)
+                lacking = _lacking(file, column, range(file.metadata.num_rows))
+        except (UserError, *DAMAGE):
+            return set()
+        places = {row: self._place(table, path) for row, path in lacking.items()}
+        return {row for row, place in places.items() if place is None or is_missing(self.root / place)}
+
     @cached_property
     def _tree(self) -> Tree:
         return walk(self.root)
@@ -102,8 +121,8 @@ class ParquetImages:
                 places = {row: tree.place_of(place) for row, name in names if (place := self._place(path, name))}
                 images = set(tree.images).intersection(places.values())
                 wanted = {row for row, place in places.items() if place in images}
-                empty = _empty(file, column, wanted) if wanted else set[int]()
-                return {row: place for row, place in places.items() if row in empty}
+                lacking = _lacking(file, column, wanted, all_groups=True)
+                return {row: place for row, place in places.items() if row in lacking}
         except (UserError, *DAMAGE):
             return {}
 
@@ -130,7 +149,7 @@ class ParquetImages:
         Args:
             images: that they name, by row. named: the first row that names an image, by its path; it is added to.
         """
-        row, flaws, lacking = 0, dict[int, str](), set[int]()
+        row, flaws, lacking = 0, dict[int, str](), dict[int, Any]()
         try:
             with _open(self.root / path) as file:
                 for record in self._texts(file):
@@ -146,7 +165,7 @@ class ParquetImages:
                     row += 1
                 lacking = _lacking(file, _image_column(file.schema_arrow, self.image), flaws.keys() - images.keys())
         except DAMAGE as error:
-            yield BadAnnotation(path, f"{_damaged(path, error)} (after {row:,} rows)")
+            yield BadAnnotation(path, f"{_damaged(path, error)} (after {counted(row, 'row')})")
         for row, flaw in flaws.items():
             yield BadAnnotation(f"{path}/{row}", f"{MISSING}; {flaw}" if row in lacking else flaw, f"{path}/{row}")
 
@@ -176,7 +195,7 @@ class ParquetImages:
 
     def _content(self, table: str, content: Any) -> bytes | UnusableImage:
         """The bytes of a row's image, or of the file that the row names in their place."""
-        own, path = (content.get("bytes"), content.get("path")) if isinstance(content, dict) else (content, None)
+        own, path = _parts(content)
         if own:
             return own if len(own) <= MAX_IMAGE_BYTES else UnusableImage(f"more than {MAX_IMAGE_BYTES:,} bytes")
         place = self._place(table, path)
@@ -195,38 +214,47 @@ def _rows_of(file: pq.ParquetFile, column: str) -> Iterator[tuple[int, Any]]:
     yield from ((row, None if value is None else next(iter(value.values()))) for row, value in enumerate(values))
 
 
-def _empty(file: pq.ParquetFile, column: str, wanted: set[int]) -> set[int]:
-    """Those of the rows whose image has no bytes."""
-    found = {row for row, content in _contents(file, column, wanted) if content["bytes"]}
-    return wanted - found
+def _lacking(file: pq.ParquetFile, column: str, wanted: Collection[int], all_groups: bool = False) -> dict[int, Any]:
+    """Those of the rows whose image is null or has no bytes, with the path that it has instead.
 
-
-def _lacking(file: pq.ParquetFile, column: str, wanted: set[int]) -> set[int]:
-    """Those of the rows whose image is null or has no bytes; groups of rows without nulls are not read for it."""
-    first, found = 0, set[int]()
+    Args:
+        all_groups: read groups of rows as well whose statistics tell of no null and no image without bytes; where the
+            latter are among images of more than some kB, statistics do not tell.
+    """
+    first, found = 0, dict[int, Any]()
     for group in range(file.num_row_groups if wanted else 0):
         known = file.metadata.row_group(group)
-        here = {row - first for row in wanted.intersection(range(first, first + known.num_rows))}
-        if here and _may_have_nulls(known, column):
-            values = (value for batch in file.iter_batches(BATCH_ROWS, [group], [column]) for value in batch[0])
-            for row, value in enumerate(values):
-                content = value.as_py() if row in here else None
-                if row in here and not (content.get("bytes") if isinstance(content, dict) else content):
-                    found.add(first + row)
+        here = [row for row in range(known.num_rows) if first + row in wanted]
+        if here and (all_groups or _may_lack(known, column)):
+            for row, content in _contents(file, column, here, [group]):
+                own, path = _parts(content)
+                found |= {} if own else {first + row: path}
         first += known.num_rows
     return found
 
 
-def _may_have_nulls(group: pq.RowGroupMetaData, column: str) -> bool:
+def _may_lack(group: pq.RowGroupMetaData, column: str) -> bool:
     columns = (group.column(number) for number in range(group.num_columns))
     own = [known.statistics for known in columns if known.path_in_schema in (column, f"{column}.bytes")]
-    return not all(known is not None and known.has_null_count and known.null_count == 0 for known in own)
+    return not all(known is not None and known.has_null_count and _are_whole(known) for known in own)
 
 
-def _contents(file: pq.ParquetFile, column: str, wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
-    """Those of the rows that are wanted now, with what their image's column has."""
+def _are_whole(known: Any) -> bool:
+    """Whether statistics tell of no null, and do not tell of an image without bytes."""
+    return known.null_count == 0 and not (known.has_min_max and not known.min)
+
+
+def _parts(content: Any) -> tuple[Any, Any]:
+    """The bytes and the path of an image, of which a column of bytes has no path."""
+    return (content.get("bytes"), content.get("path")) if isinstance(content, dict) else (content, None)
+
+
+def _contents(
+    file: pq.ParquetFile, column: str, wanted: Iterable[int], groups: list[int] | None = None
+) -> Iterator[tuple[int, Any]]:
+    """Those of the rows, of the file or of groups of it, that are wanted now, with what their image's column has."""
     first, rows = 0, set(wanted)
-    for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
+    for batch in file.iter_batches(BATCH_ROWS, groups, [column]):
         here = sorted(row for row in range(first, first + len(batch)) if row in rows)
         for row in here:
             yield row, batch[0][row - first].as_py()

@@ -32,14 +32,15 @@ def checked(source: Source) -> Iterator[Record]:
             case Annotation(_, path):
                 flaw = _flaw(record)
                 image = None if flaw == OUTSIDE else path
-                yield record if flaw is None else _rejected(source, path, f"malformed annotation: {flaw}", image)
+                yield record if flaw is None else rejected(source, path, f"malformed annotation: {flaw}", image)
             case BadAnnotation(where, error, image):
-                yield _rejected(source, where, error, image)
+                yield rejected(source, where, error, image)
             case LeftOut(where, reason, image):
                 yield LeftOut(readable(where), readable(reason), image)
 
 
-def _rejected(source: Source, where: str, error: str, image: str | None) -> BadAnnotation:
+def rejected(source: Source, where: str, error: str, image: str | None) -> BadAnnotation:
+    """A record that cannot be used, as of `BadAnnotation`, whose reason says so if its image is a missing file."""
     if image is None:
         return BadAnnotation(readable(where), readable(error))
     missing = is_missing(source.file_of(image)) and not error.startswith(MISSING)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -24,9 +25,9 @@ from lcm_distill.data.sources.file_tree import (
     walk,
 )
 from lcm_distill.data.sources.image_files import leaves_root
-from lcm_distill.data.sources.interface import AGAIN, ORPHAN, BadAnnotation, LeftOut, Record
-from lcm_distill.data.sources.sidecars import Sidecars, sidecars_of
+from lcm_distill.data.sources.interface import AGAIN, HIDDEN, ORPHAN, BadAnnotation, LeftOut, Record
 from lcm_distill.formats.images import IMAGE_SUFFIXES, MARKS, OTHER_IMAGE_SUFFIXES, UnusableImage, begins_as_image
+from lcm_distill.formats.sidecars import Sidecars, sidecars_of
 from lcm_distill.formats.tars import DamagedArchive, UncheckedArchive, check_members, read_checked, stream_members
 from lcm_distill.formats.text import MAX_TEXT_BYTES
 from lcm_distill.pipeline.prefetch import one_ahead
@@ -111,7 +112,7 @@ class WebDataset:
         except (DamagedArchive, FileNotFoundError) as error:
             yield BadAnnotation(archive, f"damaged archive: {error}")
             if isinstance(error, UncheckedArchive):
-                return
+                content = self._sound_content(archive, error)
         alone = Counter(stem for stem, suffix in map(_split, content.images) if suffix not in WHOLE_NAMES)
         for name, number in content.images.items():
             path = f"{archive}/{name}" + (f"{AGAIN}{number}" if number > 1 else "")
@@ -120,7 +121,7 @@ class WebDataset:
             if leaves_root(name):
                 yield BadAnnotation(path, "malformed annotation: its name leads out of the archive", path)
             elif is_hidden(name):
-                yield LeftOut(path, "hidden file")
+                yield LeftOut(path, HIDDEN)
             elif (flaw := unread_format(name)) is not None:
                 yield BadAnnotation(path, flaw, path)
             else:
@@ -130,6 +131,14 @@ class WebDataset:
         lone = [f"{archive}/{name}" for name in content.orphans()]
         for source in (*lone, *sidecars.orphans(_split(name)[0] for name in content.images)):
             yield LeftOut(source, ORPHAN, image=False)
+
+    def _sound_content(self, archive: str, damage: UncheckedArchive) -> "_Content":
+        """What precedes the damage of an archive."""
+        content = _Content(self.captions)
+        with suppress(DamagedArchive, FileNotFoundError):
+            for name, text in stream_members(self.root / archive, content.wants, damage) if damage.sound else ():
+                content.add_text(name, text)
+        return content
 
     def _annotations(
         self, content: "_Content", name: str, known: Mapping[str, Any] | None, sample_id: str, path: str

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lcm_distill.core.errors import WorkError
+from lcm_distill.core.words import counted
 from lcm_distill.pipeline.executors.devices import worker_gpu
 from lcm_distill.pipeline.executors.dispatch import chunks
 from lcm_distill.pipeline.executors.heartbeats import read_workers, remove_dead_workers
@@ -85,8 +86,9 @@ class Ranks:
                 heartbeats, last_heartbeat = now, time.monotonic()
             if others and time.monotonic() - last_heartbeat > self.patience:
                 raise WorkError(
-                    f"{len(others)} tasks of other ranks are not done, such as {next(iter(others))}, and no rank has "
-                    f"been heard from for {self.patience:.0f} s: the same command does them"
+                    f"{counted(len(others), 'task of other ranks is', 'tasks of other ranks are')} not done, such as "
+                    f"{next(iter(others))}, and no rank has been heard from for {self.patience:.0f} s: "
+                    "the same command does what is left"
                 )
             if others:
                 time.sleep(min(POLL_SECONDS, self.patience / 4))

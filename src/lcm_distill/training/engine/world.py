@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnk
 from lcm_distill.config import EngineConfig
 from lcm_distill.core.device import resolve_device
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.words import counted
 from lcm_distill.pipeline.executors.devices import worker_gpu
 from lcm_distill.pipeline.executors.ranks import Ranks, launched_ranks
 
@@ -145,6 +146,6 @@ def refuse_shared_gpus(store: Store, ranks: Ranks, gpu: str) -> None:
         store.wait([f"rank {rank} knows" for rank in range(ranks.world)])
     if len(gpus) < ranks.world:
         raise UserError(
-            f"{ranks.world} ranks were launched for {len(gpus)} GPUs: start one rank a GPU, such as `torchrun "
-            f"--nproc-per-node {len(gpus)}` on one machine"
+            f"{ranks.world} ranks were launched for {counted(len(gpus), 'GPU')}: start one rank a GPU, such as "
+            f"`torchrun --nproc-per-node {len(gpus)}` on one machine"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lcm_distill.core.errors import one_line
+from lcm_distill.core.words import counted
 from lcm_distill.formats.tables import Fields, Numbered, csv_rows, json_lines, parquet_rows
 
 METADATA: dict[str, Callable[[Path], Numbered]] = {
@@ -30,4 +31,4 @@ def read_metadata(path: Path) -> Iterator[tuple[str, Fields]]:
             records += 1
             yield f"{path.name}:{number}", fields
     except (OSError, ValueError, pa.ArrowException) as error:
-        yield path.name, ValueError(f"damaged file after {records:,} records: {one_line(error)}")
+        yield path.name, ValueError(f"damaged file after {counted(records, 'record')}: {one_line(error)}")
