@@ -33,6 +33,20 @@ def test_a_run_folder_that_does_not_exist_is_an_error_and_is_not_made(tmp_path, 
     assert not (tmp_path / "typo").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        ("precompute", "a new run needs --preset or --config"),
+        ("report", "give the folder of a run"),
+        ("status", "give the folder of a run"),
+    ],
+)
+def test_a_folder_that_is_no_run_gets_advice_that_the_command_takes(tmp_path, command, remedy):
+    refused = lcm(command, "--run", tmp_path)
+    line = f"lcm: {tmp_path} is not a run folder: it has no config.toml; {remedy}"
+    assert (refused.exit_code, refused.stderr.strip().splitlines()[-1]) == (2, line)
+
+
 def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):
     before = run.config.read_text()
     result = lcm("evaluate", "--preset", "original", "--run", run.root)

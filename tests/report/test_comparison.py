@@ -92,13 +92,16 @@ def test_many_panels_stand_in_rows(tmp_path):
         draw_chart(panels * count, "title", tmp_path / "chart.png")
         with Image.open(tmp_path / "chart.png") as chart:
             sizes.append(chart.size)
-    assert sizes == [(1040, 715), (3120, 715), (3120, 1430)]
+    assert sizes == [(832, 572), (1664, 1144), (1664, 1716)]
 
 
 def test_lines_against_guidance_have_the_colour_of_their_model():
     scales = [{**row, "guidance": scale} for row in (*TEACHER, *STUDENTS[:2]) for scale in (1.0, 2.0)]
-    (panel,) = guidance_panels(scales, (1.0, 3.0), FIGURE_STYLES)
+    once = [row("untrained", "consistency", 4, 5.0)]
+    (panel,) = guidance_panels([*once, *scales], (1.0, 3.0), FIGURE_STYLES)
     assert looks(panel) == {
         "teacher, 18 Heun steps": (0, 0, 0), "teacher, 4 Euler steps": (0, 1, 1), "teacher, 2 Euler steps": (0, 1, 2),
         "untrained student, 1 step": (1, 2, 3), "student, 1 step": (2, 2, 3),
     }  # fmt: skip
+    (panel,) = guidance_panels(once, (1.0, 3.0), FIGURE_STYLES)
+    assert list(looks(panel)) == ["untrained student, 4 steps"]

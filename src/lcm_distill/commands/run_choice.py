@@ -57,7 +57,7 @@ class Choice:
         folder.student = self.student or folder.student
         if not folder.exists:
             if self.run is not None:
-                self._refuse_to_begin(self.run, begins and (named or self.cache is not None))
+                self._refuse_to_begin(self.run, begins, named or self.cache is not None)
             return self.given(settings), folder
         used = [f"cache.run={json.dumps(str(self.cache))}"] if self.cache else []
         stored = load_file(folder.config, [*used, *self.assignments])
@@ -65,11 +65,12 @@ class Choice:
             self._refuse_conflict(folder, stored, self.given(settings))
         return stored, folder
 
-    def _refuse_to_begin(self, run: Path, may_begin: bool) -> None:
+    def _refuse_to_begin(self, run: Path, begins: bool, named: bool) -> None:
         if run.exists() and not run.is_dir():
             raise UserError(f"{run} is a file: give a run folder")
-        if not may_begin:
-            raise UserError(f"{run} is not a run folder: it has no config.toml; a new run needs --preset or --config")
+        if not begins or not named:
+            remedy = "a new run needs --preset or --config" if begins else "give the folder of a run"
+            raise UserError(f"{run} is not a run folder: it has no config.toml; {remedy}")
 
     def given(self, settings: Sequence[str] = ()) -> "Config":
         """The configuration that `--preset` or `--config`, `--cache` and `--set` name, whatever the run.

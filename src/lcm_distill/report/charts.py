@@ -16,12 +16,14 @@ MARKS = ("o", "s", "^", "D", "v")
 BROKEN = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)), (0, (10, 4)), (0, (1, 4)))
 """Strokes of horizontal lines, which repeat them."""
 STROKES = ("-", *BROKEN)
-ACROSS = 3
-"""Panels beside each other at most."""
+SIZE = (6.4, 4.4)
+"""Width and height of a panel, in inches."""
+ACROSS = 2
+"""Panels beside each other at most: of three the text could not be read on a page."""
 APART = 0.06
 """Least distance of two tick labels, as a share of a logarithmic axis."""
-LABEL_WIDTH = 42
-"""Letters of an axis label, which is broken where it is longer."""
+LABEL_WIDTH, TITLE_WIDTH = 42, 64
+"""Letters of an axis label, and of a title above one panel, which are broken where they are longer."""
 INK = "#28282c"
 STYLE: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 """Settings of matplotlib by which text and axes have the colour of ink."""
@@ -78,11 +80,11 @@ def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
 
     with rc_context(STYLE):
         across, down = min(len(panels), ACROSS), -(-len(panels) // ACROSS)
-        figure = Figure(figsize=(8 * across, 5.5 * down), layout="constrained")
+        figure = Figure(figsize=(SIZE[0] * across, SIZE[1] * down), layout="constrained")
         parts = figure.subfigures(down, across, squeeze=False)
         for panel, part in zip(panels, parts.flat, strict=False):
             _draw_panel(panel, part)
-        figure.suptitle(title)
+        figure.suptitle(_broken(title, TITLE_WIDTH * across))
         figure.savefig(path, format="png", dpi=130)
 
 
@@ -97,7 +99,7 @@ def panel_svg(panel: Panel, name: str) -> str:
 
     content = io.StringIO()
     with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        figure = Figure(figsize=SIZE, layout="constrained")
         _draw_panel(panel, figure)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     svg = content.getvalue()
@@ -115,7 +117,7 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
         axes.axvspan(low, high, label=label, color=INK, alpha=0.06)
     if panel.ticks:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
-    axes.set(xlabel=panel.x_label, ylabel=_broken(panel.y_label))
+    axes.set(xlabel=panel.x_label, ylabel=_broken(panel.y_label, LABEL_WIDTH))
     if panel.logarithmic:
         _scale_logarithmically(axes.set_yscale, axes.yaxis)
     if panel.logarithmic_x:
@@ -126,7 +128,7 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
     axes.grid(True, which="both", axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        figure.legend(frameon=False, loc="outside lower center", ncols=2)
+        figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=3)
 
 
 def _draw_line(line: Line, axes: Any) -> None:
@@ -138,9 +140,9 @@ def _draw_line(line: Line, axes: Any) -> None:
         axes.errorbar(line.x, line.y, line.spread, color=COLOURS[colour], linestyle="none", capsize=3)
 
 
-def _broken(label: str) -> str:
-    """A label in lines of moderate length."""
-    return "\n".join(part for line in label.split("\n") for part in wrap(line, LABEL_WIDTH) or [""])
+def _broken(text: str, letters: int) -> str:
+    """Text in lines of at most so many letters."""
+    return "\n".join(part for line in text.split("\n") for part in wrap(line, letters) or [""])
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

@@ -1,5 +1,6 @@
 """Figures against the guidance scale: a table and a chart. Rows are those of `guidance.parquet`."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,8 +71,13 @@ def guidance_chart(
 
 
 def guidance_panels(rows: Rows, trained: tuple[float, float], styles: FigureStyles) -> list[Panel]:
-    """One panel a figure, one line a sampling: a colour is a model, a mark a sampler and a stroke a number of steps."""
+    """One panel a figure, one line a sampling: a colour is a model, a mark a sampler and a stroke a number of steps.
+
+    Samplings at one scale alone, of which tables have figures, are left out where others have several.
+    """
     responses, rows = rows, of_images(rows)
+    scales = Counter(sampling for sampling, _ in {(_sampling(row), row["guidance"]) for row in rows})
+    rows = [row for row in rows if scales[_sampling(row)] > 1] or rows
     looks = [list(dict.fromkeys(of_one)) for of_one in zip(*_samplings(rows), strict=True)]
     panels: list[Panel] = []
     for column in figure_columns(rows, styles):
@@ -111,15 +117,15 @@ def _response_panels(rows: Rows) -> list[Panel]:
 
 
 def _samplings(rows: Rows) -> list[SamplingKey]:
-    return list(dict.fromkeys((row["model"], row["sampler"], row["steps"]) for row in rows))
+    return list(dict.fromkeys(map(_sampling, rows)))
+
+
+def _sampling(row: Mapping[str, Any]) -> SamplingKey:
+    return row["model"], row["sampler"], row["steps"]
 
 
 def _values_by_scale(rows: Rows, sampling: SamplingKey, column: FigureColumn) -> dict[float, float]:
     """Value by guidance scale, rising."""
     return dict(
-        sorted(
-            (row["guidance"], row["value"])
-            for row in rows
-            if (row["model"], row["sampler"], row["steps"]) == sampling and column.shows(row)
-        )
+        sorted((row["guidance"], row["value"]) for row in rows if _sampling(row) == sampling and column.shows(row))
     )
