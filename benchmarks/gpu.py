@@ -1,4 +1,4 @@
-"""What one GPU makes of distilling, generating and encoding, beside the rate of its large matrix products.
+"""What one GPU makes of distilling (the objective alone), generating and encoding, beside the rate of matrix products.
 
 make bench-gpu                        # at most eight minutes
 python benchmarks/gpu.py --rehearse   # every section, tiny and on the CPU: it shows that they run

@@ -112,7 +112,7 @@ def test_the_first_rank_waits_for_the_others(tmp_path):
 
 
 def test_the_first_rank_tells_when_nobody_is_left(tmp_path):
-    with pytest.raises(WorkError, match=r"tasks of other ranks are not done.*the same command does what is left"):
+    with pytest.raises(WorkError, match=r"tasks of other ranks are not done.*the same command does them"):
         rank_names(tmp_path, 0, 2, 0.3)
     assert manifest_in(tmp_path).done(TASKS).keys() == {task.name for task in share(TASKS, 0, 2)}
     assert len(rank_names(tmp_path, 0, 1, 0.3)) == 20
