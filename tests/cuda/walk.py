@@ -66,7 +66,7 @@ def walking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     monkeypatch.setattr(nn.Module, "_apply", replace_tensors)
     with FakeTensorMode(allow_non_fake_inputs=True), waits:
         yield waits
-    gc.collect()  # graphs of tensors without content go while all that stands in for a GPU is there, not at some later moment
+    gc.collect()  # what was made while a GPU had its doubles goes before they do
 
 
 def replace_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
