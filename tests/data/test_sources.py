@@ -259,7 +259,7 @@ def test_the_configuration_accepts_what_a_source_has(tmp_path, name):
     found = SOURCES[name]
     for assignment, accepted in (
         ("data.archives='0'", found.numbered_archives),
-        ("data.captions={x=1}", found.caption),
+        ("data.captions={x=1}", found.captions),
     ):
         if accepted:
             assert source_of(name, tmp_path, assignment)

@@ -19,6 +19,7 @@ from lcm_distill.config import load_file, load_preset
 from lcm_distill.config.describe import describe
 from lcm_distill.config.section import OnResume
 from lcm_distill.models import read_tensors
+from lcm_distill.models.checkpoint import read_description, serialise
 from lcm_distill.models.student_description import read_student
 from tests.faults.commands import Ended, lcm
 from tests.faults.spoil import die_after_commits, die_after_step, surround
@@ -27,7 +28,7 @@ from tests.files import shard_files
 from tests.ranks import assert_same_weights
 
 WHERE = "{place}"
-"""Stands for a folder with another run, `encoded`, and copies of weights."""
+"""Stands for a folder with another run, `encoded`, another teacher, and prompts."""
 
 CHANGED = {
     # First one of each kind, of quick stages, which `make test` tries.
@@ -42,7 +43,7 @@ CHANGED = {
     "encoders.weights": "random", "encoders.dtype": "bfloat16", "encoders.tiling": "true",
     "cache.shard_rows": 4, "cache.run": f"'{WHERE}/encoded'",
     "model.arch": "MicroDiT_Tiny_2", "model.latent_size": 4, "model.in_channels": 4, "model.caption_channels": 32,
-    "model.pos_interp_scale": 2.0, "model.teacher": "shapes-brief",
+    "model.pos_interp_scale": 2.0, "model.teacher": f"'{WHERE}/teacher.safetensors'",
     "diffusion.sigma_min": 0.003, "diffusion.sigma_max": 70.0, "diffusion.sigma_data": 0.8, "diffusion.rho": 6.0,
     "engine.precision": "bfloat16", "engine.sharding": "fsdp", "engine.micro_batch": 3,
     "engine.keep_checkpoints": 1, "engine.spike": 50.0, "engine.tensorboard": "true", "engine.wandb": "project",
@@ -130,6 +131,8 @@ class Runs:
             captions = pq.read_table(run / "cache/catalog/captions.parquet")["caption"].to_pylist()
             (self.place / "prompts.txt").write_text("\n".join(captions[:6]))
             copied(run, self.place / "encoded")
+            other = {name: 0.9 * tensor for name, tensor in read_tensors(assets.TEACHER).items()}
+            (self.place / "teacher.safetensors").write_bytes(serialise(other, read_description(assets.TEACHER)))
         return run
 
     def given(self, run: Path, stage: str, key: str) -> Ended:

@@ -16,7 +16,7 @@ from tests.faults.small_runs import SmallRuns
 from tests.faults.spoil import note_work
 
 OWNED = re.compile(r"lcm: .*: its stage \w+ belongs to `lcm [\w -]+` \(process \d+ on .*, since .*\): wait until .*")
-BESIDE = "model.teacher='shapes-brief'"
+BESIDE = "distill.seed=8"
 """A setting that makes another student of the same cache."""
 
 

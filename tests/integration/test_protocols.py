@@ -206,7 +206,7 @@ def test_few_real_images_and_captions_that_repeat_are_said(few_held_out, monkeyp
     """Also of the row of real images, and of statistics that an earlier version kept without their number."""
     run, held_out = few_held_out
     (frechet, accuracy) = PROTOCOLS["shapes"].figures
-    figures = (replace(frechet, enough_images=25), accuracy)
+    figures = (replace(frechet, enough_images=held_out + 1), accuracy)
     monkeypatch.setitem(PROTOCOLS, "shapes", replace(PROTOCOLS["shapes"], figures=figures))
     monkeypatch.setattr(MetricProtocol, "minimum_images", lambda protocol, width: 2)
     monkeypatch.setattr("lcm_distill.metrics.protocol.require_full_rank", lambda moments: None)
@@ -219,7 +219,7 @@ def test_few_real_images_and_captions_that_repeat_are_said(few_held_out, monkeyp
         shown = json.loads(lcm("status", "--run", run.root, "--json").stdout)["evaluate"]
         assert shown["repeated_captions"] == 30 - held_out
         rows = {(row["model"], row["metric"]): row for row in json.loads(result.stdout)}
-        few, repeat = f"few real images ({held_out}), 25 are usual", f"{held_out} held-out captions repeat"
+        few, repeat = f"few real images ({held_out}), {held_out + 1} are usual", f"{held_out} held-out captions repeat"
         assert rows["student", "frechet_distance"]["warning"] == f"{few}; {repeat}"
         assert rows["student", "caption_accuracy"]["warning"] == repeat
         assert (

@@ -57,10 +57,10 @@ def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):
 
 
 def test_the_teacher_of_a_run_is_not_replaced_by_the_presets(run):
-    kept = load_file(run.config).changed(["model.teacher='shapes-brief'"], "test")
+    kept = load_file(run.config).changed(["model.teacher='own.safetensors'"], "test")
     run.config.write_text(kept.to_toml())
     result = lcm("evaluate", *shapes(SMALL), "--run", run.root)
-    assert result.exit_code == 2 and "model.teacher = 'shapes-brief', not 'shapes'" in result.stderr
+    assert result.exit_code == 2 and "model.teacher = 'own.safetensors', not 'shapes'" in result.stderr
     assert load_file(run.config) == kept
 
 

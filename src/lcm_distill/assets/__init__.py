@@ -7,8 +7,8 @@ VAE = SHAPES / "vae"
 TEXT_ENCODER = SHAPES / "text_encoder"
 FEATURES = SHAPES / "features" / "model.safetensors"
 TEACHER = SHAPES / "teacher" / "model.safetensors"
-TEACHERS = {"shapes": TEACHER, "shapes-brief": SHAPES / "teacher_brief" / "model.safetensors"}
-"""By the names that configuration gives them: for full captions, and for brief ones as well."""
+TEACHERS = {"shapes": TEACHER}
+"""By the names that configuration gives them."""
 STUDENT = SHAPES / "student" / "model.safetensors"
 SDXL_VAE_CONFIG = Path(__file__).parent / "sdxl_vae"
 

@@ -39,8 +39,8 @@ class DataConfig(Section):
     """Fields or columns that captions come from, with their shares: `{prompt = 0.7, "Task2.Caption" = 0.3}`; a dot
     leads into a nested record. The choice is a function of the sample's name, also that among a list of captions; where
     a record lacks the field, the next is used. `data.caption_column = NAME` is short for `{NAME = 1}`. Unset: `prompt`
-    (JourneyDB), `text` (`folder`), `txt` (`webdataset`), `caption` (`parquet`), `prompt` (`shapes`, whose
-    `Task2.Caption` leaves much open); `coco` has captions of its own."""
+    (JourneyDB), `text` (`folder`), `txt` (`webdataset`), `caption` (`parquet`), and of `shapes` the example above the
+    other way round, `{prompt = 0.3, "Task2.Caption" = 0.7}`; `coco` has captions of its own."""
     captions_per_image: Literal["one", "all"] = Field(default="one", json_schema_extra=ADDED)
     """`one`: one of an image's captions is drawn, by its name; of `coco` it is the first. `all`: each is a sample of
     its own, of a row of its own, whatever the shares of `captions`; the first of them decides whether they are held
@@ -155,8 +155,8 @@ class ModelConfig(NetworkConfig):
     """The transformer, teacher and student alike."""
 
     teacher: str = Field(json_schema_extra=BY_CONTENT)
-    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of one that ships: `shapes`, or
-    `shapes-brief` for captions that leave much open. Fingerprints use the file's hash, not its path."""
+    """Path of the teacher's checkpoint (`.safetensors` or `.pt`), or the name of the one that ships: `shapes`.
+    Fingerprints use the file's hash, not its path."""
 
 
 class DiffusionConfig(Section):

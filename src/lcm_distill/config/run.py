@@ -174,7 +174,7 @@ class Config(Section):
 
 def stand_ins_among(parts: Mapping[str, str | None]) -> list[str]:
     """Those of some parts that are the embedded default's, by their names in the configuration; None is unknown."""
-    return [part for part, name in parts.items() if name in ("shapes", "shapes-brief")]
+    return [part for part, name in parts.items() if name == "shapes"]
 
 
 def _shown(path: Path | None) -> str:

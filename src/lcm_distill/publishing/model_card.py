@@ -14,7 +14,6 @@ from lcm_distill.report.tables import figures_cells, markdown_table, sampling_ti
 
 TERMS = {
     "shapes": "Apache-2.0, part of lcm-distill",
-    "shapes-brief": "Apache-2.0, part of lcm-distill",
     "journeydb": "JourneyDB's terms: research and other non-commercial use",
     "stabilityai/stable-diffusion-xl-base-1.0": "CreativeML Open RAIL++-M",
     "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378": "Apple's licence for research use",
@@ -114,7 +113,7 @@ def _front_matter(model: Published, card: Card, rows: Sequence[Mapping[str, Any]
         for row in of_images(rows)
         if row["model"] == model.role
     ]
-    own = set(card.parts.values()) <= {"shapes", "shapes-brief"}
+    own = set(card.parts.values()) == {"shapes"}
     data = ModelCardData(
         library_name=library,
         pipeline_tag="text-to-image",

@@ -1,6 +1,6 @@
 """The data sets that can be read. A new one is added as one entry of `SOURCES`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class SourceType:
 
     Attributes:
         open: opens the one at a root, of which the configuration chooses.
-        caption: the field that captions come from by default; None if `data.captions` cannot choose one.
+        captions: fields that captions come from by default, with their shares; empty if `data.captions` cannot choose.
         numbered_archives: whether `data.archives` can choose some of its archives.
         image_columns: whether `data.image_column` can choose where its images are.
         caption_files: whether `data.caption_suffixes` can choose its caption files.
@@ -44,7 +44,7 @@ class SourceType:
     """
 
     open: Callable[[Path, Chosen], Source]
-    caption: str | None
+    captions: Mapping[str, float]
     numbered_archives: bool = False
     image_columns: bool = False
     caption_files: bool = False
@@ -56,19 +56,23 @@ class SourceType:
         return not self.generated
 
 
+SHAPES_CAPTIONS = {"prompt": 0.3, "Task2.Caption": 0.7}
+"""Where captions say all, an image is nearly its caption's mean; brief ones leave much open, and have many images."""
+
 SOURCES: dict[str, SourceType] = {
-    "shapes": SourceType(lambda root, chosen: JourneyDB(root, None, chosen.captions), "prompt", generated=True),
+    "shapes": SourceType(lambda root, chosen: JourneyDB(root, None, chosen.captions), SHAPES_CAPTIONS, generated=True),
     "journeydb": SourceType(
-        lambda root, chosen: JourneyDB(root, chosen.archives, chosen.captions), "prompt", numbered_archives=True
+        lambda root, chosen: JourneyDB(root, chosen.archives, chosen.captions), {"prompt": 1.0}, numbered_archives=True
     ),
-    "coco": SourceType(lambda root, chosen: Coco(root, chosen.captions.every), None),
+    "coco": SourceType(lambda root, chosen: Coco(root, chosen.captions.every), {}),
     "folder": SourceType(
-        lambda root, chosen: ImageFolder(root, chosen.captions, chosen.image_column or FILE_NAME), "text",
+        lambda root, chosen: ImageFolder(root, chosen.captions, chosen.image_column or FILE_NAME), {"text": 1.0},
         image_columns=True, caption_files=True,
     ),
-    "webdataset": SourceType(lambda root, chosen: WebDataset(root, chosen.captions), "txt", caption_files=True),
+    "webdataset": SourceType(lambda root, chosen: WebDataset(root, chosen.captions), {"txt": 1.0}, caption_files=True),
     "parquet": SourceType(
-        lambda root, chosen: ParquetImages(root, chosen.captions, chosen.image_column), "caption", image_columns=True
+        lambda root, chosen: ParquetImages(root, chosen.captions, chosen.image_column), {"caption": 1.0},
+        image_columns=True,
     ),
 }  # fmt: skip
 """Kinds of data sets, by their names in the configuration."""
@@ -85,7 +89,7 @@ def source_type(data: DataConfig) -> SourceType:
         raise UserError(f"data.source = {data.source!r} is unknown: write one of {', '.join(SOURCES)}")
     if data.archives is not None and not found.numbered_archives:
         raise UserError(f"data.archives = {data.archives!r}: source {data.source} has no numbered archives: unset it")
-    if data.captions is not None and found.caption is None:
+    if data.captions is not None and not found.captions:
         raise UserError(
             f"data.captions = {data.captions}: source {data.source} has captions of its own: unset it, and leave "
             "--caption-column out"
@@ -131,6 +135,6 @@ def open_source(data: DataConfig, generated: Path) -> Source:
     found, root = source_type(data), source_root(data, generated)
     if not found.generated and not root.is_dir():
         raise UserError(f"data.root = {str(root)!r}: there is no folder {root.absolute()}: set it to your data set's")
-    shares = data.captions or ({found.caption: 1.0} if found.caption else {})
+    shares = data.captions or found.captions
     captions = Captions(shares, data.captions_per_image == "all", tuple(data.caption_suffixes or CAPTION_SUFFIXES))
     return found.open(root, Chosen(captions, data.archive_numbers(), data.image_column))
