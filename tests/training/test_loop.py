@@ -224,7 +224,7 @@ def test_adapters_critics_and_discriminators_are_trained_by_ranks_as_by_one(plac
 
 
 def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place):
-    settings = ["distill.steps=6", "distill.checkpoint_every=3"]
+    settings = ["distill.steps=12", "distill.checkpoint_every=6"]
     eight = [*settings, "distill.moments=8bit"]
     with torch.compiler.set_stance("force_eager"):
         for name, chosen in [("float32", settings), ("8bit", eight)]:
@@ -232,7 +232,7 @@ def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place)
                 pass
             moments = {type(state["exp_avg"]).__name__ for state in trainer.optimiser.state.values()}
             assert moments == {"float32": {"Tensor"}, "8bit": {"Tensor", "OptimState8bit"}}[name]
-        for last in (4, 6):
+        for last in (8, 12):
             for report in prepare(*open_run(place, "moments-broken", eight)).run():
                 if report.done == last:
                     break
@@ -242,7 +242,7 @@ def test_moments_in_8_bit_learn_as_whole_ones_and_resume_to_the_same_bits(place)
         )
         initial = torch.nn.utils.parameters_to_vector(exact.model.parameters())
         for training in (one, other, exact):
-            assert training.checkpoints.load_latest(training.tensors) == 6
+            assert training.checkpoints.load_latest(training.tensors) == 12
     learnt, again, exactly = (
         torch.nn.utils.parameters_to_vector(training.model.parameters()) for training in (one, other, exact)
     )
