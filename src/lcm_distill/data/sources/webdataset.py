@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcm_distill.core.errors import UserError, one_line
+from lcm_distill.core.regular_files import is_regular
 from lcm_distill.data.sources.captions import Captions, Texts
 from lcm_distill.data.sources.file_tree import (
     ALL_ARCHIVES,
@@ -102,7 +103,7 @@ class WebDataset:
     def _archive_of(self, path: str) -> str:
         """The part of a path that is the archive; folders and members may be called as archives are."""
         found = [path[: match.end() - 1] for match in _ARCHIVE.finditer(path)]
-        return next((place for place in found[:-1] if (self.root / place).is_file()), found[-1]) if found else path
+        return next((place for place in found[:-1] if is_regular(self.root / place)), found[-1]) if found else path
 
     def _annotations_of(self, archive: str, sidecars: Sidecars) -> Iterator[Record]:
         content = _Content(self.captions)
