@@ -90,8 +90,8 @@ def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_pa
         "cut": whole[:-9], "latin": whole.replace(b"caption 1", b"caf\xe9"), "list": b"[1]", "lacks": b'{"images": []}',
         "number": b'{"images": [], "annotations": 3}', "empty": b"",
     }[spoilt])  # fmt: skip
-    for folder in (run, tmp_path / "new"):
-        ended = lcm("precompute", *options, "--run", folder)
+    for folder, dry in ((run, []), (tmp_path / "new", []), (run, ["--dry-run"]), (tmp_path / "new", ["--dry-run"])):
+        ended = lcm("precompute", *options, "--run", folder, *dry)
         *notice, line = ended.stderr.splitlines()
         assert ended.exit_code == 2 and len(notice) <= 1, ended.stderr
         assert line.startswith(f"lcm: {file} is not a file of COCO captions: ")

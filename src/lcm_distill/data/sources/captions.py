@@ -81,6 +81,12 @@ class Captions:
                 raise ValueError(flaws[0]) from None
             raise
 
+    def others(self, record: Mapping[str, Any], image: str) -> list[str]:
+        """The fields with text of a record that has none of those of captions, but for that of the image's path."""
+        if any(name in record for field in self.shares for name in (field, field.partition(".")[0])):
+            return []
+        return [name for name, value in record.items() if name != image and texts_of(value)]
+
     def files_among(self, names: Iterable[str]) -> dict[tuple[str, str], str]:
         """The caption files among names, by the name without suffix that their image has, and suffix."""
         return {(stem, suffix): name for name in names for stem, suffix in self.split(name)}

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from lcm_distill.core.errors import UserError, one_line
 from lcm_distill.core.words import counted
 from lcm_distill.data.sources.captions import Captions
-from lcm_distill.data.sources.file_tree import ALL_ARCHIVES, Tree, is_image, not_named, not_read, walk
+from lcm_distill.data.sources.file_tree import ALL_ARCHIVES, UNREAD_ARCHIVE, Tree, is_image, not_named, not_read, walk
 from lcm_distill.data.sources.image_files import group_by_parent, is_missing, place_below, read_files
 from lcm_distill.data.sources.interface import DUPLICATE, MISSING, BadAnnotation, Record
 from lcm_distill.formats.image_tables import (
@@ -71,7 +71,8 @@ class ParquetImages:
                 yield BadAnnotation(path, lacks[path][1])
             else:
                 yield from self._annotations_of(path, self._named_by(path, tree), named)
-        yield from not_read(tree, (*UNREAD, *ALL_ARCHIVES), "table of a kind that is not read")
+        yield from not_read(tree, UNREAD, "table of a kind that is not read")
+        yield from not_read(tree, ALL_ARCHIVES, UNREAD_ARCHIVE)
         yield from not_named(tree, named, "not in a Parquet file")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
