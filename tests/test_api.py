@@ -10,7 +10,7 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, Role, create_latent_cm, create_latent_diffusion, open_model
-from lcm_distill.config import load_preset
+from lcm_distill.config import load_file, load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.few_step_samplers import Consistency, Original, Phased
@@ -116,6 +116,17 @@ def test_without_a_guidance_scale_a_student_takes_the_middle_of_its_range(studen
         warnings.simplefilter("error")
         assert torch.equal(student.generate(PROMPTS[0], 1, seed=0), student.generate(PROMPTS[0], 1, 2.0, seed=0))
     assert StudentSampling().default_guidance == 5  # of an unknown range
+
+
+def test_every_model_that_opens_has_a_default_scale_within_what_the_student_was_trained_on(finished_run):
+    file = finished_run.root / "student.safetensors"
+    low, high = load_file(finished_run.config).distill.guidance_range
+    for where in ("shapes", finished_run.root, file):
+        opened = [open_model(where, role) for role in ("student", "teacher") if role == "student" or where != file]
+        assert all(low <= model.default_guidance <= high for model in opened)
+    teacher = open_model("shapes", "teacher")
+    given = teacher.generate(PROMPTS[0], 1, guidance_scale=2.0, seed=0)
+    assert torch.equal(teacher.generate(PROMPTS[0], 1, seed=0), given)
 
 
 def test_a_run_without_a_student_names_the_command_that_makes_it(tmp_path, small_config):

@@ -281,9 +281,10 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 
 def main() -> None:
     """Entry point of `lcm`."""
-    # PyTorch reads both when it is imported.
+    # PyTorch and Arrow read these when they are imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on shared cores spinning costs more than it saves
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # operators that Metal lacks are computed on the CPU
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps 30 MiB for tables of a few hundred KiB
     warnings.showwarning = _print_warning
     threading.excepthook = log_thread_error
     signal.signal(signal.SIGTERM, stop_at_once)

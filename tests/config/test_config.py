@@ -7,6 +7,7 @@ from operator import attrgetter
 import pytest
 
 from lcm_distill.config import Config, load_file, load_preset, parse, presets
+from lcm_distill.config.describe import docstrings
 from lcm_distill.config.section import Section
 from lcm_distill.core.errors import UserError
 
@@ -143,7 +144,7 @@ def test_every_key_is_documented():
             if isinstance(nested, type) and issubclass(nested, Section):
                 yield from walk(nested)
             elif section is not Config:
-                yield section, name, field.description
+                yield section, name, docstrings(section).get(name)
 
     undocumented = [(section.__name__, name) for section, name, text in walk(Config) if not text]
     assert undocumented == []

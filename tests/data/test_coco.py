@@ -90,8 +90,8 @@ def test_a_caption_file_of_coco_that_is_none_is_named_and_changes_nothing(tmp_pa
         "cut": whole[:-9], "latin": whole.replace(b"caption 1", b"caf\xe9"), "list": b"[1]", "lacks": b'{"images": []}',
         "number": b'{"images": [], "annotations": 3}', "empty": b"",
     }[spoilt])  # fmt: skip
-    for folder in (run, tmp_path / "new"):
-        ended = lcm("precompute", *options, "--run", folder)
+    for folder, dry in ((run, []), (tmp_path / "new", []), (run, ["--dry-run"]), (tmp_path / "new", ["--dry-run"])):
+        ended = lcm("precompute", *options, "--run", folder, *dry)
         *notice, line = ended.stderr.splitlines()
         assert ended.exit_code == 2 and len(notice) <= 1, ended.stderr
         assert line.startswith(f"lcm: {file} is not a file of COCO captions: ")
@@ -120,3 +120,23 @@ def test_an_image_counts_once_whatever_its_ids_and_true_is_no_id(tmp_path):
         ("1.jpg", "duplicate image"), ("1.jpg", "duplicate image"), ("t.jpg", "malformed annotation: no id"),
         ("1.jpg", "duplicate image"),
     ]  # fmt: skip
+
+
+def test_a_record_without_an_id_is_named_by_its_place(tmp_path):
+    """Places count from 0, of captions as well; what is no number and no text is no id."""
+    for name in ("0.jpg", "1.jpg"):
+        write_image(tmp_path / name, image_bytes(0))
+    images = [{"id": 7, "file_name": "0.jpg"}, {}, {"id": None}, {"id": True}, {"id": [1]}, {"id": "x"}]
+    images += [{"file_name": "1.jpg"}, {"file_name": "1.jpg"}, {"id": 7, "file_name": "0.jpg"}]
+    captions = [{"id": 1, "image_id": 7, "caption": "one"}, {"id": 4}, {"id": None}, {}]
+    (tmp_path / "captions_val.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    found = list(source_of("coco", tmp_path).annotations())
+    bad = [(it.source, it.error) for it in found if isinstance(it, BadAnnotation)]
+    called = ["at place 1", "at place 2", "at place 3", "at place 4", "x"]
+    assert bad == [
+        *((f"captions_val.json: image {name}", "malformed annotation: no file_name") for name in called),
+        ("captions_val.json: image at place 6", "malformed annotation: no id"),
+        ("1.jpg", "duplicate image"), ("0.jpg", "duplicate image"),
+    ]  # fmt: skip
+    lone = [it.source for it in found if isinstance(it, LeftOut)]
+    assert lone == [f"captions_val.json: caption {name}" for name in ("4", "at place 2", "at place 3")]

@@ -131,5 +131,10 @@ def test_an_image_of_coco_without_an_identifier(tmp_path):
     assert noted(tmp_path / "run") == {
         "val/2.jpg": ("image", "ok", None, ""),
         "captions_val.json: image 1": ("record", "quarantined", None, "malformed annotation: no file_name"),
-        "val/0.jpg": ("annotation", "quarantined", "captions_val.json: image None", "malformed annotation: no id"),
+        "val/0.jpg": (
+            "annotation",
+            "quarantined",
+            "captions_val.json: image at place 0",
+            "malformed annotation: no id",
+        ),
     }

@@ -1,5 +1,6 @@
 """What is read of metadata files: JSON lines, CSV and Parquet."""
 
+import csv
 import json
 
 import pyarrow as pa
@@ -35,17 +36,23 @@ COMMA = "3 fields where the header has 2: text with commas needs quotes"
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_a_malformed_row_of_csv_costs_itself_alone(tmp_path, end):
-    """A comma or a quote too many or too few: the row is named by its line, and those after it are read."""
+    """A comma too many or too few, a quote that never closes: the row is named by its line, and the next are read.
+
+    Other quotes are read as Python's csv and pandas read them.
+    """
     lines = ["file_name,text", "0.jpg,a red, shiny car", '1.jpg,"a tree', "2.jpg,two", '3.jpg,"three, ""3"" and',
              'more"', '4.jpg,"a "boat" here"', "", "5.jpg", '6.jpg,six"', '7.jpg,"seven', "8.jpg,eight"]  # fmt: skip
     (tmp_path / "metadata.csv").write_bytes(end.join(lines).encode())
-    expected = {2: COMMA, 3: "not CSV", 7: "not CSV", 9: "1 of 2 fields", 11: "not CSV (unexpected end of data)"}
+    expected = {2: COMMA, 3: "not CSV", 9: "1 of 2 fields", 11: "not CSV (unexpected end of data)"}
     found = records_of("folder", tmp_path)
     bad = {int(name.partition(":")[2]): text for name, text in found.items() if name.startswith("metadata.csv:")}
     assert bad.keys() == expected.keys()
     assert all(bad[n].startswith(f"bad: malformed annotation: {reason}") for n, reason in expected.items())
     good = {name: text for name, text in found.items() if not text.startswith("bad")}
-    assert good == {"2.jpg": "two", "3.jpg": f'three, "3" and{end}more', "6.jpg": 'six"', "8.jpg": "eight"}
+    assert good == {
+        "2.jpg": "two", "3.jpg": f'three, "3" and{end}more', "8.jpg": "eight",
+        "4.jpg": 'a boat" here"', "6.jpg": 'six"',
+    }  # fmt: skip
 
 
 def test_a_header_that_is_no_csv_is_named_by_its_line(tmp_path):
@@ -77,3 +84,36 @@ def test_columns_may_be_separated_by_semicolons_and_tabs(tmp_path, mark):
     found = records_of("folder", tmp_path)
     assert (found["a.jpg"], found["b.jpg"]) == ("one", f"two{mark} and, three")
     assert found["metadata.csv:4"].startswith("bad: malformed annotation: 3 fields where the header has 2")
+
+
+@pytest.mark.parametrize("text", ["\u00a0", "\u200b", "\ufeff \u2060", "\u200e\u3000\u2028", "\u00ad", "\U000e0020"])
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_caption_that_nobody_sees_is_none(tmp_path, name, text):
+    """Of characters that only separate or format; beside others they are kept."""
+    rows = [("a.jpg", text), ("b.jpg", f"a{text}b")]
+    if name == "metadata.csv":
+        (tmp_path / name).write_text("file_name,text\n" + "".join(f'{image},"{words}"\n' for image, words in rows))
+    else:
+        (tmp_path / name).write_text("\n".join(json.dumps({"file_name": it, "text": words}) for it, words in rows))
+    found = records_of("folder", tmp_path)
+    assert found["b.jpg"] == f"a{text}b"
+    assert [reason for path, reason in found.items() if path != "b.jpg"] == [
+        "bad: missing file; malformed annotation: no text"
+    ]
+
+
+def test_a_metadata_file_without_the_column_of_captions_says_which_it_has(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,caption,empty,title\na.jpg,one,,two\n")
+    hint = "no text, but caption and title: name one with --caption-column"
+    assert list(records_of("folder", tmp_path).values()) == [f"bad: missing file; malformed annotation: {hint}"]
+    assert records_of("folder", tmp_path, "data.caption_column=caption") == {"a.jpg": "one"}
+
+
+def test_quotes_in_a_row_of_csv_are_read_as_by_pythons_csv(tmp_path):
+    texts = ['"red" car', 'red" car', '5" by "7"', '"a" "b"', '"a ""quoted"" word"', '"x"y"z', ' "spaced"', '""']
+    rows = [f"{n}.jpg,{text}" for n, text in enumerate(texts)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    found = records_of("folder", tmp_path)
+    expected = {name: text.strip() for name, text in csv.reader(rows)}
+    assert expected["0.jpg"] == "red car" and expected.pop("7.jpg") == ""
+    assert {name: text for name, text in found.items() if not text.startswith("bad")} == expected

@@ -73,13 +73,18 @@ def test_the_package_is_a_program():
 
 
 @pytest.mark.parametrize(
-    ("name", "default", "other"), [("OMP_WAIT_POLICY", "passive", "active"), ("PYTORCH_ENABLE_MPS_FALLBACK", "1", "0")]
+    ("name", "default", "other"),
+    [
+        ("OMP_WAIT_POLICY", "passive", "active"),
+        ("PYTORCH_ENABLE_MPS_FALLBACK", "1", "0"),
+        ("ARROW_DEFAULT_MEMORY_POOL", "system", "mimalloc"),
+    ],
 )
-def test_what_torch_reads_at_its_import_is_set_before_unless_it_is_already(name, default, other):
-    """Threads that wait do not spin, and operators that Metal lacks are computed on the CPU."""
+def test_what_libraries_read_at_their_import_is_set_before_unless_it_is_already(name, default, other):
+    """Threads that wait do not spin, operators that Metal lacks are computed on the CPU, and Arrow keeps no memory."""
     code = (
         "import os, sys; sys.argv = ['lcm', '--version']; from lcm_distill.cli import main\n"
-        f"try: main()\nfinally: print(os.environ[{name!r}], 'torch' in sys.modules)"
+        f"try: main()\nfinally: print(os.environ[{name!r}], 'torch' in sys.modules or 'pyarrow' in sys.modules)"
     )
     plain = {key: value for key, value in os.environ.items() if key != name}
     for given, used in ((plain, default), (plain | {name: other}, other)):

@@ -145,6 +145,27 @@ def test_csv_shows_what_a_terminal_would_obey_as_escapes(run):
     assert "\x1b" not in printed and "[red]x" in printed
 
 
+def test_csv_names_its_columns_without_a_row_and_keeps_those_of_one_name(run):
+    def printed(query):
+        return lcm("inspect", query, "--run", run.root, "--csv").stdout
+
+    assert printed("SELECT row, caption FROM captions WHERE row < 0") == "row,caption\n"
+    assert printed("SELECT 1 AS a, 2 AS a, 3 AS a_2") == "a,a_2,a_2_2\n1,2,3\n"
+
+
+def test_json_has_numbers_for_sums_and_nothing_that_is_no_json(run):
+    query = """SELECT sum(row) AS total, 1.5::DECIMAL(4, 2) AS fixed, 'nan'::DOUBLE AS none, [0.25::DOUBLE, 'inf']
+        AS list, DATE '2026-01-02' AS day, {'a': 2.0::DECIMAL(9, 1)} AS record FROM (VALUES (1), (2)) AS given(row)"""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    (row,) = json.loads(lcm("inspect", query, "--run", run.root, "--json").stdout, parse_constant=refuse)
+    assert row == {
+        "total": 3, "fixed": 1.5, "none": None, "list": [0.25, None], "day": "2026-01-02", "record": {"a": 2},
+    }  # fmt: skip
+
+
 def test_csv_and_json_exclude_each_other(run):
     result = lcm("inspect", "FROM captions", "--run", run.root, "--csv", "--json")
     assert result.exit_code == 2 and "exclude each other" in result.stderr

@@ -9,6 +9,7 @@ from lcm_distill.pipeline.hashed_parquet import (
     BLANK,
     SEAL,
     decode_sealed,
+    decode_table,
     encode_sealed,
     encode_table,
     file_metadata,
@@ -52,3 +53,20 @@ def test_a_file_of_an_earlier_version_is_read_and_a_damaged_one_refused_with_the
             read_table(path, "do it again")
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "none.parquet", "")
+
+
+@pytest.mark.parametrize("columns", [None, ["b"], ["new", "a"]])
+def test_columns_are_in_the_order_and_of_the_types_asked_for_and_null_where_a_file_lacks_one(columns):
+    """As pyarrow's reader of data sets has them."""
+    schema = pa.schema([("new", pa.float64()), ("b", pa.string()), ("a", pa.int32())])
+    content = bytes(encode_table(TABLE))
+    rows = decode_table(content, columns, schema)
+    assert rows.equals(pq.read_table(pa.BufferReader(content), columns=columns, schema=schema))
+    assert rows.column_names == (columns or schema.names)
+
+
+def test_a_column_that_is_not_there_is_no_other_column():
+    content = bytes(encode_table(TABLE))
+    with pytest.raises(KeyError):
+        decode_table(content, ["c"])
+    assert decode_table(content, ["b", "a"]).column_names == ["b", "a"]

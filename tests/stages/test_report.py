@@ -48,7 +48,7 @@ def test_the_page_has_what_the_run_has(run):
     assert all(row["checkpoint_sha256"] in text for row in rows if row["checkpoint_sha256"])
     assert "6 steps in" in text and "distill.matching.weight" in text and "stand-in" in text
     titles = re.findall(r"<h2>([^<]*)</h2>", content)
-    assert titles == ["Figures", "Images", "Training", "Data", "Configuration", "Provenance"]
+    assert titles == ["Figures", "Images", "Training", "Where time went", "Data", "Configuration", "Provenance"]
     assert content.count("<svg") == 3 + 4 and content.count("data:image/png") == 1
 
 

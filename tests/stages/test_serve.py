@@ -56,6 +56,7 @@ def test_a_strip_has_the_first_caption_at_all_scales(studio):
     ("text", "steps", "guidance", "seed", "problem"),
     [
         (" \n\n", 1, 2.0, 0, "there is no caption"),
+        (None, 1, 2.0, 0, "there is no caption"),
         ("a\n" * (MOST_PROMPTS + 1), 1, 2.0, 0, "there are 5 captions, one a line: 4 are the most"),
         ("a" * (MOST_CHARACTERS + 1), 1, 2.0, 0, "longer than 300 characters"),
         ("\n" * (MOST_TEXT + 1), 1, 2.0, 0, "1,205 characters: 1,204 are the most"),

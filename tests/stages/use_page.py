@@ -11,10 +11,11 @@ import threading
 
 import numpy as np
 from gradio_client import Client
+from gradio_client.exceptions import AppError
 from PIL import Image
 
 from lcm_distill.commands.serve_page import build_page, serve_page
-from lcm_distill.stages.serve import SCALES, Made, Studio
+from lcm_distill.stages.serve import MOST_CHARACTERS, SCALES, Made, Studio
 
 TEXT = "a large red heart in the centre on a cream background\na small blue star at the top left"
 
@@ -49,6 +50,12 @@ def main() -> None:
         with Image.open(gallery["value"][1]["image"]) as image:
             assert np.array_equal(np.asarray(image.convert("RGB")), made.images[1][0])
     assert len(client.predict(TEXT, 1, 0, api_name="/strip")["value"]) == SCALES
+    try:
+        client.predict("a" * (MOST_CHARACTERS + 1), 1, 2.0, 0, api_name="/generate")
+    except AppError as error:
+        assert "is longer than" in str(error)
+    else:
+        raise AssertionError("a caption that is too long was taken")
     print(f"{len(jobs)} jobs, at most {studio.most} at a time")
     page.close(verbose=False)
 

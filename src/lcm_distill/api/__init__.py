@@ -127,7 +127,10 @@ def open_model(where: str | Path, role: Role = "student", checkpoint: Path | Non
     config = open_config(where)
     chosen = checkpoint or (_student(where) if role == "student" else teacher_path(config.model))
     sigmas = config.evaluate.student_sigmas
-    return assemble(config.model, config.encoders, config.diffusion, chosen, role, sigmas)
+    model = assemble(config.model, config.encoders, config.diffusion, chosen, role, sigmas)
+    if role == "teacher":
+        model.default_guidance = config.evaluate.guidance[0]  # its file records none
+    return model
 
 
 def _no_teacher(path: Path) -> str:

@@ -87,7 +87,8 @@ class TextToImage:
             prompt: one caption or several.
             num_inference_steps: steps of the model's own sampler; each kind of model has a default.
             guidance_scale: 0 or more and finite; 1 is no guidance, 0 the null caption. None: no scale is given at all.
-                By default the model's own: a student's middle of its trained range, a teacher's 5.
+                By default the model's own: a student's middle of its trained range; a teacher's scale of its run's
+                evaluation, or 5 without a run.
             seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: one per prompt, from 0; with the seed they decide each image's noise. By default 0, 1, 2 ...
             sampler: samples instead of the model's own, in its own number of steps: `Heun` or `Euler` for a teacher,

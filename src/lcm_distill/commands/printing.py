@@ -5,6 +5,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,9 +22,26 @@ if TYPE_CHECKING:
 def show(result: Any, as_json: bool, render: Callable[[], None]) -> None:
     """Print a result as JSON, or as `render` does."""
     if as_json:
-        print(json.dumps(result, default=str).replace("\x7f", "\\u007f"))
+        print(_json(result).replace("\x7f", "\\u007f"))
     else:
         render()
+
+
+def _json(value: Any) -> str:
+    """JSON that any reader takes: a number that is not finite is null, and one of fixed digits a number."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(own) for name, own in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in cast(Sequence[Any], value)]
+    if isinstance(value, Decimal):  # sums of whole numbers too
+        value = int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def write(text: str) -> None:
@@ -30,17 +49,17 @@ def write(text: str) -> None:
     print(printable(text))
 
 
-def write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows as CSV with a heading: lists and records as JSON, no value as nothing, controls as escapes."""
+def write_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as CSV, the names of columns first: lists and records as JSON, no value empty, controls escaped."""
     table = csv.writer(sys.stdout, lineterminator="\n")
-    for cells in (*rows[:1], *(row.values() for row in rows)):  # a row's keys are the heading
+    for cells in (names, *(row.values() for row in rows)):
         table.writerow([printable(_csv_cell(value)) for value in cells])
 
 
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
-    return json.dumps(value, default=str) if isinstance(value, bool | list | dict) else str(value)
+    return _json(value) if isinstance(value, bool | list | dict) else str(value)
 
 
 def say(*parts: str | Path) -> None:

@@ -34,12 +34,12 @@ def inspect(
 ) -> None:
     """Run SQL over a run, with DuckDB."""
     with one_line_errors():
-        from lcm_distill.stages.queries import inspect as stage
+        from lcm_distill.stages.queries import select
 
         if json and csv:
             raise UserError("--json and --csv exclude each other")
-        rows = stage(*Choice(run=run).load(begins=False), sql)
-        show(rows, json, lambda: write_csv(rows) if csv else show_rows(rows))
+        names, rows = select(*Choice(run=run).load(begins=False), sql)
+        show(rows, json, lambda: write_csv(names, rows) if csv else show_rows(rows))
 
 
 def compare(

@@ -19,8 +19,9 @@ WITHOUT_TELEMETRY = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEME
 STYLE = """
 .grid-wrap.fixed-height { min-height: 0; max-height: none; }
 @media (max-width: 600px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
+[data-testid="status-tracker"]:has(> .error) { display: none !important; }
 """
-"""Galleries are as high as their images, and show them all on a phone."""
+"""Galleries are as high as their images, and show them all on a phone; a refusal, which a message tells, hides none."""
 
 
 def require_gradio() -> None:
@@ -84,15 +85,14 @@ def serve_page(page: Any, host: str, port: int) -> str:
 
 
 def _shown(make: Callable[..., list[Made]], places: int) -> Callable[..., Any]:
-    """A function of a request that fills so many galleries; what a user can cause is said instead."""
+    """A function of a request that fills so many galleries; page and clients are told what a user can cause."""
     import gradio as gr
 
     def answer(*request: Any) -> Any:
         try:
             made = make(*request)
         except UserError as error:
-            gr.Warning(str(error))
-            made = []
+            raise gr.Error(str(error), print_exception=False) from error
         galleries = [gr.Gallery(list(each.images), label=each.title) for each in made]
         galleries += [gr.skip()] * (places - len(made))
         return galleries if places > 1 else galleries[0]  # a list would be one gallery's images

@@ -1,8 +1,12 @@
 """Every key of a configuration with its value, its type and what it does, and how two configurations differ."""
 
+import ast
+import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from textwrap import dedent
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -39,6 +43,7 @@ def differing(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 
 def _keys(kind: type[Section], section: Section | None, prefix: str) -> Iterator[Key]:
     """The keys of a section; without values where the configuration has none such."""
+    texts = docstrings(kind)
     for name, field in kind.model_fields.items():
         value = getattr(section, name, None)
         inner = type(value) if isinstance(value, Section) else _section_of(field.annotation)
@@ -49,9 +54,24 @@ def _keys(kind: type[Section], section: Section | None, prefix: str) -> Iterator
                 f"{prefix}{name}",
                 section.model_dump(mode="json", include={name})[name] if section else None,
                 _type(field.annotation),
-                " ".join((field.description or "").split()),
+                " ".join(texts.get(name, "").split()),
                 resumption(kind, name),
             )
+
+
+def docstrings(kind: type[Section]) -> dict[str, str]:
+    """What stands below each key in the source of a section, and of those it extends.
+
+    Pydantic would parse the sources whenever a command starts.
+    """
+    texts: dict[str, str] = {}
+    for section in reversed(kind.__mro__[: kind.__mro__.index(Section)]):
+        (written,) = ast.parse(dedent(inspect.getsource(section))).body
+        assert isinstance(written, ast.ClassDef)
+        for key, text in pairwise(written.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(text, ast.Expr):
+                texts[key.target.id] = ast.literal_eval(text.value)
+    return texts
 
 
 def _section_of(annotation: Any) -> type[Section] | None:

@@ -50,7 +50,7 @@ class Section(BaseModel):
 
     on_resume: ClassVar[OnResume] = OnResume.REFUSED
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -25,6 +25,14 @@ def open_regular(path: Path) -> BufferedReader:
         raise
 
 
+def is_regular(path: Path) -> bool:
+    """Whether a regular file, or a link to one, is there; not at a path that no file can have."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def read_regular(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file.
 

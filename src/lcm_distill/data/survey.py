@@ -19,7 +19,7 @@ from lcm_distill.data.sources.interface import (
     Listing,
     ListsMembers,
     Source,
-    TellsEmpty,
+    TellsLacking,
 )
 from lcm_distill.data.sources.record_validation import checked, readable, rejected, without_details
 from lcm_distill.data.transforms import CONVERTED, decode
@@ -144,7 +144,7 @@ class _Inside:
     def __init__(self, source: Source) -> None:
         self.source, self.listings = source, dict[Path, Listing]()
         self.lists = source if isinstance(source, ListsMembers) else None
-        self.tables = source if isinstance(source, TellsEmpty) else None
+        self.tables = source if isinstance(source, TellsLacking) else None
         self.archives = set(self.lists.archives_on_disk() if self.lists else ())
 
     def flaw(self, path: str, look: bool) -> str | None:
@@ -162,7 +162,7 @@ class _Inside:
             return None if path in self.listings[file].images else self.listings[file].reason
         if self.tables is None or file.name == PurePosixPath(path).name:
             return None
-        return MISSING if self.tables.is_empty(path) else None
+        return self.tables.lack(path)
 
     def judged(self, record: BadAnnotation) -> BadAnnotation:
         """A rejected record, which says so if its image is in none of the archives that have been read."""

@@ -13,7 +13,8 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.core.randomness import permutation, uniform
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.formats.text import list_in, parse_object
+from lcm_distill.core.words import counted
+from lcm_distill.formats.text import list_in, parse_object, trimmed
 
 COCO_SEED = 2014
 """Decides which images of COCO are taken, and which of an image's captions."""
@@ -81,7 +82,7 @@ def _checked(path: Path, rows: Iterable[Row]) -> Iterator[Prompt]:
             raise UserError(f"{path}, {where}: image_id {number!r} is no number of 0 or more: correct it")
         if image_id in seen:
             raise UserError(f"{path}, {where}: image_id {image_id} is also in {seen[image_id]}: delete one of them")
-        if not caption.strip():
+        if not trimmed(caption):
             raise UserError(f"{path}, {where}: the caption is empty: write one, or delete it")
         seen[image_id] = where
         yield Prompt(image_id, caption.strip())
@@ -96,7 +97,9 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         for row in reader:
             where = f"line {reader.line_num}"
             if len(row) <= max(columns):
-                raise UserError(f"{path}, {where}: it has {len(row)} columns, too few for the header: correct it")
+                raise UserError(
+                    f"{path}, {where}: it has {counted(len(row), 'column')}, too few for the header: correct it"
+                )
             yield where, row[columns[0]], row[columns[1]]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}: correct it") from error

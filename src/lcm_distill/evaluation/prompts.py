@@ -54,7 +54,8 @@ def held_out_prompts(cache: Cache, count: int) -> list[Prompt]:
 def repetition(prompts: Sequence[Prompt]) -> str | None:
     """What is said of held-out captions that repeat, as there are fewer than images; None where all are distinct."""
     again = repeated(prompts)
-    return f"{len(prompts) - again:,} held-out captions repeat" if again else None
+    repeat = counted(len(prompts) - again, "held-out caption repeats", "held-out captions repeat")
+    return repeat if again else None
 
 
 def repeated(prompts: Sequence[Prompt]) -> int:

@@ -107,7 +107,7 @@ def json_lines(path: Path) -> Numbered:
 
 
 def csv_rows(path: Path) -> Numbered:
-    """The rows of a CSV file, strictly: where one is malformed, its first line is given up and the next one is read.
+    """The rows of a CSV file: where a quote never closes, its line alone is given up and the next one is read.
 
     Semicolons or tabs separate the columns of a file whose header has those and no comma.
 
@@ -125,8 +125,7 @@ def csv_rows(path: Path) -> Numbered:
             if not header:
                 raise ValueError(f"line {line} is not CSV ({error})") from error
             file.seek(start)
-            cells = [cell.strip().strip('"') for cell in file.readline().split(delimiter)]
-            yield line, MalformedRecord(f"not CSV ({error})", _cells(header, cells))
+            yield line, _leniently(header, file.readline(), delimiter, error)
             line += 1
             continue
         if row is None:
@@ -136,6 +135,16 @@ def csv_rows(path: Path) -> Numbered:
         elif len(row) > 1 or "".join(row).strip():
             yield line, _named(header, row)
         line += rows.line_num
+
+
+def _leniently(header: list[str], line: str, delimiter: str, error: csv.Error) -> Fields:
+    """A row that is malformed, as Python's csv and pandas read it; not if a quote never closes or fields differ."""
+    with suppress(csv.Error, StopIteration):
+        row = next(csv.reader([line.rstrip("\r\n") + "\n"], delimiter=delimiter))
+        if len(row) == len(header) and not row[-1].endswith("\n"):  # which only a quote keeps
+            return _named(header, row)
+    cells = [cell.strip().strip('"') for cell in line.split(delimiter)]
+    return MalformedRecord(f"not CSV ({error})", _cells(header, cells))
 
 
 def _delimiter(file: io.StringIO) -> str:

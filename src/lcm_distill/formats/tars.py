@@ -1,31 +1,24 @@
 """Tar archives, compressed or not, read as a stream without extracting them to disk."""
 
-import bz2
-import gzip
-import lzma
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self, cast
+from typing import IO, Self, cast
 
 from lcm_distill.core.errors import one_line
 from lcm_distill.core.regular_files import open_regular
+from lcm_distill.formats import decompression
+from lcm_distill.formats.decompression import READ, ChecksumError, Decompressed, decompressed
 from lcm_distill.formats.images import MAX_IMAGE_BYTES, UnusableImage
 
-READ = 2**16
-"""Bytes that are read at once of what is only checked."""
 MAX_HEADER_BYTES = 2**20
 """The longest extended header, such as that of a long name, that is read."""
 _EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-"""How each kind of compression begins, and what decompresses it and verifies its checksums."""
-
-
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+DAMAGE = (tarfile.TarError, *decompression.DAMAGE)
 """What reading a damaged archive raises besides `DamagedArchive`."""
 
 
@@ -33,6 +26,7 @@ class DamagedArchive(Exception):
     """An archive cannot be read any further; the message says why, and not which."""
 
 
+FOLLOWED = "more data after its end"
 DOUBTFUL = 2**20
 """Bytes of content before the place where decompression fails that are not used: from where the archive is damaged,
 other content comes out at first. Of 480 gzip files of images with 4 kB or 64 kB overwritten or missing, 221 failed
@@ -60,6 +54,16 @@ class CutArchive(DamagedArchive):
     checksum or by what cannot be decompressed, and none seemed to be cut. So a cut archive is one that lacks its end,
     and is believed as an archive is that has no checksums at all, a plain `.tar`.
     """
+
+
+class Archive(tarfile.TarFile):
+    """An archive that is open as a stream.
+
+    Attributes:
+        packed: what decompresses it; None where it is not compressed.
+    """
+
+    packed: Decompressed | None = None
 
 
 class _Member(tarfile.TarInfo):
@@ -194,11 +198,12 @@ def require_intact(archive: Path, stopped: Callable[[], bool] = never) -> None:
         UncheckedArchive: they fail.
         CutArchive: it is cut off.
     """
-    content, position = None, 0
+    packed, position = None, 0
     try:
         with open_regular(archive) as file:
-            content = _decompressed(file)
-            while content is not file and not stopped() and (block := content.read(READ)):
+            content = decompressed(file)
+            packed = _packed(content)
+            while packed is not None and not stopped() and (block := content.read(READ)):
                 position += len(block)
     except FileNotFoundError:
         raise
@@ -206,7 +211,7 @@ def require_intact(archive: Path, stopped: Callable[[], bool] = never) -> None:
         size = archive.stat().st_size
         raise CutArchive(f"cut off after {size:,} bytes, of which what is whole is used: download it again") from error
     except Exception as error:  # as above
-        located = isinstance(error, zlib.error) or isinstance(content, bz2.BZ2File)
+        located = packed is not None and packed.locates and not isinstance(error, ChecksumError)
         raise UncheckedArchive(one_line(error), max(0, position - DOUBTFUL) if located else 0) from error
 
 
@@ -242,23 +247,23 @@ def _reason(archive: Path, damage: Exception | None) -> str:
 
 
 @contextmanager
-def open_archive(archive: Path) -> Generator[tarfile.TarFile]:
+def open_archive(archive: Path) -> Generator[Archive]:
     """An archive, open as a stream. Reading it raises `DamagedArchive` or one of `DAMAGE` where it is damaged.
 
     Raises:
         OSError: it is not there, or no regular file; or as above.
     """
-    with (
-        open_regular(archive) as file,
-        tarfile.open(fileobj=_decompressed(file), mode="r|", tarinfo=_Member) as stream,
-    ):
-        yield stream
+    with open_regular(archive) as file:
+        content = decompressed(file)
+        with Archive.open(fileobj=content, mode="r|", tarinfo=_Member) as stream:
+            stream.packed = _packed(content)
+            yield stream
 
 
-def require_end(stream: tarfile.TarFile) -> None:
+def require_end(stream: Archive) -> None:
     """Read an archive to its end, after its members: what it is compressed with is checked there.
 
-    Only zeros follow; anything else was hidden by a damaged header that is all zeros.
+    Only zeros follow; anything else was hidden by a damaged header that is all zeros, or appended to the file.
 
     Raises:
         DamagedArchive: something else follows; or one of `DAMAGE`.
@@ -266,12 +271,13 @@ def require_end(stream: tarfile.TarFile) -> None:
     rest = cast(IO[bytes], stream.fileobj)
     while block := rest.read(tarfile.RECORDSIZE):
         if block.strip(b"\0"):
-            raise DamagedArchive("more data after its end")
+            raise DamagedArchive(FOLLOWED)
+    if stream.packed is not None and stream.packed.followed:
+        raise DamagedArchive(FOLLOWED)
 
 
-def _decompressed(file: Any) -> Any:
-    start = file.peek(6)
-    return next((opened(file) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), file)
+def _packed(content: BufferedReader) -> Decompressed | None:
+    return content.raw if isinstance(content.raw, Decompressed) else None
 
 
 def _content(stream: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | UnusableImage:

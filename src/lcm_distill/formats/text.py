@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from typing import IO, Any, cast
@@ -15,6 +16,8 @@ MAX_TABLE_BYTES = 2**30
 
 _ENDS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
 """White space, and the byte order mark that other tools leave within text."""
+_INVISIBLE = ("Cf", "Zs", "Zl", "Zp")
+"""Unicode's categories of characters that only format or separate, such as U+200B."""
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
@@ -47,8 +50,12 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
 
 
 def trimmed(text: str) -> str:
-    """A caption without white space and byte order marks at its ends."""
-    return text.strip(_ENDS)
+    """A caption without white space and byte order marks at its ends; of invisible characters alone nothing is left."""
+    return "" if all(map(_is_invisible, text)) else text.strip(_ENDS)
+
+
+def _is_invisible(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in _INVISIBLE
 
 
 def parse_object(content: bytes) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lcm_distill.core.errors import DataError
@@ -119,7 +118,7 @@ def decode_part(
 
 def written_files(table: pa.Table) -> tuple[WrittenFile, ...]:
     """The distinct files that the rows of a task name, in order of appearance."""
-    named = table.select(["file", "file_bytes", "file_sha256"]).filter(pc.field("file").is_valid())
+    named = table.select(["file", "file_bytes", "file_sha256"]).filter(table["file"].is_valid())
     return tuple(dict.fromkeys(WrittenFile(*row.values()) for row in named.to_pylist()))
 
 

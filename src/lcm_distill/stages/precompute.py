@@ -216,11 +216,21 @@ def plan_precompute(config: Config, run: RunFolder, retry_quarantined: bool = Fa
 
 
 def _survey(cache: Cache) -> dict[str, Any]:
-    """Figures of the data set; the reason where it cannot be read."""
+    """Figures of the data set; the reason where it is not there, or cannot be read and need not be.
+
+    Raises:
+        UserError: encoding would end with the same.
+    """
     try:
-        return survey(cache.source, cache.config.data.min_size)
+        source = cache.source
     except UserError as error:
         return {"unreadable": str(error)}
+    try:
+        return survey(source, cache.config.data.min_size)
+    except UserError as error:
+        if cache.is_shared or trainings_on(cache.run, cache.manifest):
+            return {"unreadable": str(error)}
+        raise
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str], retry_quarantined: bool = False) -> list[Check]:

@@ -1,10 +1,11 @@
 # pyarrow ships no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownParameterType=false
 """SQL over what a run has committed, which reads the run's tables and nothing else, and writes nothing."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,8 +60,10 @@ READ_ONLY: dict[str, Any] = {
 """DuckDB opens no file and no extension and sees no variable of this process: views are read by pyarrow."""
 
 
-def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
-    """Rows of a query over `VIEWS`; those without a file yet are absent.
+def select(config: Config, run: RunFolder, sql: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a query over `VIEWS`; those without a file yet are absent.
+
+    A column whose name another one before it has gets a number: `model`, `model_2`.
 
     Views that the query does not name are not opened. Of a cache that is made in an object store, they are fetched.
 
@@ -68,13 +71,19 @@ def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
         UserError: DuckDB refuses the query.
         DataError: a file that it reads is damaged.
     """
-    return _query(config, run, sql, _open_named(config, run, sql))
+    table = _query(config, run, sql, _open_named(config, run, sql))
+    return table.column_names, table.to_pylist()
+
+
+def inspect(config: Config, run: RunFolder, sql: str) -> list[dict[str, Any]]:
+    """The rows of `select`."""
+    return select(config, run, sql)[1]
 
 
 def inspect_view(config: Config, run: RunFolder, view: str, sql: str) -> list[dict[str, Any]]:
     """As `inspect`, of a query that names one of `VIEWS`; no rows where it has no file yet."""
     tables = _open_named(config, run, sql)
-    return _query(config, run, sql, tables) if view in tables else []
+    return _query(config, run, sql, tables).to_pylist() if view in tables else []
 
 
 def _named(sql: str) -> list[str]:
@@ -86,7 +95,7 @@ def _open_named(config: Config, run: RunFolder, sql: str) -> dict[str, Any]:
     return {view: table for view in _named(sql) if (table := _open(config, run, view)) is not None}
 
 
-def _query(config: Config, run: RunFolder, sql: str, tables: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _query(config: Config, run: RunFolder, sql: str, tables: Mapping[str, Any]) -> pa.Table:
     with queries_interrupted(), duckdb.connect(config=READ_ONLY) as connection:
         for view, table in tables.items():
             connection.register(view, table)
@@ -95,13 +104,23 @@ def _query(config: Config, run: RunFolder, sql: str, tables: Mapping[str, Any]) 
             relation = cast(duckdb.DuckDBPyRelation | None, connection.sql(sql))
             if relation is None:
                 raise UserError("the query returns no rows: write a SELECT")
-            return relation.to_arrow_table().to_pylist()
+            found = relation.to_arrow_table()
+            return found.rename_columns(_distinct(found.column_names))
         except duckdb.InterruptException:
             raise
         except (duckdb.Error, pa.ArrowException, OSError, OverflowError, ValueError) as error:
             for view in _named(sql):
                 require_intact(*_files(config, run, view))
             raise UserError(f"DuckDB: {_explain(error, tables.keys(), run)}") from error
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, those that came before with the lowest number that makes another name."""
+    taken: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        taken.append(next(new for new in chain([name], numbered) if new not in taken))
+    return taken
 
 
 def _explain(error: Exception, tables: Collection[str], run: RunFolder) -> str:

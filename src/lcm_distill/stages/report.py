@@ -15,6 +15,7 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.encoding_rate import encoding_times
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
 from lcm_distill.evaluation.scored_images import best_and_worst
@@ -28,9 +29,16 @@ from lcm_distill.report.grid import fit
 from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
 from lcm_distill.report.tables import CAPTION, WARNING, figures_cells, stand_in_notice
+from lcm_distill.report.time_spent import HEADINGS, Spent, generating, time_cells
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.queries import inspect_view
 
+STEPS = """SELECT count(*) AS steps, sum(seconds) AS seconds, sum(seconds * images_per_second) AS images FROM {view}
+    HAVING count(images_per_second) > 0"""
+TIMED = (
+    "Encoding is timed by when its shards were committed, from the catalog on and without interruptions; training by "
+    "its steps, without checkpoints and validations; evaluation by the generation of images, without their measurement."
+)
 Query = Callable[[str, str], list[dict[str, Any]]]
 """Rows of one view by an SQL query; none where the view has no file yet."""
 NAME = "report.html"
@@ -84,6 +92,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         Section("Images during training", _strips(run.distill / "validation")),
         Section("Training", _training(query, "events")),
         Section("Training of the teacher", _training(query, "pretrain_events")),
+        Section("Where time went", _time(config, run, query)),
         Section("Data", _data(query)),
     ]
     if not any(section.parts for section in sections):
@@ -200,6 +209,21 @@ def _training(query: Query, view: str) -> list[str]:
     ]
     spent = f"{counted(whole['steps'], 'step')} in {format_duration(whole['seconds'] or 0)}."
     return [paragraph(spent), charts(view, panels)]
+
+
+def _time(config: Config, run: RunFolder, query: Query) -> list[str]:
+    trained = (
+        Spent(stage, counted(row["steps"], "step"), row["seconds"], round(row["images"]))
+        for stage, view in (("pretrain", "pretrain_events"), ("distill", "events"))
+        for row in query(view, STEPS.format(view=view))
+    )
+    encoded = (
+        Spent("precompute", kind, seconds, rows)
+        for kind, (rows, seconds) in encoding_times(Cache.open(config, run).manifest).items()
+    )
+    parts = [*encoded, *trained, *generating(query("metrics", "FROM metrics"))]
+    spent = [part for part in parts if part.seconds]
+    return [table(HEADINGS, time_cells(spent)), paragraph(TIMED)] if spent else []
 
 
 def _curve(x: Sequence[float], y: Sequence[float | None]) -> Line:

@@ -82,7 +82,7 @@ class Studio:
         own = self.sampling.default_steps
         return (own, own, own) if self.sampling.phases else (1, MOST_STEPS, own)
 
-    def beside(self, text: str, steps: int | None, guidance: float | None, seed: int | None) -> list[Made]:
+    def beside(self, text: str | None, steps: int | None, guidance: float | None, seed: int | None) -> list[Made]:
         """Images of the captions in a text, one a line, by the student and by the teacher from the same noise.
 
         Raises:
@@ -94,7 +94,7 @@ class Studio:
             made.append(self._made("teacher", self.teacher, self._solver, captions, [scale], seed))
         return made
 
-    def strip(self, text: str, steps: int | None, seed: int | None) -> Made:
+    def strip(self, text: str | None, steps: int | None, seed: int | None) -> Made:
         """Images of the first caption by the student at guidance scales from lowest to highest, from the same noise.
 
         Raises:
@@ -122,9 +122,10 @@ class Studio:
         return Made(title, [(image.numpy(), words) for image, words in zip(images, below, strict=True)])
 
     def _checked(
-        self, text: str, steps: int | None, guidance: float | None, seed: int | None
+        self, text: str | None, steps: int | None, guidance: float | None, seed: int | None
     ) -> tuple[list[str], Sampler, float, int]:
         """Captions, the student's sampler, guidance scale and seed; a page sends None for what is empty."""
+        text = text or ""
         if len(text) > MOST_TEXT:
             raise UserError(f"there are {len(text):,} characters: {MOST_TEXT:,} are the most")
         captions = [line.strip() for line in text.splitlines() if line.strip()]

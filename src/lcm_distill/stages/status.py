@@ -8,8 +8,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError, one_line
 from lcm_distill.data.cache.archive_members import members_are_recorded
@@ -24,6 +22,7 @@ from lcm_distill.data.sources.registry import source_type
 from lcm_distill.evaluation.prompts import find_prompts, repeated
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
+from lcm_distill.pipeline.parquet_tables import rows_with
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpointing.steps import saved_steps
@@ -103,7 +102,7 @@ def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
     ]
     rows = manifest.read(tasks, ["status", "error"])
     reasons = {
-        status: map(without_details, rows.filter(pc.field("status") == status)["error"].to_pylist())
+        status: map(without_details, rows_with(rows, status=status)["error"].to_pylist())
         for status in (QUARANTINED, LEFT_OUT)
     }
     return {status: dict(Counter(sorted(found)).most_common()) for status, found in reasons.items()}

@@ -95,7 +95,7 @@ class Verification:
                 "that it cannot restore"
             )
         for path, how in self.results.items():
-            raise DataError(f"{self._run.root} has {len(self.results)} damaged files, such as {path}: {how}")
+            raise DataError(f"{self._run.root} has {counted(len(self.results), 'damaged file')}, such as {path}: {how}")
 
     def check(self, label: str = "verify") -> Iterator[Progress]:
         """Compare what is committed with what was recorded when it was written: the cache, and results of the run."""

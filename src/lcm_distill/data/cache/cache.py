@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lcm_distill.arrays.format import Field
 from lcm_distill.arrays.metadata import read_metadata
@@ -27,8 +25,10 @@ from lcm_distill.data.cache.shared_cache import hold, location_of, require_held,
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
 from lcm_distill.pipeline.file_verification import read_verified
+from lcm_distill.pipeline.hashed_parquet import decode_table
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.object_store import RemoteStorage
+from lcm_distill.pipeline.parquet_tables import rows_with, rows_without
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage, Storage
 from lcm_distill.pipeline.task import Task
@@ -145,7 +145,7 @@ class Cache:
         if not {SAMPLES_FILE, CAPTIONS_FILE} <= files.keys():
             raise DataError(f"{self.storage.locate('catalog')} has no commit in the manifest: {self.repair}")
         contents = (read_verified(self.storage, files[name], self.repair) for name in (SAMPLES_FILE, CAPTIONS_FILE))
-        return Catalog(*(pq.read_table(pa.BufferReader(content)) for content in contents))
+        return Catalog(*(decode_table(content) for content in contents))
 
     def find_catalog(self) -> Catalog | None:
         """The catalog, if it is committed.
@@ -179,12 +179,11 @@ class Cache:
         Returns:
             The columns `row`, `caption_row` and `source`, in order of row.
         """
-        kept, read = ["row", "caption_row", "source"], ["field", "status", "split"]
-        rows = self.manifest.read(columns=kept + read).filter(pc.field("split") == split)
-        latents, text = (pc.field("field") == name for name in (self.layout.latents(1).name, TEXT))
-        unusable = rows.filter(text & (pc.field("status") != OK))["row"].combine_chunks()
-        usable = latents & (pc.field("status") == OK) & ~pc.field("caption_row").isin(unusable)
-        return rows.filter(usable).sort_by("row").select(kept)
+        kept = ["row", "caption_row", "source"]
+        rows = rows_with(self.manifest.read(columns=[*kept, "field", "status", "split"]), split=split)
+        latents, text = rows_with(rows, field=self.layout.latents(1).name, status=OK), rows_with(rows, field=TEXT)
+        unusable = rows_without(text, "status", pa.array([OK]))["row"].combine_chunks()
+        return rows_without(latents, "caption_row", unusable).sort_by("row").select(kept)
 
     def batches(self, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> "ShuffledBatches":
         """Training batches from the complete cache in its run folder, shuffled by `seed`; a rank's part of them.
@@ -260,10 +259,11 @@ class Cache:
 
     def recorded_checksums(self, fields: Iterable[Field]) -> dict[str, np.ndarray]:
         """CRC-32C of every row as the manifest has it, by field: int64 (rows,), -1 where it has none."""
-        rows = self.manifest.read(columns=["field", "row", "checksum"]).filter(pc.field("checksum").is_valid())
+        rows = self.manifest.read(columns=["field", "row", "checksum"])
+        rows = rows.filter(rows["checksum"].is_valid())
         recorded: dict[str, np.ndarray] = {}
         for stored in fields:
-            own = rows.filter(pc.field("field") == stored.name)
+            own = rows_with(rows, field=stored.name)
             recorded[stored.name] = np.full(stored.rows, -1, np.int64)
             recorded[stored.name][own["row"].to_numpy()] = own["checksum"].to_numpy()
         return recorded

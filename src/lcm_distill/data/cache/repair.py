@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lcm_distill.core.errors import DataError
+from lcm_distill.core.regular_files import is_regular
 from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
@@ -140,7 +141,7 @@ def _require_images(cache: Cache, tasks: Sequence[Task]) -> None:
     source = cache.source
 
     def exists(path: str) -> bool:
-        return source.file_of(path).is_file()
+        return is_regular(source.file_of(path))
 
     gone = _missing_images(cache, [task for task in tasks if task.name in names], exists)
     if gone:

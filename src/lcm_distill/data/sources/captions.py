@@ -17,6 +17,10 @@ Texts = Sequence[tuple[str, bytes | Exception]]
 """Suffix and content of each caption file of an image, or why it cannot be read."""
 
 
+class NoText(ValueError):
+    """None of the fields of captions has text."""
+
+
 @dataclass(frozen=True)
 class Captions:
     """Which texts of a data set are its captions.
@@ -37,13 +41,13 @@ class Captions:
         """The samples of an image, whose fields are `record`.
 
         Raises:
-            ValueError: no field has text.
+            NoText: no field has text.
         """
         if not self.every:
             return iter([Annotation(sample_id, path, choose_caption(record, self.shares, sample_id))])
         texts = [text for field in self.shares for text in texts_of(look_up(record, field))]
         if not texts:
-            raise ValueError(f"no {' or '.join(self.shares)}")
+            raise NoText(f"no {' or '.join(self.shares)}")
         return numbered(sample_id, path, texts)
 
     def annotations_of_files(
@@ -58,7 +62,8 @@ class Captions:
             known: fields from elsewhere, over which those of the files prevail.
 
         Raises:
-            ValueError: no field has text; the message is about the first file that cannot be used, if there is one.
+            NoText: no field has text.
+            ValueError: the same; the message is about the first file that cannot be used.
         """
         record, flaws = dict(known or {}), list[str]()
         for suffix, content in files:
@@ -71,10 +76,16 @@ class Captions:
                 flaws.append(f"its {suffix} is unusable: {error}")
         try:
             return self.annotations(sample_id, path, record)
-        except ValueError:
+        except NoText:
             if flaws:
                 raise ValueError(flaws[0]) from None
             raise
+
+    def others(self, record: Mapping[str, Any], image: str) -> list[str]:
+        """The fields with text of a record that has none of those of captions, but for that of the image's path."""
+        if any(name in record for field in self.shares for name in (field, field.partition(".")[0])):
+            return []
+        return [name for name, value in record.items() if name != image and texts_of(value)]
 
     def files_among(self, names: Iterable[str]) -> dict[tuple[str, str], str]:
         """The caption files among names, by the name without suffix that their image has, and suffix."""
@@ -105,14 +116,14 @@ def choose_caption(record: Mapping[str, Any], shares: Mapping[str, float], sampl
         shares: as of `Captions`.
 
     Raises:
-        ValueError: no field has text.
+        NoText: no field has text.
     """
     fields = [_drawn(shares, sample_id), *shares]
     for value in (look_up(record, field) for field in fields):
         if texts := texts_of(value):
             listed = isinstance(value, list)
             return texts[stable_hash(f"caption in the list of {sample_id}") % len(texts)] if listed else texts[0]
-    raise ValueError(f"no {' or '.join(shares)}")
+    raise NoText(f"no {' or '.join(shares)}")
 
 
 def look_up(record: Any, field: str) -> Any:

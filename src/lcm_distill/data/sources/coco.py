@@ -40,10 +40,10 @@ class Coco:
         found = [path for folder in ("annotations", ".") for path in sorted((self.root / folder).glob(CAPTION_FILES))]
         if not found:
             raise UserError(f"{self.root}/annotations holds no {CAPTION_FILES}: set data.root to COCO's folder")
-        tree, named, ids, identifiers = walk(self.root), dict[str, str](), dict[str, str](), Identifiers()
+        tree, named, identifiers = walk(self.root), dict[str, str](), Identifiers()
         yield from tree.bad
         for path in found:
-            yield from self._annotations_of(path, tree, named, ids, identifiers)
+            yield from self._annotations_of(path, tree, named, identifiers)
         yield from not_named(tree, named, "not named by a file of captions")
 
     def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
@@ -55,26 +55,30 @@ class Coco:
         return self.root / path
 
     def _annotations_of(
-        self, path: Path, tree: Tree, named: dict[str, str], ids: dict[str, str], identifiers: Identifiers
+        self, path: Path, tree: Tree, named: dict[str, str], identifiers: Identifiers
     ) -> Iterator[Record]:
+        """The images of a file; the paths that it names are added to `named`, by the place of their file."""
         split, folder = path.stem.removeprefix("captions_"), path.parent.relative_to(self.root).as_posix()
         images, captions = _read(path)
         texts = _texts(captions)
-        for number, name in ((record.get("id"), record.get("file_name")) for record in images):
-            record, own = f"{path.name}: image {number}", f"{split}/{number}"
+        for order, image in enumerate(images):
+            number, record = image.get("id"), f"{path.name}: image {_called(image, order)}"
             try:
-                where = _place(name_in(name, "file_name"), split, folder, tree)
+                where = _place(name_in(image.get("file_name"), "file_name"), split, folder, tree)
             except ValueError as error:
                 yield BadAnnotation(record, f"malformed annotation: {error}")
                 continue
-            first = named.setdefault(tree.place_of(where), where)
-            if first != where or ids.setdefault(first, own) != own:
+            place = tree.place_of(where)
+            if (first := named.get(place)) is not None:
                 yield BadAnnotation(first, DUPLICATE, first)
-            elif not _is_id(number):
+                continue
+            named[place] = where
+            if not _is_id(number):
                 yield BadAnnotation(record, "malformed annotation: no id", where)
             elif number not in texts:
                 yield BadAnnotation(where, "malformed annotation: no caption", where)
             else:
+                own = f"{split}/{number}"
                 identifiers.take(own, where)
                 yield from numbered(identifiers.of(own, where), where, texts[number][: None if self.every else 1])
         yield from _orphans(path.name, images, captions)
@@ -110,13 +114,19 @@ def _is_id(value: Any) -> TypeGuard[int | str]:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
+def _called(record: dict[str, Any], order: int) -> str:
+    """What a record is called: its id, or its place in the list, from 0 on, where it has none."""
+    number = record.get("id")
+    return str(number) if _is_id(number) else f"at place {order}"
+
+
 def _orphans(file: str, images: list[dict[str, Any]], captions: list[dict[str, Any]]) -> Iterator[LeftOut]:
     """The captions of images that the same file does not list."""
     known = {number for image in images if _is_id(number := image.get("id"))}
     for place, caption in enumerate(captions):
         number = caption.get("image_id")
         if not _is_id(number) or number not in known:
-            yield LeftOut(f"{file}: caption {caption.get('id', f'at place {place}')}", ORPHAN, image=False)
+            yield LeftOut(f"{file}: caption {_called(caption, place)}", ORPHAN, image=False)
 
 
 def _place(name: str, split: str, folder: str, tree: Tree) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.regular_files import read_regular
-from lcm_distill.data.sources.captions import Captions, look_up
+from lcm_distill.data.sources.captions import Captions, NoText, look_up
 from lcm_distill.data.sources.file_tree import (
     ALL_ARCHIVES,
     UNREAD_ARCHIVE,
@@ -86,6 +86,10 @@ class ImageFolder:
                     yield from self.captions.annotations(path, path, fields)
                 else:
                     yield BadAnnotation(first, DUPLICATE, first)
+            except NoText as error:
+                others = [] if isinstance(fields, ValueError) else self.captions.others(fields, self.image)
+                hint = f", but {' and '.join(others)}: name one with --caption-column" if others else ""
+                yield BadAnnotation(str(folder / where), f"malformed annotation: {error}{hint}", path)
             except ValueError as error:
                 if path is None and isinstance(error, MalformedRecord):
                     path = self._guessed(error, folder, tree, named)

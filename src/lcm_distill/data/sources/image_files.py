@@ -1,7 +1,9 @@
 """Image files below a folder."""
 
+import errno
 import os
 import posixpath
+import stat
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -10,29 +12,28 @@ from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.data.sources.interface import MISSING
 from lcm_distill.formats.images import MARKS, MAX_IMAGE_BYTES, UnusableImage, has_its_end
 
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Errors that tell that no file is at a path, or can be."""
+
 
 def read_files(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes | UnusableImage]]:
     """Contents of the files at `paths` below `root`, in the same order."""
     for path in paths:
         try:
             yield path, read_regular(root / path, MAX_IMAGE_BYTES)
-        except FileNotFoundError:
-            yield path, UnusableImage(MISSING)
-        except OSError as error:
-            yield path, UnusableImage(f"unreadable file: {error.strerror}")
-        except ValueError as error:
-            yield path, UnusableImage(f"impossible path: {error}")
+        except (OSError, ValueError) as error:
+            reason = MISSING if is_missing(root / path) else f"unreadable file: {getattr(error, 'strerror', error)}"
+            yield path, UnusableImage(reason)
 
 
 def is_missing(path: Path) -> bool:
-    """Whether there is no such file, as `read_files` says; a link to nowhere is none."""
+    """Whether no file that may be an image is at a path, as `read_files` says; a link to nowhere is none."""
     try:
-        path.stat()
-    except FileNotFoundError:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in NOWHERE
+    except ValueError:  # NUL, or what the file system cannot spell
         return True
-    except (OSError, ValueError):
-        pass
-    return False
 
 
 def is_broken_off(path: Path) -> bool:

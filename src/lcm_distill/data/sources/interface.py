@@ -113,11 +113,11 @@ class Listing:
 
 
 @runtime_checkable
-class TellsEmpty(Protocol):
+class TellsLacking(Protocol):
     """A source whose records may have no image of their own, in files that `Source.file_of` names."""
 
-    def is_empty(self, path: str) -> bool:
-        """Whether a record has no image, as far as can be told without reading all images."""
+    def lack(self, path: str) -> str | None:
+        """Why a record has no image, which begins with `MISSING`, as far as can be told without reading all images."""
         ...
 
 

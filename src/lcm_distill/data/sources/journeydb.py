@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.core.regular_files import open_regular
+from lcm_distill.core.regular_files import is_regular, open_regular
 from lcm_distill.data.sources.captions import Captions
 from lcm_distill.data.sources.file_tree import (
     NO_SUFFIX,
@@ -101,13 +101,13 @@ class JourneyDB:
                 found(self._listing(checked))
             yield from read_files(self.root, images.extracted)
             for path, content in read_checked(checked):
-                broken_off = isinstance(content, UnusableImage) and (self.root / path).is_file()
+                broken_off = isinstance(content, UnusableImage) and is_regular(self.root / path)
                 yield from read_files(self.root, [path]) if broken_off else [(path, content)]
 
     def _by_archive(self, paths: Iterable[str]) -> Iterator["_Images"]:
         for archive, same in groupby(paths, key=self._archive):
             members = list(same)
-            packed = set(filter(self._is_lacking, members)) if archive.is_file() else set[str]()
+            packed = set(filter(self._is_lacking, members)) if is_regular(archive) else set[str]()
             extracted = [path for path in members if path not in packed]
             yield _Images(archive, extracted, {_member(path): path for path in members if path in packed})
 
@@ -126,11 +126,11 @@ class JourneyDB:
     def file_of(self, path: str) -> Path:
         """The image, or `NNN.tgz` where it is not extracted from the archive, or not as a whole."""
         archive = self._archive(path)
-        return archive if archive.is_file() and self._is_lacking(path) else self.root / path
+        return archive if is_regular(archive) and self._is_lacking(path) else self.root / path
 
     def _is_lacking(self, path: str) -> bool:
         """Whether an image is no file that can be used, so that its archive is asked for it."""
-        return not (self.root / path).is_file() or is_broken_off(self.root / path)
+        return not is_regular(self.root / path) or is_broken_off(self.root / path)
 
     def _archive(self, path: str) -> Path:
         return self.root / IMAGES / f"{_folder(_member(path))}{ARCHIVE}"

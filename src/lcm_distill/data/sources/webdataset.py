@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lcm_distill.core.errors import UserError, one_line
-from lcm_distill.data.sources.captions import Captions, Texts
+from lcm_distill.core.regular_files import is_regular
+from lcm_distill.data.sources.captions import Captions, NoText, Texts
 from lcm_distill.data.sources.file_tree import (
     ALL_ARCHIVES,
     ARCHIVES,
@@ -102,7 +103,7 @@ class WebDataset:
     def _archive_of(self, path: str) -> str:
         """The part of a path that is the archive; folders and members may be called as archives are."""
         found = [path[: match.end() - 1] for match in _ARCHIVE.finditer(path)]
-        return next((place for place in found[:-1] if (self.root / place).is_file()), found[-1]) if found else path
+        return next((place for place in found[:-1] if is_regular(self.root / place)), found[-1]) if found else path
 
     def _annotations_of(self, archive: str, sidecars: Sidecars) -> Iterator[Record]:
         content = _Content(self.captions)
@@ -113,7 +114,9 @@ class WebDataset:
             yield BadAnnotation(archive, f"damaged archive: {error}")
             if isinstance(error, UncheckedArchive):
                 content = self._sound_content(archive, error)
+            content.damage = error
         alone = Counter(stem for stem, suffix in map(_split, content.images) if suffix not in WHOLE_NAMES)
+        unfinished = content.unfinished(lambda name: sidecars.of(_split(name)[0]) is not None)
         for name, number in content.images.items():
             path = f"{archive}/{name}" + (f"{AGAIN}{number}" if number > 1 else "")
             stem, suffix = _split(name)
@@ -125,7 +128,8 @@ class WebDataset:
             elif (flaw := unread_format(name)) is not None:
                 yield BadAnnotation(path, flaw, path)
             else:
-                yield from self._annotations(content, name, sidecars.of(stem), sample_id, path)
+                lost = content.damage if name in unfinished else None
+                yield from self._annotations(content.texts_of(name), sidecars.of(stem), sample_id, path, lost)
         for name in content.without_suffix:
             yield LeftOut(f"{archive}/{name}", NO_SUFFIX)
         lone = [f"{archive}/{name}" for name in content.orphans()]
@@ -141,13 +145,26 @@ class WebDataset:
         return content
 
     def _annotations(
-        self, content: "_Content", name: str, known: Mapping[str, Any] | None, sample_id: str, path: str
+        self,
+        texts: tuple[str, Texts],
+        known: Mapping[str, Any] | None,
+        sample_id: str,
+        path: str,
+        lost: Exception | None,
     ) -> Iterator[Record]:
-        key, files = content.texts_of(name)
+        """The samples of an image.
+
+        Args:
+            texts: as of `_Content.texts_of`. lost: the damage of the archive that its caption may be in.
+        """
+        key, files = texts
         try:
             yield from self.captions.annotations_of_files(sample_id, path, files, "txt", key, known)
         except ValueError as error:
-            yield BadAnnotation(path, f"malformed annotation: {error}", path)
+            reason = (
+                f"damaged archive: {lost}" if lost and isinstance(error, NoText) else f"malformed annotation: {error}"
+            )
+            yield BadAnnotation(path, reason, path)
 
 
 @dataclass
@@ -159,6 +176,7 @@ class _Content:
         texts: the last caption file by the name without suffix of its image, and suffix.
         without_suffix: names of members of which only their content says that they are images.
         names: of the caption files.
+        damage: why it could not be read to its end; None: it could.
     """
 
     captions: Captions
@@ -166,6 +184,7 @@ class _Content:
     texts: dict[tuple[str, str], bytes | Exception] = field(default_factory=dict[tuple[str, str], bytes | Exception])
     without_suffix: dict[str, None] = field(default_factory=dict[str, None])
     names: dict[str, None] = field(default_factory=dict[str, None])
+    damage: Exception | None = None
 
     def wants(self, name: str) -> bool:
         """Count an image; whether the content of a member is wanted, of a caption file or one without a suffix."""
@@ -192,6 +211,16 @@ class _Content:
             for name in self.names
             if keys.isdisjoint(stem for stem, _ in self.captions.split(name)) and not is_hidden(name)
         ]
+
+    def unfinished(self, is_known: Callable[[str], bool]) -> set[str]:
+        """The images of a damaged archive whose texts may be in what is lost: no later one has any.
+
+        Args:
+            is_known: whether there is a text of an image elsewhere.
+        """
+        names = list(self.images) if self.damage else []
+        told = [place for place, name in enumerate(names) if self.texts_of(name)[1] or is_known(name)]
+        return set(names[told[-1] if told else 0 :])
 
     def texts_of(self, image: str) -> tuple[str, Texts]:
         """The name that the captions of an image have, and suffix and content of each caption file."""

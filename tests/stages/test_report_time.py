@@ -1,0 +1,77 @@
+"""The report's section on where time went has what the stages recorded."""
+
+import os
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lcm_distill.config import load_preset
+from lcm_distill.data.cache.cache import Cache
+from lcm_distill.pipeline.compaction import compact
+from lcm_distill.pipeline.hashed_parquet import encode_table
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.report.units import format_duration
+from lcm_distill.stages.report import report
+from lcm_distill.training.events import EVENTS
+from tests.conftest import SMALL
+from tests.runs import borrow
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> RunFolder:
+    """A finished run whose files may change."""
+    return borrow(finished_run, tmp_path / "run", "config.toml", "metrics.parquet", "distill", "cache")
+
+
+def cells(content: str) -> list[list[str]]:
+    """Text of each line of the section's table, below its heading."""
+    content = content.partition("<h2>Where time went</h2>")[2].partition("<h2>")[0]
+    return [re.findall(r"<td[^>]*>([^<]*)<", line) for line in re.findall("<tr>(.*?)</tr>", content)[1:]]
+
+
+def test_where_time_went_is_what_the_stages_recorded(run, tmp_path):
+    """Encoding by the times of its parts, training by its steps, images by their own seconds."""
+    when = 1e9
+    parts = {"catalog": 0.0, "text": 3.0, "latents_64": 5.0}
+    for kind, seconds in parts.items():
+        for path in sorted((run.cache / "manifest").glob(f"{kind}*.parquet")):
+            when += seconds
+            os.utime(path, (when, when))
+    captions, images = (len(list((run.cache / "manifest").glob(f"{kind}-*"))) for kind in ("text", "latents_64"))
+    steps = [{"step": step, "seconds": 2.0, "images_per_second": 8.0} for step in range(5)]
+    for path in (run.distill / "events").iterdir():
+        path.unlink()
+    table = pa.Table.from_pylist(steps, schema=EVENTS)
+    (run.distill / "events" / "from-0000000.parquet").write_bytes(encode_table(table))
+    rows = pq.read_table(run.metrics).to_pylist()
+    measured = {(row["model"], row["steps"]): row for row in rows if row["seconds_per_image"]}
+
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    first, second, third, *generated = cells((tmp_path / "page.html").read_text())
+    spent = [3.0 * captions, 5.0 * images, 10.0]
+    own = [row["images"] * row["seconds_per_image"] for row in measured.values()]
+    whole = sum(spent) + sum(own)
+    counts = [pq.read_table(run.cache / "catalog" / f"{name}.parquet").num_rows for name in ("captions", "samples")]
+    counts.append(80)
+    for line, seconds, count in zip((first, second, third), spent, counts, strict=True):
+        assert line[2:] == [format_duration(seconds), f"{seconds / whole:.1%}", f"{count:,}", f"{count / seconds:,.1f}"]
+    assert [line[:2] for line in (first, second, third)] == [
+        ["precompute", "captions"], ["precompute", "images"], ["distill", "5 steps"]
+    ]  # fmt: skip
+    assert len(generated) == len(measured) > 1 and {line[0] for line in generated} == {"evaluate"}
+    assert [line[2] for line in generated] == list(map(format_duration, own))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_a_stage_did_not_record_is_left_out(run, tmp_path, merged):
+    """Records of earlier versions have no rates, and merged parts no times."""
+    for path in (run.distill / "events").iterdir():
+        path.write_bytes(encode_table(pa.table({"step": [0, 1], "loss": [1.0, 2.0], "seconds": [1.0, 1.0],
+                                                "images_per_second": pa.nulls(2, pa.float64())})))  # fmt: skip
+    if merged:
+        list(compact(Cache.local(load_preset("shapes", SMALL), run).manifest))
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    stages = {line[0] for line in cells((tmp_path / "page.html").read_text())}
+    assert stages == ({"evaluate"} if merged else {"precompute", "evaluate"})
