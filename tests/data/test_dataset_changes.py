@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.cache import catalog_building, dataset_changes
+from lcm_distill.data.cache import catalog_files, dataset_changes
 from lcm_distill.data.cache.dataset_changes import Changes, find_changes
 from lcm_distill.data.cache.image_shards import RowRange
 from lcm_distill.data.transforms import TRANSFORM
@@ -214,7 +214,7 @@ def test_an_extension_that_is_interrupted_begins_anew(data, monkeypatch, compact
             data.encode()
     data.encode()
     assert data.rows() == before | {"a.jpg": 6} and data.is_sound()
-    assert not data.cache.storage.listing(catalog_building.BEFORE)
+    assert not data.cache.storage.listing(catalog_files.BEFORE)
 
 
 def test_quarantined_images_are_tried_again_when_asked(data):

@@ -175,3 +175,22 @@ def test_a_cache_that_is_no_run_is_named(tmp_path):
     result = lcm("distill", "--cache", nowhere, "--run", tmp_path / "own")
     assert result.exit_code == 2 and f"--cache {nowhere} is not a run folder: it has no config.toml" in result.stderr
     assert not (tmp_path / "own").exists()
+
+
+def test_the_cache_is_found_from_any_folder_and_named_where_it_has_moved(first, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lcm("distill", "--cache", "first", "--run", "second", *SHORT).exit_code == 0
+    assert load_file(tmp_path / "second/config.toml").cache.run == first
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert lcm("verify", "--run", "../second").exit_code == 0
+    first.rename(tmp_path / "moved")
+    said = f"{first / 'config.toml'} is missing: this run reads the cache of that one: `lcm distill --cache RUN`"
+    for command in ("verify", "precompute"):
+        refused = lcm(command, "--run", "../second")
+        assert refused.exit_code == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
+    told = json.loads(lcm("status", "--run", "../second", "--json").stdout)["precompute"]["data"]
+    assert said in told["missing"]
+    assert lcm("distill", "--cache", "../moved", "--run", "../second").exit_code == 0
+    assert lcm("verify", "--run", "../second").exit_code == 0

@@ -105,10 +105,29 @@ def test_only_the_training_itself_may_change_its_steps(finished_run, tmp_path):
         (["distill.response.weight=1", "distill.response.every=3"], "distill.response.every=1"),
         (
             ["distill.decay_fraction=0.1", "distill.matching.weight=1", "distill.matching.start=0.1"],
-            "distill.matching.start=0 and distill.decay_fraction=0",
+            "distill.decay_fraction=0 and distill.matching.start=0",
         ),
         (["distill.adversarial.weight=1", "distill.adversarial.start=0"], None),
         (["distill.adversarial.weight=1", "distill.adversarial.start=0.1"], "distill.adversarial.start=0"),
+        (  # the adversarial term begins at step 16 of 40 and 8 of 20; at 20 and 40 matching would not have begun
+            [
+                "distill.matching.weight=1",
+                "distill.matching.start=0.5",
+                "distill.adversarial.weight=1",
+                "distill.adversarial.start=0.4",
+            ],
+            "distill.matching.start=0 and distill.adversarial.start=0",
+        ),
+        (  # all that the longer one would need, though one alone decides anything in these steps
+            [
+                "distill.decay_fraction=0.02",
+                "distill.matching.weight=1",
+                "distill.matching.start=0.99",
+                "distill.adversarial.weight=1",
+                "distill.adversarial.start=0.4",
+            ],
+            "distill.decay_fraction=0 and distill.matching.start=0 and distill.adversarial.start=0",
+        ),
         (["distill.objective=scm"], "distill.scm.warmup=0"),
         (["distill.objective=scm", "distill.scm.warmup=0"], None),
         (["distill.objective=discrete"], None),
@@ -128,7 +147,7 @@ def test_what_depends_on_the_number_of_steps(changes, differing):
     if differing is None:
         assert continuation(20, "20", [10, 20])
         return
-    with pytest.raises(UserError, match=f"needs {differing} from its start"):
+    with pytest.raises(UserError, match=f"continued needs {differing} from its start"):
         continuation(20, "20", [10, 20])
 
 

@@ -1,8 +1,8 @@
 """Text-to-image models: a transformer between a text encoder and the decoder of a VAE."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Iterable, Sequence
+from typing import Literal, Self, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -14,12 +14,15 @@ from lcm_distill.diffusion.few_step_samplers import Consistency, Deterministic, 
 from lcm_distill.diffusion.guidance import denoiser_at
 from lcm_distill.diffusion.noise import require_falling
 from lcm_distill.diffusion.preconditioning import Denoiser, consistency_function
-from lcm_distill.diffusion.samplers import Euler, Heun, Noise, Sampler
+from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Euler, Heun, Noise, Sampler
 from lcm_distill.encoders.images import ImageEncoder
 from lcm_distill.encoders.text import TextEncoder
 from lcm_distill.models import MicroDiT
 from lcm_distill.models.precision import cast_matrices
-from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampling
+from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, StudentSampling
+
+STUDENT_SAMPLERS: tuple[StudentSampler, ...] = get_args(StudentSampler)
+Name = TypeVar("Name", bound=str)
 
 
 class TextToImage:
@@ -77,7 +80,7 @@ class TextToImage:
         guidance_scale: float | Literal["own"] | None = "own",
         seed: int | None = None,
         image_ids: Sequence[int] | None = None,
-        sampler: Sampler | None = None,
+        sampler: Sampler | str | None = None,
         latents: Tensor | None = None,
         generator: Generators | None = None,
     ) -> Tensor:
@@ -92,7 +95,8 @@ class TextToImage:
             seed: from 0 up to 2**64 - 1; None takes a random one.
             image_ids: one per prompt, from 0; with the seed they decide each image's noise. By default 0, 1, 2 ...
             sampler: samples instead of the model's own, in its own number of steps: `Heun` or `Euler` for a teacher,
-                `Consistency`, `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion`).
+                `Consistency`, `Deterministic`, `Phased` or `Original` for a student (`lcm_distill.diffusion`). Or a
+                name of the command line, in `num_inference_steps`: `heun`, `euler`; `own`, `original`.
             latents: the initial noise, standard normal (B, C, H, W), which the sampler scales by its first sigma.
             generator: PyTorch's, or one for each prompt; draws all noise, step after step, instead of the seed.
 
@@ -136,7 +140,7 @@ class TextToImage:
         guidance: float | Literal["own"] | None,
         seed: int | None,
         ids: Sequence[int],
-        sampler: Sampler | None = None,
+        sampler: Sampler | str | None = None,
         latents: Tensor | None = None,
         generator: Generators | None = None,
     ) -> tuple[float | None, Sampler, Noise]:
@@ -165,9 +169,19 @@ class TextToImage:
     def _latent_shape(self) -> tuple[int, int, int]:
         return self.network.in_channels, self.network.latent_size, self.network.latent_size
 
-    def _chosen(self, steps: int | None, sampler: Sampler | None) -> Sampler:
+    def named_sampler(self, name: str, steps: int | None = None) -> Sampler:
+        """The sampler of a name of the command line; arguments and errors as `sampler`.
+
+        Raises:
+            UserError: no sampler of this model has the name.
+        """
+        raise NotImplementedError
+
+    def _chosen(self, steps: int | None, sampler: Sampler | str | None) -> Sampler:
         if sampler is None:
             return self.sampler(steps)
+        if isinstance(sampler, str):
+            return self.named_sampler(sampler, steps)
         if steps not in (None, sampler.steps):
             raise UserError(
                 f"num_inference_steps is {steps} and the sampler has {sampler.steps} steps: give one of them"
@@ -189,6 +203,12 @@ class LatentDiffusion(TextToImage):
         """See `TextToImage`."""
         settings = self.diffusion
         return Heun(30 if steps is None else steps, settings.sigma_min, settings.sigma_max, settings.rho)
+
+    def named_sampler(self, name: str, steps: int | None = None) -> Sampler:
+        """See `TextToImage`."""
+        settings = self.diffusion
+        kind = TEACHER_SAMPLERS[_known(name, TEACHER_SAMPLERS)]
+        return kind(30 if steps is None else steps, settings.sigma_min, settings.sigma_max, settings.rho)
 
     def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
         """EDM's denoiser, with guidance unless the scale is 1."""
@@ -215,6 +235,10 @@ class LatentConsistencyModel(TextToImage):
         """See `TextToImage`; without sigmas of their own, steps take EDM's schedule."""
         return self.sampling.sampler(steps)
 
+    def named_sampler(self, name: str, steps: int | None = None) -> FewStepSampler:
+        """See `TextToImage`."""
+        return self.sampling.sampler(steps, _known(name, STUDENT_SAMPLERS))
+
     def denoiser(self, captions: Tensor, guidance: float | None) -> Denoiser:
         """The consistency function."""
         settings = self.diffusion
@@ -229,3 +253,15 @@ class LatentConsistencyModel(TextToImage):
             warnings.warn(f"guidance {guidance:g} {said}", stacklevel=3)
         scales = torch.full((len(captions),), float(guidance), device=self.device)
         return consistency_function(self.network, settings.sigma_data, settings.sigma_min, captions, scales)
+
+
+def _known(name: str, names: Iterable[Name]) -> Name:
+    """A name that is one of `names`.
+
+    Raises:
+        UserError: it is not.
+    """
+    for known in names:
+        if known == name:
+            return known
+    raise UserError(f"sampler {name!r} does not suit this model: give {' or '.join(names)}, or a sampler")

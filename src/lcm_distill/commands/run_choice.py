@@ -59,7 +59,7 @@ class Choice:
             if self.run is not None:
                 self._refuse_to_begin(self.run, begins, named or self.cache is not None)
             return self.given(settings), folder
-        used = [f"cache.run={json.dumps(str(self.cache))}"] if self.cache else []
+        used = [f"cache.run={json.dumps(str(self.cache.absolute()))}"] if self.cache else []
         stored = load_file(folder.config, [*used, *self.assignments])
         if named:
             self._refuse_conflict(folder, stored, self.given(settings))

@@ -11,6 +11,8 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.catalog_files import examine_catalog_file
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.shared_cache import require_own
 from lcm_distill.pipeline.file_verification import examine, withdraw_damaged
 from lcm_distill.pipeline.hashed_parquet import UNREADABLE
@@ -18,7 +20,7 @@ from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.manifest_parts import Entry, decode_part
 from lcm_distill.pipeline.prefetch import prefetch_map
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.pipeline.storage import Storage, WrittenFile
+from lcm_distill.pipeline.storage import Storage
 from lcm_distill.pipeline.task import Progress
 
 AT_ONCE = 4
@@ -99,7 +101,11 @@ def _copy_metadata(remote: Manifest, local: Storage, entries: list[Entry]) -> No
 
 def _copy(remote: Manifest, local: Manifest, entry: Entry) -> list[str]:
     """Copy a task; returns the names of damaged files, with which it is not committed here."""
-    damaged = [file.name for file in entry.files if not _copy_file(remote.storage, local.storage, file)]
+    # An extension of the catalog may have been interrupted in the store, or be under way.
+    look = examine_catalog_file if entry.task == CATALOG_TASK else examine
+    damaged = [
+        file.name for file in entry.files if not _copy_file(look(remote.storage, file), local.storage, file.name)
+    ]
     if damaged:
         return damaged
     part = _part_of(remote, entry)
@@ -118,11 +124,12 @@ def _part_of(remote: Manifest, entry: Entry) -> bytes | None:
         return None
 
 
-def _copy_file(remote: Storage, local: Storage, file: WrittenFile) -> bool:
-    reason, content = examine(remote, file)
+def _copy_file(examined: tuple[str | None, bytes | None], local: Storage, name: str) -> bool:
+    """Write what `examine` found, if it is sound."""
+    reason, content = examined
     if content is None or reason:
         return False
-    local.put(file.name, [content])
+    local.put(name, [content])
     return True
 
 

@@ -15,7 +15,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
-from lcm_distill.data.cache.shared_cache import trainings_on
+from lcm_distill.data.cache.shared_cache import ELSEWHERE, trainings_on
 from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import source_type
@@ -72,7 +72,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     if CATALOG_TASK not in names:
         return {"cache": cache.storage.locate(),
                 "tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
-                "left_out": {}, "data": {}, "try_again": None, "fitting_teacher": None,
+                "left_out": {}, "data": _owner_gone(cache), "try_again": None, "fitting_teacher": None,
                 "rows_per_second": None, "seconds_left": None}  # fmt: skip
     tasks = cache.tasks()
     done = manifest.done(tasks)
@@ -92,6 +92,13 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
         "fitting_teacher": fitting_teacher(config, run),
         **encode_rate(manifest, tasks, done),
     }
+
+
+def _owner_gone(cache: Cache) -> dict[str, str]:
+    """That the run whose cache is read is not there, if so."""
+    if not cache.is_shared or cache.owner.exists:
+        return {}
+    return {"missing": f"{cache.owner.config} is missing: {ELSEWHERE}"}
 
 
 def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:

@@ -10,7 +10,7 @@ from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
-from lcm_distill.data.cache.shared_cache import require_own
+from lcm_distill.data.cache.shared_cache import ELSEWHERE, require_own
 from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.evaluation.verification import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER
@@ -39,6 +39,8 @@ class Verification:
         self._run = run
         self._check = Check(self.cache)
         storage = self.cache.storage
+        if self.cache.is_shared:
+            self.cache.owner.require(self.cache.owner.config, ELSEWHERE)
         if not storage.listing(FOLDER) and not storage.listing("catalog"):
             raise UserError(
                 f"{storage.locate(FOLDER)} is missing: run `lcm precompute --run {self.cache.owner.root}` first"

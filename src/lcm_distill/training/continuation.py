@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,22 +73,31 @@ class Continuation:
                 f"{self.section}.steps = {wanted}, but {counted(total, 'step is', 'steps are')} done: choose another "
                 "--run, or more steps"
             )
-        if needed := self._needed(with_steps(self.settings, total), step):
+        differing = self._first_difference(with_steps(self.settings, total), step)
+        if differing is not None:
+            needed = " and ".join(f"{self.section}.{key}={value:g}" for key, value in self._needed().items())
             raise UserError(
                 f"{self.section}.steps = {wanted}: what is done, {counted(total, 'step')}, is not that of a training "
-                f"of {wanted}, from step {min(needed.values())} on: train that in another --run; one that is to be "
-                f"continued needs {' and '.join(needed)} from its start"
+                f"of {wanted}, from step {differing} on: train that in another --run; one that is to be "
+                f"continued needs {needed} from its start"
             )
         return True
 
-    def _needed(self, before: OptimiserConfig, steps: int) -> dict[str, int]:
-        """Every setting that makes the first steps those of the longer training, and the first step that differs."""
-        needed = dict[str, int]()
-        for number in range(steps):
-            was, should_be = (self.decided(settings, number) for settings in (before, self.settings))
-            for remedy in (remedy for remedy in was if was[remedy] != should_be[remedy]):
-                needed.setdefault(f"{self.section}.{remedy}", number)
-        return needed
+    def _first_difference(self, before: OptimiserConfig, steps: int) -> int | None:
+        """The first step that is not that of the longer training."""
+        pairs = ((self.decided(before, number), self.decided(self.settings, number)) for number in range(steps))
+        return next((number for number, (was, should_be) in enumerate(pairs) if was != should_be), None)
+
+    def _needed(self) -> dict[str, float]:
+        """Every setting, with its value, that makes nothing depend on the number of steps, and is another one now.
+
+        Those are named that happen to decide nothing in these steps as well: they would in the next ones.
+        """
+        keys = dict(remedy.split("=") for remedy in self.decided(self.settings, 0))
+        return {key: float(value) for key, value in keys.items() if self._value(key) != float(value)}
+
+    def _value(self, key: str) -> float:
+        return float(attrgetter(key)(self.settings))
 
 
 def require_continuable(run: RunFolder, folder: Path, continuation: Continuation) -> None:

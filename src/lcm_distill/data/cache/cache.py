@@ -18,13 +18,13 @@ from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.words import counted
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
+from lcm_distill.data.cache.catalog_files import read_catalog_file
 from lcm_distill.data.cache.encoder_provenance import committed, require_same_encoders
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.data.cache.shared_cache import hold, location_of, require_held, require_same_settings
 from lcm_distill.data.sources.interface import Source
 from lcm_distill.data.sources.registry import open_source, source_root
-from lcm_distill.pipeline.file_verification import read_verified
 from lcm_distill.pipeline.hashed_parquet import decode_table
 from lcm_distill.pipeline.manifest import OK, Manifest
 from lcm_distill.pipeline.object_store import RemoteStorage
@@ -144,7 +144,7 @@ class Cache:
         files = {file.name: file for file in entry.files} if entry else {}
         if not {SAMPLES_FILE, CAPTIONS_FILE} <= files.keys():
             raise DataError(f"{self.storage.locate('catalog')} has no commit in the manifest: {self.repair}")
-        contents = (read_verified(self.storage, files[name], self.repair) for name in (SAMPLES_FILE, CAPTIONS_FILE))
+        contents = (read_catalog_file(self.storage, files[name], self.repair) for name in (SAMPLES_FILE, CAPTIONS_FILE))
         return Catalog(*(decode_table(content) for content in contents))
 
     def find_catalog(self) -> Catalog | None:
@@ -154,17 +154,15 @@ class Cache:
             DataError: the catalog or its manifest part is damaged.
             UserError: the cache was made with other settings.
         """
-        manifest, task = self.manifest, self.catalog_task
-        if manifest.is_done(task):
-            return self.read_catalog()
-        if recorded := manifest.entries([CATALOG_TASK]):
-            if recorded[CATALOG_TASK].fingerprint == task.fingerprint:
-                raise DataError(f"{self.storage.locate('catalog')} is damaged: {self.repair}")
+        recorded = self.manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
+        if recorded is None:
+            return None
+        if recorded.fingerprint != self.catalog_task.fingerprint:
             raise UserError(
                 f"{self.storage.locate()} was made with other data, encoder or cache settings: choose another --run, "
                 "or delete it"
             )
-        return None
+        return self.read_catalog()
 
     def tasks(self, catalog: Catalog | None = None) -> list[Task]:
         """The tasks that fill the fields: `CacheLayout.tasks` of a catalog, by default of the stored one."""

@@ -5,25 +5,22 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lcm_distill.core.hashing import bytes_sha256
 from lcm_distill.data.cache.archive_members import count_members
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
+from lcm_distill.data.cache.catalog_files import forget_aside, put_aside, put_back
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, rejected_row
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.record_validation import checked, rejected
 from lcm_distill.pipeline.atomic_writes import temporary_prefix
 from lcm_distill.pipeline.manifest import OK, file_columns, part_name
-
-BEFORE = "catalog/before"
-"""Folder of the catalog that is being replaced."""
 
 log = logging.getLogger(__name__)
 
@@ -83,26 +80,17 @@ def commit_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation |
 
 
 def replace_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation | LeftOut]) -> None:
-    """As `commit_catalog`, in the place of an earlier one, which is kept until it is done."""
-    for name in (SAMPLES_FILE, CAPTIONS_FILE):
-        cache.storage.put(_before(name), [cache.storage.read(name)])
+    """As `commit_catalog`, in the place of an earlier one, which every reader sees until it is done."""
+    put_aside(cache.storage)
     commit_catalog(cache, catalog, bad)
-    _forget_before(cache)
+    _forget_earlier(cache)
 
 
 def restore_catalog(cache: Cache) -> None:
     """Put the earlier catalog back where `replace_catalog` was interrupted, so that it can begin anew."""
-    storage, manifest = cache.storage, cache.manifest
-    names = [name for name in (SAMPLES_FILE, CAPTIONS_FILE) if storage.sizes([_before(name)])]
-    if not names:
-        return
-    entry = manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
-    recorded = {file.name: file.sha256 for file in entry.files} if entry else {}
-    for name in names:
-        content = storage.read(_before(name))
-        if bytes_sha256([content]) == recorded.get(name):
-            storage.put(name, [content])
-    _forget_before(cache)
+    entry = cache.manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
+    if put_back(cache.storage, entry.files if entry else ()):
+        _forget_earlier(cache)
 
 
 def count_unnamed(cache: Cache) -> None:
@@ -123,15 +111,10 @@ def count_unnamed(cache: Cache) -> None:
     count_members(cache.manifest, cache.catalog_task, cache.read_catalog(), archive_of)
 
 
-def _forget_before(cache: Cache) -> None:
+def _forget_earlier(cache: Cache) -> None:
     if part_name(CATALOG_TASK) in cache.manifest.loose_parts():
         cache.manifest.drop_merged([CATALOG_TASK])
-    for name in (SAMPLES_FILE, CAPTIONS_FILE):
-        cache.storage.remove(_before(name))
-
-
-def _before(name: str) -> str:
-    return f"{BEFORE}/{PurePosixPath(name).name}"
+    forget_aside(cache.storage)
 
 
 def _usable(records: Iterable[Record], bad: list[BadAnnotation | LeftOut]) -> Iterator[Annotation]:

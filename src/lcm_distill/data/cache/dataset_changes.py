@@ -85,7 +85,7 @@ def source_state(root: Path) -> SourceState:
 
 def remember_state(cache: Cache, state: SourceState, changes: Changes | None = None) -> None:
     """Record what the data set looked like when it was numbered, and how it differed from what is in the cache then."""
-    named = {"changed": changes.changed, "gone": changes.gone} if changes else {}
+    named = {"changed": changes.changed, "gone": changes.gone} if changes is not None else {}
     content = {"state": state.digest, "newest": state.newest, **named}
     cache.storage.put(STATE_FILE, [json.dumps(content).encode()])
 

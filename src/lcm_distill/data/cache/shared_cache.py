@@ -16,6 +16,8 @@ from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 
 CONTENT, RUN = "content", "run"
+ELSEWHERE = "this run reads the cache of that one: `lcm distill --cache RUN` names the run's folder where it is now"
+"""What to do where the run that another one's `cache.run` names is gone."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def require_same_settings(config: Config, owner: RunFolder) -> None:
     Raises:
         UserError: there is no such run, it has no cache of its own, or keys differ; the message names them.
     """
-    other = load_file(owner.require(owner.config, "name the folder of a run in cache.run"))
+    other = load_file(owner.require(owner.config, ELSEWHERE))
     if other.cache.run is not None:
         raise UserError(f"cache.run = '{owner.root}': that run uses the cache of {other.cache.run}: name this one")
     differences = other.differences(config, ["seed", "data", "encoders", "cache"]) + other.other_data(config)

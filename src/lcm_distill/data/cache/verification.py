@@ -14,6 +14,7 @@ from lcm_distill.arrays.metadata import require_description
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
+from lcm_distill.data.cache.catalog_files import examine_catalog_file
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.pipeline.file_verification import examine
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
@@ -99,7 +100,8 @@ def _check_catalog(check: Check) -> None:
         for name in sorted({CAPTIONS_FILE, SAMPLES_FILE} - {file.name for file in entry.files}):
             check.found(CATALOG_TASK, name, "its hash was not recorded")
         for file in entry.files:
-            _check_file(check, CATALOG_TASK, file)
+            if reason := examine_catalog_file(check.cache.storage, file)[0]:
+                check.found(CATALOG_TASK, file.name, reason)
 
 
 def _entry_of_catalog(manifest: Manifest) -> Entry | None:

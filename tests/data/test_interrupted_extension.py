@@ -1,0 +1,85 @@
+"""An extension killed at any of its commits: commands see the earlier cache, and the same one completes it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lcm_distill.data.cache.catalog_files import BEFORE
+from lcm_distill.pipeline.compaction import compact
+from tests.command_line import lcm
+from tests.faults.killing import differing, tree
+from tests.files import Crash
+
+EARLIER = 6
+SAMPLES_ALONE, LAST = 3, 8
+"""Writes in the cache after which the new samples are there without their captions, and those of an extension: two
+files put aside, two written, their commit, two forgotten, and what the data set looked like."""
+
+
+def precompute(data, *more: str):
+    return lcm("precompute", "--run", data.run.root, *more)
+
+
+def killed(data, patch, number: int) -> bool:
+    """Whether the command had so many writes and removals in the cache, and was ended after that one."""
+    calls, storage = [], type(data.cache.storage)
+
+    def then_ends(method):
+        def call(self, *arguments):
+            result = method(self, *arguments)
+            calls.append(arguments)
+            if len(calls) == number:
+                raise Crash
+            return result
+
+        return call
+
+    for name in ("put", "remove"):
+        patch.setattr(storage, name, then_ends(getattr(storage, name)))
+    try:
+        precompute(data)
+    except Crash:
+        return True
+    return False
+
+
+def restored(data, kept: Path) -> None:
+    shutil.rmtree(data.run.root)
+    shutil.copytree(kept, data.run.root)
+
+
+def require_earlier_cache(data) -> None:
+    """Commands read the cache that is being extended as it was."""
+    planned = precompute(data, "--dry-run", "--json")
+    assert planned.exit_code == 0 and json.loads(planned.stdout)["precompute"]["done"] > 0, planned.output
+    found = lcm("verify", "--run", data.run.root, "--json")
+    assert found.exit_code == 0 and json.loads(found.stdout)["rows"] > 0, found.output
+    assert lcm("status", "--run", data.run.root).exit_code == 0
+    assert len(data.cache.read_catalog().samples) == EARLIER
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_killed_after_any_write(data, tmp_path, monkeypatch, compacted):
+    """Some twenty commands, half of them killed: seconds."""
+    data.encode()
+    data.run.open(data.config)
+    if compacted:
+        list(compact(data.cache.manifest))
+    kept = tmp_path / "kept"
+    shutil.copytree(data.run.root, kept)
+    data.add("a", "a new caption", 7)
+    data.add("z", "another new caption", 8)
+    assert precompute(data).exit_code == 0
+    whole = tree(data.run.root)
+    for number in range(1, LAST + 1):
+        restored(data, kept)
+        with monkeypatch.context() as patch:
+            assert killed(data, patch, number)
+        if number == SAMPLES_ALONE:
+            assert (data.run.cache / BEFORE).exists()
+            require_earlier_cache(data)
+        resumed = precompute(data)
+        assert resumed.exit_code == 0, (number, resumed.output)
+        assert differing(tree(data.run.root), whole) == [], number
