@@ -281,8 +281,6 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
         ({"sampler": Consistency((90.0, 2.0))}, r"sigmas = \[90.0, 2.0\]: .* fall, .* not above sigma_max 80"),
         ({"sampler": Original(3, sigma_max=120.0)}, "sampler original: .* not above sigma_max 80"),
         ({"sampler": Phased((81.0, 2.0))}, "sampler phased: .* not above sigma_max 80"),
-        ({"sampler": "heun"}, "sampler 'heun' does not suit this model: give own or original, or a sampler"),
-        ({"sampler": "origina"}, "sampler 'origina' does not suit"),
         ({"generator": torch.Generator()}, "seed and generator are both given"),
         ({"seed": None, "generator": [torch.Generator()] * 2}, "1 prompt and 2 generators"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents have shape \(1, 4, 8, 8\): \(1, 8, 8, 8\) is needed"),
@@ -292,15 +290,6 @@ def test_files_that_do_not_open_alone_name_the_remedy(tmp_path):
 def test_wrong_settings_are_refused(student, arguments, message):
     with pytest.raises(UserError, match=message):
         student.generate(**{"prompt": PROMPTS[0], "seed": 0, **arguments})
-
-
-def test_samplers_are_taken_by_their_names(student):
-    original = student.sampling.sampler(2, "original")
-    assert isinstance(original, Original) and original.steps == 2
-    named = student.generate(PROMPTS[0], 2, seed=0, sampler="original")
-    assert torch.equal(named, student.generate(PROMPTS[0], seed=0, sampler=original))
-    assert not torch.equal(named, student.generate(PROMPTS[0], 2, seed=0, sampler="own"))
-    assert torch.equal(student.generate(PROMPTS[0], 2, seed=0, sampler="own"), student.generate(PROMPTS[0], 2, seed=0))
 
 
 # diffusers 0.42 passes huggingface_hub 2 an argument that is gone.
