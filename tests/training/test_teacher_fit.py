@@ -10,7 +10,7 @@ from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.models.checkpoint import serialise
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.training.teacher_fit import fitting_teacher
+from lcm_distill.training.teacher_fit import fitting_teacher, strange_teacher
 from tests.command_line import lcm
 from tests.foreign import Zeros, image_bytes
 
@@ -30,6 +30,7 @@ def here(tmp_path, monkeypatch):
 
 def test_the_teacher_that_ships_fits_generated_images_alone():
     assert said() == "shapes, which ships and was trained on such images"
+    assert strange_teacher(load_preset("shapes"), RunFolder(Path("runs/mine"))) is None
     assert said(*OWN) == (
         "shapes, which ships, knows nothing of these images: run `lcm pretrain --run runs/mine` and set model.teacher="
         f"runs/mine/teacher.safetensors, or set model.teacher to a checkpoint that was trained on {SHAPES}"
@@ -71,3 +72,7 @@ def test_the_command_line_says_so_before_and_after(here, monkeypatch):
     assert plan == result and plan.startswith("shapes, which ships, knows nothing of these images: run `lcm pretrain")
     printed = " ".join(lcm("precompute", *options[:-1], "--dry-run").stdout.split())
     assert "fitting teacher" in printed
+    few = ["steps=1", "batch_size=2", "matching.weight=0", "adversarial.weight=0"]
+    trained = lcm("distill", "--run", "run", *(word for value in few for word in ("--set", f"distill.{value}")))
+    assert trained.exit_code == 0
+    assert f"teacher: {plan}" in trained.stderr.splitlines()

@@ -91,6 +91,14 @@ def announce(config: "Config") -> None:
         )
 
 
+def warn_of_teacher(config: "Config", folder: "RunFolder") -> None:
+    """Say on standard error that a student is about to be trained from a teacher of other images."""
+    from lcm_distill.training.teacher_fit import strange_teacher
+
+    if stranger := strange_teacher(config, folder):
+        screen.print(f"teacher: {stranger}", style="yellow", soft_wrap=True)
+
+
 def show_plan(plans: Mapping[str, Any], as_json: bool) -> None:
     """Print what stages would do."""
     show(plans, as_json, lambda: show_figures(plans))

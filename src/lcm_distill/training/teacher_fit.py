@@ -1,4 +1,4 @@
-"""Which teacher fits the cache of a configuration: said where a cache is made, as all that follows depends on it."""
+"""Which teacher fits the cache of a configuration: said where one is made, and where a student is trained."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -17,24 +17,29 @@ def fitting_teacher(config: Config, run: RunFolder) -> str:
     What a teacher was trained on is known of those that ship, and of the one that the run trained itself.
     """
     name, path = config.model.teacher, assets.teacher(config.model.teacher)
-    shipped, inputs = name in assets.TEACHERS, _inputs(config.encoders, config.resolution)
-    remedy = _remedy(name, inputs, run, trains=config.pretrain is not None)
-    if shipped and not source_type(config.data).generated:
-        return f"{name}, which ships, knows nothing of these images: {remedy}"
-    if shipped and (config.encoders.vae, config.encoders.text, config.encoders.weights) != (
-        *["shapes"] * 2,
-        "pretrained",
-    ):
-        return f"{name}, which ships, was trained with other encoders: {remedy}"
+    if stranger := strange_teacher(config, run):
+        return stranger
     if not path.exists():
-        return f"{path} is missing: {remedy}"
+        return f"{path} is missing: {_remedy(config, run)}"
     if flaw := _flaw(config.model, path):
-        return f"{name} {flaw}: {remedy}"
-    if shipped:
+        return f"{name} {flaw}: {_remedy(config, run)}"
+    if name in assets.TEACHERS:
         return f"{name}, which ships and was trained on such images"
     if path.resolve() == run.teacher.resolve():
         return f"{path}, which this run has trained"
-    return f"{path}, if it was trained on {inputs}"
+    return f"{path}, if it was trained on {_inputs(config.encoders, config.resolution)}"
+
+
+def strange_teacher(config: Config, run: RunFolder) -> str | None:
+    """What is wrong with a teacher that ships, where it has been trained on other images or encoders: one line."""
+    name, encoders = config.model.teacher, config.encoders
+    if name not in assets.TEACHERS:
+        return None
+    if not source_type(config.data).generated:
+        return f"{name}, which ships, knows nothing of these images: {_remedy(config, run)}"
+    if (encoders.vae, encoders.text, encoders.weights) != ("shapes", "shapes", "pretrained"):
+        return f"{name}, which ships, was trained with other encoders: {_remedy(config, run)}"
+    return None
 
 
 def _flaw(model: ModelConfig, path: Path) -> str | None:
@@ -49,10 +54,11 @@ def _flaw(model: ModelConfig, path: Path) -> str | None:
     return f"has {', '.join(found)}" if found else None
 
 
-def _remedy(teacher: str, inputs: str, run: RunFolder, trains: bool) -> str:
-    if run.teacher.is_file() and teacher != str(run.teacher):
+def _remedy(config: Config, run: RunFolder) -> str:
+    if run.teacher.is_file() and config.model.teacher != str(run.teacher):
         return f"set model.teacher={run.teacher}, which this run has trained"
-    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if trains else ""
+    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if config.pretrain else ""
+    inputs = _inputs(config.encoders, config.resolution)
     return f"{trained}set model.teacher to a checkpoint that was trained on {inputs}"
 
 
