@@ -215,7 +215,10 @@ class Checkpoints:
         about = read_about(self._path(step))
         recorded = about and about.fingerprint
         if recorded != self.fingerprint and not self.continues(step, recorded, self.steps()):
-            raise UserError(f"{self.folder} was trained with other settings: choose another --run, or delete it")
+            raise UserError(
+                f"{self.folder} was trained with other settings, from another teacher or on another cache: choose "
+                f"another --run, or delete {self.folder.parent}"
+            )
 
     def _path(self, step: int) -> Path:
         return folder_of(self.folder, step)
