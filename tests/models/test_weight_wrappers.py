@@ -162,6 +162,9 @@ def test_a_missing_shard_and_a_false_index_are_one_line(tmp_path, tensors):
     save_file({"x": torch.ones(1)}, tmp_path / "model-00001-of-00003.safetensors")
     with pytest.raises(UserError, match=r"holds no .*, which .*index\.json says it does"):
         read_tensors(index)
+    index.write_text('{"weight_map": {"x": "../model-00001-of-00003.safetensors"}}')
+    with pytest.raises(DataError, match=r"its weight_map names \.\./model-00001.*, which is not in its folder"):
+        read_tensors(index)
     index.write_text('{"weights": {}}')
     with pytest.raises(UserError, match="it is no index of shards"):
         read_tensors(index)
@@ -188,6 +191,25 @@ def test_an_unknown_wrapper_is_named_in_one_short_line(tmp_path, name):
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'odd.pt'} holds no MicroDiT") and f"at the top it has {said}" in message
     assert "\n" not in message and len(message) < 400
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_two_tensors_of_one_name_are_refused(tmp_path, tensors, suffix):
+    name, file = "final_layer.linear.bias", tmp_path / f"twice{suffix}"
+    twice = {**tensors, f"_orig_mod.{name}": tensors[name] + 1}
+    save_file(twice, file) if suffix == ".safetensors" else torch.save(twice, file)
+    with pytest.raises(UserError, match=r"which are one tensor's name: leave one of them out") as caught:
+        read_tensors(file)
+    assert f"{name!r}" in str(caught.value) and f"{'_orig_mod.' + name!r}" in str(caught.value)
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path, tensors):
+    index = save_shards(tmp_path, tensors)
+    shard = tmp_path / "model-00001-of-00003.safetensors"
+    (lent,) = sorted(tensors)[1:2]
+    save_file({**{name: tensors[name] for name in sorted(tensors)[::3]}, lent: tensors[lent] + 1}, shard)
+    with pytest.raises(UserError, match=rf"both hold {lent}: bring the shards of one checkpoint into one folder"):
+        read_tensors(index)
 
 
 def test_of_several_networks_none_is_guessed(tmp_path, tensors):

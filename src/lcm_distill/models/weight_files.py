@@ -205,6 +205,9 @@ def _index(path: Path) -> dict[str, Any]:
         raise cannot_read(path, f"it is no index of shards ({error!r})") from error
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise cannot_read(path, "its weight_map is no table of tensors and files")
+    places = [Path(file) for file in weight_map.values()]
+    if outside := next((file for file in places if file.is_absolute() or ".." in file.parts), None):
+        raise cannot_read(path, f"its weight_map names {outside}, which is not in its folder")
     if not isinstance(metadata, dict):
         raise cannot_read(path, "its metadata are no table")
     return index
@@ -222,6 +225,8 @@ def _shards(path: Path) -> dict[str, Path]:
     for name, file in files.items():
         if name not in held[file]:
             raise UserError(f"{file} holds no {name}, which {path} says it does: download both again")
+        if twin := next((other for other in held if other != file and name in held[other]), None):
+            raise UserError(f"{file} and {twin} both hold {name}: bring the shards of one checkpoint into one folder")
     return files
 
 

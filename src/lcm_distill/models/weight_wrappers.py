@@ -39,9 +39,9 @@ def unwrap(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         content: what the file holds. path: of the file, for messages.
 
     Raises:
-        UserError: the file holds several networks, or neither a network nor a flat table.
+        UserError: the file holds several networks, neither a network nor a flat table, or two tensors of one name.
     """
-    found = {network.where: network for network in _networks(content, ())}
+    found = {network.where: network for network in _networks(content, (), path)}
     if not found:
         if content and not any(isinstance(value, Mapping) for value in content.values()):
             return dict(content)
@@ -66,9 +66,12 @@ def no_network(path: Path, content: Mapping[str, Any]) -> UserError:
     )
 
 
-def _networks(table: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Found]:
+def _networks(table: Mapping[str, Any], place: tuple[str, ...], path: Path) -> Iterator[_Found]:
     """Every network of a table and of those inside it."""
-    names = {LAYERS.sub("", name): name for name in table if isinstance(cast(Any, name), str)}
+    names: dict[str, str] = {}
+    for own in table:
+        if isinstance(cast(Any, own), str) and (twin := names.setdefault(LAYERS.sub("", own), own)) != own:
+            raise UserError(f"{path} holds {twin!r} and {own!r}, which are one tensor's name: leave one of them out")
     for anchor in [name for name in names if name == ANCHOR or name.endswith("." + ANCHOR)]:
         prefix = anchor.removesuffix(ANCHOR)
         share = {name.removeprefix(prefix): table[own] for name, own in names.items() if name.startswith(prefix)}
@@ -76,7 +79,7 @@ def _networks(table: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Fou
         yield _Found(".".join([*place, prefix]), tensors)
     for name, own in names.items():
         if isinstance(table[own], Mapping) and not OPTIMISER.fullmatch(name):
-            yield from _networks(table[own], (*place, name))
+            yield from _networks(table[own], (*place, name), path)
 
 
 def _few(names: list[str]) -> str:
