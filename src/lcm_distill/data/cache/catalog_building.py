@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lcm_distill.data.cache.archive_members import count_members
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import CAPTIONS_FILE, EMPTY, SAMPLES_FILE, Catalog, Extension, extend_catalog
-from lcm_distill.data.cache.catalog_files import forget_aside, put_aside, put_back
+from lcm_distill.data.cache.catalog_files import forget_aside, is_aside, put_aside, put_back
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, rejected_row
 from lcm_distill.data.sources.interface import DUPLICATE, Annotation, BadAnnotation, LeftOut, Record
 from lcm_distill.data.sources.record_validation import checked, rejected
@@ -88,9 +88,11 @@ def replace_catalog(cache: Cache, catalog: Catalog, bad: Sequence[BadAnnotation 
 
 def restore_catalog(cache: Cache) -> None:
     """Put the earlier catalog back where `replace_catalog` was interrupted, so that it can begin anew."""
+    if not is_aside(cache.storage):
+        return
     entry = cache.manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
-    if put_back(cache.storage, entry.files if entry else ()):
-        _forget_earlier(cache)
+    put_back(cache.storage, entry.files if entry else ())
+    _forget_earlier(cache)
 
 
 def count_unnamed(cache: Cache) -> None:

@@ -23,19 +23,17 @@ def put_aside(storage: Storage) -> None:
         storage.put(_aside(name), [storage.read(name)])
 
 
-def put_back(storage: Storage, recorded: Sequence[WrittenFile]) -> bool:
-    """Write those of the files that were put aside to their places that are the recorded ones.
+def is_aside(storage: Storage) -> bool:
+    """Whether a catalog was put aside and not forgotten since."""
+    return bool(storage.sizes([_aside(name) for name in FILES]))
 
-    Returns:
-        Whether there were any files aside.
-    """
-    there = storage.sizes([_aside(name) for name in FILES])
+
+def put_back(storage: Storage, recorded: Sequence[WrittenFile]) -> None:
+    """Write those of the files that were put aside to their places that are the recorded ones."""
     for file in recorded:
-        if _aside(file.name) in there:
-            reason, content = examine(storage, _in_aside(file))
-            if content is not None and not reason:
-                storage.put(file.name, [content])
-    return bool(there)
+        reason, content = examine(storage, _in_aside(file))
+        if content is not None and not reason:
+            storage.put(file.name, [content])
 
 
 def forget_aside(storage: Storage) -> None:
