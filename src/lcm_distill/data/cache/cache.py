@@ -17,8 +17,8 @@ from lcm_distill.arrays.metadata import read_metadata
 from lcm_distill.config import Config
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.words import counted
-from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
-from lcm_distill.data.cache.catalog_files import read_catalog_file
+from lcm_distill.data.cache.catalog import SAMPLES_FILE, Catalog
+from lcm_distill.data.cache.catalog_files import FILES, read_catalog_file
 from lcm_distill.data.cache.encoder_provenance import committed, require_same_encoders
 from lcm_distill.data.cache.layout import TEXT, CacheLayout
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, SAMPLE_COLUMNS
@@ -142,9 +142,9 @@ class Cache:
         """
         entry = self.manifest.entries([CATALOG_TASK]).get(CATALOG_TASK)
         files = {file.name: file for file in entry.files} if entry else {}
-        if not {SAMPLES_FILE, CAPTIONS_FILE} <= files.keys():
+        if not {*FILES} <= files.keys():
             raise DataError(f"{self.storage.locate('catalog')} has no commit in the manifest: {self.repair}")
-        contents = (read_catalog_file(self.storage, files[name], self.repair) for name in (SAMPLES_FILE, CAPTIONS_FILE))
+        contents = (read_catalog_file(self.storage, files[name], self.repair) for name in FILES)
         return Catalog(*(decode_table(content) for content in contents))
 
     def find_catalog(self) -> Catalog | None:

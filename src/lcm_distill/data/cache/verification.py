@@ -13,8 +13,8 @@ from lcm_distill.arrays.format import Field, broken_rows
 from lcm_distill.arrays.metadata import require_description
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.cache.catalog import CAPTIONS_FILE, SAMPLES_FILE, Catalog
-from lcm_distill.data.cache.catalog_files import examine_catalog_file
+from lcm_distill.data.cache.catalog import Catalog
+from lcm_distill.data.cache.catalog_files import FILES, examine_catalog_file
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.pipeline.file_verification import examine
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
@@ -97,7 +97,7 @@ def _check_catalog(check: Check) -> None:
     elif entry.fingerprint != check.cache.layout.fingerprint:
         check.found(CATALOG_TASK, part, "was made with other settings")
     else:
-        for name in sorted({CAPTIONS_FILE, SAMPLES_FILE} - {file.name for file in entry.files}):
+        for name in sorted({*FILES} - {file.name for file in entry.files}):
             check.found(CATALOG_TASK, name, "its hash was not recorded")
         for file in entry.files:
             if reason := examine_catalog_file(check.cache.storage, file)[0]:
