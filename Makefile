@@ -19,8 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Without a GPU by two processes of one thread, which wait for each other once a step; threads wait in every operation.
+RANKS ?= $(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo 1 || echo 2)
+
 demo: install
-	$(BIN)/lcm run --preset shapes
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(RANKS) --no-python -- $(BIN)/lcm run --preset shapes
 
 # Hours on two cores: `make ablation ONLY=original,default SEEDS=1` is the short form.
 ablation: install
