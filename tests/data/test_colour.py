@@ -91,3 +91,32 @@ def test_profiles_of_grey_are_judged_in_the_same_way():
     level = round(float(inverse_curve(np.array(90 / 255)) * 255))
     pixels, note = shown((90, 90, 90), make_profile("Linear sRGB grey", None, linear), "L")
     assert pixels == pytest.approx((level,) * 3, abs=1) and note == "converted from ICC profile 'Linear sRGB grey'"
+
+
+@pytest.mark.parametrize(("form", "depth"), [("PNG", 16), ("TIFF", 16), ("PNG", 8), ("TIFF", 8)])
+def test_grey_of_any_depth_is_converted_by_its_profile_down_to_the_darkest(form, depth):
+    values = np.linspace(0, 2**depth - 1, 64 * 64).astype(np.uint16 if depth == 16 else np.uint8).reshape(64, 64)
+    file, profile = io.BytesIO(), make_profile("Linear grey", None, linear)
+    Image.fromarray(values).save(file, form, icc_profile=profile)
+    image = decode(file.getvalue(), 8)
+    expected = inverse_curve(values / (2**depth - 1)) * 255
+    assert np.abs(np.asarray(image) - expected[..., None]).max() < 0.6
+    assert image.info[CONVERTED] == "converted from ICC profile 'Linear grey'"
+    before = decode(file.getvalue(), 8, version=5)  # a cache goes on as it was begun
+    assert ("is not for I;16 pixels: ignored" in before.info[CONVERTED]) == (depth == 16)
+    if depth == 16:
+        np.testing.assert_array_equal(np.asarray(before)[..., 0], (values / 257 + 0.5).astype(np.uint8))
+
+
+def test_grey_of_16_bits_keeps_its_transparent_value_and_a_profile_that_changes_nothing():
+    values, file = np.full((16, 16), 3000, np.uint16), io.BytesIO()
+    values[:, :4] = 1234
+    linear_grey = make_profile("Linear grey", None, linear)
+    Image.fromarray(values).save(file, "PNG", icc_profile=linear_grey, transparency=1234)
+    image = decode(file.getvalue(), 8)
+    level = float(inverse_curve(np.array(3000 / 65535)) * 255)
+    assert image.getpixel((1, 9)) == (255, 255, 255) and image.getpixel((9, 9)) == pytest.approx((level,) * 3, abs=0.6)
+    plain = io.BytesIO()
+    Image.fromarray(values).save(plain, "PNG", icc_profile=make_profile("sGray", None, curve_of_srgb))
+    image = decode(plain.getvalue(), 8)
+    assert image.getpixel((9, 9)) == (12, 12, 12) and CONVERTED not in image.info

@@ -11,14 +11,9 @@ from lcm_distill import assets
 from lcm_distill.api import open_model
 from lcm_distill.config import load_file, load_preset
 from lcm_distill.diffusion.few_step_samplers import Consistency, Original
-from lcm_distill.evaluation.image_sets import ImageSet
-from lcm_distill.evaluation.prompts import find_prompts
-from lcm_distill.evaluation.sample_distance import StudentSamples
-from lcm_distill.evaluation.samplings import student_samplings
-from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors, redescribe
-from lcm_distill.models.student_description import StudentDescription, read_student
+from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors
+from lcm_distill.models.student_description import StudentDescription
 from lcm_distill.models.weight_shards import write_shards
-from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.export import export
 from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
@@ -33,32 +28,6 @@ def student(tmp_path):
     path = tmp_path / "consistency_dit.pt"
     torch.save(read_tensors(assets.STUDENT), path)
     return path
-
-
-@pytest.fixture
-def other_range(tmp_path):
-    """A student whose file says that it was trained on sigmas from 0.01 to 40."""
-    return _redescribed(tmp_path / "s40.safetensors", {"sigma_max": 40.0, "sigma_min": 0.01})
-
-
-def _redescribed(path, diffusion, **changes):
-    """The shipped student with other noise levels in its description, and no sigmas."""
-    config = load_preset("shapes", [f"diffusion.{key}={value}" for key, value in diffusion.items()])
-    description = StudentDescription.of(config).to_json() | {"sigmas": {}, **changes}
-    path.write_bytes(redescribe(assets.STUDENT, description))
-    return path
-
-
-@pytest.fixture
-def run(tmp_path, finished_run) -> RunFolder:
-    """The finished run without what its evaluation made."""
-    own = RunFolder(tmp_path / "run")
-    own.root.mkdir()
-    for folder in (finished_run.images, finished_run.cache):
-        (own.root / folder.name).symlink_to(folder)
-    shutil.copy(finished_run.config, own.config)
-    shutil.copy(finished_run.student, own.student)
-    return own
 
 
 def test_the_originals_student_is_measured_by_one_command(run, student):
@@ -124,16 +93,12 @@ def test_shards_are_no_larger_than_asked(tmp_path):
 
 
 def test_a_file_from_elsewhere_is_exported_with_what_is_known_of_it(run, student):
-    found = export(load_file(run.config), _with(run, student), "safetensors")
+    run.student = student
+    found = export(load_file(run.config), run, "safetensors")
     description = read_description(run.root / "student-export.safetensors")
     assert description["guidance_range"] is None and description["sigmas"] == {}
     assert description["model"]["arch"] == "MicroDiT_Nano_2" and "trained_steps" not in found
     assert open_model(run.root / "student-export.safetensors").sampler(2).steps == 2
-
-
-def _with(run, student):
-    run.student = student
-    return run
 
 
 def test_sigmas_of_a_file_from_elsewhere_go_into_a_copy(run, student):
@@ -145,71 +110,6 @@ def test_sigmas_of_a_file_from_elsewhere_go_into_a_copy(run, student):
     assert student.read_bytes() == before and checkpoint_sha256(scheduled) == checkpoint_sha256(student)
     assert list(read_description(scheduled)["sigmas"]) == ["2"]
     assert read_description(run.student)["sigmas"].keys() != {"2"}
-
-
-def test_the_search_and_its_sigmas_keep_to_the_range_that_the_file_records(run, other_range):
-    """Its samples begin at its own sigma_max and end at its own sigma_min; sampling takes the sigmas without a word."""
-    settings = ["--set", "schedule.steps=[1,2]", "--set", "schedule.samples=16"]
-    result = lcm("schedule", "--run", run.root, "--student", other_range, *settings, "--json")
-    assert result.exit_code == 0, result.output
-    found = {row["steps"]: row["sigmas"] for row in json.loads(result.stdout)}
-    assert found[1] == [40.0] and found[2][0] == 40.0 and found[2][1] >= 0.01
-    scheduled = read_student(run.root / "s40-scheduled.safetensors")
-    assert scheduled is not None and scheduled.diffusion.sigma_max == 40
-    assert {steps: list(sigmas) for steps, sigmas in scheduled.sigmas.items()} == found
-    samples = StudentSamples(load_file(run.config, ["schedule.samples=16"]), _with(run, other_range))
-    assert samples.diffusion == scheduled.diffusion
-    (again,) = [row["distance"] for row in json.loads(result.stdout) if row["steps"] == 2]
-    assert samples.distance(tuple(found[2])) == pytest.approx(again, rel=1e-6)
-
-
-def test_a_search_of_the_same_weights_in_another_range_is_another_search(run, other_range, tmp_path):
-    plain = tmp_path / "plain.safetensors"
-    plain.write_bytes(assets.STUDENT.read_bytes())
-    for path, highest in ((plain, 80.0), (other_range, 40.0)):
-        settings = ["--set", "schedule.steps=[1]", "--set", "schedule.samples=16"]
-        assert lcm("schedule", "--run", run.root, "--student", path, *settings).exit_code == 0
-        assert read_description(run.root / f"{path.stem}-scheduled.safetensors")["sigmas"]["1"] == [highest]
-
-
-def test_images_of_the_same_weights_in_another_range_are_others(run, other_range, monkeypatch):
-    """What the sigmas do not tell apart, the file's sigma_min does; the response starts within the student's range."""
-    config = load_file(run.config, ["evaluate.student_sigmas={2=[30.0,2.0]}", "evaluate.student_steps=[2]"])
-    prompts = find_prompts(config, run)
-    places = []
-    for path, lowest in ((other_range, 0.01), (other_range.with_stem("s41"), 0.02)):
-        _redescribed(path, {"sigma_max": 40.0, "sigma_min": lowest})
-        (sampling,) = student_samplings(config, path)
-        assert sampling.sigmas == (30.0, 2.0)
-        places.append(ImageSet(config, _with(run, path), sampling, prompts).folder)
-    assert places[0] != places[1]
-    for name in ("SOLVER_STEPS", "SAMPLES"):
-        monkeypatch.setattr(f"lcm_distill.evaluation.guidance_response_measurement.{name}", 2)
-    options = ["--models", "student", "--guidance", "1,2", "--steps", 1, "--set", "evaluate.student_sigmas={}"]
-    options += ["--set", "evaluate.images=3"]
-    result = lcm("evaluate", "--run", run.root, "--student", other_range, *options)
-    assert result.exit_code == 0, result.output
-    metrics = {row["metric"] for row in pq.read_table(run.metrics).to_pylist()}
-    assert {"guidance_slope_from_40", "guidance_slope_from_10"} < metrics and "guidance_slope_from_80" not in metrics
-
-
-def test_phases_are_those_that_the_file_records(run, other_range):
-    _redescribed(other_range, {"sigma_max": 40.0}, phases=[40.0, 2.0])
-    result = lcm("schedule", "--run", run.root, "--student", other_range)
-    assert result.exit_code == 2 and "s40.safetensors is a phased student's" in result.stderr, result.output
-
-
-def test_only_sigmas_that_are_used_are_held_to_the_files_range(run, other_range):
-    """The preset's are for its own range: those of other numbers of steps, and beside `original`, say nothing."""
-    command = ["evaluate", "--run", run.root, "--student", other_range, "--models", "student", "--dry-run"]
-    for options in (["--steps", 3], ["--steps", 1, "--sampler", "original"]):
-        accepted = lcm(*command, *options)
-        assert accepted.exit_code == 0, accepted.output
-    refused = lcm(*command, "--steps", 1).stderr.strip().splitlines()[-1]
-    assert "evaluate.student_sigmas.1 = [80.0] must fall from sigma_max = 40 or below to sigma_min = 0.01" in refused
-    assert "s40.safetensors records" in refused and "set evaluate.student_sigmas={}" in refused
-    result = lcm(*command, "--steps", 1, "--set", "evaluate.student_sigmas={1=[40.0]}")
-    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("command", ["sample", "compare-samplers"])

@@ -12,7 +12,6 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm, settings
-from tests.conftest import SMALL
 
 SHORT = settings(["distill.steps=2", "evaluate.images=4", "evaluate.teacher=[]", "evaluate.student_steps=[1]"])
 
@@ -103,11 +102,44 @@ def test_other_settings_are_refused_by_name(first, key, value):
     assert f"not {value}" in result.stderr and not (first.parent / "second").exists()
 
 
-def test_a_key_alone_must_agree_and_says_which_option_takes_all(first):
-    other = ["--preset", "shapes", "--run", first.parent / "second", *settings([f"cache.run='{first}'"])]
-    result = lcm("precompute", *other)
-    assert result.exit_code == 2 and f"begin another --run with --cache {first}" in result.stderr
-    assert lcm("precompute", *other, *settings(SMALL)).exit_code == 0
+@pytest.mark.parametrize("path", ["{}", "first", "../{}/first"])
+def test_the_key_begins_a_run_as_the_option_does(first, path, monkeypatch):
+    monkeypatch.chdir(first.parent)
+    path = path.format(first if path == "{}" else first.parent.name)
+    for name, words in (("by-key", settings([f"cache.run={path}"])), ("by-option", ["--cache", path])):
+        assert lcm("distill", "--run", name, *words, *SHORT).exit_code == 0
+    made, other = load_file(Path("by-key/config.toml")), load_file(Path("by-option/config.toml"))
+    assert made == other and made.cache.run is not None and made.cache.run.resolve() == first
+    assert Path("by-key/student.safetensors").read_bytes() == Path("by-option/student.safetensors").read_bytes()
+
+
+def test_the_key_is_refused_as_the_option_is(first):
+    second = ["--run", first.parent / "second"]
+    for words, said in (
+        ([f"cache.run='{first}'", "data.min_size=32"], "was made with data.min_size = "),
+        ([f"cache={{run='{first}', shard_rows=8}}"], "was made with cache.shard_rows = 16, not 8"),
+        ([f"cache.run='{first.parent / 'nosuch'}'"], "nosuch' is not a run folder: it has no config.toml"),
+    ):
+        for command in ("distill", "precompute"):
+            result = lcm(command, *second, *settings(words))
+            assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1, result.stderr
+            assert not (first.parent / "second").exists()
+    result = lcm("distill", "--cache", first, *second, *settings(["cache.run='elsewhere'"]))
+    assert result.exit_code == 2 and "are two runs: leave one of them out" in result.stderr
+
+
+def test_nothing_says_to_delete_the_cache_of_another_run(first, monkeypatch):
+    second, kept = distilled(first), files(first)
+    for command in ("precompute", "distill", "evaluate", "schedule", "run"):
+        for more in ([], ["--dry-run"]):
+            result = lcm(command, "--run", second, *settings(["data.min_size=32"]), *more)
+            said = result.stderr
+            assert f"delete {first}" not in said and "or delete it" not in said and files(first) == kept
+    monkeypatch.setattr("lcm_distill.config.run.SCHEMA_VERSION", 0)  # what an earlier version made
+    for command in ("precompute", "distill"):
+        result = lcm(command, "--run", second)
+        assert result.exit_code == 2 and f"begin another --run with --cache {first}" in result.stderr, result.output
+        assert f"delete {first}" not in result.stderr and "or delete it" not in result.stderr
 
 
 def test_a_cache_that_was_replaced_is_refused_until_one_begins_again(first):
@@ -186,11 +218,17 @@ def test_the_cache_is_found_from_any_folder_and_named_where_it_has_moved(first, 
     monkeypatch.chdir(elsewhere)
     assert lcm("verify", "--run", "../second").exit_code == 0
     first.rename(tmp_path / "moved")
-    said = f"{first / 'config.toml'} is missing: this run reads the cache of that one: `lcm distill --cache RUN`"
-    for command in ("verify", "precompute"):
-        refused = lcm(command, "--run", "../second")
+    said = f"{first / 'config.toml'} is missing: this run reads the cache of that one: put it back, or set cache.run to"
+    for command in ("verify", "precompute", "distill", "evaluate --set evaluate.images=4"):
+        refused = lcm(*command.split(), "--run", "../second")
         assert refused.exit_code == 2 and said in refused.stderr and refused.stderr.count("\n") == 1
     told = json.loads(lcm("status", "--run", "../second", "--json").stdout)["precompute"]["data"]
     assert said in told["missing"]
-    assert lcm("distill", "--cache", "../moved", "--run", "../second").exit_code == 0
+    written = (tmp_path / "second/config.toml").read_text()
+    (tmp_path / "second/config.toml").write_text(written.replace(str(first), str(tmp_path / "moved")))
     assert lcm("verify", "--run", "../second").exit_code == 0
+    (tmp_path / "moved").rename(tmp_path / "again")
+    again = settings(["cache.run='../again'"])
+    for words in (["distill", *again], ["verify"], ["precompute"]):
+        assert lcm(*words, "--run", "../second").exit_code == 0
+    assert load_file(tmp_path / "second/config.toml").cache.run == elsewhere / "../again"

@@ -212,3 +212,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
         save_file(weights, path) if path.suffix != ".pt" else torch.save(weights, path)
         with pytest.raises(DataError, match=r"has weights that are not finite \(1 of"):
             load_checkpoint(nano(), path)
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1e39, False), (-1e39, False), (3.4e38, True)])
+def test_weights_that_float32_does_not_hold_are_refused(tmp_path, value, fits):
+    """They would be infinite in the network."""
+    weights = {name: tensor.double() for name, tensor in nano().state_dict().items()}
+    weights["final_layer.linear.bias"][1] = value
+    for path in (tmp_path / "a.safetensors", tmp_path / "a.pt"):
+        save_file(weights, path) if path.suffix != ".pt" else torch.save(weights, path)
+        if fits:
+            load_checkpoint(nano(), path)
+            continue
+        with pytest.raises(
+            DataError, match=r"not finite \(1 of \d+ tensors in float32, such as final_layer\.linear\.bias\)"
+        ):
+            load_checkpoint(nano(), path)

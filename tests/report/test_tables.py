@@ -103,6 +103,20 @@ def test_a_warning_of_any_figure_stands_in_the_last_column():
     assert figures_cells(rows, FIGURE_STYLES)[1][0][-1] == f"few images, 10,000 are usual; {repeating}"
 
 
+def test_a_warning_says_each_thing_once():
+    """Of all figures of a line: against real images, against the teacher's, and of another number that is usual."""
+    both, repeat = "few images and few real images (14), 1,000 are usual", "14 held-out captions repeat"
+    for warnings, said in (
+        ((f"{both}; {repeat}", None, f"few images, 1,000 are usual; {repeat}"), f"{both}; {repeat}"),
+        (("few images, 5,000 are usual", "few images, 10,000 are usual"), "few images, 10,000 are usual"),
+        (("few images, 10,000 are usual", both), "few images, 10,000 are usual; few real images (14), 1,000 are usual"),
+    ):
+        names = ("frechet_distance", "caption_accuracy", "teacher_distance")
+        rows = [row(name, 1.0, "shapes", warning=warning) for name, warning in zip(names, warnings, strict=False)]
+        headings, (cells,) = figures_cells(rows, FIGURE_STYLES)
+        assert (headings[-1], cells[-1]) == ("warning", said)
+
+
 def test_the_response_to_guidance_stands_in_the_line_of_the_images_that_it_is_about():
     rows = [row("fid", 1.0, "gigagan"), row("guidance_slope", 0.5, LATENTS, "teacher:1", images=192)]
     (line,) = as_dicts(rows)
@@ -134,7 +148,7 @@ def test_a_table_for_a_narrow_terminal_leaves_out_its_last_columns_and_says_so()
     kept, captions = narrow(80)
     assert kept == every[:-3] and kept[-1] == "distance to teacher"
     assert captions == [
-        caption, "few real images (40), 10,000 are usual", "few images, 10,000 are usual",
+        caption, "few real images (40) and few images, 10,000 are usual",
         "No room for network evaluations, seconds per image.",
     ]  # fmt: skip
     assert narrow(200) == (every, [caption])

@@ -25,8 +25,8 @@ class Choice:
 
     Attributes:
         student: a checkpoint from elsewhere that stands for the run's student.
-        cache: another run, whose cache is used. A new run takes the settings of the cache from there, and all others
-            too where neither `--preset` nor `--config` is given.
+        cache: another run, whose cache is used, as `--set cache.run` names it too. A new run takes the settings of the
+            cache from there, and all others too where neither `--preset` nor `--config` is given.
     """
 
     preset: str | None = None
@@ -52,15 +52,14 @@ class Choice:
         if self.preset and self.file:
             raise UserError("--preset and --config exclude each other")
         named = bool(self.preset or self.file)
-        begins = begins or self.cache is not None
+        begins = begins or self.owner is not None
         folder = RunFolder(self.run or Path("runs") / self.given(settings).preset)
         folder.student = self.student or folder.student
         if not folder.exists:
             if self.run is not None:
-                self._refuse_to_begin(self.run, begins, named or self.cache is not None)
+                self._refuse_to_begin(self.run, begins, named or self.owner is not None)
             return self.given(settings), folder
-        used = [f"cache.run={json.dumps(str(self.cache.absolute()))}"] if self.cache else []
-        stored = load_file(folder.config, [*used, *self.assignments])
+        stored = load_file(folder.config, [*self.assignments, *_assigned(self.owner)])
         if named:
             self._refuse_conflict(folder, stored, self.given(settings))
         return stored, folder
@@ -81,15 +80,33 @@ class Choice:
         from lcm_distill.config import load_file, load_preset
         from lcm_distill.pipeline.run_folder import RunFolder
 
-        assignments = [*settings, *self.assignments]
-        if self.cache is None:
+        assignments, owner = [*settings, *self.assignments], self.owner
+        if owner is None:
             return self._in_file(assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
-        cache = RunFolder(self.cache)
+        option, cache = f"--cache {owner}" if self.cache else f"cache.run = '{owner}'", RunFolder(owner)
         if not cache.exists:
-            raise UserError(f"--cache {self.cache} is not a run folder: it has no config.toml; give the cache's run")
+            raise UserError(f"{option} is not a run folder: it has no config.toml; give the cache's run")
         other = load_file(cache.config)
         base = self._in_file() if self.file else load_preset(self.preset) if self.preset else other
-        return base.sharing(other, self.cache).changed(assignments, f"--cache {self.cache}")
+        shared = base.sharing(other, owner)
+        return shared.changed([*assignments, *_assigned(shared.cache.run)], option)
+
+    @cached_property
+    def owner(self) -> Path | None:
+        """The run whose cache is to be used, by `--cache` or `--set cache.run`; None where neither names one.
+
+        Raises:
+            UserError: they name two.
+        """
+        from lcm_distill.config import load_preset
+
+        # Other keys may be wrong for this preset, and right for the one that is taken from the cache's run.
+        keys = ("cache", "cache.run")
+        assigned = [each for each in self.assignments if each.partition("=")[0].strip() in keys]
+        named = load_preset(DEFAULT, assigned).cache.run if assigned else None
+        if self.cache and named and named != self.cache.absolute():
+            raise UserError(f"--cache {self.cache} and cache.run = '{named}' are two runs: leave one of them out")
+        return self.cache or named
 
     def _in_file(self, assignments: Sequence[str] = ()) -> "Config":
         from lcm_distill.config import parse
@@ -114,3 +131,8 @@ class Choice:
                 f"{folder.root} was made with {'; '.join(conflicts)}: leave {option} out, the run keeps its "
                 "configuration; change keys with --set, or choose another --run"
             )
+
+
+def _assigned(owner: "Path | None") -> list[str]:
+    """The assignment of the run whose cache is used."""
+    return [f"cache.run={json.dumps(str(owner))}"] if owner else []

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from lcm_distill.config.ranges import Channels, LatentSize, Sigma
 from lcm_distill.config.section import (
@@ -125,9 +125,14 @@ class CacheConfig(Section):
     """Object store of the cache: `s3://bucket/prefix` or `gs://bucket/prefix`. `lcm cache pull` copies it into the run
     folder, where training reads it. Unset: the run folder."""
     run: Path | None = Field(default=None, json_schema_extra=BY_CONTENT)
-    """Folder of another run whose cache this run reads and never writes; `--cache RUN` sets it for a new run. `seed`,
-    `[data]`, `[encoders]` and `cache.shard_rows` must be that run's. A cache that has changed since a training here
-    began with it is refused. Unset: this run has its own."""
+    """Folder of another run whose cache this run reads and never writes; of a new run it is what `--cache RUN` is.
+    `seed`, `[data]`, `[encoders]` and `cache.shard_rows` must be that run's. A cache that has changed since a training
+    here began with it is refused. Kept as an absolute path. Unset: this run has its own."""
+
+    @field_validator("run")
+    @classmethod
+    def _found_from_anywhere(cls, run: Path | None) -> Path | None:
+        return run and run.absolute()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

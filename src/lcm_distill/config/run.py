@@ -150,8 +150,7 @@ class Config(Section):
         """This configuration with another run's cache, and with what must then be that run's.
 
         Args:
-            other: configuration of the run in the folder `root`, which may use the cache of a further one. The folder
-                is kept as an absolute path, so that commands find it wherever they are run.
+            other: configuration of the run in the folder `root`, which may use the cache of a further one.
         """
         cache = other.cache.model_copy(update={"location": None, "run": (other.cache.run or root).absolute()})
         taken = {"seed": other.seed, "data": other.data, "encoders": other.encoders, "cache": cache}

@@ -10,10 +10,10 @@ from lcm_distill.formats.colour import to_srgb
 from lcm_distill.formats.images import UnusableImage, open_image, round_to_uint8
 from lcm_distill.formats.orientation import upright
 
-TRANSFORM = 5
+TRANSFORM = 6
 """Version of what an image file becomes; a cache keeps the one that it was begun with. 1 ignored colour profiles and
 cropped fractions of a pixel, 2 ignored profiles with sRGB in their name, 3 the transparent colour of PNG files whose
-samples have not 8 bits, 4 the orientation after a damaged EXIF tag."""
+samples have not 8 bits, 4 the orientation after a damaged EXIF tag, 5 profiles of grey values of 16 bits."""
 MAX_RATIO = 32
 """Longer side over shorter side beyond which only the middle of an image is resized, as a strip would fill memory."""
 GREY_STEPS = {"L;2": 85, "L;4": 17}
@@ -32,7 +32,8 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
         min_size: least length of the shorter side, in pixels.
         version: 1 takes all values for sRGB, whatever colour profile the file has; 2 those with a profile of that name;
             up to 3 no transparent colour is found among samples of 2, 4 or 16 bits; up to 4 no orientation after a
-            damaged EXIF tag.
+            damaged EXIF tag; up to 5 grey values of 16 bits keep theirs whatever their profile, and those of 8 bits are
+            converted by a coarse table.
 
     Returns:
         RGB; where colours were converted from those of an ICC profile, `info[CONVERTED]` says so.
@@ -48,7 +49,7 @@ def decode(content: bytes | UnusableImage, min_size: int, version: int = TRANSFO
             _scale_transparent_colour(file, version)
             file.load()
             image = upright(file, by_pillow=version <= 4)
-            image, note = (image, None) if version == 1 else to_srgb(image, by_name=version == 2)
+            image, note = (image, None) if version == 1 else to_srgb(image, version == 2, version > 5)
             image = _as_rgb(image, version)
             image.info = {} if note is None else {CONVERTED: note}
     except UnusableImage:

@@ -87,11 +87,12 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
 
     Args:
         student: its checkpoint, whose sigmas are used; for numbers of steps that it has none for, and where there is no
-            checkpoint yet, `evaluate.student_sigmas`, and where that has none, EDM's schedule.
+            checkpoint yet, `evaluate.student_sigmas`, and where that has none, or none that the student was trained
+            on, EDM's schedule.
 
     Raises:
         UserError: the checkpoint is unreadable, a phased student has another number of phases, or sigmas of the
-            configuration that are used lie outside the range that the student was trained on.
+            configuration lie outside its own noise levels.
     """
     scale = config.evaluate.guidance[0] if guidance is None else guidance
     return [Sampling("student", sampler, scale) for sampler in student_samplers(config, student)]
@@ -100,7 +101,8 @@ def student_samplings(config: Config, student: Path | None = None, guidance: flo
 def student_samplers(config: Config, student: Path | None = None) -> list[FewStepSampler]:
     """The student's samplers; arguments and errors are those of `student_samplings`."""
     settings, known = config.evaluate, student_sampling(config, student)
-    _require_sigmas(settings, config.diffusion, known, student)
+    if known.diffusion == config.diffusion:  # other noise levels have their own rule, `StudentSampling.sampler`
+        require_sigmas(settings.student_sigmas, config.diffusion)
     known = known.or_else(settings.student_sigmas)
     return [known.sampler(steps, settings.student_sampler) for steps in settings.student_steps]
 
@@ -115,14 +117,3 @@ def student_sampling(config: Config, student: Path | None = None) -> StudentSamp
         return read_sampling(student, config.diffusion)
     phases = tuple(config.phases) if config.phases else None
     return StudentSampling(diffusion=config.diffusion, phases=phases, fresh_noise=config.distill.fresh_noise)
-
-
-def _require_sigmas(
-    settings: EvaluateConfig, diffusion: DiffusionConfig, known: StudentSampling, student: Path | None
-) -> None:
-    """Hold configured sigmas to the range they are for: all to the configuration's own, those used to another's."""
-    if known.diffusion == diffusion:
-        require_sigmas(settings.student_sigmas, diffusion)
-    elif settings.student_sampler == "own" and known.phases is None:
-        used = settings.student_sigmas.keys() & set(settings.student_steps) - known.sigmas.keys()
-        require_sigmas({steps: settings.student_sigmas[steps] for steps in used}, known.diffusion, student)

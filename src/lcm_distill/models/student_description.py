@@ -75,7 +75,7 @@ class StudentSampling(_Record):
 
         A number of steps without sigmas of its own takes EDM's schedule, less its lowest sigma, from which a
         consistency step would change nothing. So does one whose sigmas lie outside the range of `diffusion`, as those
-        of older checkpoints may; a warning says so.
+        of a configuration for other noise levels and of older checkpoints may; a warning says so.
 
         Raises:
             UserError: a student that was trained in phases has another number of them.
@@ -95,9 +95,9 @@ class StudentSampling(_Record):
             return few_step_sampler(self.sigmas[steps], sigma_min, self.fresh_noise)
         if steps in self.sigmas:
             warnings.warn(
-                f"this student's file or run records sigmas {list(self.sigmas[steps])} for {steps} steps, outside the "
-                f"{sigma_min:g} to {sigma_max:g} that it was trained on: EDM's schedule is used; `lcm schedule` finds "
-                "better ones",
+                f"this student's file or run has sigmas {list(self.sigmas[steps])} for {counted(steps, 'step')}, "
+                f"outside the {sigma_min:g} to {sigma_max:g} that it was trained on: EDM's schedule is used; "
+                "`lcm schedule` finds better ones and stores them in its file",
                 stacklevel=2,
             )
         edms = tuple(map(float, karras_sigmas(steps + 1, sigma_min, sigma_max, rho)[:steps]))
@@ -109,21 +109,17 @@ class StudentSampling(_Record):
         return self.model_copy(update={"sigmas": merged})
 
 
-def require_sigmas(sigmas: Mapping[int, list[float]], diffusion: DiffusionConfig, file: Path | None = None) -> None:
-    """Check that `evaluate.student_sigmas` lie within the range that a student is trained on.
-
-    Args:
-        file: of the student, if that records the range; otherwise it is the configuration's.
+def require_sigmas(sigmas: Mapping[int, list[float]], diffusion: DiffusionConfig) -> None:
+    """Check that `evaluate.student_sigmas` lie within the range that a configuration's student is trained on.
 
     Raises:
         UserError: they do not.
     """
-    key, recorded = ("", f" as {file} records") if file else ("diffusion.", "")
     for steps, falling in sigmas.items():
         if not fall_within(falling, diffusion.sigma_min, diffusion.sigma_max):
             raise UserError(
-                f"evaluate.student_sigmas.{steps} = {falling} must fall from {key}sigma_max = "
-                f"{diffusion.sigma_max:g} or below to {key}sigma_min = {diffusion.sigma_min:g} or above{recorded}: set "
+                f"evaluate.student_sigmas.{steps} = {falling} must fall from diffusion.sigma_max = "
+                f"{diffusion.sigma_max:g} or below to diffusion.sigma_min = {diffusion.sigma_min:g} or above: set "
                 "evaluate.student_sigmas={} for EDM's schedule, or sigmas in that range"
             )
 

@@ -1,6 +1,7 @@
 """Tables of figures, for the terminal and in Markdown."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -33,6 +34,9 @@ CIRCUMSTANCES: tuple[Column, ...] = (
 
 SOLVERS = ("euler", "heun")
 """Samplers that have the name of a person."""
+
+USUAL = re.compile("(.+), ([0-9,]+) are usual")
+"""What there is too little of for a figure, several joined by "and", and how many are usual."""
 
 CAPTION = "Distances are to real images of the same captions; row `real` is the distance of images of other captions."
 
@@ -77,8 +81,23 @@ def _one_line_per_image_set(rows: Sequence[Row], headings: Mapping[Any, str]) ->
             line = lines[sampling] = merged.setdefault(key, {**row})
         line[headings[column_key(row)]] = row["value"]
         said = [*(line.get("warning") or "").split("; "), *(row.get("warning") or "").split("; ")]  # of all its figures
-        line["warning"] = "; ".join(dict.fromkeys(filter(None, said))) or None
+        line["warning"] = "; ".join(_said_once(said)) or None
     return list(merged.values())
+
+
+def _said_once(warnings: Iterable[str]) -> list[str]:
+    """Warnings of several figures, each thing once: with the largest number that is usual for one of them."""
+    usual, others = dict[str, int](), dict[str, None]()
+    for warning in filter(None, warnings):
+        if found := USUAL.fullmatch(warning):
+            number = int(found[2].replace(",", ""))
+            usual |= {few: max(number, usual.get(few, 0)) for few in found[1].split(" and ")}
+        else:
+            others[warning] = None
+    together = dict[int, list[str]]()
+    for few, number in usual.items():
+        together.setdefault(number, []).append(few)
+    return [*(f"{' and '.join(few)}, {number:,} are usual" for number, few in together.items()), *others]
 
 
 def _varying(lines: Sequence[Row]) -> list[Column]:
@@ -110,7 +129,7 @@ def metrics_table(rows: Sequence[Row], title: str, styles: FigureStyles, width: 
     widths, kept = _fitting(headings, cells, width)
     notes = [CAPTION] if any(row["model"] == "real" for row in rows) else []
     if WARNING[1] in headings[kept:]:
-        notes += dict.fromkeys(warning for line in cells for warning in line[-1].split("; ") if warning)
+        notes += _said_once(warning for line in cells for warning in line[-1].split("; "))
     if left := [heading for heading in headings[kept:] if heading != WARNING[1]]:
         notes.append(f"No room for {', '.join(left)}.")
     table = Table(title=title, title_justify="left", caption="\n".join(notes) or None, caption_justify="left")

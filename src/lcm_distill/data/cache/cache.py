@@ -158,9 +158,12 @@ class Cache:
         if recorded is None:
             return None
         if recorded.fingerprint != self.catalog_task.fingerprint:
+            if self.is_shared:
+                require_same_settings(self.config, self.owner)
+            other = f"begin another --run with --cache {self.owner.root}"
             raise UserError(
-                f"{self.storage.locate()} was made with other data, encoder or cache settings: choose another --run, "
-                "or delete it"
+                f"{self.storage.locate()} was made with other data, encoder or cache settings: "
+                + (other if self.is_shared else "choose another --run, or delete it")
             )
         return self.read_catalog()
 

@@ -16,7 +16,10 @@ from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 
 CONTENT, RUN = "content", "run"
-ELSEWHERE = "this run reads the cache of that one: `lcm distill --cache RUN` names the run's folder where it is now"
+ELSEWHERE = (
+    "this run reads the cache of that one: put it back, or set cache.run to where it is now, with --set or in this "
+    "run's config.toml"
+)
 """What to do where the run that another one's `cache.run` names is gone."""
 
 log = logging.getLogger(__name__)
