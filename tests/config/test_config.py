@@ -58,7 +58,7 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("seed=-1", "seed = -1"),
         ("encoders.dtype=float8", "encoders.dtype = 'float8'"),
         ("justakey", "write section.key=value"),
-        ("data.images.more=1", "images is a value, not a section"),
+        ("data.images.more=1", "data.images is one value and no table: write data.images=VALUE"),
     ],
 )
 def test_errors_are_one_line_with_key_and_value(assignment, message):
