@@ -43,6 +43,7 @@ from lcm_distill.commands.options import (
     columns,
 )
 from lcm_distill.commands.run_choice import Choice
+from lcm_distill.commands.usage import usage_line
 from lcm_distill.commands.work import How, leads, work
 from lcm_distill.core.interruption import stop_at_once
 
@@ -294,6 +295,6 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False, prog_name="lcm"))
     except USAGE_ERROR as error:
-        if message := error.format_message():  # help, where no command is given, is printed already
-            say(f"{message.rstrip('.')}: see `{error.ctx.command_path if error.ctx else 'lcm'} --help`")
+        if error.format_message():  # help, where no command is given, is printed already
+            say(usage_line(error, sys.argv))
         sys.exit(error.exit_code)

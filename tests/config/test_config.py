@@ -1,7 +1,9 @@
 """Configuration is validated once, and errors name key, value and remedy."""
 
 import json
+import re
 import tomllib
+from importlib import resources
 from operator import attrgetter
 
 import pytest
@@ -10,6 +12,8 @@ from lcm_distill.config import Config, load_file, load_preset, parse, presets
 from lcm_distill.config.describe import docstrings
 from lcm_distill.config.section import Section
 from lcm_distill.core.errors import UserError
+
+PRESETS = resources.files("lcm_distill.config") / "presets"
 
 
 @pytest.mark.parametrize("name", presets())
@@ -54,7 +58,7 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("seed=-1", "seed = -1"),
         ("encoders.dtype=float8", "encoders.dtype = 'float8'"),
         ("justakey", "write section.key=value"),
-        ("data.images.more=1", "images is a value, not a section"),
+        ("data.images.more=1", "data.images is one value and no table: write data.images=VALUE"),
     ],
 )
 def test_errors_are_one_line_with_key_and_value(assignment, message):
@@ -137,6 +141,29 @@ def test_every_deviation_of_the_original_is_a_single_key():
         assert deviations(set_back) == deviations(original) - {f"distill.{key}"}
 
 
+def test_the_original_is_shapes_but_for_keys_with_a_comment():
+    """A table with a comment stands for its keys; one that the head names is left out on purpose."""
+    head, *tables = (PRESETS / "original.toml").read_text().split("\n[")
+    commented = set(re.findall(r"no \[(\w+)\]", head))
+    for table in tables:
+        name, _, rest = table.partition("]")
+        lines = [line.partition("  # ") for line in rest.splitlines()]
+        commented |= {f"{name}.{line.partition('=')[0].strip()}".rstrip(".") for line, comment, _ in lines if comment}
+    base, original = (leaves(load_preset(name).model_dump() | {"preset": ""}) for name in ("shapes", "original"))
+    unequal = {path for path in {*base, *original} if base.get(path) != original.get(path)}
+    differing = {".".join(map(str, path)) for path in unequal}
+    unexplained = {key for key in differing if not any(f"{key}.".startswith(f"{own}.") for own in commented)}
+    assert unexplained == set() and {"distill.solver", "evaluate.student_steps"} <= differing
+    assert {key for key in commented if not any(f"{own}.".startswith(f"{key}.") for own in differing)} == set()
+
+
+def leaves(values, path=()):
+    """Values that are no table, by the path of their keys."""
+    if not isinstance(values, dict):
+        return {path: values}
+    return {key: value for name, own in values.items() for key, value in leaves(own, (*path, name)).items()}
+
+
 def test_every_key_is_documented():
     def walk(section):
         for name, field in section.model_fields.items():
@@ -156,10 +183,8 @@ def test_the_mission_tunes_the_teacher_that_it_distils():
 
 
 def test_presets_name_themselves():
-    from importlib import resources
-
     for name in presets():
-        text = (resources.files("lcm_distill.config") / "presets" / f"{name}.toml").read_text()
+        text = (PRESETS / f"{name}.toml").read_text()
         assert tomllib.loads(text)["preset"] == name
 
 

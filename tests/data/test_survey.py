@@ -20,7 +20,7 @@ from lcm_distill.data.survey import survey
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages.report import report
 from lcm_distill.stages.status import status as status_of
-from tests.command_line import lcm
+from tests.command_line import lcm, shapes
 from tests.data.test_source_contract import add_left_out, tree_of
 from tests.data.test_sources import source_of
 from tests.foreign import SOURCE_OF, SOURCES, Item, Zeros, encode, image_bytes, images_on_disk, member, pack
@@ -141,8 +141,29 @@ def test_the_command_line_prints_it_and_stores_nothing(tmp_path):
     assert result.exit_code == 0 and json.loads(result.stdout)["precompute"]["data"]["pairs"] == 5
     assert "silent-0.gif" in lcm("precompute", *options, "--run", tmp_path / "run", "--dry-run").stdout
     assert not (tmp_path / "run").exists()
-    gone = lcm("precompute", *options, "--set", "data.root=nowhere", "--run", tmp_path / "run", "--dry-run", "--json")
-    assert "nowhere': there is no folder" in json.loads(gone.stdout)["precompute"]["data"]["unreadable"]
+
+
+@pytest.mark.parametrize("command", ["precompute", "run", "pretrain"])
+@pytest.mark.parametrize("chosen", [["data.source=coco"], ["data.source=folder", "data.root=nowhere"]])
+def test_a_dry_run_that_can_read_nothing_prints_its_listing_and_ends_as_the_command(tmp_path, command, chosen):
+    words = [command, *shapes(chosen), "--run", tmp_path / "run"]
+    planned, ended = lcm(*words, "--dry-run", "--json"), lcm(*words)
+    line = ended.stderr.splitlines()[-1]
+    assert (planned.exit_code, planned.stderr.splitlines()) == (ended.exit_code, [line]) == (2, [line])
+    found = json.loads(planned.stdout)["precompute"]
+    assert line == f"lcm: {found['data']['unreadable']}" and found["missing"] == [found["data"]["unreadable"]]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_a_numbered_cache_needs_no_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr("lcm_distill.data.cache.encoding.ConfiguredEncoders", Zeros)
+    root = data_set(tmp_path / "data")
+    options = ["--preset", "shapes", "--set", "data.source=folder", "--set", f"data.root={root}"]
+    assert lcm("precompute", *options, "--run", tmp_path / "run").exit_code == 0
+    root.rename(tmp_path / "elsewhere")
+    planned = lcm("precompute", "--run", tmp_path / "run", "--dry-run", "--json")
+    assert planned.exit_code == lcm("precompute", "--run", tmp_path / "run").exit_code == 0
+    assert "unreadable" in json.loads(planned.stdout)["precompute"]["data"]
 
 
 def test_status_says_what_lies_on_disk_and_not_in_the_cache(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import typer
 
 from lcm_distill.cli import app
 from lcm_distill.commands.examples import EXAMPLES
+from lcm_distill.commands.usage import usage_line
 from tests.command_line import lcm
 
 WIDTH = 78
@@ -44,6 +45,49 @@ def test_help_shows_examples_that_the_command_takes(monkeypatch, name):
         for word in name.split():
             command = command.commands[word]  # pyright: ignore[reportAttributeAccessIssue]
         command.make_context(name, words[len(name.split()) :])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["inspect", "--csv", "--run", "x"],
+            "lcm: Missing argument 'sql' (Query over samples, captions, manifest, events, images, scores, metrics, "
+            'guidance), as in `lcm inspect "FROM metrics" --run runs/shapes --csv`: see `lcm inspect --help`',
+        ),
+        (
+            ["status"],
+            "lcm: Missing option '--run' (Run folder), as in `lcm status --run runs/shapes`: see `lcm status --help`",
+        ),
+        (
+            ["cache", "pull"],
+            "lcm: Missing option '--run' (Run folder), as in `lcm cache pull --run runs/microdit_xl_512`: see "
+            "`lcm cache pull --help`",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_with_an_example(words, line):
+    refused = subprocess.run([sys.executable, "-m", "lcm_distill", *words], capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr) == (2, line + "\n")
+
+
+NEEDY = ["export", "status", "inspect", "compare", "report", "verify", "fetch", "config diff", "cache compact",
+         "cache pull"]  # fmt: skip
+"""Commands that cannot do without an argument or an option."""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_command_says_what_it_lacks(name):
+    command = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]  # pyright: ignore[reportAttributeAccessIssue]
+    required = [parameter for parameter in command.params if parameter.required]
+    assert bool(required) == (name in NEEDY)
+    if required:
+        with pytest.raises(typer.BadParameter) as refused:
+            app(name.split(), standalone_mode=False, prog_name="lcm")
+        said = usage_line(refused.value, name.split())
+        assert said.startswith("Missing ") and f", as in `{EXAMPLES[name][0]}`: see `lcm {name} --help`" in said
 
 
 def test_commands_are_grouped(monkeypatch):

@@ -57,12 +57,17 @@ class How:
 
 
 def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
-    """Run stages one after the other, or print what they would do; then print the last one's result."""
+    """Run stages one after the other, or print what they would do; then print the last one's result.
+
+    A plan of data that cannot be read is printed, and then ends as the command would.
+    """
     with one_line_errors():
         if how.dry_run:
             config, folder = choice.load(begins=stages[0].begins or bool(choice.preset or choice.file))
             swept = _checked(stages, config, folder, how)
             show_plan(plan(stages, swept, folder, how), how.as_json)
+            for stage in stages:
+                stage.reads(swept, folder)
             return
         owned = [name for stage in stages for name in stage.owns]
         with owning(choice, how.command or stages[-1].name, owned, stages[0].begins) as (config, folder):

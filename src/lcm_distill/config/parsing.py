@@ -2,20 +2,18 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from lcm_distill.config.section import AnySection, Section
+from lcm_distill.config.section import AnySection
+from lcm_distill.config.wrong_values import explain, start
 from lcm_distill.core.errors import UserError
 
 _LONG_KEY = re.compile(r"(?<![\"\w'-])(?:[\"\w'-]++\s*+\.\s*+){50}")
 """A dotted key of more parts than any has; the parser takes minutes over one of thousands."""
 TOO_DEEP = "it is nested too deeply: correct it"
-LONGEST_VALUE = 200
-"""Characters of a wrong value that a message shows."""
 
 
 def parse_section(kind: type[AnySection], text: str, origin: str, assignments: Sequence[str] = ()) -> AnySection:
@@ -58,13 +56,13 @@ def validate(kind: type[AnySection], values: Mapping[str, Any], origin: str) -> 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: " + "; ".join(_explain(kind, detail) for detail in error.errors())) from error
+        raise UserError(f"{origin}: " + "; ".join(explain(kind, detail) for detail in error.errors())) from error
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in assignment):
         raise UserError(
-            f"--set {_start(assignment)} holds bytes that are not UTF-8, as all text of a configuration must be: give "
+            f"--set {start(assignment)} holds bytes that are not UTF-8, as all text of a configuration must be: give "
             "another value"
         )
     key, equals, text = assignment.partition("=")
@@ -74,15 +72,16 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise UserError(f"--set {assignment}: write section.key=value")
     *tables, last = key.strip().split(".")
     section = values
-    for table in tables:
+    for depth, table in enumerate(tables, start=1):
         if not isinstance(section.setdefault(table, {}), dict):
-            raise UserError(f"--set {assignment}: {table} is a value, not a section")
+            value = ".".join(tables[:depth])
+            raise UserError(f"--set {start(assignment)}: {value} is one value and no table: write {value}=VALUE")
         section = section[table]
     try:
         section[last] = _toml_value(text.strip())
     except ValueError as error:
         raise UserError(
-            f"--set {_start(assignment)} is not TOML: {error}: write a list as [1, 2], a table as {{name = 1}}"
+            f"--set {start(assignment)} is not TOML: {error}: write a list as [1, 2], a table as {{name = 1}}"
         ) from error
 
 
@@ -93,38 +92,3 @@ def _toml_value(text: str) -> Any:
         if text.startswith(("[", "{", '"', "'")):
             raise
         return text  # a bare word is a string, as it is in a shell
-
-
-def _explain(kind: type[Section], detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key {key}{_suggestion(kind, detail['loc'])}"
-    if detail["type"] == "missing":
-        return f"{key} is missing"
-    value = (
-        ""
-        if detail["type"] == "value_error" and isinstance(detail["input"], dict)
-        else f" = {_shortened(detail['input'])}"
-    )
-    named = f"{key}{value}: " if key else ""  # what spans several tables names its keys itself
-    return named + detail["msg"].removeprefix("Value error, ")
-
-
-def _shortened(value: Any) -> str:
-    """A value as Python writes it; of a long one the beginning."""
-    return _start(repr(value))
-
-
-def _start(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
-
-
-def _suggestion(kind: type[Section], location: Iterable[str | int]) -> str:
-    *tables, last = (str(part) for part in location)
-    section: Any = kind
-    for table in tables:
-        field = section.model_fields.get(table) if hasattr(section, "model_fields") else None
-        section = getattr(field, "annotation", None)
-    known = list(getattr(section, "model_fields", {}))
-    close = get_close_matches(last, known, n=1)
-    return f": did you mean {close[0]}?" if close else f": known keys are {', '.join(known)}" if known else ""

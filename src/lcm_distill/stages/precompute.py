@@ -237,15 +237,23 @@ def checks(config: Config, run: RunFolder, before: Collection[str], retry_quaran
     """What encoding needs: a data set, or the cache of the run that made it."""
     cache = Cache.open(config, run)
     return [
-        cache.require_begun if cache.is_shared else lambda: _data_set(cache),
+        partial(_readable, config, run),
         *([lambda: require_own(config.cache, run, "precompute --retry-quarantined")] * retry_quarantined),
         *([lambda: require_unread(cache)] * retry_quarantined),
     ]
 
 
-def _data_set(cache: Cache) -> object:
-    """The data set, which a cache that is numbered already can do without."""
-    return cache.source_root if cache.find_catalog() else cache.source
+def _readable(config: Config, run: RunFolder) -> None:
+    """Check that there is a data set, which a cache that is numbered already can do without, or the cache that is used.
+
+    Raises:
+        UserError: there is none.
+    """
+    cache = Cache.open(config, run)
+    if cache.is_shared:
+        cache.require_begun()
+    else:
+        _ = cache.source_root if cache.find_catalog() else cache.source
 
 
-STAGE = Stage("precompute", precompute, plan_precompute, checks, "share", begins=True)
+STAGE = Stage("precompute", precompute, plan_precompute, checks, "share", begins=True, reads=_readable)

@@ -29,6 +29,7 @@ class Stage:
         result: query over the run's views; None for the stage's part of `lcm status`.
         begins: whether it can begin a run; others need a run folder.
         writes_of: names of further stages whose results it writes.
+        reads: (config, run) -> check that what its plan counts can be read; a dry run that has printed it ends so.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stage:
     result: str | None = None
     begins: bool = False
     writes_of: Sequence[str] = ()
+    reads: Callable[[Config, RunFolder], object] = lambda config, run: None
 
     @property
     def owns(self) -> list[str]:
