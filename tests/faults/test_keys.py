@@ -73,7 +73,7 @@ CHANGED = {
     "distill.matching.guidance_less": 0.3, "distill.matching.shared_noise": "true", "distill.fresh_noise": "false",
     "distill.response.weight": 1.0, "distill.response.every": 2, "distill.response.sigmas": "[80.0, 5.0, 1.0]",
     "distill.lora.rank": 2, "distill.lora.alpha": 32.0,
-    "schedule.steps": "[2]", "schedule.samples": 9,
+    "schedule.steps": "[2]", "schedule.samples": 9, "schedule.sigmas": "{1=[70.0]}",
     "evaluate.prompts": f"'{WHERE}/prompts.txt'", "evaluate.images": 5, "evaluate.models": "['student']",
     "evaluate.guidance": "[1.5]", "evaluate.teacher": "[['heun', 2]]", "evaluate.student_steps": "[2]",
     "evaluate.student_sigmas": "{3=[80.0, 2.0, 1.0]}", "evaluate.student_sampler": "original",

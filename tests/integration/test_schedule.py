@@ -59,6 +59,34 @@ def test_sigmas_are_stored_in_the_student_alone_and_used(run):
     assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
 
 
+def test_given_sigmas_are_stored_without_a_search(run):
+    """Sigmas of the configuration are those of a student yet to be trained: a change without effect is refused."""
+    given = ["--set", "evaluate.student_sigmas.2=[80.0, 3.0]"]
+    before, configured = run.student.read_bytes(), run.config.read_text()
+    for command in ("evaluate", "run", "schedule"):
+        refused = lcm(command, "--run", run.root, *given)
+        assert refused.exit_code == 2 and "student_sigmas.2 = [80.0, 3.0] would change nothing" in refused.output
+        assert "--set 'schedule.sigmas.2=[80.0, 3.0]'" in " ".join(refused.output.split())
+    assert run.student.read_bytes() == before and run.config.read_text() == configured
+    same = list(load_file(run.config).evaluate.student_sigmas[2])
+    assert lcm("evaluate", "--run", run.root, "--set", f"evaluate.student_sigmas.2={same}", "--dry-run").exit_code == 0
+    small = ["--set", "schedule.steps=[2]", "--set", "schedule.samples=12"]
+    stored = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[80.0, 3.0]", *small, "--json")
+    assert stored.exit_code == 0, stored.output
+    distance = StudentSamples(load_file(run.config), run).distance((80.0, 3.0))
+    assert json.loads(stored.stdout) == [
+        {"steps": 2, "sigmas": [80.0, 3.0], "distance": pytest.approx(distance, rel=1e-6), "trials": 1}
+    ]
+    assert sigmas_of(run)[2] == (80.0, 3.0) and sigmas_of(run)[1] == (80.0,)
+    other = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[80.0, 5.0]", "--json")
+    assert json.loads(other.stdout)[0]["sigmas"] == [80.0, 5.0] and sigmas_of(run)[2] == (80.0, 5.0)
+    outside = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[90.0, 3.0]")
+    assert (
+        outside.exit_code == 2
+        and "schedule.sigmas.2 = [90.0, 3.0] must fall from diffusion.sigma_max" in outside.output
+    )
+
+
 def test_distance_found_is_that_of_new_samples(run):
     config = load_file(run.config, SEARCH)
     list(schedule(config, run))

@@ -89,9 +89,19 @@ def _checked(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder", h
     swept = with_options(config, how.sweep(config))
     folder.continued = [stage.name for stage in stages]
     folder.refuse_other_settings(swept)
+    _refuse_unused_sigmas(stages, config, folder)
     if not how.allow_random_weights:
         refuse_random_weights(config, stages)
     return swept
+
+
+def _refuse_unused_sigmas(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder") -> None:
+    from lcm_distill.config import load_file
+    from lcm_distill.evaluation.samplings import refuse_unused_sigmas
+
+    trains = any(stage.name == "distill" for stage in stages) and not folder.distill.exists()
+    if folder.exists and not trains:
+        refuse_unused_sigmas(load_file(folder.config).evaluate, config, folder.student)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Sampling sigmas, generated images and how they are measured."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
@@ -22,6 +23,21 @@ class ScheduleConfig(Section):
     """Numbers of steps whose sigmas are searched."""
     samples: PositiveInt = 1_000
     """Generated samples per trial, of training captions."""
+    sigmas: dict[PositiveInt, list[Sigma]] = {}
+    """Sigmas to store as they are, falling, by number of steps, where nothing is to be searched."""
+
+    @model_validator(mode="after")
+    def _sigmas_fit(self) -> Self:
+        _require_falling("sigmas", self.sigmas)
+        if missing := self.sigmas.keys() - set(self.steps):
+            raise ValueError(f"sigmas has {sorted(missing)}, which steps = {self.steps} has not: add them there")
+        return self
+
+
+def _require_falling(key: str, sigmas: Mapping[int, Sequence[float]]) -> None:
+    for steps, falling in sigmas.items():
+        if len(falling) != steps or any(upper <= lower for upper, lower in pairwise(falling)):
+            raise ValueError(f"{key}.{steps} = {list(falling)} must be {steps} falling sigmas")
 
 
 def _one_is_a_list(value: Any) -> Any:
@@ -79,9 +95,7 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _sigmas_fit(self) -> Self:
-        for steps, sigmas in self.student_sigmas.items():
-            if len(sigmas) != steps or any(upper <= lower for upper, lower in pairwise(sigmas)):
-                raise ValueError(f"student_sigmas.{steps} = {sigmas} must be {steps} falling sigmas")
+        _require_falling("student_sigmas", self.student_sigmas)
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lcm_distill.config import Config, DiffusionConfig, EvaluateConfig
 from lcm_distill.config.evaluation import EvaluatedModel
+from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.models.student_description import StudentSampling, read_sampling, require_sigmas
@@ -105,6 +106,29 @@ def student_samplers(config: Config, student: Path | None = None) -> list[FewSte
         require_sigmas(settings.student_sigmas, config.diffusion)
     known = known.or_else(settings.student_sigmas)
     return [known.sampler(steps, settings.student_sampler) for steps in settings.student_steps]
+
+
+def refuse_unused_sigmas(before: EvaluateConfig, config: Config, student: Path) -> None:
+    """Refuse a change of `evaluate.student_sigmas` that changes nothing: a student that is there has its own.
+
+    Args:
+        before: the run's settings without the change.
+        student: its checkpoint, if there is one yet.
+
+    Raises:
+        UserError: the checkpoint has others for one of these numbers of steps, or is unreadable.
+    """
+    if before.student_sigmas == config.evaluate.student_sigmas or not student.is_file():
+        return
+    known = student_sampling(config, student).sigmas
+    require_sigmas(config.evaluate.student_sigmas, config.diffusion)
+    for steps, sigmas in config.evaluate.student_sigmas.items():
+        if sigmas != before.student_sigmas.get(steps) and sigmas != list(known.get(steps, sigmas)):
+            raise UserError(
+                f"evaluate.student_sigmas.{steps} = {sigmas} would change nothing, as {student} has sigmas of its own, "
+                f"{list(known[steps])}: `lcm schedule` stores others in it, with --set 'schedule.steps=[{steps}]' "
+                f"--set 'schedule.sigmas.{steps}={sigmas}' these"
+            )
 
 
 def student_sampling(config: Config, student: Path | None = None) -> StudentSampling:

@@ -109,8 +109,13 @@ class StudentSampling(_Record):
         return self.model_copy(update={"sigmas": merged})
 
 
-def require_sigmas(sigmas: Mapping[int, list[float]], diffusion: DiffusionConfig) -> None:
-    """Check that `evaluate.student_sigmas` lie within the range that a configuration's student is trained on.
+def require_sigmas(
+    sigmas: Mapping[int, list[float]], diffusion: DiffusionConfig, key: str = "evaluate.student_sigmas"
+) -> None:
+    """Check that sigmas of the configuration lie within the range that a student is trained on.
+
+    Args:
+        key: that holds them.
 
     Raises:
         UserError: they do not.
@@ -118,7 +123,7 @@ def require_sigmas(sigmas: Mapping[int, list[float]], diffusion: DiffusionConfig
     for steps, falling in sigmas.items():
         if not fall_within(falling, diffusion.sigma_min, diffusion.sigma_max):
             raise UserError(
-                f"evaluate.student_sigmas.{steps} = {falling} must fall from diffusion.sigma_max = "
+                f"{key}.{steps} = {falling} must fall from diffusion.sigma_max = "
                 f"{diffusion.sigma_max:g} or below to diffusion.sigma_min = {diffusion.sigma_min:g} or above: set "
                 "evaluate.student_sigmas={} for EDM's schedule, or sigmas in that range"
             )

@@ -19,7 +19,7 @@ from lcm_distill.evaluation.sample_distance import StudentSamples
 from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.models.checkpoint import redescribe
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
-from lcm_distill.models.student_description import recorded_description
+from lcm_distill.models.student_description import recorded_description, require_sigmas
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.file_verification import withdraw_damaged
 from lcm_distill.pipeline.manifest import Manifest
@@ -39,6 +39,8 @@ TRIALS = pa.schema(
 def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
     """Search the sigmas of every number of steps in `schedule.steps`, and store them; see `store_sigmas`.
 
+    Those in `schedule.sigmas` are stored as they are, and their distance is the only trial.
+
     Raises:
         UserError: there is no student yet, or it was trained in phases, whose edges are its sigmas.
     """
@@ -54,8 +56,7 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
         row = partial(_row, config.schedule.samples, config.evaluate.guidance[0])
         for finished, (steps, task) in enumerate(pending.items(), len(done)):
             trials: list[Trial] = []
-            settings = samples.diffusion
-            for trial in search_sigmas(samples.distance, steps, settings.sigma_min, settings.sigma_max):
+            for trial in _trials(samples, steps, config.schedule.sigmas.get(steps)):
                 trials.append(trial)
                 counts = {"steps": steps, "trials": len(trials), "distance": min(trial.distance for trial in trials)}
                 yield Progress("schedule", finished, len(tasks), "schedules", counts, len(done))
@@ -63,6 +64,13 @@ def schedule(config: Config, run: RunFolder) -> Iterator[Progress]:
             manifest.commit(task, [row(steps, trial) for trial in trials], None)
             yield Progress("schedule", finished + 1, len(tasks), "schedules", resumed=len(done))
     store_sigmas(config, run, best_sigmas(manifest, list(tasks.values())))
+
+
+def _trials(samples: StudentSamples, steps: int, given: Sequence[float] | None) -> Iterator[Trial]:
+    """Trials of a number of steps: a search, or the sigmas that are given."""
+    if given is None:
+        return search_sigmas(samples.distance, steps, samples.diffusion.sigma_min, samples.diffusion.sigma_max)
+    return iter([Trial(tuple(given), samples.distance(tuple(given)))])
 
 
 def best_sigmas(manifest: Manifest, tasks: Sequence[Task]) -> dict[int, Sigmas]:
@@ -92,7 +100,9 @@ def scheduled_student(run: RunFolder) -> Path:
 def _require_student(config: Config, run: RunFolder) -> None:
     if run.has_foreign_student:
         run.require_student()
-    if student_sampling(config, run.student).phases or (config.phases and not run.has_foreign_student):
+    known = student_sampling(config, run.student)
+    require_sigmas(config.schedule.sigmas, known.diffusion, "schedule.sigmas")
+    if known.phases or (config.phases and not run.has_foreign_student):
         raise UserError(
             f"{run.student} is a phased student's (distill.objective): the edges of its phases are its sigmas, there "
             "is nothing to search"
@@ -107,6 +117,7 @@ def _identity(config: Config, run: RunFolder, steps: int) -> str:
     return digest([
         fingerprint(config), config.schedule.samples, config.evaluate.guidance[0], steps,
         *([] if dtype == "float32" else [dtype]),
+        *([given] if (given := config.schedule.sigmas.get(steps)) else []),
         *([checkpoint_sha256(run.student)] if run.has_foreign_student else []),
         *([known.diffusion.model_dump()] if known.diffusion != config.diffusion else []),
         *(["fresh noise", known.fresh_noise] if known.fresh_noise != config.distill.fresh_noise else []),
