@@ -34,7 +34,8 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     """Copy every committed task that is not in the run folder: its files, whose hashes are verified, and then its part.
 
     Raises:
-        UserError: the cache is not made in an object store, or is another run's, or nothing is there yet.
+        UserError: the cache is not made in an object store, or is another run's, or nothing is there yet, or it is
+            being extended there and what is here is whole.
         DataError: files in the store are not what was written; all others are copied.
     """
     require_own(config.cache, run, "cache pull")
@@ -46,6 +47,7 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
         raise UserError(f"{remote.storage.locate()} holds no cache yet: run `lcm precompute --run {run.root}` first")
     withdraw_damaged(local, [])
     here = local.entries()
+    _require_no_extension(Cache.open(config, run), here.get(CATALOG_TASK), entries.get(CATALOG_TASK))
     missing = [entry for entry in entries.values() if not _is_here(local.storage, here.get(entry.task), entry)]
     local.drop(entry.task for entry in missing)
     _copy_metadata(remote, local.storage, list(entries.values()))
@@ -55,6 +57,22 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
         raise DataError(
             f"{counted(len(damaged), 'file is', 'files are')} not what was written, such as "
             f"{remote.storage.locate(damaged[0])}: `lcm verify --repair --run {run.root}` encodes them again"
+        )
+
+
+def _require_no_extension(cache: Cache, ours: Entry | None, theirs: Entry | None) -> None:
+    """Check that a catalog which replaces the one that is here has all its shards, as what is here is used as it is.
+
+    Raises:
+        UserError: some are lacking.
+    """
+    if ours is None or theirs is None or ours == theirs:
+        return
+    tasks = cache.tasks()
+    if lacking := len(tasks) - len(cache.manifest.done(tasks)):
+        raise UserError(
+            f"{cache.storage.locate()} is being extended and lacks {counted(lacking, 'shard')}: run `lcm precompute "
+            f"--run {cache.run.root}` first; what is here stays as it was"
         )
 
 

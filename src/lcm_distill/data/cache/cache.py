@@ -90,15 +90,16 @@ class Cache:
     @property
     def remedy(self) -> str:
         """How to complete the cache in its run folder, for error messages."""
-        command = "cache pull" if location_of(self.config.cache, self.owner) else "precompute"
-        return f"run `lcm {command} --run {self.owner.root}` first"
+        precompute = f"`lcm precompute --run {self.owner.root}`"
+        if not location_of(self.config.cache, self.owner):
+            return f"run {precompute} first"
+        return f"run `lcm cache pull --run {self.owner.root}` first, after {precompute} where the store lacks it too"
 
     @property
     def shard_remedy(self) -> str:
         """What to do about a damaged shard in its run folder, for error messages."""
-        if location_of(self.config.cache, self.owner):
-            return f"delete the file and run `lcm cache pull --run {self.owner.root}`"
-        return self.repair
+        pull = f"delete the file and run `lcm cache pull --run {self.owner.root}`"
+        return pull if location_of(self.config.cache, self.owner) else self.repair
 
     @property
     def source_root(self) -> Path:

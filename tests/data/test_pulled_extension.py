@@ -1,0 +1,64 @@
+"""An extension that was killed in an object store: what was pulled before stays whole until it is done there."""
+
+import pytest
+
+from lcm_distill.data.cache.cache import Cache
+from tests.command_line import lcm
+from tests.data.test_interrupted_extension import EARLIER, killed, precompute
+from tests.files import cache_files
+
+COMMITTED = 5
+"""Writes in the store after which the extended catalog is committed there, and its shards are not."""
+
+
+@pytest.fixture
+def stored(data, bucket, tmp_path):
+    """The small data set, encoded in a store of its own."""
+    data.config = data.config.changed([f"cache.location={bucket}/{tmp_path.name}"], "test")
+    data.encode()
+    data.run.open(data.config)
+    return data
+
+
+def extended(data) -> None:
+    data.add("a", "a new caption", 7)
+    data.add("z", "another new caption", 8)
+
+
+def pull(data):
+    return lcm("cache", "pull", "--run", data.run.root)
+
+
+def samples_here(data) -> int:
+    """Of the cache in the run folder, which is whole."""
+    return len(Cache.local(data.config, data.run).require_complete().samples)
+
+
+@pytest.mark.parametrize("writes", [3, COMMITTED, COMMITTED + 4])
+def test_what_was_pulled_before_stays_whole(stored, monkeypatch, writes):
+    assert pull(stored).exit_code == 0
+    extended(stored)
+    before = cache_files(stored.run.cache)
+    with monkeypatch.context() as patch:
+        assert killed(stored, patch, writes)
+    pulled = pull(stored)
+    if writes < COMMITTED:
+        assert pulled.exit_code == 0, pulled.output
+    else:
+        said = f"is being extended and lacks 2 shards: run `lcm precompute --run {stored.run.root}` first"
+        assert pulled.exit_code == 2 and said in pulled.stderr and pulled.stderr.count("\n") == 1
+    assert cache_files(stored.run.cache) == before and samples_here(stored) == EARLIER
+    assert precompute(stored).exit_code == 0 and pull(stored).exit_code == 0
+    assert samples_here(stored) == EARLIER + 2
+
+
+def test_where_nothing_was_pulled_before_what_is_there_arrives(stored, monkeypatch):
+    extended(stored)
+    with monkeypatch.context() as patch:
+        assert killed(stored, patch, COMMITTED)
+    assert pull(stored).exit_code == 0
+    refused = lcm("distill", "--run", stored.run.root)
+    assert refused.exit_code == 2 and "lacks 2 shards: run `lcm cache pull" in refused.stderr
+    assert f"after `lcm precompute --run {stored.run.root}` where the store lacks it" in refused.stderr
+    assert precompute(stored).exit_code == 0 and pull(stored).exit_code == 0
+    assert samples_here(stored) == EARLIER + 2
