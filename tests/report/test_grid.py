@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from lcm_distill.evaluation.image_grid import write_grid
+from lcm_distill.evaluation.image_grid import GRID_ROWS, shown_images, shown_places, write_grid
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.report import grid
 from lcm_distill.report.grid import gallery, labelled_grid
+from lcm_distill.shapes.scenes import ATTRIBUTES, named_in
+from tests.documents import ROOT
 
 LONG = " ".join(f"word{number}" for number in range(120))
 
@@ -65,7 +67,7 @@ def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written, tmp_path)
             sampling=SimpleNamespace(title=heading, heading=heading, guidance=2.5),
             config=SimpleNamespace(generation_seed=17),
             checkpoint_sha256="abc",
-            images=lambda count: np.full((count, 64, 64, 3), 200, np.uint8),
+            images=lambda places: np.full((len(places), 64, 64, 3), 200, np.uint8),
         )
         for heading in ("teacher\n18 Heun steps", "student of a long name\n4 steps")
     ]
@@ -75,6 +77,42 @@ def test_the_grid_of_an_evaluation_names_seed_steps_and_scale(written, tmp_path)
     teacher, student = (next(lines for _, _, lines in written if lines[0].startswith(word)) for word in ("tea", "stu"))
     assert teacher == ["teacher", "18 Heun steps", "", "Fréchet distance", "1.20"]
     assert student == ["student of a long", "name", "4 steps", "Fréchet distance", "1.30"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "places"),
+    [
+        ([9], [0]),
+        ([9, 1, 5, 5, 5, 5, 5, 5], [0, 1, 2, 3, 4, 5]),
+        ([9, 1, *[5] * 10], [1, 2, 4, 6, 8, 10]),
+        ([*[9, 3, 3] * 2, *[2, 3, 4] * 2, *[3, 2, 1] * 2, *[1] * 9], [1, 4, 6, 9, 14, 17]),
+    ],
+)
+def test_a_grid_shows_the_shortest_of_every_few_captions(lengths, places):
+    assert shown_places([Prompt(number, "x" * length) for number, length in enumerate(lengths)]) == places
+
+
+def test_a_grid_has_the_images_of_the_captions_that_it_shows(tmp_path):
+    captions = [f"{number:02d} {'long ' * (number % 3)}" for number in range(20, 0, -1)]
+    image_set = SimpleNamespace(
+        sampling=SimpleNamespace(title="student", heading="student", guidance=2),
+        config=SimpleNamespace(generation_seed=0),
+        checkpoint_sha256="abc",
+        images=lambda places: np.stack([np.full((64, 64, 3), 10 * place, np.uint8) for place in places]),
+    )
+    prompts = [Prompt(number, caption) for number, caption in enumerate(captions)]
+    write_grid(tmp_path / "grid.png", cast(Any, [(image_set, "")]), prompts)
+    shown = shown_images(tmp_path / "grid.png")["student"]
+    assert [(caption, np.asarray(image)[30, 30, 0]) for caption, image in shown.items()] == [
+        (f"{20 - place:02d} ", 10 * place) for place in (2, 5, 8, 11, 14, 17)
+    ]
+
+
+def test_most_captions_of_the_demo_leave_something_open():
+    """The picture in the README; a full caption names all five attributes of `shapes`."""
+    for captions in shown_images(ROOT / "docs/demo.png").values():
+        assert len(captions) == GRID_ROWS
+        assert sum(len(named_in(caption)) < len(ATTRIBUTES) for caption in captions) >= 4
 
 
 def drawn(letter: str) -> bytes:

@@ -89,7 +89,7 @@ def validated(run: RunFolder, step: int, shade: int, captions: list[str]) -> Non
             sampling=SimpleNamespace(title=title, heading=title, guidance=2),
             config=SimpleNamespace(generation_seed=0),
             checkpoint_sha256="abc",
-            images=lambda count, first=first: images[:count] + np.uint8(first),
+            images=lambda places, first=first: images[places] + np.uint8(first),
         )
         for title, first in shades.items()
     ]

@@ -112,15 +112,21 @@ def features_file(task: Task) -> str:
     return f"{task.name}.npy"
 
 
-def withdraw_damaged_files(image_sets: Sequence[ImageSet], extractors: Sequence[ExtractorInfo], shown: int) -> None:
+def withdraw_damaged_files(
+    image_sets: Sequence[ImageSet], extractors: Sequence[ExtractorInfo], shown: Sequence[int]
+) -> None:
     """Revoke the commits of damaged features, and of damaged images that will be read: both are made again.
 
     Args:
-        shown: the first images of each set are read for the grid; others only where their features are missing.
+        shown: places of the images of each set that are read for the grid; others only where features are missing.
     """
     for image_set in image_sets:
         withdraw_damaged(image_set.manifest, [])  # the size of shards is that of those that are committed
-        needed = {task.inputs["start"] for task in image_set.tasks() if task.inputs["start"] < shown}
+        needed = {
+            task.inputs["start"]
+            for task in image_set.tasks()
+            if any(task.inputs["start"] <= place < task.inputs["stop"] for place in shown)
+        }
         for extractor in extractors:
             features = FeatureSet(image_set, extractor)
             withdraw_damaged(features.manifest, features.tasks())

@@ -127,13 +127,13 @@ class ImageSet:
         )
         return partial(self._execute, generate)
 
-    def images(self, count: int) -> np.ndarray:
-        """The first `count` images, uint8 (count, H, W, 3); their shards must be committed.
+    def images(self, places: Sequence[int]) -> np.ndarray:
+        """The images of the prompts at these places, uint8 (N, H, W, 3); their shards must be committed.
 
         Raises:
             DataError: one is not what was written.
         """
-        return np.stack([np.asarray(self.read(row)) for row in self.table().slice(0, count).to_pylist()])
+        return np.stack([np.asarray(self.read(row)) for row in self.table().take(list(places)).to_pylist()])
 
     def read(self, row: Mapping[str, Any]) -> Image.Image:
         """An image in RGB, by its row in the manifest.

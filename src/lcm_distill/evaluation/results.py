@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from lcm_distill.config import Config
-from lcm_distill.evaluation.image_grid import GRID_ROWS, write_grid
+from lcm_distill.evaluation.image_grid import write_grid
 from lcm_distill.evaluation.image_sets import ImageSet
 from lcm_distill.evaluation.metric_rows import Rows, merged_metrics, metric_rows, real_image_rows, teacher_distance_rows
 from lcm_distill.evaluation.prompt_files import Prompt
@@ -51,7 +51,7 @@ def write_results(
     distances = [_distance(of_set, references) for of_set in measured]
     first = [number for number, each in enumerate(image_sets) if each.sampling.guidance == config.evaluate.guidance[0]]
     columns = [(image_sets[number], distances[number]) for number in first]
-    write_grid(run.grid, columns, prompts[:GRID_ROWS])
+    write_grid(run.grid, columns, prompts)
     if len(config.evaluate.guidance) > 1 and rows:
         write_guidance(config, run, table.to_pylist(), rows)
 

@@ -10,7 +10,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.feature_extractors import chosen_protocols
 from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
 from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison, measures_response, response_rows
-from lcm_distill.evaluation.image_grid import GRID_ROWS
+from lcm_distill.evaluation.image_grid import shown_places
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images, image_format
 from lcm_distill.evaluation.plan import plan_evaluation
 from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts, repeated
@@ -52,7 +52,7 @@ def evaluate(
     chosen = chosen_protocols(config.evaluate)
     extractors = find_extractors(config.evaluate) if chosen and not images_only else []
     references = (yield from find_references(config, run, prompts, extractors)) if executor.leads else []
-    withdraw_damaged_files(image_sets, extractors, GRID_ROWS)
+    withdraw_damaged_files(image_sets, extractors, shown_places(prompts))
     counts = {"repeated_captions": again} if (again := repeated(prompts)) else {}
     for report in generate_images("generate", image_sets, executor):
         yield replace(report, counts={**counts, **report.counts})

@@ -16,7 +16,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo, chosen_protocols
 from lcm_distill.evaluation.features import extract_features
-from lcm_distill.evaluation.image_grid import GRID_ROWS, write_grid
+from lcm_distill.evaluation.image_grid import write_grid
 from lcm_distill.evaluation.image_sets import ImageSet, generate_images
 from lcm_distill.evaluation.metric_rows import metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
@@ -91,7 +91,7 @@ class Validation:
         yield from generate_images("validate", image_sets)
         yield from extract_features("validate", image_sets, self.extractors)
         rows = [row for image_set in image_sets for row in metric_rows(image_set, references)]
-        grid = write_grid(place.grid, [(image_set, "") for image_set in image_sets], self.prompts[:GRID_ROWS])
+        grid = write_grid(place.grid, [(image_set, "") for image_set in image_sets], self.prompts)
         commit_bytes(place.metrics, encode_table(pa.Table.from_pylist(rows, schema=METRICS)))
         self.checkpoint(place).unlink()
         shutil.rmtree(place.evaluate)

@@ -65,7 +65,7 @@ class Watch(StudentValidation):
 
     def _add(self, step: int, image_set: ImageSet) -> None:
         """Commit a row, then the strip of all rows."""
-        row = np.concatenate([np.asarray(fit(image, CELL)) for image in image_set.images(CAPTIONS)], axis=1)
+        row = np.concatenate([np.asarray(fit(image, CELL)) for image in image_set.images(range(CAPTIONS))], axis=1)
         self._rows.mkdir(parents=True, exist_ok=True)
         commit_file(self._row(step), lambda path: Image.fromarray(row).save(path, format="PNG"))
         rows = {path: images for path in sorted(self._rows.glob("step-*.png")) if (images := _images(path)) is not None}
