@@ -133,8 +133,8 @@ def test_every_deviation_of_the_original_is_a_single_key():
     def deviations(config):
         return {text.split(" = ")[0] for text in config.differences(base, sections)}
 
-    keys = ("objective", "sigma_distribution", "solver", "distance", "learning_rate", "warmup_steps", "guidance_range",
-            "guidance_embedder", "publish", "matching.weight", "adversarial.weight")  # fmt: skip
+    keys = ("objective", "sigma_distribution", "tuning.gap_ratio", "distance", "learning_rate", "warmup_steps",
+            "guidance_range", "guidance_embedder", "publish", "matching.weight", "adversarial.weight")  # fmt: skip
     assert deviations(original) == {f"distill.{key}" for key in keys}
     for key in keys:
         set_back = load_preset("original", [f"distill.{key}={json.dumps(attrgetter(key)(base.distill))}"])
@@ -153,7 +153,7 @@ def test_the_original_is_shapes_but_for_keys_with_a_comment():
     unequal = {path for path in {*base, *original} if base.get(path) != original.get(path)}
     differing = {".".join(map(str, path)) for path in unequal}
     unexplained = {key for key in differing if not any(f"{key}.".startswith(f"{own}.") for own in commented)}
-    assert unexplained == set() and {"distill.solver", "evaluate.student_steps"} <= differing
+    assert unexplained == set() and {"distill.objective", "evaluate.student_steps"} <= differing
     assert {key for key in commented if not any(f"{own}.".startswith(f"{key}.") for own in differing)} == set()
 
 
@@ -226,7 +226,13 @@ def test_keys_that_had_another_name_are_read_and_keep_their_fingerprint():
     config = load_preset("shapes", ["data.pictures=72", "distill.levels=uniform"])
     assert (config.data.images, config.distill.sigma_distribution) == (72, "uniform")
     assert config == load_preset("shapes", ["data.images=72", "distill.sigma_distribution=uniform"])
-    before = load_preset("shapes", ["distill.adversarial.weight=0", "distill.steps=150"])  # as it was before the change
+    since = [
+        "distill.adversarial.weight=0",
+        "distill.steps=150",
+        "distill.solver=euler",
+        "distill.tuning.gap_ratio=0.75",
+    ]
+    before = load_preset("shapes", since)  # as it was before the change
     assert before.fingerprint("data", "model", "distill") == "a3c849bb7940e1e3"
     old = config.to_toml().replace("images = 72", "pictures = 72").replace("sigma_distribution", "levels")
     assert parse(old, "old") == config
