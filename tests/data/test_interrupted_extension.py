@@ -2,15 +2,20 @@
 
 import json
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from lcm_distill.data.cache import encoding
 from lcm_distill.data.cache.catalog_files import BEFORE
 from lcm_distill.pipeline.compaction import compact
 from tests.command_line import lcm
-from tests.faults.killing import differing, tree
+from tests.faults.commands import lcm as lcm_alone
+from tests.faults.killing import differing, kill_at, tree
 from tests.files import Crash
+from tests.growing import Means
 
 EARLIER = 6
 SAMPLES_ALONE, LAST = 3, 8
@@ -83,3 +88,32 @@ def test_killed_after_any_write(data, tmp_path, monkeypatch, compacted):
         resumed = precompute(data)
         assert resumed.exit_code == 0, (number, resumed.output)
         assert differing(tree(data.run.root), whole) == [], number
+
+
+def killed_at_a_rename(number: int) -> None:
+    """In a process of its own, with the encoders of the fixture."""
+    encoding.ConfiguredEncoders = Means
+    kill_at("rename", number, after=True)
+
+
+def test_killed_by_the_kernel_while_the_catalog_is_replaced(data, tmp_path):
+    """By SIGKILL, which runs no code of the process, at every rename until what was put aside is forgotten: seconds."""
+    data.encode()
+    data.run.open(data.config)
+    kept = tmp_path / "kept"
+    shutil.copytree(data.run.root, kept)
+    data.add("a", "a new caption", 7)
+    data.add("z", "another new caption", 8)
+    assert precompute(data).exit_code == 0
+    whole, seen = tree(data.run.root), 0
+    for number in range(1, 20):
+        restored(data, kept)
+        ended = lcm_alone("precompute", "--run", data.run.root, fault=partial(killed_at_a_rename, number))
+        assert ended.code == -signal.SIGKILL, ended
+        if any((data.run.cache / BEFORE).glob("*")):
+            resumed = precompute(data)
+            assert resumed.exit_code == 0 and differing(tree(data.run.root), whole) == [], (number, resumed.output)
+            seen += 1
+        elif seen:
+            break
+    assert seen == 5  # two put aside, two written, and their commit

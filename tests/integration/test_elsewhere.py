@@ -92,6 +92,18 @@ def test_shards_are_no_larger_than_asked(tmp_path):
     assert open_model(index).sampler(2) == open_model("shapes").sampler(2)
 
 
+def test_the_folder_of_a_sharded_checkpoint_names_its_index(run, tmp_path):
+    folder, out = tmp_path / "sharded", ["--out", tmp_path / "grid.png"]
+    index = folder / "model.safetensors.index.json"
+    assert lcm("export", "--run", run.root, "--format", "sharded", "--out", folder).exit_code == 0
+    commands = [["evaluate", "--run", run.root, "--models", "student"], ["schedule", "--run", run.root],
+                ["export", "--run", run.root], ["sample", "a red ring", *out]]  # fmt: skip
+    for command in [[*command, "--student", folder] for command in commands] + [[*commands[-1], "--run", folder]]:
+        result = lcm(*command)
+        assert result.exit_code == 2 and f"give {index}" in result.stderr.strip().splitlines()[-1], result.output
+    assert lcm("sample", "a red ring", "--steps", 1, "--run", index, *out).exit_code == 0
+
+
 def test_a_file_from_elsewhere_is_exported_with_what_is_known_of_it(run, student):
     run.student = student
     found = export(load_file(run.config), run, "safetensors")

@@ -28,6 +28,7 @@ from lcm_distill.models import MicroDiT, fill, load_checkpoint
 from lcm_distill.models.checkpoint_description import read_description
 from lcm_distill.models.networks import build_network, read_teacher, teacher_path
 from lcm_distill.models.student_description import StudentSampling, read_sampling, read_student
+from lcm_distill.models.weight_files import index_in
 from lcm_distill.pipeline.run_folder import RunFolder
 
 __all__ = [
@@ -198,6 +199,8 @@ def open_config(where: str | Path) -> Config:
     run = RunFolder(Path(where))
     if is_file(where):
         raise UserError(f"{where} is a file: beside another checkpoint give a run folder, or `shapes`, which ships")
+    if not run.exists and (index := index_in(run.root)):
+        raise UserError(f"{where} is the folder of a sharded checkpoint: give {index}")
     if not run.exists:
         raise UserError(
             f"{where} is not a run folder: give one, a student's .safetensors file, or `shapes`, which ships"

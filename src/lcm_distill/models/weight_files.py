@@ -80,9 +80,16 @@ def require_file(path: Path) -> None:
         UserError: it is missing, or a folder.
     """
     if path.is_dir():
-        raise UserError(f"checkpoint {path} is a folder: {ACCEPTED}")
+        index = index_in(path)
+        raise UserError(f"checkpoint {path} is a folder: {f'give {index}' if index else ACCEPTED}")
     if not path.is_file():
         raise UserError(f"checkpoint {path} is missing: {ACCEPTED}")
+
+
+def index_in(folder: Path) -> Path | None:
+    """The index of a sharded checkpoint in a folder, such as `lcm export --format sharded` writes, if there is one."""
+    found = sorted(folder.glob(f"*{INDEX}"))
+    return found[0] if len(found) == 1 else None
 
 
 def form_of(path: Path) -> Form:
