@@ -192,6 +192,7 @@ def test_samples_and_figures_are_made_at_the_same_sigmas(here, finished_run, gen
     ("arguments", "message"),
     [
         ([], "nothing to generate: give captions, or --prompts"),
+        ([CAPTION, " "], "caption 2 is empty: give words, or leave it out"),
         ([CAPTION, "--prompts", "parti"], "nothing to generate"),
         (["--prompts", "gone.txt"], "gone.txt is missing"),
         (["--prompts", "held-out"], "--prompts held-out needs a run's data set"),

@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lcm_distill.config import load_preset
+from lcm_distill.commands.printing import show_result
+from lcm_distill.config import load_file, load_preset
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.evaluation.image_grid import write_grid
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.charts import Panel
+from lcm_distill.stages import evaluate
 from lcm_distill.stages import report as stage
 from lcm_distill.stages.report import report
 from lcm_distill.training.events import EVENTS
@@ -35,6 +37,13 @@ def run(finished_run, tmp_path) -> RunFolder:
     """A finished run whose files may change."""
     copied = ("config.toml", "environment.json", "metrics.parquet", "grid.png", "distill", "student.safetensors")
     return borrow(finished_run, tmp_path / "run", *copied, linked=["cache", "images"])
+
+
+def test_an_evaluation_says_how_the_page_gets_its_figures(run, capsys):
+    for expected in (False, True):
+        show_result(evaluate.STAGE, load_file(run.config), run, as_json=False)
+        assert (f"lcm report --run {run.root}" in capsys.readouterr().err) is expected
+        assert lcm("report", "--run", run.root).exit_code == 0
 
 
 def test_the_page_has_what_the_run_has(run):

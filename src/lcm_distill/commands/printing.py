@@ -199,3 +199,5 @@ def _show_metrics(folder: "RunFolder", rows: Sequence[Mapping[str, Any]]) -> Non
     say("images: ", folder.evaluate, ", side by side: ", folder.grid)
     if folder.guidance.with_suffix(".md").is_file():
         say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}.png"))
+    if (folder.root / "report.html").is_file():
+        say("for these figures in its page: lcm report --run ", folder.root)

@@ -22,6 +22,11 @@ def with_diffusers(model: Published, where: str, with_encoders: bool) -> str:
             "from diffusers import AutoencoderKL, DiffusionPipeline",
             "from transformers import CLIPTextModel",
             "",
+            *(
+                ["# FOLDER: what `lcm export --format diffusers --with-encoders` writes of a run with these encoders"]
+                if "FOLDER" in vae + text
+                else []
+            ),
             f'vae = AutoencoderKL.from_pretrained("{vae}"{subfolder})',
             f'text_encoder = CLIPTextModel.from_pretrained("{text}")',
         ]

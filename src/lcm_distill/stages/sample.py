@@ -27,6 +27,7 @@ from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS, Sampler
 from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, generation_dtype
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
+from lcm_distill.formats.text import trimmed
 from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student
 from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
@@ -61,13 +62,16 @@ def choose_prompts(where: str, captions: Sequence[str], source: str | None, coun
         where: run folder that `held-out` refers to. source: `held-out`, `parti`, or a file of captions.
 
     Raises:
-        UserError: there are captions and a source, or neither; or the source is wrong.
+        UserError: there are captions and a source, or neither; a caption is empty; or the source is wrong.
     """
     if bool(captions) == bool(source):
         raise UserError(
             "nothing to generate: give captions, or --prompts with `parti`, `held-out` or a file of captions"
         )
     if not source:
+        empty = [place for place, caption in enumerate(captions, 1) if not trimmed(caption)]
+        if empty:
+            raise UserError(f"caption {empty[0]} is empty: give words, or leave it out")
         return [Prompt(index, caption) for index, caption in enumerate(captions)]
     if source == HELD_OUT:
         if is_shipped(where) or is_file(where):
