@@ -1,10 +1,12 @@
 """An extension killed at any of its commits: commands see the earlier cache, and the same one completes it."""
 
+import itertools
 import json
 import shutil
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,11 @@ from lcm_distill.pipeline.compaction import compact
 from tests.command_line import lcm
 from tests.faults.commands import lcm as lcm_alone
 from tests.faults.killing import differing, kill_at, tree
-from tests.files import Crash
+from tests.files import Crash, cache_files, flip
 from tests.growing import Means
 
 EARLIER = 6
-SAMPLES_ALONE, LAST = 3, 8
+SAMPLES_ALONE, COMMIT, LAST = 3, 5, 8
 """Writes in the cache after which the new samples are there without their captions, and those of an extension: two
 files put aside, two written, their commit, two forgotten, and what the data set looked like."""
 
@@ -50,6 +52,16 @@ def killed(data, patch, number: int) -> bool:
     return False
 
 
+def extended(data) -> None:
+    data.add("a", "a new caption", 7)
+    data.add("z", "another new caption", 8)
+
+
+def shown(data) -> dict[str, Any]:
+    """What `lcm status` says of the cache."""
+    return json.loads(lcm("status", "--run", data.run.root, "--json").stdout)["precompute"]
+
+
 def restored(data, kept: Path) -> None:
     shutil.rmtree(data.run.root)
     shutil.copytree(kept, data.run.root)
@@ -74,8 +86,7 @@ def test_killed_after_any_write(data, tmp_path, monkeypatch, compacted):
         list(compact(data.cache.manifest))
     kept = tmp_path / "kept"
     shutil.copytree(data.run.root, kept)
-    data.add("a", "a new caption", 7)
-    data.add("z", "another new caption", 8)
+    extended(data)
     assert precompute(data).exit_code == 0
     whole = tree(data.run.root)
     for number in range(1, LAST + 1):
@@ -90,6 +101,50 @@ def test_killed_after_any_write(data, tmp_path, monkeypatch, compacted):
         assert differing(tree(data.run.root), whole) == [], number
 
 
+def test_verify_and_status_say_what_completes_it_after_any_write(data, tmp_path, monkeypatch):
+    """Of the whole command: a hundred commands, a quarter of them killed, in seconds."""
+    data.encode()
+    data.run.open(data.config)
+    kept, lacking, completes = tmp_path / "kept", list[int](), f"`lcm precompute --run {data.run.root}` completes it"
+    shutil.copytree(data.run.root, kept)
+    extended(data)
+    assert precompute(data).exit_code == 0
+    whole = tree(data.run.root)
+    for number in itertools.count(1):
+        restored(data, kept)
+        with monkeypatch.context() as patch:
+            if not killed(data, patch, number):
+                break
+        before = cache_files(data.run.cache)
+        found = lcm("verify", "--run", data.run.root, "--json", "--repair")  # which checks as without it
+        assert found.exit_code == 0, (number, found.output)
+        verified, status = json.loads(found.stdout), shown(data)
+        assert cache_files(data.run.cache) == before and verified["damage"] == [] and status["damaged"] == 0
+        assert verified["pending"] == status["tasks"] - status["done"], number
+        assert verified["unfinished"] == status["unfinished"], number
+        assert (completes in (verified["unfinished"] or "")) == bool(verified["pending"])
+        lacking.append(verified["pending"])
+        assert precompute(data).exit_code == 0 and differing(tree(data.run.root), whole) == [], number
+    assert lacking[: COMMIT - 1] == [0] * (COMMIT - 1) and lacking[COMMIT - 1] == 2 and lacking[-1] == 0
+    assert set(lacking[COMMIT - 1 :]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", ["caption", "image"])
+def test_a_damaged_shard_that_has_still_to_grow_is_mended(data, monkeypatch, kind):
+    data.encode()
+    data.run.open(data.config)
+    extended(data)
+    with monkeypatch.context() as patch:
+        assert killed(data, patch, COMMIT)
+    (grows,) = (task for task in data.cache.tasks() if (task.inputs["kind"], task.inputs["shard"]) == (kind, 1))
+    flip(data.run.cache / grows.inputs["file"], 5)
+    found = json.loads(lcm("verify", "--run", data.run.root, "--json").stdout)
+    assert {damage["task"] for damage in found["damage"]} == {grows.name} and found["pending"] == 2
+    mended = lcm("verify", "--run", data.run.root, "--repair", "--json")
+    assert mended.exit_code == 0 and json.loads(mended.stdout)["pending"] == 1, mended.output
+    assert precompute(data).exit_code == 0 and data.is_sound()
+
+
 def killed_at_a_rename(number: int) -> None:
     """In a process of its own, with the encoders of the fixture."""
     encoding.ConfiguredEncoders = Means
@@ -102,8 +157,7 @@ def test_killed_by_the_kernel_while_the_catalog_is_replaced(data, tmp_path):
     data.run.open(data.config)
     kept = tmp_path / "kept"
     shutil.copytree(data.run.root, kept)
-    data.add("a", "a new caption", 7)
-    data.add("z", "another new caption", 8)
+    extended(data)
     assert precompute(data).exit_code == 0
     whole, seen = tree(data.run.root), 0
     for number in range(1, 20):

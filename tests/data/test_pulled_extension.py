@@ -4,11 +4,8 @@ import pytest
 
 from lcm_distill.data.cache.cache import Cache
 from tests.command_line import lcm
-from tests.data.test_interrupted_extension import EARLIER, killed, precompute
+from tests.data.test_interrupted_extension import COMMIT, EARLIER, extended, killed, precompute
 from tests.files import cache_files
-
-COMMITTED = 5
-"""Writes in the store after which the extended catalog is committed there, and its shards are not."""
 
 
 @pytest.fixture
@@ -20,11 +17,6 @@ def stored(data, bucket, tmp_path):
     return data
 
 
-def extended(data) -> None:
-    data.add("a", "a new caption", 7)
-    data.add("z", "another new caption", 8)
-
-
 def pull(data):
     return lcm("cache", "pull", "--run", data.run.root)
 
@@ -34,7 +26,7 @@ def samples_here(data) -> int:
     return len(Cache.local(data.config, data.run).require_complete().samples)
 
 
-@pytest.mark.parametrize("writes", [3, COMMITTED, COMMITTED + 4])
+@pytest.mark.parametrize("writes", [3, COMMIT, COMMIT + 4])
 def test_what_was_pulled_before_stays_whole(stored, monkeypatch, writes):
     assert pull(stored).exit_code == 0
     extended(stored)
@@ -42,7 +34,7 @@ def test_what_was_pulled_before_stays_whole(stored, monkeypatch, writes):
     with monkeypatch.context() as patch:
         assert killed(stored, patch, writes)
     pulled = pull(stored)
-    if writes < COMMITTED:
+    if writes < COMMIT:
         assert pulled.exit_code == 0, pulled.output
     else:
         said = f"is being extended and lacks 2 shards: run `lcm precompute --run {stored.run.root}` first"
@@ -55,7 +47,7 @@ def test_what_was_pulled_before_stays_whole(stored, monkeypatch, writes):
 def test_where_nothing_was_pulled_before_what_is_there_arrives(stored, monkeypatch):
     extended(stored)
     with monkeypatch.context() as patch:
-        assert killed(stored, patch, COMMITTED)
+        assert killed(stored, patch, COMMIT)
     assert pull(stored).exit_code == 0
     refused = lcm("distill", "--run", stored.run.root)
     assert refused.exit_code == 2 and "lacks 2 shards: run `lcm cache pull" in refused.stderr

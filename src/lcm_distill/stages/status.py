@@ -16,6 +16,7 @@ from lcm_distill.data.cache.dataset_changes import find_changes
 from lcm_distill.data.cache.encoding_rate import encode_rate
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, LEFT_OUT
 from lcm_distill.data.cache.shared_cache import ELSEWHERE, trainings_on
+from lcm_distill.data.cache.unfinished import completion
 from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import source_type
@@ -64,16 +65,17 @@ def _evaluation_status(config: Config, run: RunFolder) -> dict[str, Any]:
 def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     """`failed` names tasks that are not done, and why the worker that last had each in hand did not finish it.
 
-    `damaged` counts tasks that were committed and whose file is gone or has another size by now.
+    `damaged` counts tasks that were committed and whose file is gone or has another size by now. `unfinished` says what
+    completes the cache, where nothing is doing so.
     """
     cache = Cache.open(config, run)
     manifest = cache.manifest
     names = set(manifest.task_names())
     if CATALOG_TASK not in names:
         return {"cache": cache.storage.locate(),
-                "tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "quarantined": {},
-                "left_out": {}, "data": _owner_gone(cache), "try_again": None, "fitting_teacher": None,
-                "rows_per_second": None, "seconds_left": None}  # fmt: skip
+                "tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "unfinished": None,
+                "quarantined": {}, "left_out": {}, "data": _owner_gone(cache), "try_again": None,
+                "fitting_teacher": None, "rows_per_second": None, "seconds_left": None}  # fmt: skip
     tasks = cache.tasks()
     done = manifest.done(tasks)
     running, failed = _under_way(read_workers(cache.storage), done)
@@ -84,7 +86,8 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
         "done": len(done),
         "running": len(running),
         "failed": failed,
-        "damaged": sum(task.name in names and task.name not in done for task in tasks),
+        "damaged": _damaged(manifest, [task.name for task in tasks if task.name in names and task.name not in done]),
+        "unfinished": None if running else completion(cache.owner, len(tasks) - len(done)),
         "quarantined": rejected[QUARANTINED],
         "left_out": rejected[LEFT_OUT],
         "data": _data_changes(cache) | _not_counted(cache, complete=len(done) == len(tasks)),
@@ -99,6 +102,12 @@ def _owner_gone(cache: Cache) -> dict[str, str]:
     if not cache.is_shared or cache.owner.exists:
         return {}
     return {"missing": f"{cache.owner.config} is missing: {ELSEWHERE}"}
+
+
+def _damaged(manifest: Manifest, undone: Sequence[str]) -> int:
+    """How many of the commits lack what was committed; an extension has still to replace the others."""
+    committed = [Task(entry.task, entry.fingerprint) for entry in manifest.entries(undone).values()]
+    return len(committed) - len(manifest.done(committed))
 
 
 def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:

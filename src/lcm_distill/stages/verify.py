@@ -11,6 +11,7 @@ from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.shared_cache import ELSEWHERE, require_own
+from lcm_distill.data.cache.unfinished import completion
 from lcm_distill.data.cache.verification import Check, Damage
 from lcm_distill.evaluation.verification import damaged_results
 from lcm_distill.pipeline.manifest import FOLDER
@@ -58,7 +59,7 @@ class Verification:
 
     @property
     def pending(self) -> int:
-        """Number of tasks that have not been started, which is no damage."""
+        """Number of tasks that `lcm precompute` has still to do, which is no damage."""
         return self._check.pending
 
     def result(self) -> dict[str, Any]:
@@ -68,6 +69,7 @@ class Verification:
             "sound": not self.damage and not self.results,
             "rows": self.rows,
             "pending": self.pending,
+            "unfinished": completion(self.cache.owner, self.pending),
             "repaired": self.repaired,
             "lost": self.lost,
             "damage": [
@@ -133,6 +135,7 @@ class Verification:
             yield from self._check_cache("verify all")
             return
         self.repaired += names
-        compared = {task: rows for task, rows in self._check.rows_of.items() if task not in names}
+        again = {*names, *self._check.unfinished}
+        compared = {task: rows for task, rows in self._check.rows_of.items() if task not in again}
         self._check = Check(self.cache, rows_of=compared)
         yield from self._check.tasks([task for task in self.cache.tasks() if task.name not in compared], "verify again")

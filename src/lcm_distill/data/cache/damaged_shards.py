@@ -46,7 +46,7 @@ class DamagedShards:
         lost: list[str] = []
         for index, (row, record) in enumerate(zip(rows, records, strict=True)):
             there = stored[index] if index < len(stored) else None
-            recorded = old[index] if old else None
+            recorded = old[index] if old and index < len(old) else None  # fewer where the data set has grown
             expected = recorded.get("checksum") if recorded else there and there[0]
             now = _checksum(row)
             if expected is None or (now == expected and _agrees(recorded, record)):

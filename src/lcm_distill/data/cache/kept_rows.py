@@ -49,6 +49,11 @@ def forget_rows(storage: Storage) -> None:
         storage.remove(file)
 
 
+def rows_are_aside(storage: Storage) -> bool:
+    """Whether tasks are being done again, or were when the command was killed."""
+    return bool(storage.listing(FOLDER))
+
+
 class KeptRows:
     """The rows that were usable before their shard is encoded again.
 

@@ -20,6 +20,7 @@ from lcm_distill.data.cache.encoder_provenance import batch_sizes
 from lcm_distill.data.cache.encoding import Encoding
 from lcm_distill.data.cache.kept_rows import put_rows_aside
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
+from lcm_distill.data.cache.unfinished import is_of_fewer_rows
 from lcm_distill.data.cache.verification import Damage, readable_entries
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.transforms import decode
@@ -42,7 +43,8 @@ def repair_catalog(cache: Cache, damage: Sequence[Damage]) -> None:
     catalog, bad = number_annotations(cache)
     committed = {entry.task: entry for file in manifest.files() for entry in readable_entries(storage, file)}
     for task in cache.tasks(catalog):
-        if task.name in committed and committed[task.name].fingerprint != task.fingerprint:
+        entry = committed.get(task.name)
+        if entry and entry.fingerprint != task.fingerprint and not is_of_fewer_rows(cache.layout, catalog, task, entry):
             raise DataError(f"{cache.source_root} is not what {storage.locate()} was made from: {_put_back(cache)}")
     _remove_misplaced(manifest, damage)
     manifest.drop([CATALOG_TASK])

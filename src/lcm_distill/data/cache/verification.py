@@ -5,17 +5,19 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from lcm_distill.arrays.format import Field, broken_rows
-from lcm_distill.arrays.metadata import require_description
+from lcm_distill.arrays.metadata import read_metadata, require_description
 from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.catalog_files import FILES, examine_catalog_file
+from lcm_distill.data.cache.kept_rows import rows_are_aside
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
+from lcm_distill.data.cache.unfinished import is_of_fewer_rows
 from lcm_distill.pipeline.file_verification import examine
 from lcm_distill.pipeline.manifest import Manifest, part_name, task_of_part
 from lcm_distill.pipeline.manifest_parts import Entry, read_entries
@@ -49,13 +51,19 @@ class Check:
     Attributes:
         damage: what was found.
         rows_of: numbers of rows whose bytes were compared, by task.
-        pending: number of tasks that have not been started, which is no damage.
+        unfinished: names of tasks that have not been done, or only for the rows that there were before the data set
+            grew, which is no damage.
     """
 
     cache: Cache
     damage: list[Damage] = field(default_factory=list[Damage])
     rows_of: dict[str, int] = field(default_factory=dict[str, int])
-    pending: int = 0
+    unfinished: set[str] = field(default_factory=set[str])
+
+    @property
+    def pending(self) -> int:
+        """Number of tasks that `lcm precompute` has still to do."""
+        return len(self.unfinished)
 
     @property
     def rows(self) -> int:
@@ -161,21 +169,38 @@ def _check_fields(check: Check, tasks: Sequence[Task]) -> dict[str, Field]:
         if not storage.sizes([metadata]) and not storage.sizes(_shards_of(name, tasks)):
             continue
         try:
-            fields[name] = _described_field(check.cache, first, catalog)
+            fields[name] = _described_field(check, first, catalog, tasks)
         except DataError:
             check.found(first.name, metadata, "is missing or does not describe the field")
     return fields
 
 
-def _described_field(cache: Cache, task: Task, catalog: Catalog) -> Field:
+def _described_field(check: Check, task: Task, catalog: Catalog, tasks: Sequence[Task]) -> Field:
     """The field of a task, whose metadata agrees.
+
+    It has fewer rows until the first shard with more of them is written.
 
     Raises:
         DataError: the metadata is missing or differs.
     """
+    cache = check.cache
     stored = cache.task_field(task, catalog)
-    require_description(cache.storage, stored, cache.repair)
+    rows = min(stored.rows, read_metadata(cache.storage, stored.metadata_name, cache.repair)["shape"][0])
+    later = {
+        task.name: task.fingerprint
+        for task in tasks
+        if task.inputs["field"] == stored.name and task.inputs["stop"] > rows
+    }
+    if not later or _any_is_committed(cache.manifest, later):
+        rows = stored.rows
+    require_description(cache.storage, replace(stored, rows=rows), cache.repair)
     return stored
+
+
+def _any_is_committed(manifest: Manifest, fingerprints: dict[str, str]) -> bool:
+    """Whether a part that can be read has one of the tasks with its fingerprint."""
+    entries = (entry for file in manifest.files() for entry in readable_entries(manifest.storage, file))
+    return any(fingerprints.get(entry.task) == entry.fingerprint for entry in entries)
 
 
 def _shards_of(field_name: str, tasks: Sequence[Task]) -> list[str]:
@@ -183,22 +208,30 @@ def _shards_of(field_name: str, tasks: Sequence[Task]) -> list[str]:
 
 
 def _check_absent(check: Check, tasks: Sequence[Task]) -> None:
-    """A shard without a part was interrupted or lost its part; without either it was not started."""
+    """A shard without a part was interrupted or lost its part; without either it was not started.
+
+    While rows are aside, tasks are being done again that had parts: it was interrupted.
+    """
+    again = rows_are_aside(check.cache.storage)
     left = check.cache.storage.sizes([task.inputs["file"] for task in tasks])
     for task in tasks:
         if any(damage.task == task.name for damage in check.damage):
             continue
-        if task.inputs["file"] in left:
+        if task.inputs["file"] in left and not again:
             check.found(task.name, part_name(task.name), "the manifest part is missing")
         else:
-            check.pending += 1
+            check.unfinished.add(task.name)
 
 
 def _check_task(check: Check, task: Task, entry: Entry, rows: pa.Table, fields: dict[str, Field], part: str) -> None:
-    numbers = rows["row"].to_pylist()
-    if entry.fingerprint != task.fingerprint:
+    numbers, count = rows["row"].to_pylist(), task.size
+    if _is_of_fewer_rows(check.cache, task, entry):
+        check.unfinished.add(task.name)
+        count = entry.rows
+    elif entry.fingerprint != task.fingerprint:
         check.found(task.name, part, "was made from other inputs or settings")
-    elif numbers != list(range(task.inputs["start"], task.inputs["stop"])):
+        return
+    if numbers != list(range(task.inputs["start"], task.inputs["start"] + count)):
         check.found(task.name, part, "does not list the rows of its shard")
     elif [file.name for file in entry.files] != [task.inputs["file"]]:
         check.found(task.name, part, "does not name the file of its shard")
@@ -206,6 +239,11 @@ def _check_task(check: Check, task: Task, entry: Entry, rows: pa.Table, fields: 
         content = _check_file(check, task.name, entry.files[0])
         if content is not None and task.inputs["field"] in fields:
             _check_rows(check, task, fields[task.inputs["field"]], content, rows["checksum"].to_pylist())
+
+
+def _is_of_fewer_rows(cache: Cache, task: Task, entry: Entry) -> bool:
+    """As the function of this name, of the catalog that is stored: of the few tasks that had fewer rows."""
+    return entry.rows < task.size and is_of_fewer_rows(cache.layout, cache.read_catalog(), task, entry)
 
 
 def _check_file(check: Check, task: str, file: WrittenFile) -> bytes | None:
