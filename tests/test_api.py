@@ -149,7 +149,7 @@ def test_shipped_and_trained_models_open(finished_run):
 
 def test_a_sampler_can_be_given(student):
     images = student.generate(PROMPTS, 2, 2.0, seed=3)
-    assert torch.equal(images, student.generate(PROMPTS, None, 2.0, 3, sampler=Consistency((80.0, 2.0))))
+    assert torch.equal(images, student.generate(PROMPTS, None, 2.0, 3, sampler=Consistency((80.0, 3.0))))
     assert not torch.equal(images, student.generate(PROMPTS, None, 2.0, 3, sampler=Consistency((80.0, 8.0))))
     teacher = open_model("shapes", "teacher")
     heun = teacher.generate(PROMPTS[0], 3, 2.0, 3)

@@ -65,6 +65,16 @@ def test_no_usable_image_is_an_error(tmp_path):
         list(precompute(config, RunFolder(tmp_path / "run")))
 
 
+def test_images_that_are_all_held_out_are_not_called_unusable(tmp_path):
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "own" / name)
+        (tmp_path / "own" / name).with_suffix(".txt").write_text(f"a red square {name}")
+    own = ["data.source=folder", f"data.root='{tmp_path / 'own'}'", "data.valid_fraction=0.999"]
+    with pytest.raises(UserError, match=r"as data.valid_fraction holds 2 images out: add images, or lower it"):
+        list(precompute(load_preset("shapes", [*SMALL, *own]), RunFolder(tmp_path / "run")))
+
+
 def test_missing_download_is_explained(tmp_path):
     for assignments, message in (
         (["data.source=journeydb"], "data.root is missing"),

@@ -106,7 +106,7 @@ def test_teacher_and_student_from_the_same_noise(here, generated):
     assert result.exit_code == 0, result.output
     teacher, student = generated
     assert (teacher.model, teacher.sampler) == ("LatentDiffusion", Heun(2))
-    assert (student.model, student.sampler) == ("LatentConsistencyModel", Consistency((80.0, 2.0)))
+    assert (student.model, student.sampler) == ("LatentConsistencyModel", Consistency((80.0, 3.0)))
     for call in generated:
         assert (call.captions, call.guidance, call.seed, call.ids) == ([CAPTION], 1.5, 3, [0])
     model = open_model("shapes", "teacher")
@@ -159,7 +159,7 @@ def test_a_students_file_alone(here, finished_run, generated):
     shutil.copy(finished_run.student, "student.safetensors")
     assert lcm("sample", CAPTION, "--run", "student.safetensors", "--steps", 2).exit_code == 0
     (call,) = generated
-    assert call.guidance == 2.0 and call.sampler == Consistency((80.0, 2.0))  # the middle of 1 to 3
+    assert call.guidance == 2.0 and call.sampler == Consistency((80.0, 3.0))  # the middle of 1 to 3
     assert torch.equal(call.images, open_model(finished_run.root).generate([CAPTION], 2, 2.0, 0))
     result = lcm("compare-samplers", CAPTION, "--run", "student.safetensors")
     assert result.exit_code == 2 and "holds no teacher: give a run folder" in result.stderr.splitlines()[-1]

@@ -61,30 +61,28 @@ def test_sigmas_are_stored_in_the_student_alone_and_used(run):
 
 def test_given_sigmas_are_stored_without_a_search(run):
     """Sigmas of the configuration are those of a student yet to be trained: a change without effect is refused."""
-    given = ["--set", "evaluate.student_sigmas.2=[80.0, 3.0]"]
+    given = ["--set", "evaluate.student_sigmas.2=[80.0, 7.0]"]
     before, configured = run.student.read_bytes(), run.config.read_text()
     for command in ("evaluate", "run", "schedule"):
         refused = lcm(command, "--run", run.root, *given)
-        assert refused.exit_code == 2 and "student_sigmas.2 = [80.0, 3.0] would change nothing" in refused.output
-        assert "--set 'schedule.sigmas.2=[80.0, 3.0]'" in " ".join(refused.output.split())
+        assert refused.exit_code == 2 and "student_sigmas.2 = [80.0, 7.0] would change nothing" in refused.output
+        assert "--set 'schedule.sigmas.2=[80.0, 7.0]'" in " ".join(refused.output.split())
     assert run.student.read_bytes() == before and run.config.read_text() == configured
     same = list(load_file(run.config).evaluate.student_sigmas[2])
     assert lcm("evaluate", "--run", run.root, "--set", f"evaluate.student_sigmas.2={same}", "--dry-run").exit_code == 0
     small = ["--set", "schedule.steps=[2]", "--set", "schedule.samples=12"]
-    stored = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[80.0, 3.0]", *small, "--json")
+    stored = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[80.0, 7.0]", *small, "--json")
     assert stored.exit_code == 0, stored.output
-    distance = StudentSamples(load_file(run.config), run).distance((80.0, 3.0))
+    distance = StudentSamples(load_file(run.config), run).distance((80.0, 7.0))
     assert json.loads(stored.stdout) == [
-        {"steps": 2, "sigmas": [80.0, 3.0], "distance": pytest.approx(distance, rel=1e-6), "trials": 1}
+        {"steps": 2, "sigmas": [80.0, 7.0], "distance": pytest.approx(distance, rel=1e-6), "trials": 1}
     ]
-    assert sigmas_of(run)[2] == (80.0, 3.0) and sigmas_of(run)[1] == (80.0,)
+    assert sigmas_of(run)[2] == (80.0, 7.0) and sigmas_of(run)[1] == (80.0,)
     other = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[80.0, 5.0]", "--json")
     assert json.loads(other.stdout)[0]["sigmas"] == [80.0, 5.0] and sigmas_of(run)[2] == (80.0, 5.0)
-    outside = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[90.0, 3.0]")
-    assert (
-        outside.exit_code == 2
-        and "schedule.sigmas.2 = [90.0, 3.0] must fall from diffusion.sigma_max" in outside.output
-    )
+    outside = lcm("schedule", "--run", run.root, "--set", "schedule.sigmas.2=[90.0, 7.0]")
+    assert outside.exit_code == 2 and "set schedule.sigmas={} for a search" in outside.output
+    assert "schedule.sigmas.2 = [90.0, 7.0] must fall from diffusion.sigma_max" in outside.output
 
 
 def test_distance_found_is_that_of_new_samples(run):
@@ -149,7 +147,7 @@ def test_found_sigmas_outlive_evaluation_distillation_and_export(run):
     run.student.write_bytes(redescribe(run.student, described.to_json()))
     list(evaluate(config, run))
     images = {path.name for path in run.evaluate.glob("student-*")}
-    found = described.model_copy(update={"sigmas": {1: (80.0,), 2: (80.0, 3.0)}})
+    found = described.model_copy(update={"sigmas": {1: (80.0,), 2: (80.0, 7.0)}})
     run.student.write_bytes(redescribe(run.student, found.to_json()))
     generated = [report for report in evaluate(config, run) if report.label != "measure"][-1]
     assert (generated.resumed, generated.done) == (2 * 14, 3 * 14)  # those of 2 steps alone are generated again
@@ -157,7 +155,7 @@ def test_found_sigmas_outlive_evaluation_distillation_and_export(run):
     rows = inspect(config, run, "FROM metrics WHERE model = 'student' AND metric = 'frechet_distance'")
     assert len({row["checkpoint_sha256"] for row in rows}) == 1
     measured = {(row["steps"], tuple(row["sigmas"])) for row in rows if row["steps"] != 3}
-    assert measured == {(1, (80.0,)), (2, (80.0, 2.0)), (2, (80.0, 3.0))}
+    assert measured == {(1, (80.0,)), (2, (80.0, 3.0)), (2, (80.0, 7.0))}
     (edm,) = [row["sigmas"] for row in rows if row["steps"] == 3]
     assert edm == pytest.approx([80.0, 9.723, 0.47], rel=1e-3)
     list(distill(config, run))
@@ -173,4 +171,4 @@ def test_students_without_fresh_noise_are_searched_as_they_sample(run):
     kept = StudentSamples(config, run)
     assert kept.distance((80.0,)) == pytest.approx(fresh.distance((80.0,)), rel=1e-5)
     assert kept.distance((80.0, 2.0)) != pytest.approx(fresh.distance((80.0, 2.0)), rel=1e-2)
-    assert open_model(run.root).sampler(2) == Deterministic((80.0, 2.0))
+    assert open_model(run.root).sampler(2) == Deterministic((80.0, 3.0))

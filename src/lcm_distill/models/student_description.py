@@ -120,12 +120,13 @@ def require_sigmas(
     Raises:
         UserError: they do not.
     """
+    without = "EDM's schedule" if key == "evaluate.student_sigmas" else "a search"
     for steps, falling in sigmas.items():
         if not fall_within(falling, diffusion.sigma_min, diffusion.sigma_max):
             raise UserError(
                 f"{key}.{steps} = {falling} must fall from diffusion.sigma_max = "
                 f"{diffusion.sigma_max:g} or below to diffusion.sigma_min = {diffusion.sigma_min:g} or above: set "
-                "evaluate.student_sigmas={} for EDM's schedule, or sigmas in that range"
+                f"{key}={{}} for {without}, or sigmas in that range"
             )
 
 

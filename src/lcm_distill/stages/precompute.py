@@ -10,6 +10,7 @@ from typing import Any
 
 from lcm_distill.config import Config
 from lcm_distill.core.errors import UserError, WorkError
+from lcm_distill.core.words import counted
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.catalog_building import count_unnamed, open_catalog, restore_catalog
@@ -108,7 +109,13 @@ def finish(cache: Cache) -> None:
     if not trainings_on(cache.run, cache.manifest):
         count_unnamed(cache)
     if not len(cache.usable("train")):
-        raise UserError(f"no image of {cache.source_root} could be used: see `lcm status --run {cache.run.root}`")
+        status = f"see `lcm status --run {cache.run.root}`"
+        if held_out := len(cache.usable("valid")):
+            raise UserError(
+                f"no image of {cache.source_root} is left to train on, as data.valid_fraction holds "
+                f"{counted(held_out, 'image')} out: add images, or lower it for another --run; {status}"
+            )
+        raise UserError(f"no image of {cache.source_root} could be used: {status}")
 
 
 def use_shared(cache: Cache) -> Generator[Progress]:
