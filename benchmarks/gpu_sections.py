@@ -71,7 +71,8 @@ class Scale:
 REAL = Scale(
     "microdit_xl_512",
     "cuda",
-    ("engine.validate_every=1000000", "distill.matching.weight=0", "distill.adversarial.weight=0"),
+    ("engine.validate_every=1000000", "distill.matching.weight=0", "distill.adversarial.weight=0",
+     "distill.solver=euler"),
     512, 64, (64, 16), 16, 64,
 )  # fmt: skip
 REHEARSAL = Scale(

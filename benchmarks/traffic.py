@@ -117,7 +117,11 @@ def main() -> None:
     options = arguments.parse_args()
     ratios = {}
     for name, recompute, micro_batch in (("recomputed", "true", 32), ("kept", "false", 16)):
-        alone = ["distill.matching.weight=0", "distill.adversarial.weight=0"]  # the objective, as before
+        alone = [
+            "distill.matching.weight=0",
+            "distill.adversarial.weight=0",
+            "distill.solver=euler",
+        ]  # the objective, as before
         config = load_preset("microdit_xl_512", [f"engine.activation_checkpointing={recompute}", *alone])
         moved = count(config, micro_batch)
         total = sum(moved.values())
