@@ -217,7 +217,7 @@ def test_sigmas_outside_of_a_students_range_give_way_to_its_schedule(tmp_path):
     path = tmp_path / "student.safetensors"
     path.write_bytes(redescribe(assets.STUDENT, description.to_json()))
     model = open_model(path)
-    with pytest.warns(UserWarning, match=r"has sigmas \[80\.0, 2\.0\] for 2 steps, outside the 0\.002 to 20"):
+    with pytest.warns(UserWarning, match=r"has sigmas \[80\.0, 3\.0\] for 2 steps, outside the 0\.002 to 20"):
         assert model.sampler(2).sigmas == pytest.approx(karras_sigmas(3, 0.002, 20.0, 7.0)[:2].tolist())
 
 
