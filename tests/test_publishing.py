@@ -35,6 +35,6 @@ def test_the_page_works(folder):
     homes = {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", isolated], env={**os.environ, **homes}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["0 80.0 (1, 8, 8, 8)", "1 2.0 (1, 8, 8, 8)"]
+    assert done.stdout.splitlines() == ["0 80.0 (1, 8, 8, 8)", "1 3.0 (1, 8, 8, 8)"]
     assert (folder / "circle.png").is_file() and (folder / "teacher" / "README.md").is_file()
     assert (folder / "shapes-card.md").is_file()

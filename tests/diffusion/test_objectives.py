@@ -57,8 +57,8 @@ def test_student_can_be_its_own_target(name):
     ("name", "assignment"),
     [
         *((name, assignment) for name in ("tuning", "discrete", "phased") for assignment in
-          ("distill.solver=heun", "distill.distance=l2", "distill.huber=0.1")),
-        ("tuning", "distill.tuning.gap_ratio=0.5"),
+          ("distill.solver=euler", "distill.distance=l2", "distill.huber=0.1")),
+        ("tuning", "distill.tuning.gap_ratio=0.6"),
         ("tuning", "distill.tuning.halvings=1"),
         ("tuning", "distill.tuning.widening=2"),
         ("tuning", "distill.tuning.snap_below=1.0"),
