@@ -145,6 +145,19 @@ def test_a_damaged_shard_that_has_still_to_grow_is_mended(data, monkeypatch, kin
     assert precompute(data).exit_code == 0 and data.is_sound()
 
 
+def test_a_damaged_catalog_is_numbered_again_before_its_shards_have_grown(data, monkeypatch):
+    """As the data set's order is that of the rows: what is new comes last."""
+    data.encode()
+    data.run.open(data.config)
+    data.add("z", "a new caption", 7)
+    with monkeypatch.context() as patch:
+        assert killed(data, patch, LAST)
+    (data.run.cache / "catalog/samples.parquet").unlink()
+    mended = lcm("verify", "--run", data.run.root, "--repair", "--json")
+    assert mended.exit_code == 0 and json.loads(mended.stdout)["pending"] == 2, mended.output
+    assert precompute(data).exit_code == 0 and data.is_sound()
+
+
 def killed_at_a_rename(number: int) -> None:
     """In a process of its own, with the encoders of the fixture."""
     encoding.ConfiguredEncoders = Means
