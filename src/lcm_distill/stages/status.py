@@ -4,7 +4,7 @@
 """The progress of a run, from what it has committed."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from lcm_distill.data.sources.registry import source_type
 from lcm_distill.evaluation.prompts import find_prompts, repeated
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
-from lcm_distill.pipeline.parquet_tables import rows_with
+from lcm_distill.pipeline.manifest_parts import Entry
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpointing.steps import saved_steps
@@ -70,8 +70,7 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     """
     cache = Cache.open(config, run)
     manifest = cache.manifest
-    names = set(manifest.task_names())
-    if CATALOG_TASK not in names:
+    if CATALOG_TASK not in manifest.task_names():
         return {"cache": cache.storage.locate(),
                 "tasks": None, "done": 0, "running": 0, "failed": {}, "damaged": 0, "unfinished": None,
                 "quarantined": {}, "left_out": {}, "data": _owner_gone(cache), "try_again": None,
@@ -79,19 +78,20 @@ def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
     tasks = cache.tasks()
     done = manifest.done(tasks)
     running, failed = _under_way(read_workers(cache.storage), done)
-    rejected = _rejected(manifest)
+    entries = manifest.entries()
+    rejected = _rejected(manifest, entries)
     return {
         "cache": cache.storage.locate(),
         "tasks": len(tasks),
         "done": len(done),
         "running": len(running),
         "failed": failed,
-        "damaged": _damaged(manifest, [task.name for task in tasks if task.name in names and task.name not in done]),
+        "damaged": _damaged(manifest, [entries[task.name] for task in tasks if task.name in entries.keys() - done]),
         "unfinished": None if running else completion(cache.owner, len(tasks) - len(done)),
         "quarantined": rejected[QUARANTINED],
         "left_out": rejected[LEFT_OUT],
         "data": _data_changes(cache) | _not_counted(cache, complete=len(done) == len(tasks)),
-        "try_again": _try_again(manifest, run),
+        "try_again": _try_again(manifest, entries, run),
         "fitting_teacher": fitting_teacher(config, run),
         **encode_rate(manifest, tasks, done),
     }
@@ -104,29 +104,29 @@ def _owner_gone(cache: Cache) -> dict[str, str]:
     return {"missing": f"{cache.owner.config} is missing: {ELSEWHERE}"}
 
 
-def _damaged(manifest: Manifest, undone: Sequence[str]) -> int:
+def _damaged(manifest: Manifest, undone: Sequence[Entry]) -> int:
     """How many of the commits lack what was committed; an extension has still to replace the others."""
-    committed = [Task(entry.task, entry.fingerprint) for entry in manifest.entries(undone).values()]
-    return len(committed) - len(manifest.done(committed))
+    return len(undone) - len(manifest.done([Task(entry.task, entry.fingerprint) for entry in undone]))
 
 
-def _rejected(manifest: Manifest) -> dict[str, dict[str, int]]:
+def _rejected(manifest: Manifest, entries: Mapping[str, Entry]) -> dict[str, dict[str, int]]:
     """Numbers of quarantined records, and of those left out on purpose, by reason, the most frequent first."""
-    entries = manifest.entries().values()
     tasks = [
-        Task(entry.task, entry.fingerprint) for entry in entries if entry.quarantined or entry.task == CATALOG_TASK
+        Task(entry.task, entry.fingerprint)
+        for entry in entries.values()
+        if entry.quarantined or entry.task == CATALOG_TASK
     ]
-    rows = manifest.read(tasks, ["status", "error"])
+    rows = manifest.read(tasks, ["status", "error"]).to_pylist()
     reasons = {
-        status: map(without_details, rows_with(rows, status=status)["error"].to_pylist())
+        status: [without_details(row["error"]) for row in rows if row["status"] == status]
         for status in (QUARANTINED, LEFT_OUT)
     }
     return {status: dict(Counter(sorted(found)).most_common()) for status, found in reasons.items()}
 
 
-def _try_again(manifest: Manifest, run: RunFolder) -> str | None:
+def _try_again(manifest: Manifest, entries: Mapping[str, Entry], run: RunFolder) -> str | None:
     """What tries quarantined images again, once their files are there or mended, and captions; None without any."""
-    quarantined = any(entry.quarantined for name, entry in manifest.entries().items() if name != CATALOG_TASK)
+    quarantined = any(entry.quarantined for name, entry in entries.items() if name != CATALOG_TASK)
     trainings = trainings_on(run, manifest)
     once = f", once {' and '.join(map(str, trainings))} is deleted" if trainings else ""
     return f"lcm precompute --run {run.root} --retry-quarantined{once}" if quarantined else None

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lcm_distill.core.hashing import digest
 from lcm_distill.core.json import parse_json
@@ -110,6 +109,8 @@ def _missing_among(
 
 def _missing_samples(manifest: Manifest) -> set[str]:
     """Paths of samples without an image."""
+    import pyarrow.compute as pc  # which commands that only look can do without
+
     entries = manifest.entries().values()
     tasks = [Task(entry.task, entry.fingerprint) for entry in entries if entry.quarantined]
     rows = manifest.read(tasks, ["kind", "source", "error"])
@@ -118,6 +119,8 @@ def _missing_samples(manifest: Manifest) -> set[str]:
 
 def _not_among(catalog: Catalog, paths: list[str]) -> list[str]:
     """Those of the paths that are of no sample."""
+    import pyarrow.compute as pc
+
     table = pa.table({"path": pa.array(paths, pa.string())})
     samples = table.filter(pc.field("path").isin(catalog.samples["path"].combine_chunks()))
     known = set(samples["path"].to_pylist())

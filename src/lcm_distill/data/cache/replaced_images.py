@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import crc32c
-import pyarrow.compute as pc
 
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.manifest_rows import IMAGE_CHECKSUM
@@ -83,6 +82,8 @@ def replaced_images(cache: Cache, since: int | None, named: frozenset[str], most
 
 def _encoded(cache: Cache) -> dict[str, dict[str, Any]]:
     """What the manifest has of each image that was encoded, by its path, in an order in which it can be read."""
+    import pyarrow.compute as pc  # which commands that only look can do without
+
     columns = ["sample_id", "source", "status", "image_bytes", IMAGE_CHECKSUM]
     rows = cache.manifest.read(columns=columns).filter(pc.field("status") == OK)
     encoded = dict[str, dict[str, Any]]()
