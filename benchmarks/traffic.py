@@ -117,11 +117,8 @@ def main() -> None:
     options = arguments.parse_args()
     ratios = {}
     for name, recompute, micro_batch in (("recomputed", "true", 32), ("kept", "false", 16)):
-        alone = [
-            "distill.matching.weight=0",
-            "distill.adversarial.weight=0",
-            "distill.solver=euler",
-        ]  # the objective, as before
+        # The objective, as before.
+        alone = ["distill.matching.weight=0", "distill.adversarial.weight=0", "distill.solver=euler"]
         config = load_preset("microdit_xl_512", [f"engine.activation_checkpointing={recompute}", *alone])
         moved = count(config, micro_batch)
         total = sum(moved.values())

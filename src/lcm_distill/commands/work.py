@@ -96,12 +96,17 @@ def _checked(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder", h
 
 
 def _refuse_unused_sigmas(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder") -> None:
+    """Refuse a change of `evaluate.student_sigmas` without effect, where no student is to be trained."""
     from lcm_distill.config import load_file
-    from lcm_distill.evaluation.samplings import refuse_unused_sigmas
 
     trains = any(stage.name == "distill" for stage in stages) and not folder.distill.exists()
-    if folder.exists and not trains:
-        refuse_unused_sigmas(load_file(folder.config).evaluate, config, folder.student)
+    if trains or not folder.exists:
+        return
+    before = load_file(folder.config).evaluate.student_sigmas
+    if config.evaluate.student_sigmas != before and folder.student.is_file():
+        from lcm_distill.evaluation.samplings import refuse_unused_sigmas
+
+        refuse_unused_sigmas(before, config, folder.student)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The samplings that are evaluated: which model, with which sampler, at which guidance scale."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,22 +109,20 @@ def student_samplers(config: Config, student: Path | None = None) -> list[FewSte
     return [known.sampler(steps, settings.student_sampler) for steps in settings.student_steps]
 
 
-def refuse_unused_sigmas(before: EvaluateConfig, config: Config, student: Path) -> None:
+def refuse_unused_sigmas(before: Mapping[int, list[float]], config: Config, student: Path) -> None:
     """Refuse a change of `evaluate.student_sigmas` that changes nothing: a student that is there has its own.
 
     Args:
-        before: the run's settings without the change.
-        student: its checkpoint, if there is one yet.
+        before: the run's `evaluate.student_sigmas` without the change.
+        student: its checkpoint.
 
     Raises:
         UserError: the checkpoint has others for one of these numbers of steps, or is unreadable.
     """
-    if before.student_sigmas == config.evaluate.student_sigmas or not student.is_file():
-        return
     known = student_sampling(config, student).sigmas
     require_sigmas(config.evaluate.student_sigmas, config.diffusion)
     for steps, sigmas in config.evaluate.student_sigmas.items():
-        if sigmas != before.student_sigmas.get(steps) and sigmas != list(known.get(steps, sigmas)):
+        if sigmas != before.get(steps) and sigmas != list(known.get(steps, sigmas)):
             raise UserError(
                 f"evaluate.student_sigmas.{steps} = {sigmas} would change nothing, as {student} has sigmas of its own, "
                 f"{list(known[steps])}: `lcm schedule` stores others in it, with --set 'schedule.steps=[{steps}]' "
