@@ -19,7 +19,7 @@ from lcm_distill.training.budget import (
 )
 from lcm_distill.training.fake_step import META, FakeStep, fused_attention, memory_per_sample
 from lcm_distill.training.objective_registry import build_objective
-from lcm_distill.training.plan import largest_micro_batch, plan_distillation
+from lcm_distill.training.plan import caption_tokens, largest_micro_batch, plan_distillation
 from lcm_distill.training.student_networks import build_networks
 
 OBJECTIVE_ALONE = ["distill.matching.weight=0", "distill.adversarial.weight=0"]
@@ -135,6 +135,16 @@ def test_states_count_a_critic_and_moments_as_they_are_held(tmp_path, moments, b
     assert states["optimiser"] == pytest.approx(bytes_a_parameter * billions, abs=5e-4)
     assert states["critic"] == pytest.approx((4 + 4 + bytes_a_parameter) * billions, abs=5e-4)
     assert planned["gb_of_a_checkpoint"] == pytest.approx((16 + 2 * bytes_a_parameter) * billions, abs=5e-4)
+
+
+def test_operations_of_a_tiny_network_are_not_rounded_to_nothing(tmp_path):
+    config = load_preset("shapes")
+    planned = plan_distillation(config, RunFolder(tmp_path))
+    forward = forward_flop(meta_network(config.model, guidance_embedding=True), caption_tokens(config.encoders)) / 1e9
+    assert forward < 0.1
+    assert planned["gflop_per_forward"] == pytest.approx(forward, rel=1e-4)
+    passes = planned["tflop_per_step"] * 1000 / config.distill.batch_size
+    assert planned["gflop_per_sample"] == pytest.approx(passes, rel=1e-4)
 
 
 @pytest.mark.parametrize("setting", ["engine.sharding=fsdp", "distill.lora.rank=4"])

@@ -94,9 +94,9 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
     return {
         "trained_parameters": trained,
         "teacher_parameters": budget.count_parameters(teacher),
-        "gflop_per_forward": round(budget.forward_flop(student, tokens) / 1e9, 1),
-        "gflop_per_sample": round(flop / 1e9, 1),
-        "tflop_per_step": round(flop * settings.batch_size / 1e12, 1),
+        "gflop_per_forward": _figures(budget.forward_flop(student, tokens) / 1e9),
+        "gflop_per_sample": _figures(flop / 1e9),
+        "tflop_per_step": _figures(flop * settings.batch_size / 1e12),
         "gb_of_states": {name: _gb(size) for name, size in states.items()},
         **_micro_batches(_memory(config, tokens), settings.batch_size, sum(states.values()), device),
         "gb_of_a_checkpoint": _gb(checkpoint),
@@ -168,3 +168,8 @@ def caption_tokens(encoders: EncodersConfig) -> int:
 
 def _gb(size: float) -> float:
     return round(size / 1e9, 3)
+
+
+def _figures(operations: float) -> float:
+    """Of a network of any size: five significant figures."""
+    return float(f"{operations:.5g}")
