@@ -133,7 +133,7 @@ def test_every_deviation_of_the_original_is_a_single_key():
     def deviations(config):
         return {text.split(" = ")[0] for text in config.differences(base, sections)}
 
-    keys = ("objective", "sigma_distribution", "tuning.gap_ratio", "distance", "learning_rate", "warmup_steps",
+    keys = ("objective", "sigma_distribution", "tuning.gap_ratio", "tuning.halvings", "distance", "learning_rate", "warmup_steps",
             "guidance_range", "guidance_embedder", "publish", "matching.weight", "adversarial.weight")  # fmt: skip
     assert deviations(original) == {f"distill.{key}" for key in keys}
     for key in keys:
@@ -231,6 +231,7 @@ def test_keys_that_had_another_name_are_read_and_keep_their_fingerprint():
         "distill.steps=150",
         "distill.solver=euler",
         "distill.tuning.gap_ratio=0.75",
+        "distill.tuning.halvings=0",
     ]
     before = load_preset("shapes", since)  # as it was before the change
     assert before.fingerprint("data", "model", "distill") == "a3c849bb7940e1e3"

@@ -59,7 +59,7 @@ def test_student_can_be_its_own_target(name):
         *((name, assignment) for name in ("tuning", "discrete", "phased") for assignment in
           ("distill.solver=euler", "distill.distance=l2", "distill.huber=0.1")),
         ("tuning", "distill.tuning.gap_ratio=0.6"),
-        ("tuning", "distill.tuning.halvings=1"),
+        ("tuning", "distill.tuning.halvings=0"),
         ("tuning", "distill.tuning.widening=2"),
         ("tuning", "distill.tuning.snap_below=1.0"),
         ("tuning", "distill.tuning.weighting=inverse_gap"),

@@ -62,7 +62,7 @@ CHANGED = {
     "distill.guidance_embedder": "random", "distill.sigma_distribution": "uniform", "distill.sigma_mean": 0.1,
     "distill.sigma_std": 1.0, "distill.sigma_max_share": 0.2, "distill.publish": "raw",
     "distill.discrete.points": 30, "distill.discrete.skip": 2, "distill.tuning.gap_ratio": 0.6,
-    "distill.tuning.halvings": 1, "distill.tuning.widening": 1.0, "distill.tuning.snap_below": 0.03,
+    "distill.tuning.halvings": 2, "distill.tuning.widening": 1.0, "distill.tuning.snap_below": 0.03,
     "distill.tuning.weighting": "inverse_gap", "distill.scm.normalisation": 0.2, "distill.scm.warmup": 0.4,
     "distill.phased.edges": "[3.0, 1.0]", "distill.phased.gap_ratio": 0.5, "distill.matching.weight": 1.0,
     "distill.matching.start": 0.2, "distill.matching.guidance_share": 0.4, "distill.matching.critic_rate": 2.0,

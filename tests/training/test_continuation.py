@@ -20,7 +20,8 @@ NAMES = {"distill": "student.safetensors", "pretrain": "teacher.safetensors"}
 def begin(finished_run: RunFolder, root: Path, stage: str, steps: int, *more: str) -> Path:
     run = borrow(finished_run, root, "cache", "images")
     run.open(load_preset("shapes", SMALL))
-    chosen = [f"{stage}.{setting}" for setting in [f"steps={steps}", *CONSTANT, *more]]
+    own = ["tuning.halvings=0"] if stage == "distill" else []
+    chosen = [f"{stage}.{setting}" for setting in [f"steps={steps}", *CONSTANT, *own, *more]]
     result = lcm(stage, "--run", root, *settings(["engine.tensorboard=false", *chosen]))
     assert result.exit_code == 0, result.stderr
     return root
@@ -138,6 +139,7 @@ def test_only_the_training_itself_may_change_its_steps(finished_run, tmp_path):
 def test_what_depends_on_the_number_of_steps(changes, differing):
     constant = [
         "distill.decay_fraction=0",
+        "distill.tuning.halvings=0",
         "distill.matching.weight=0",
         "distill.adversarial.weight=0",
         "distill.steps=40",
