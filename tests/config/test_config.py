@@ -133,8 +133,9 @@ def test_every_deviation_of_the_original_is_a_single_key():
     def deviations(config):
         return {text.split(" = ")[0] for text in config.differences(base, sections)}
 
-    keys = ("objective", "sigma_distribution", "tuning.gap_ratio", "tuning.halvings", "distance", "learning_rate", "warmup_steps",
-            "guidance_range", "guidance_embedder", "publish", "matching.weight", "adversarial.weight")  # fmt: skip
+    keys = ("objective", "sigma_distribution", "tuning.gap_ratio", "tuning.halvings", "matching.shared_noise",
+            "distance", "learning_rate", "warmup_steps", "guidance_range", "guidance_embedder",
+            "publish", "matching.weight", "adversarial.weight")  # fmt: skip
     assert deviations(original) == {f"distill.{key}" for key in keys}
     for key in keys:
         set_back = load_preset("original", [f"distill.{key}={json.dumps(attrgetter(key)(base.distill))}"])
@@ -213,7 +214,7 @@ def test_runs_that_say_they_do_not_compile_still_open():
 def test_a_key_that_was_added_counts_in_fingerprints_where_it_is_not_the_default():
     """So students of before are known by their fingerprints still; differences name the key in either case."""
     plain = load_preset("shapes")
-    for assignment in ("distill.fresh_noise=false", "distill.matching.shared_noise=true", "distill.response.weight=1"):
+    for assignment in ("distill.fresh_noise=false", "distill.matching.shared_noise=false", "distill.response.weight=1"):
         key, changed = assignment.split("=")[0], load_preset("shapes", [assignment])
         assert changed.fingerprint("distill") != plain.fingerprint("distill")
         assert list(changed.deviations(plain, ["distill"])) == [key]
@@ -232,6 +233,7 @@ def test_keys_that_had_another_name_are_read_and_keep_their_fingerprint():
         "distill.solver=euler",
         "distill.tuning.gap_ratio=0.75",
         "distill.tuning.halvings=0",
+        "distill.matching.shared_noise=false",
     ]
     before = load_preset("shapes", since)  # as it was before the change
     assert before.fingerprint("data", "model", "distill") == "a3c849bb7940e1e3"

@@ -70,7 +70,7 @@ CHANGED = {
     "distill.adversarial.weight": 0.2, "distill.adversarial.start": 0.2,
     "distill.adversarial.discriminator_rate": 2.0, "distill.adversarial.sigma_mean": 0.1,
     "distill.adversarial.sigma_std": 0.5,
-    "distill.matching.guidance_less": 0.3, "distill.matching.shared_noise": "true", "distill.fresh_noise": "false",
+    "distill.matching.guidance_less": 0.3, "distill.matching.shared_noise": "false", "distill.fresh_noise": "false",
     "distill.response.weight": 1.0, "distill.response.every": 2, "distill.response.sigmas": "[80.0, 5.0, 1.0]",
     "distill.lora.rank": 2, "distill.lora.alpha": 32.0,
     "schedule.steps": "[2]", "schedule.samples": 9, "schedule.sigmas": "{1=[70.0]}",

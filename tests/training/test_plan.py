@@ -59,7 +59,7 @@ def test_operations_of_terms_beside_matching(xl):
         config = load_preset("microdit_xl_512", settings)
         return distill_flop(config.model, config.distill, 77)
 
-    assert flop() - flop("distill.matching.shared_noise=true") == guided + forward
+    assert flop("distill.matching.shared_noise=false") - flop() == guided + forward
     assert flop() - flop("distill.adversarial.weight=0") == 3 * conditional
     sampling = int((1 + 4) / 2 * forward) + 2 * forward  # needed by either term
     alone = flop("distill.matching.weight=0") - flop(*OBJECTIVE_ALONE)
