@@ -20,7 +20,12 @@ from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
 from lcm_distill.evaluation.scored_images import best_and_worst
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
-from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
+from lcm_distill.pipeline.atomic_writes import (
+    commit_bytes,
+    remove_orphans_of,
+    require_file_or_nothing,
+    require_writable,
+)
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
@@ -83,6 +88,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     """
     require_foreign(out)
     require_file_or_nothing(out)
+    require_writable(out)
     query = partial(inspect_view, config, run)
     sections = [
         Section("Figures", _figures(query)),
