@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.core.errors import UserError
 
 
@@ -14,6 +15,16 @@ def complete_preset(incomplete: str) -> list[str]:
     from lcm_distill.config import presets
 
     return [name for name in presets() if name.startswith(incomplete)]
+
+
+def known_preset(name: str | None) -> str | None:
+    """The preset, if it ships: any other is refused before a command imports what it works with."""
+    from lcm_distill.config import require_preset
+
+    if name is not None:
+        with one_line_errors():
+            require_preset(name)
+    return name
 
 
 def complete_key(incomplete: str) -> list[str]:
@@ -27,7 +38,9 @@ def complete_key(incomplete: str) -> list[str]:
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Preset; see `lcm config presets`. An existing run keeps its own.", autocompletion=complete_preset
+        help="Preset; see `lcm config presets`. An existing run keeps its own.",
+        autocompletion=complete_preset,
+        callback=known_preset,
     ),
 ]
 File = Annotated[Path | None, typer.Option("--config", help="Configuration file of a new run, in the presets' form.")]

@@ -11,7 +11,7 @@ from lcm_distill.config.inputs import (
     NetworkConfig,
     Weights,
 )
-from lcm_distill.config.loading import load_file, load_preset, parse, presets, read_given, summary
+from lcm_distill.config.loading import load_file, load_preset, parse, presets, read_given, require_preset, summary
 from lcm_distill.config.objectives import LoraSettings
 from lcm_distill.config.parsing import read_toml, validate
 from lcm_distill.config.run import Config
@@ -22,5 +22,5 @@ __all__ = [
     "SCHEMA_VERSION", "CacheConfig", "Config", "DataConfig", "DiffusionConfig", "DistillConfig", "Dtype",
     "EncodersConfig", "EngineConfig", "EvaluateConfig", "LoraSettings", "ModelConfig", "NetworkConfig",
     "OptimiserConfig", "PretrainConfig", "ScheduleConfig", "Section", "Weights", "load_file", "load_preset", "parse",
-    "presets", "read_given", "read_toml", "summary", "validate",
+    "presets", "read_given", "read_toml", "require_preset", "summary", "validate",
 ]  # fmt: skip

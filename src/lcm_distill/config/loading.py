@@ -35,9 +35,18 @@ def load_preset(name: str, assignments: Sequence[str] = ()) -> Config:
     return parse(_preset_text(name), f"preset {name}", assignments)
 
 
-def _preset_text(name: str) -> str:
+def require_preset(name: str) -> None:
+    """Check that a preset ships.
+
+    Raises:
+        UserError: it does not.
+    """
     if name not in presets():
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")
+
+
+def _preset_text(name: str) -> str:
+    require_preset(name)
     return (resources.files("lcm_distill.config") / "presets" / f"{name}.toml").read_text()
 
 
