@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lcm_distill.config import Assignment
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -122,13 +125,13 @@ Guidance = Annotated[float | None, typer.Option(help="Guidance scale, 0 or more;
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
 
 
-def columns(captions: str | None, images: str | None) -> list[str]:
+def columns(captions: str | None, images: str | None) -> "list[Assignment]":
     """The assignments that `--caption-column` and `--image-column` stand for."""
-    assigned: list[str] = []
+    assigned: list[Assignment] = []
     if captions is not None:
-        assigned.append(f"data.captions={{{_quoted(captions)}=1.0}}")
+        assigned.append((f"--caption-column '{captions}'", f"data.captions={{{_quoted(captions)}=1.0}}"))
     if images is not None:
-        assigned.append(f"data.image_column={_quoted(images)}")
+        assigned.append((f"--image-column '{images}'", f"data.image_column={_quoted(images)}"))
     return assigned
 
 
