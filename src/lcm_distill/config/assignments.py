@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from lcm_distill.config.section import AnySection
 from lcm_distill.config.toml_text import TOO_DEEP, is_too_long
-from lcm_distill.config.wrong_values import start
 from lcm_distill.core.errors import UserError
+from lcm_distill.core.printable_text import start
 
 Named = tuple[str, str]
 """What an assignment was given as, such as `--guidance 1,2`, which errors begin with; and the assignment."""
