@@ -61,6 +61,7 @@ class Panel:
         logarithmic, logarithmic_x: whether the y axis and the x axis are logarithmic.
         ticks: names of x = 0, 1, 2 ...; empty where x is a quantity.
         band: lower and upper end of a shaded range of x, and its label.
+        whole_x: whether x counts, so that it has ticks at whole numbers alone.
     """
 
     x_label: str
@@ -71,6 +72,7 @@ class Panel:
     ticks: Sequence[str] = ()
     band: tuple[float, float, str] | None = None
     logarithmic_x: bool = False
+    whole_x: bool = False
 
 
 def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
@@ -107,6 +109,8 @@ def panel_svg(panel: Panel, name: str) -> str:
 
 
 def _draw_panel(panel: Panel, figure: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.subplots()
     for line in panel.lines:
         _draw_line(line, axes)
@@ -120,6 +124,8 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
     axes.set(xlabel=panel.x_label, ylabel=_broken(panel.y_label, LABEL_WIDTH))
     if panel.logarithmic:
         _scale_logarithmically(axes.set_yscale, axes.yaxis)
+    if panel.whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if panel.logarithmic_x:
         _scale_logarithmically(axes.set_xscale, axes.xaxis)
         if ticks := _ticks([x for line in panel.lines for x in line.x]):
