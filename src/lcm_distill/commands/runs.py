@@ -9,7 +9,6 @@ from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.options import ExistingRun, Json
 from lcm_distill.commands.ownership import owning
 from lcm_distill.commands.printing import say, show, show_figures, show_rows, show_written, write, write_csv
-from lcm_distill.commands.quick import uncollected
 from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.work import show_progress
 from lcm_distill.core.errors import UserError
@@ -17,7 +16,7 @@ from lcm_distill.core.errors import UserError
 
 def status(run: ExistingRun, json: Json = False) -> None:
     """Show the progress of a run, and what it quarantined."""
-    with one_line_errors(), uncollected():
+    with one_line_errors():
         from lcm_distill.stages.status import status as stage
 
         result = stage(*Choice(run=run).load(begins=False))
@@ -34,7 +33,7 @@ def inspect(
     csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on standard output.")] = False,
 ) -> None:
     """Run SQL over a run, with DuckDB."""
-    with one_line_errors(), uncollected():
+    with one_line_errors():
         from lcm_distill.stages.queries import select
 
         if json and csv:
