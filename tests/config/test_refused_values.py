@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from lcm_distill.api.requests import check_settings
-from lcm_distill.config import Config, load_preset
+from lcm_distill.config import Config, load_file, load_preset
 from lcm_distill.config.describe import describe
 from lcm_distill.config.section import Section
 from lcm_distill.core.errors import UserError
@@ -102,3 +102,49 @@ def test_a_table_for_a_value_is_refused_with_what_to_write(key):
         load_preset("shapes", [f"{key}={{a = 1}}"])
     said = str(refused.value)
     assert said.endswith((f", not a table: write {key}=VALUE", f", not a table: write {key}=[VALUE, ...]"))
+
+
+UNKNOWN = "unknown key data.imges: did you mean images?"
+NUMBER = "distill.steps = 'many': Input should be a valid integer, unable to parse string as an integer"
+SIGMAS = "diffusion: sigma_min {:.1f} must lie below sigma_max {:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["distill.steps=many"], f"--set distill.steps=many: {NUMBER}"),
+        (["seed=3", "distill.steps=many", "device=cpu"], f"--set distill.steps=many: {NUMBER}"),
+        (["distill.steps=7", "distill.steps=many"], f"--set distill.steps=many: {NUMBER}"),
+        (["seed=3", "diffusion.sigma_min=90"], f"--set diffusion.sigma_min=90: {SIGMAS.format(90, 80)}"),
+        (
+            ["diffusion.sigma_min=9", "diffusion.sigma_max=8"],
+            f"--set diffusion.sigma_min=9 and --set diffusion.sigma_max=8: {SIGMAS.format(9, 8)}",
+        ),
+        (["data.imges=5", "distill.steps=many"], f"--set data.imges=5: {UNKNOWN}; --set distill.steps=many: {NUMBER}"),
+    ],
+)
+def test_what_set_gave_is_blamed_on_it(assignments, said):
+    with pytest.raises(UserError) as refused:
+        load_preset("shapes", assignments)
+    assert str(refused.value) == said
+
+
+def test_what_a_file_holds_is_blamed_on_the_file(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(load_preset("shapes").to_toml().replace("steps = 300", 'steps = "many"'))
+    for assignments in ([], ["seed=3"]):
+        with pytest.raises(UserError, match=r"own\.toml: distill\.steps = 'many'") as refused:
+            load_file(path, assignments)
+        assert "--set" not in str(refused.value)
+    with pytest.raises(UserError) as refused:
+        load_file(path, ["data.imges=5"])
+    assert sorted(str(refused.value).split("; ")) == [f"--set data.imges=5: {UNKNOWN}", f"{path}: {NUMBER}"]
+
+
+def test_options_that_stand_for_an_assignment_are_blamed_by_their_own_names(finished_run, tmp_path):
+    result = lcm("precompute", "--preset", "shapes", "--run", tmp_path / "run", "--caption-column", "")
+    assert result.stderr.startswith("lcm: --caption-column '': data.captions")
+    shared = ["--cache", finished_run.root, "--run", tmp_path / "run"]
+    result = lcm("distill", *shared, "--set", "distill.steps=many")
+    assert (result.exit_code, result.stderr) == (2, f"lcm: --set distill.steps=many: {NUMBER}\n")
+    assert not (tmp_path / "run").exists()

@@ -133,6 +133,9 @@ def test_status_says_that_a_data_set_is_not_there(data, monkeypatch, tmp_path):
     data.root.rename(tmp_path / "away")
     found = status(data.config, data.run)["precompute"]["data"]
     assert found == {"missing": f"{data.root} is not there: compared once it is"}
+    data.root.write_text("a file")
+    found = status(data.config, data.run)["precompute"]["data"]
+    assert found == {"missing": f"{data.root} is a file: compared once it is a folder"}
     monkeypatch.chdir(tmp_path / "away")
     elsewhere = data.config.changed(["data.root='data'"], "test")  # as it is given in the folder above
     found = status(elsewhere, data.run)["precompute"]["data"]

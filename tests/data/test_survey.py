@@ -152,6 +152,9 @@ def test_a_dry_run_that_can_read_nothing_prints_its_listing_and_ends_as_the_comm
     assert (planned.exit_code, planned.stderr.splitlines()) == (ended.exit_code, [line]) == (2, [line])
     found = json.loads(planned.stdout)["precompute"]
     assert line == f"lcm: {found['data']['unreadable']}" and found["missing"] == [found["data"]["unreadable"]]
+    shown = lcm(*words, "--dry-run")
+    assert "latent bytes per sample" in shown.stdout and "data.root" not in shown.stdout
+    assert shown.stderr.splitlines() == [line]
     assert not (tmp_path / "run").exists()
 
 
@@ -192,6 +195,9 @@ def test_a_root_that_is_no_folder_is_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     data = load_preset("shapes", [f"data.source={name}", "data.root=nope"]).data
     with pytest.raises(UserError, match=f"data.root = 'nope': there is no folder {tmp_path}/nope: set it"):
+        open_source(data, tmp_path)
+    (tmp_path / "nope").write_bytes(b"an archive, perhaps")
+    with pytest.raises(UserError, match=f"data.root = 'nope': {tmp_path}/nope is a file: set it to your data set's f"):
         open_source(data, tmp_path)
 
 

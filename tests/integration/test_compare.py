@@ -43,7 +43,7 @@ def test_the_teacher_stands_once_above_the_students(runs):
     (halved,) = [line for line in lines if line[:5] == ["b", "student", "consistency", "1", "3"]]
     one_step = next(row["value"] for row in runs if row["model"] == "student")
     assert halved[5] == f"{one_step / 2:.2f}" and len(lines) == 2 + 2 + 2 + 2 + 1
-    assert "shapes: stand-in data" in result.stdout and "14 captions, held-out:" in result.stdout
+    assert "shapes: stand-in data" in result.stdout and "14 held-out captions, seed 0" in result.stdout
     with open("both.png", "rb") as chart:  # noqa: PTH123
         assert chart.read(4) == b"\x89PNG"
 
@@ -64,7 +64,7 @@ def test_figures_of_other_captions_stand_in_a_table_of_their_own(runs):
     text = lcm("compare", "a", "b").stdout
     _, first, second = text.split("## ")
     assert "teacher" in first and "No teacher was measured" not in first
-    assert second.startswith("99 captions, other.csv:1234, seed 0") and "lcm evaluate --models teacher" in second
+    assert second.startswith("99 captions of other.csv, seed 0") and "lcm evaluate --models teacher" in second
 
 
 @pytest.mark.parametrize(

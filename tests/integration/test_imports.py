@@ -42,6 +42,29 @@ def test_a_look_at_a_run_imports_no_network(finished_run, command):
     assert "pyarrow" in modules and not (HEAVY - {"PIL"} | WHOLE_DATA_SETS) & modules
 
 
+REFUSED = [
+    ["doctor", "--preset", "nope"],
+    ["doctor", "--set", "distill.steps=many"],
+    ["run", "--preset", "nope"],
+    ["distill", "--preset", "nope"],
+    ["ablate", "--preset", "nope", "--dry-run"],
+]
+REFUSED_CODE = """
+import sys
+from lcm_distill.cli import app
+try:
+    app(sys.argv[1:], standalone_mode=False)
+except SystemExit as end:
+    print(end.code, *sorted({"torch", "pyarrow"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_what_is_wrong_with_the_configuration_is_said_before_anything_large_is_imported(words):
+    result = subprocess.run([sys.executable, "-c", REFUSED_CODE, *words], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["2"] and result.stderr.count("\n") == 1, result
+
+
 def test_a_comparison_imports_what_draws_charts_and_no_network(finished_run, tmp_path):
     modules = imported("compare", finished_run.root, "--out", tmp_path / "comparison")
     assert "matplotlib" in modules and not (HEAVY - {"PIL", "matplotlib"}) & modules

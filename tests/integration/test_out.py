@@ -156,6 +156,33 @@ def test_a_file_where_a_folder_is_meant_is_refused(run, tmp_path, monkeypatch, w
     assert (tmp_path / "here" / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        (["sample", "a red square"], "sample.open_for"),
+        (["compare-samplers", "a red square"], "sample.open_for"),
+        (["export", "--run", "RUN"], "export._weights"),
+        (["export", "--run", "RUN", "--format", "sharded"], "export._weights"),
+        (["report", "--run", "RUN"], "report._figures"),
+        (["compare", "RUN"], "compare._figures"),
+    ],
+)
+@pytest.mark.parametrize("out", ["file/a.png", "/dev/null/new/a"])
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(run, tmp_path, monkeypatch, words, work, out):
+    monkeypatch.setattr(f"lcm_distill.stages.{work}", lambda *_: pytest.fail("the work began"))
+    (tmp_path / "here" / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    said = one_line(lcm(*(str(run.root) if word == "RUN" else word for word in words), "--out", out), 4)
+    assert out in said and "Not a directory: part of the path is a file: give another one" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_fetch_refuses_a_folder_that_cannot_be_written_before_it_downloads(monkeypatch):
+    monkeypatch.setattr("lcm_distill.stages.fetch._write", lambda *_: pytest.fail("something was fetched"))
+    said = one_line(lcm("fetch", "--preset", "microdit_xl_512", "--to", "/dev/null/weights"), 4)
+    assert "/dev/null/weights/vae: Not a directory" in said
+
+
 def test_fetch_touches_nothing_beside_its_folders(tmp_path, monkeypatch):
     """`--to` may be any folder: what others left there, at any depth, is theirs."""
     monkeypatch.setattr("lcm_distill.stages.fetch._write", lambda part, folder: (folder / "weights").write_text("w"))

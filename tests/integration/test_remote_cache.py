@@ -81,3 +81,9 @@ def test_pulling_ends_with_one_report_that_all_is_done(made, tmp_path):
 def test_pull_needs_something_to_pull(finished_run, made, tmp_path):
     nothing = lcm("cache", "pull", "--run", finished_run.root)
     assert nothing.exit_code == 2 and "cache.location is unset" in nothing.stderr
+
+
+def test_a_pull_without_a_location_names_the_command_that_gives_one(finished_run):
+    refused = lcm("cache", "pull", "--run", finished_run.root)
+    words = f"`lcm precompute --run {finished_run.root} --set cache.location=s3://BUCKET/PREFIX` names the store"
+    assert refused.exit_code == 2 and "cache.location is unset" in refused.stderr and words in refused.stderr

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from lcm_distill.arrays.metadata import read_metadata
+from lcm_distill.core.io_errors import UNREACHABLE
 from lcm_distill.evaluation.verification import damaged_results
+from lcm_distill.pipeline.atomic_writes import require_writable
 from lcm_distill.pipeline.hashed_parquet import encode_table, read_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
@@ -51,3 +54,15 @@ def test_what_may_not_be_read_is_not_called_damaged(closed, tmp_path):
         with pytest.raises(PermissionError) as refused:
             read()
         assert str(refused.value.filename).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("result", ["/sys/result", "/sys/new/result"])
+def test_a_place_that_may_not_be_written_is_refused_by_its_name(result):
+    with pytest.raises(OSError) as refused:
+        require_writable(Path(result))
+    assert refused.value.filename == result and refused.value.errno in UNREACHABLE
+
+
+def test_a_place_that_may_be_written_stays_as_it_was(tmp_path):
+    require_writable(tmp_path / "new" / "deeper" / "result")
+    assert not list(tmp_path.iterdir())

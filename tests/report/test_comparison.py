@@ -71,12 +71,21 @@ def test_sets_of_captions_have_their_hash_only_where_they_need_it():
 
     assert labels("held-out:0123456789ab") == [""]
     assert labels("held-out:0123456789ab", "my.csv:0123456789ab") == [
-        "60 captions, held-out, seed 0", "60 captions, my.csv, seed 1"
+        "60 held-out captions, seed 0", "60 captions of my.csv, seed 1"
     ]  # fmt: skip
     same = [{**STUDENTS[1], "prompts": f"held-out:{digit * 12}"} for digit in "ab"]
     assert [panel.y_label for panel in comparison_panels(same, FIGURE_STYLES)] == [
-        f"Fréchet distance\n60 captions, held-out:{digit * 12}, seed 0" for digit in "ab"
+        f"Fréchet distance\n60 held-out captions, seed 0, hash {digit * 12}" for digit in "ab"
     ]
+
+
+def test_runs_are_named_by_as_much_of_their_paths_as_tells_them_apart():
+    def names(*runs: str) -> list[str | None]:
+        (panel,) = comparison_panels([row("student", "consistency", 1, 1.0, run=run) for run in runs], FIGURE_STYLES)
+        return [line.label for line in panel.lines]
+
+    assert names("/mnt/runs/a", "runs/b") == ["a, guidance 2", "b, guidance 2"]
+    assert names("/mnt/one/a", "/mnt/two/a") == ["one/a, guidance 2", "two/a, guidance 2"]
 
 
 def test_figures_of_latents_stand_in_tables_alone():

@@ -103,6 +103,14 @@ def test_a_logarithmic_axis_of_numbers_has_ticks_where_points_are():
     assert re.findall(r">([^<>]+)</text>", axis) == ["1", "2", "4", "50", "x"]
 
 
+@pytest.mark.parametrize("steps", [[1.0], [1, 2], [1, 2, 3, 4], list(range(1, 301))])
+def test_steps_have_ticks_at_whole_numbers_alone(steps):
+    panel = Panel("step", "loss", [Line(steps, steps, [0] * len(steps), 0, marked=False)], whole_x=True)
+    (axis,) = re.findall(r'id="matplotlib.axis_1">(.*?)id="matplotlib.axis_2"', panel_svg(panel, "steps"), re.DOTALL)
+    *ticks, label = re.findall(r">([^<>]+)</text>", axis)
+    assert ticks and all(tick.isdigit() for tick in ticks) and label == "step"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "labels"),
     [

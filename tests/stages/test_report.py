@@ -17,6 +17,7 @@ from PIL import Image
 from lcm_distill.commands.printing import show_result
 from lcm_distill.config import load_file, load_preset
 from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.evaluation import scored_images
 from lcm_distill.evaluation.image_grid import write_grid
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.pipeline.hashed_parquet import encode_table
@@ -83,10 +84,28 @@ def test_the_best_and_worst_images_stand_above_their_captions(run, finished_run,
     rows = sorted(scored.to_pylist(), key=lambda row: (-row["caption_score"], row["image_id"]))
     assert [text for text, _ in best] == [f"{row['caption']}; score {row['caption_score']:.3g}" for row in rows[:3]]
     last = sorted(rows[3:], key=lambda row: (row["caption_score"], row["image_id"]))[:3]
+    last = [row for row in last if row["caption_score"] < rows[0]["caption_score"]]
     for (text, pixels), row in zip(worst, last, strict=True):
         assert text == f"{row['caption']}; score {row['caption_score']:.3g}"
         generated = np.asarray(Image.open(run.evaluate / row["picture"]))
         assert (pixels == generated.repeat(2, axis=0).repeat(2, axis=1)).all()
+
+
+def test_images_as_good_or_as_bad_as_those_that_are_shown_are_counted(run, finished_run, tmp_path, monkeypatch):
+    shutil.copytree(finished_run.evaluate, run.evaluate)
+    monkeypatch.setattr(stage, "EXTREMES", 3)
+    for good, said in {9: [9, 5], 3: [None, 11], 1: [13, None], 14: [14, None]}.items():
+        scores = [{"image_id": number, "caption": "of", "caption_score": float(number < good)} for number in range(14)]
+        monkeypatch.setattr(scored_images, "_scores", lambda *_, scores=scores: scores)
+        report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+        content = section((tmp_path / "page.html").read_text(), "Best and worst images")
+        parts = content.split("<h3>Worst</h3>")
+        counts = [re.findall(r"<p>(\d+) images have score [01]: the first of them are shown.", part) for part in parts]
+        if good == 1:  # the second best is one of the worst
+            assert counts == [["13"], ["13"]]
+        else:
+            assert counts == [[str(count)] if count else [] for count in said[: len(parts)]]
+        assert ("<h3>Worst</h3>" in content) == (good < 14)
 
 
 def validated(run: RunFolder, step: int, shade: int, captions: list[str]) -> None:

@@ -18,11 +18,12 @@ def doctor(
 ) -> None:
     """Check libraries, devices, memory, disk, weights and data that a run needs, and say what to do."""
     with one_line_errors():
+        chosen = Choice(preset, config, set or [], run, cache=cache).load()  # before imports, which take long
         with working("looking at this machine"):
             from lcm_distill.stages.doctor import doctor as stage
             from lcm_distill.stages.doctor import require_health
 
-            findings = list(stage(*Choice(preset, config, set or [], run, cache=cache).load()))
+            findings = list(stage(*chosen))
         rows = [asdict(finding) for finding in findings]
         show(rows, json, lambda: show_rows(rows))
         require_health(findings)

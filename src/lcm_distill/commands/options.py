@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lcm_distill.config import Assignment
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -14,6 +18,16 @@ def complete_preset(incomplete: str) -> list[str]:
     from lcm_distill.config import presets
 
     return [name for name in presets() if name.startswith(incomplete)]
+
+
+def known_preset(name: str | None) -> str | None:
+    """The preset, if it ships: any other is refused before a command imports what it works with."""
+    from lcm_distill.config import require_preset
+
+    if name is not None:
+        with one_line_errors():
+            require_preset(name)
+    return name
 
 
 def complete_key(incomplete: str) -> list[str]:
@@ -27,7 +41,9 @@ def complete_key(incomplete: str) -> list[str]:
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Preset; see `lcm config presets`. An existing run keeps its own.", autocompletion=complete_preset
+        help="Preset; see `lcm config presets`. An existing run keeps its own.",
+        autocompletion=complete_preset,
+        callback=known_preset,
     ),
 ]
 File = Annotated[Path | None, typer.Option("--config", help="Configuration file of a new run, in the presets' form.")]
@@ -109,13 +125,13 @@ Guidance = Annotated[float | None, typer.Option(help="Guidance scale, 0 or more;
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
 
 
-def columns(captions: str | None, images: str | None) -> list[str]:
+def columns(captions: str | None, images: str | None) -> "list[Assignment]":
     """The assignments that `--caption-column` and `--image-column` stand for."""
-    assigned: list[str] = []
+    assigned: list[Assignment] = []
     if captions is not None:
-        assigned.append(f"data.captions={{{_quoted(captions)}=1.0}}")
+        assigned.append((f"--caption-column '{captions}'", f"data.captions={{{_quoted(captions)}=1.0}}"))
     if images is not None:
-        assigned.append(f"data.image_column={_quoted(images)}")
+        assigned.append((f"--image-column '{images}'", f"data.image_column={_quoted(images)}"))
     return assigned
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lcm_distill.commands.run_choice import Choice
 
 if TYPE_CHECKING:
-    from lcm_distill.config import Config
+    from lcm_distill.config import Assignment, Config
     from lcm_distill.pipeline.run_folder import RunFolder
 
 STAGES = ("precompute", "pretrain", "distill", "schedule", "evaluate", "ablate")
@@ -18,7 +18,7 @@ CHANGES = "leave out --set, which changes the configuration of every stage"
 
 @contextmanager
 def owning(
-    choice: Choice, command: str, stages: Sequence[str], begins: bool = True, settings: Sequence[str] = ()
+    choice: Choice, command: str, stages: Sequence[str], begins: bool = True, settings: "Sequence[Assignment]" = ()
 ) -> "Generator[tuple[Config, RunFolder]]":
     """Configuration and run folder, read once these stages of the run have no other owner, while the block runs.
 

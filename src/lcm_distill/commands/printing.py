@@ -99,9 +99,21 @@ def warn_of_teacher(config: "Config", folder: "RunFolder") -> None:
         screen.print(f"teacher: {stranger}", style="yellow", soft_wrap=True)
 
 
-def show_plan(plans: Mapping[str, Any], as_json: bool) -> None:
-    """Print what stages would do."""
-    show(plans, as_json, lambda: show_figures(plans))
+def show_plan(plans: Mapping[str, Any], as_json: bool, last_line: str | None) -> None:
+    """Print what stages would do; a table does not say what the last line of the command is about to say."""
+    show(plans, as_json, lambda: show_figures(_without(plans, last_line)))
+
+
+def _without(figures: Mapping[str, Any], line: str | None) -> dict[str, Any]:
+    left: dict[str, Any] = {}
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            left[name] = _without(cast(Mapping[str, Any], value), line)
+        elif isinstance(value, list):
+            left[name] = [own for own in cast(list[Any], value) if own != line]
+        elif value != line:
+            left[name] = value
+    return left
 
 
 def show_result(stage: "Stage", config: "Config", folder: "RunFolder", as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lcm_distill.core.errors import UserError
 
 if TYPE_CHECKING:
-    from lcm_distill.config import Config
+    from lcm_distill.config import Assignment, Config
     from lcm_distill.pipeline.run_folder import RunFolder
 
 DEFAULT = "shapes"
@@ -31,12 +31,12 @@ class Choice:
 
     preset: str | None = None
     file: Path | None = None
-    assignments: Sequence[str] = ()
+    assignments: "Sequence[Assignment]" = ()
     run: Path | None = None
     student: Path | None = None
     cache: Path | None = None
 
-    def load(self, begins: bool = True, settings: Sequence[str] = ()) -> "tuple[Config, RunFolder]":
+    def load(self, begins: bool = True, settings: "Sequence[Assignment]" = ()) -> "tuple[Config, RunFolder]":
         """Configuration and run folder.
 
         Args:
@@ -59,7 +59,7 @@ class Choice:
             if self.run is not None:
                 self._refuse_to_begin(self.run, begins, named or self.owner is not None)
             return self.given(settings), folder
-        stored = load_file(folder.config, [*self.assignments, *_assigned(self.owner)])
+        stored = load_file(folder.config, [*self.assignments, *self._assigned(self.owner)])
         if named:
             self._refuse_conflict(folder, stored, self.given(settings))
         return stored, folder
@@ -71,13 +71,13 @@ class Choice:
             remedy = "a new run needs --preset or --config" if begins else "give the folder of a run"
             raise UserError(f"{run} is not a run folder: it has no config.toml; {remedy}")
 
-    def given(self, settings: Sequence[str] = ()) -> "Config":
+    def given(self, settings: "Sequence[Assignment]" = ()) -> "Config":
         """The configuration that `--preset` or `--config`, `--cache` and `--set` name, whatever the run.
 
         Raises:
             UserError: as `load`.
         """
-        from lcm_distill.config import load_file, load_preset
+        from lcm_distill.config import load_file, load_preset, named
         from lcm_distill.pipeline.run_folder import RunFolder
 
         assignments, owner = [*settings, *self.assignments], self.owner
@@ -89,7 +89,7 @@ class Choice:
         other = load_file(cache.config)
         base = self._in_file() if self.file else load_preset(self.preset) if self.preset else other
         shared = base.sharing(other, owner)
-        return shared.changed([*assignments, *_assigned(shared.cache.run)], option)
+        return shared.changed([*map(named, assignments), *self._assigned(shared.cache.run)], option)
 
     @cached_property
     def owner(self) -> Path | None:
@@ -102,13 +102,19 @@ class Choice:
 
         # Other keys may be wrong for this preset, and right for the one that is taken from the cache's run.
         keys = ("cache", "cache.run")
-        assigned = [each for each in self.assignments if each.partition("=")[0].strip() in keys]
+        given = [each for each in self.assignments if isinstance(each, str)]
+        assigned = [each for each in given if each.partition("=")[0].strip() in keys]
         named = load_preset(DEFAULT, assigned).cache.run if assigned else None
         if self.cache and named and named != self.cache.absolute():
             raise UserError(f"--cache {self.cache} and cache.run = '{named}' are two runs: leave one of them out")
         return self.cache or named
 
-    def _in_file(self, assignments: Sequence[str] = ()) -> "Config":
+    def _assigned(self, owner: "Path | None") -> "list[Assignment]":
+        """The assignment of the run whose cache is used."""
+        assignment = f"cache.run={json.dumps(str(owner))}"
+        return [] if owner is None else [(f"--cache {owner}" if self.cache else f"--set {assignment}", assignment)]
+
+    def _in_file(self, assignments: "Sequence[Assignment]" = ()) -> "Config":
         from lcm_distill.config import parse
 
         return parse(self._text, str(self.file), assignments)
@@ -131,8 +137,3 @@ class Choice:
                 f"{folder.root} was made with {'; '.join(conflicts)}: leave {option} out, the run keeps its "
                 "configuration; change keys with --set, or choose another --run"
             )
-
-
-def _assigned(owner: "Path | None") -> list[str]:
-    """The assignment of the run whose cache is used."""
-    return [f"cache.run={json.dumps(str(owner))}"] if owner else []

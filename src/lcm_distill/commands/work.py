@@ -65,9 +65,10 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
         if how.dry_run:
             config, folder = choice.load(begins=stages[0].begins or bool(choice.preset or choice.file))
             swept = _checked(stages, config, folder, how)
-            show_plan(plan(stages, swept, folder, how), how.as_json)
-            for stage in stages:
-                stage.reads(swept, folder)
+            refusal = next((error for stage in stages if (error := _refusal(stage, swept, folder))), None)
+            show_plan(plan(stages, swept, folder, how), how.as_json, str(refusal) if refusal else None)
+            if refusal:
+                raise refusal
             return
         owned = [name for stage in stages for name in stage.owns]
         with owning(choice, how.command or stages[-1].name, owned, stages[0].begins) as (config, folder):
@@ -82,6 +83,14 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
                     _run(stage, swept, folder, how)
         if leads():
             show_result(stages[-1], config, folder, how.as_json)
+
+
+def _refusal(stage: "Stage", config: "Config", folder: "RunFolder") -> UserError | None:
+    """Why the data that a stage would read cannot be read."""
+    try:
+        stage.reads(config, folder)
+    except UserError as error:
+        return error
 
 
 def _checked(stages: "Sequence[Stage]", config: "Config", folder: "RunFolder", how: How) -> "Config":

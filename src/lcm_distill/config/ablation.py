@@ -8,9 +8,10 @@ from importlib import resources
 from pydantic import Field
 
 from lcm_distill.config.loading import load_preset
-from lcm_distill.config.parsing import read_toml, validate
+from lcm_distill.config.parsing import validate
 from lcm_distill.config.run import Config
 from lcm_distill.config.section import Section
+from lcm_distill.config.toml_text import read_toml
 from lcm_distill.core.errors import UserError
 
 SECTIONS = ("distill", "evaluate")

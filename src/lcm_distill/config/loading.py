@@ -5,6 +5,7 @@ from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 
+from lcm_distill.config.assignments import Assignment
 from lcm_distill.config.parsing import parse_section
 from lcm_distill.config.run import Config
 from lcm_distill.core.errors import UserError
@@ -26,7 +27,7 @@ def summary(name: str) -> str:
     return " ".join(line.lstrip("# ") for line in lines).partition(". ")[0].rstrip(".") + "."
 
 
-def load_preset(name: str, assignments: Sequence[str] = ()) -> Config:
+def load_preset(name: str, assignments: Sequence[Assignment] = ()) -> Config:
     """A preset by name, changed by `section.key=value` assignments.
 
     Raises:
@@ -35,13 +36,22 @@ def load_preset(name: str, assignments: Sequence[str] = ()) -> Config:
     return parse(_preset_text(name), f"preset {name}", assignments)
 
 
-def _preset_text(name: str) -> str:
+def require_preset(name: str) -> None:
+    """Check that a preset ships.
+
+    Raises:
+        UserError: it does not.
+    """
     if name not in presets():
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(presets())}")
+
+
+def _preset_text(name: str) -> str:
+    require_preset(name)
     return (resources.files("lcm_distill.config") / "presets" / f"{name}.toml").read_text()
 
 
-def load_file(path: Path, assignments: Sequence[str] = ()) -> Config:
+def load_file(path: Path, assignments: Sequence[Assignment] = ()) -> Config:
     """A configuration file in the presets' form, changed by `section.key=value` assignments.
 
     Raises:
@@ -81,6 +91,6 @@ def _text(path: Path, content: bytes) -> str:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}): convert it, or give another file") from error
 
 
-def parse(text: str, origin: str, assignments: Sequence[str] = ()) -> Config:
+def parse(text: str, origin: str, assignments: Sequence[Assignment] = ()) -> Config:
     """A configuration from TOML text; `origin` names it in errors."""
     return parse_section(Config, text, origin, assignments)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from lcm_distill.config.assignments import Assignment
 from lcm_distill.config.evaluation import EvaluateConfig, ScheduleConfig
 from lcm_distill.config.inputs import CacheConfig, DataConfig, DiffusionConfig, EncodersConfig, ModelConfig
 from lcm_distill.config.parsing import parse_section
@@ -156,13 +157,14 @@ class Config(Section):
         taken = {"seed": other.seed, "data": other.data, "encoders": other.encoders, "cache": cache}
         return self.model_copy(update=taken)
 
-    def changed(self, assignments: Sequence[str], origin: str) -> "Config":
+    def changed(self, assignments: Sequence[Assignment], origin: str) -> "Config":
         """This configuration, changed by `section.key=value` assignments.
 
         Raises:
-            UserError: a key or a value is wrong; the message begins with `origin`.
+            UserError: a key or a value is wrong; the message begins with what the assignment was given as, or `origin`.
         """
-        return parse_section(Config, self.to_toml(), origin, assignments)
+        given = [(origin, assignment) if isinstance(assignment, str) else assignment for assignment in assignments]
+        return parse_section(Config, self.to_toml(), origin, given)
 
     def to_toml(self) -> str:
         """The resolved configuration; loading it gives an equal one."""

@@ -5,9 +5,8 @@ from difflib import get_close_matches
 from typing import Any, cast, get_args, get_origin
 
 from lcm_distill.config.section import Section
+from lcm_distill.core.printable_text import start
 
-LONGEST_VALUE = 200
-"""Characters of a wrong value that a message shows."""
 NO_TABLE = {"model_type", "model_attributes_type", "dict_type"}
 LISTS = {"list_type", "tuple_type"}
 """Pydantic's names for errors: a value where a table belongs, and another one where a list does."""
@@ -32,11 +31,6 @@ def explain(kind: type[Section], detail: Any) -> str:
     shown = "" if isinstance(value, dict) else f" = {_shortened(value)}"
     named = f"{key}{shown}: " if key else ""  # what spans several tables names its keys itself
     return named + detail["msg"].removeprefix("Value error, ")
-
-
-def start(text: str) -> str:
-    """A text; of a long one the beginning."""
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _shortened(value: Any) -> str:

@@ -33,7 +33,9 @@ class Extremes(NamedTuple):
     Attributes:
         title: of the sampling, with its guidance scale. protocol: that scored them.
         images: how many were scored.
-        best, worst: the best one first and the worst one first; no image is in both.
+        best, worst: the best one first and the worst one first, of equal ones the first; no image is in both, and none
+            of the worst has the highest score.
+        as_good, as_bad: how many images have the score of the last of the best, and of the last of the worst.
     """
 
     title: str
@@ -41,6 +43,8 @@ class Extremes(NamedTuple):
     images: int
     best: Sequence[ScoredImage]
     worst: Sequence[ScoredImage]
+    as_good: int
+    as_bad: int
 
 
 def best_and_worst(config: Config, run: RunFolder, count: int) -> Extremes | None:
@@ -87,8 +91,12 @@ def _extremes(image_set: ImageSet, protocol: str, scores: Sequence[dict[str, Any
         found = [(rows[score["image_id"]], score) for score in chosen if score["image_id"] in rows]
         return [ScoredImage(image_set.read(row), score["caption"], score["caption_score"]) for row, score in found]
 
-    best = sorted(scores, key=lambda row: (-row["caption_score"], row["image_id"]))
-    worst = sorted(best[count:], key=lambda row: (row["caption_score"], row["image_id"]))
+    def alike(chosen: Sequence[dict[str, Any]]) -> int:
+        return sum(row["caption_score"] == chosen[-1]["caption_score"] for row in scores) if chosen else 0
+
+    ordered = sorted(scores, key=lambda row: (-row["caption_score"], row["image_id"]))
+    below = [row for row in ordered[count:] if row["caption_score"] < ordered[0]["caption_score"]]
+    best, worst = ordered[:count], sorted(below, key=lambda row: (row["caption_score"], row["image_id"]))[:count]
     sampling = image_set.sampling
     title = f"{sampling.title}, guidance {sampling.guidance:g}"
-    return Extremes(title, protocol, len(scores), opened(best[:count]), opened(worst[:count]))
+    return Extremes(title, protocol, len(scores), opened(best), opened(worst), alike(best), alike(worst))

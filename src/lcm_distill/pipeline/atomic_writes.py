@@ -99,6 +99,22 @@ def require_file_or_nothing(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
 
 
+def require_writable(path: Path) -> None:
+    """Check that something new can be written at `path`; before work whose result goes there. Nothing stays there.
+
+    Raises:
+        OSError: it cannot, or a part of the path is a file.
+    """
+    path = path.absolute()
+    tried = next(folder for folder in path.parents if folder.exists()) / _temporary(path).name
+    try:
+        tried.touch()
+        tried.unlink()
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def commit_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Put the folder that `write` fills at `path`, replacing an earlier folder.
 

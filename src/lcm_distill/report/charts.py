@@ -24,6 +24,10 @@ APART = 0.06
 """Least distance of two tick labels, as a share of a logarithmic axis."""
 LABEL_WIDTH, TITLE_WIDTH = 42, 64
 """Letters of an axis label, and of a title above one panel, which are broken where they are longer."""
+SINGLE, BESIDE = 10, 12
+"""Size of the text of one panel, and of several, which are shown smaller: 13 pixels where both are 1,000 wide."""
+SHORT = 36
+"""Letters of labels of which two stand beside each other in a legend, whose text is always that of one panel."""
 INK = "#28282c"
 STYLE: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 """Settings of matplotlib by which text and axes have the colour of ink."""
@@ -61,6 +65,7 @@ class Panel:
         logarithmic, logarithmic_x: whether the y axis and the x axis are logarithmic.
         ticks: names of x = 0, 1, 2 ...; empty where x is a quantity.
         band: lower and upper end of a shaded range of x, and its label.
+        whole_x: whether x counts, so that it has ticks at whole numbers alone.
     """
 
     x_label: str
@@ -71,6 +76,7 @@ class Panel:
     ticks: Sequence[str] = ()
     band: tuple[float, float, str] | None = None
     logarithmic_x: bool = False
+    whole_x: bool = False
 
 
 def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
@@ -78,7 +84,7 @@ def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context({**STYLE, "font.size": SINGLE if len(panels) == 1 else BESIDE}):
         across, down = min(len(panels), ACROSS), -(-len(panels) // ACROSS)
         figure = Figure(figsize=(SIZE[0] * across, SIZE[1] * down), layout="constrained")
         parts = figure.subfigures(down, across, squeeze=False)
@@ -107,6 +113,8 @@ def panel_svg(panel: Panel, name: str) -> str:
 
 
 def _draw_panel(panel: Panel, figure: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.subplots()
     for line in panel.lines:
         _draw_line(line, axes)
@@ -120,6 +128,8 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
     axes.set(xlabel=panel.x_label, ylabel=_broken(panel.y_label, LABEL_WIDTH))
     if panel.logarithmic:
         _scale_logarithmically(axes.set_yscale, axes.yaxis)
+    if panel.whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if panel.logarithmic_x:
         _scale_logarithmically(axes.set_xscale, axes.xaxis)
         if ticks := _ticks([x for line in panel.lines for x in line.x]):
@@ -127,8 +137,9 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
             axes.set_xticks([], minor=True)
     axes.grid(True, which="both", axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        figure.legend(frameon=False, loc="outside lower center", ncols=2, handlelength=3)
+    if labels := axes.get_legend_handles_labels()[1]:
+        columns = 2 if max(map(len, labels)) <= SHORT else 1
+        figure.legend(frameon=False, loc="outside lower center", ncols=columns, handlelength=3, fontsize=SINGLE)
 
 
 def _draw_line(line: Line, axes: Any) -> None:

@@ -1,9 +1,9 @@
 """Figures across runs: tables and a chart. Rows are those of `metrics.parquet` with the run they belong to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from re import compile
 from typing import Any
 
 from lcm_distill.report.charts import Line, Panel, draw_chart
@@ -20,8 +20,8 @@ from lcm_distill.report.tables import (
 Rows = Sequence[Mapping[str, Any]]
 
 TITLE = "Figures across runs"
-DIGITS = compile(r":[0-9a-f]{12}\b")
-"""Of the hash of a set of captions; they stand in a chart only where they distinguish two sets."""
+HELD_OUT = "held-out"
+"""What rows call captions of the run's data set that no training has seen."""
 LOOKS = ("name", "sampler", "guidance")
 """What the colour, the mark and the stroke of a line say."""
 NO_TEACHER = "No teacher was measured on these captions: `lcm evaluate --models teacher` adds one beside the students."
@@ -50,30 +50,51 @@ def comparison_panels(rows: Rows, styles: FigureStyles) -> list[Panel]:
     shown = _named([row for row in of_images(rows) if row["model"] != "real"])
     places = [list(dict.fromkeys(row[key] for row in shown)) for key in LOOKS]
     sections = _sections(shown)
-    titles = {title: DIGITS.sub("", title) for title in sections}
-    if len({*titles.values()}) < len(sections):
-        titles = dict(zip(sections, sections, strict=True))
     return [
-        _panel(section, column, places, f"\n{titles[title]}" if len(sections) > 1 else "")
+        _panel(section, column, places, f"\n{title}" if len(sections) > 1 else "")
         for title, section in sections.items()
         for column in figure_columns(section, styles)
     ]
 
 
 def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows that compare, by captions and seed in words, in order of appearance."""
-    sections: dict[str, list[Mapping[str, Any]]] = {}
+    """Rows that compare, by captions and seed in words, in order of appearance.
+
+    The hash of a set of captions is part of the words only where two sets would have the same ones.
+    """
+    sections: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     images = {row["prompts"]: row["images"] for row in of_images(rows) if row["model"] != "real"}
     for row in rows:
+        name, _, sha256 = row["prompts"].rpartition(":")
         noise = ", the same noise for every image" if row["same_noise"] else ""
-        title = f"{images.get(row['prompts'], row['images']):,} captions, {row['prompts']}, seed {row['seed']}{noise}"
-        sections.setdefault(title, []).append(row)
-    return sections
+        captions = _captions(images.get(row["prompts"], row["images"]), name or sha256)
+        sections.setdefault((f"{captions}, seed {row['seed']}{noise}", sha256), []).append(row)
+    titles = Counter(title for title, _ in sections)
+    return {
+        f"{title}, hash {sha256}" if titles[title] > 1 else title: section
+        for (title, sha256), section in sections.items()
+    }
+
+
+def _captions(count: int, name: str) -> str:
+    """A set of captions: those of the run's own data set that are held out, or those of a file."""
+    return f"{count:,} held-out captions" if name == HELD_OUT else f"{count:,} captions of {name}"
+
+
+def _short_names(runs: Collection[str]) -> dict[str, str]:
+    """Of each run as much of its path, from the end, as tells all of them apart."""
+    paths = {run: Path(run).parts for run in runs}
+    for length in range(1, max(map(len, paths.values()), default=0) + 1):
+        names = {run: str(Path(*parts[-length:])) for run, parts in paths.items()}
+        if len({*names.values()}) == len(names):
+            return names
+    return {run: run for run in runs}
 
 
 def _named(rows: Rows) -> list[Mapping[str, Any]]:
     """Rows with the `name` of their model, or of a student's run; with its checkpoint where it has several."""
-    names = [row["run"] or model_title(row["model"]) for row in rows]
+    short = _short_names({row["run"] for row in rows if row["run"]})
+    names = [short.get(row["run"]) or model_title(row["model"]) for row in rows]
     checkpoints: dict[str, set[str | None]] = {}
     for name, row in zip(names, rows, strict=True):
         checkpoints.setdefault(name, set()).add(row["checkpoint_sha256"])

@@ -13,7 +13,7 @@ from lcm_distill.config import Config, load_file
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
-from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing
+from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing, require_writable
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
 from lcm_distill.report.comparison import comparison_chart, comparison_text
 from lcm_distill.report.write_up import SUFFIXES, write_up
@@ -59,6 +59,7 @@ def _results(out: Path) -> list[Path]:
     for path in results:
         require_foreign(path)
         require_file_or_nothing(path)
+        require_writable(path)
     return results
 
 

@@ -25,6 +25,7 @@ from lcm_distill.pipeline.atomic_writes import (
     commit_folder,
     remove_orphans_of,
     require_file_or_nothing,
+    require_writable,
 )
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
 from lcm_distill.publishing.export_folder import require_onnx, require_place
@@ -239,9 +240,11 @@ def _require_place(form: Form, out: Path) -> None:
         require_onnx()
     if form in FOLDERS:
         require_place(out)
+        require_writable(out.resolve())
     else:
         require_foreign(out)
         require_file_or_nothing(out)
+        require_writable(out)
 
 
 def _default(run: RunFolder, role: str, form: Form) -> Path:

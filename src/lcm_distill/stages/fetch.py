@@ -12,7 +12,7 @@ from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.encoders.text import save_text_encoder
 from lcm_distill.encoders.vae import save_vae
-from lcm_distill.pipeline.atomic_writes import commit_folder, remove_orphans_of
+from lcm_distill.pipeline.atomic_writes import commit_folder, remove_orphans_of, require_writable
 
 RECORD = "fetched.json"
 """File in a finished folder that records what it was fetched from."""
@@ -69,7 +69,10 @@ def fetch(encoders: EncodersConfig, folder: Path, text_only: bool = False) -> di
     """
     parts = _parts(encoders, folder, text_only)
     remove_orphans_of(*(part.folder for part in parts))
-    for part in [part for part in parts if not part.is_done()]:
+    wanted = [part for part in parts if not part.is_done()]
+    for part in wanted:
+        require_writable(part.folder)
+    for part in wanted:
         commit_folder(part.folder, lambda temporary, part=part: _write(part, temporary))
     return {part.key: part.setting for part in parts}
 

@@ -40,7 +40,10 @@ def pull(config: Config, run: RunFolder) -> Iterator[Progress]:
     """
     require_own(config.cache, run, "cache pull")
     if config.cache.location is None:
-        raise UserError(f"cache.location is unset: the cache of {run.root} is made where it is used")
+        raise UserError(
+            f"cache.location is unset, as the cache of {run.root} is made where it is used: `lcm precompute --run "
+            f"{run.root} --set cache.location=s3://BUCKET/PREFIX` names the store that it is made in, or lies in"
+        )
     remote, local = Cache.open(config, run).manifest, Cache.local(config, run).manifest
     entries = remote.entries()
     if not entries:

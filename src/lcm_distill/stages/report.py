@@ -18,18 +18,24 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding_rate import encoding_times
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
-from lcm_distill.evaluation.scored_images import best_and_worst
+from lcm_distill.evaluation.scored_images import ScoredImage, best_and_worst
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
-from lcm_distill.pipeline.atomic_writes import commit_bytes, remove_orphans_of, require_file_or_nothing
+from lcm_distill.pipeline.atomic_writes import (
+    commit_bytes,
+    remove_orphans_of,
+    require_file_or_nothing,
+    require_writable,
+)
 from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
-from lcm_distill.report.charts import Line, Panel
 from lcm_distill.report.comparison import comparison_panels
 from lcm_distill.report.figure_columns import of_images
 from lcm_distill.report.grid import fit
 from lcm_distill.report.guidance import guidance_panels
 from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
+from lcm_distill.report.portable_paths import portable_path
 from lcm_distill.report.tables import CAPTION, WARNING, figures_cells, stand_in_notice
 from lcm_distill.report.time_spent import HEADINGS, Spent, generating, time_cells
+from lcm_distill.report.training_curves import CURVES, training_panels
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.queries import inspect_view
 
@@ -51,26 +57,6 @@ CAPTIONS, STRIP = 3, 5
 """Captions whose images during training are shown, and steps of each at most."""
 THUMBNAILS = (128, 256)
 """Width of single images at least and at most, in pixels."""
-CURVES = {
-    "loss": "loss",
-    "objective_loss": "loss: objective",
-    "critic_loss": "loss: critic",
-    "matching_loss": "loss: distribution matching",
-    "response_loss": "loss: response to guidance",
-    "discriminator_loss": "loss: discriminator",
-    "adversarial_loss": "loss: adversarial",
-    "critic_error": "critic's error over the teacher's",
-    "diversity": "diversity of samples over the data's",
-    "logit_margin": "margin of the discriminator",
-    "objective_gradient": "gradient's share: objective",
-    "matching_gradient": "gradient's share: distribution matching",
-    "response_gradient": "gradient's share: response to guidance",
-    "adversarial_gradient": "gradient's share: adversarial",
-    "gradient_norm": "norm of the gradient",
-    "learning_rate": "learning rate",
-    "images_per_second": "images a second",
-}
-"""Columns of a training's events that are drawn, with their titles."""
 
 
 def report(config: Config, run: RunFolder, out: Path) -> None:
@@ -83,6 +69,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     """
     require_foreign(out)
     require_file_or_nothing(out)
+    require_writable(out)
     query = partial(inspect_view, config, run)
     sections = [
         Section("Figures", _figures(query)),
@@ -99,7 +86,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute --run {run.root}`")
     if not sections[-1].parts:
         sections[-1] = Section("Data", [paragraph(_no_manifest(run, Cache.open(config, run).storage.locate()))])
-    sections += [Section("Configuration", _configuration(config)), Section("Provenance", _provenance(query, run))]
+    sections += [Section("Configuration", _configuration(config, run)), Section("Provenance", _provenance(query, run))]
     remove_orphans_of(out)
     commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
 
@@ -151,10 +138,18 @@ def _extremes(config: Config, run: RunFolder) -> list[str]:
         return []
     order = f"by how well they show their captions, as protocol {found.protocol} scores it"
     parts = [paragraph(f"{found.title}: of {counted(found.images, 'image')}, {order}.")]
-    for title, images in (("Best", found.best), ("Worst", found.worst)):
+    for title, images, alike in (("Best", found.best, found.as_good), ("Worst", found.worst, found.as_bad)):
         shown = [(_thumbnail(scored.image), f"{scored.caption}; score {scored.score:.3g}") for scored in images]
-        parts += [heading(title), gallery(shown)] if shown else []
+        parts += [heading(title), *_tie(images, alike), gallery(shown)] if shown else []
     return parts
+
+
+def _tie(images: Sequence[ScoredImage], alike: int) -> list[str]:
+    """That others are as good, or as bad, as the last of the images that are shown."""
+    last = images[-1].score
+    if alike == sum(shown.score == last for shown in images):
+        return []
+    return [paragraph(f"{counted(alike, 'image has', 'images have')} score {last:.3g}: the first of them are shown.")]
 
 
 def _strips(validations: Path) -> list[str]:
@@ -201,14 +196,8 @@ def _training(query: Query, view: str) -> list[str]:
     if not (rows := query(view, sql)):
         return []
     whole = query(view, f"SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}")[0]
-    steps = [row["step"] for row in rows]
-    panels = [
-        Panel("step", title, [_curve(steps, [row[name] for row in rows])])
-        for name, title in CURVES.items()
-        if any(row.get(name) is not None for row in rows)
-    ]
     spent = f"{counted(whole['steps'], 'step')} in {format_duration(whole['seconds'] or 0)}."
-    return [paragraph(spent), charts(view, panels)]
+    return [paragraph(spent), charts(view, training_panels(rows))]
 
 
 def _time(config: Config, run: RunFolder, query: Query) -> list[str]:
@@ -224,11 +213,6 @@ def _time(config: Config, run: RunFolder, query: Query) -> list[str]:
     parts = [*encoded, *trained, *generating(query("metrics", "FROM metrics"))]
     spent = [part for part in parts if part.seconds]
     return [table(HEADINGS, time_cells(spent)), paragraph(TIMED)] if spent else []
-
-
-def _curve(x: Sequence[float], y: Sequence[float | None]) -> Line:
-    points = [(step, value) for step, value in zip(x, y, strict=True) if value is not None]
-    return Line([step for step, _ in points], [value for _, value in points], [0.0] * len(points), 0, marked=False)
 
 
 def _data(query: Query) -> list[str]:
@@ -266,14 +250,14 @@ def _no_manifest(run: RunFolder, place: str) -> str:
     )
 
 
-def _configuration(config: Config) -> list[str]:
+def _configuration(config: Config, run: RunFolder) -> list[str]:
     """What differs from the preset."""
     if config.preset not in presets():
         return []
     changed = differing(config, load_preset(config.preset))
     if not changed:
         return [paragraph(f"Preset {config.preset}, unchanged.")]
-    rows = [[key, str(own), str(preset)] for key, (own, preset) in changed.items()]
+    rows = [[key, portable_path(str(own), run.root), str(preset)] for key, (own, preset) in changed.items()]
     return [paragraph(f"Preset {config.preset}, with these changes."), table(["key", "here", "preset"], rows)]
 
 
@@ -285,5 +269,8 @@ def _provenance(query: Query, run: RunFolder) -> list[str]:
     )  # fmt: skip
     parts = [table(["what", "release"], rows)] if rows else []
     if measured:
-        parts.append(table(["model", "checkpoint", "SHA-256"], [list(row.values()) for row in measured]))
+        shown = [
+            [row["model"], portable_path(row["checkpoint"], run.root), row["checkpoint_sha256"]] for row in measured
+        ]
+        parts.append(table(["model", "checkpoint", "SHA-256"], shown))
     return parts

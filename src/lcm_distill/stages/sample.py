@@ -29,7 +29,7 @@ from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
 from lcm_distill.formats.text import trimmed
 from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student
-from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of
+from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of, require_file_or_nothing, require_writable
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.grid import gallery, labelled_grid
@@ -241,11 +241,17 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or not (out.suffix or out.exists())
 
 
+def _sheet(out: Path) -> Path:
+    return out / SHEET if _is_folder(out) else out
+
+
 def _require_place(out: Path, file_format: FileFormat | None) -> None:
-    """Refuse, before a model is opened, what must not be replaced, and a format of images that are not wanted."""
+    """Refuse, before a model is opened, what must not be replaced or written, and a format of unwanted images."""
     require_foreign(out)
     if file_format is not None and not _is_folder(out):
         raise UserError(f"--format is of single images, and --out {out} is a file: give a folder, or leave it out")
+    require_file_or_nothing(_sheet(out))
+    require_writable(_sheet(out))
 
 
 def _write(
@@ -262,7 +268,7 @@ def _write(
     title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
     cell = max(MINIMUM_CELL, columns[0][1].shape[1])
     single = _write_single(columns, out, file_format or "png") if _is_folder(out) else []
-    sheet = out / SHEET if _is_folder(out) else out
+    sheet = _sheet(out)
     _save(_grid(columns, captions, title, cell), sheet, "png")
     return {"image": str(sheet), "images": single, "prompts": captions, "guidance": guidance, "seed": seed}
 

@@ -137,7 +137,9 @@ def _data_changes(cache: Cache) -> dict[str, Any]:
     generated = source_type(cache.config.data).generated
     try:
         if not generated and not cache.source_root.is_dir():
-            return {"missing": f"{cache.source_root.absolute()} is not there: compared once it is"}
+            here = cache.source_root.exists()
+            lacks = "is a file: compared once it is a folder" if here else "is not there: compared once it is"
+            return {"missing": f"{cache.source_root.absolute()} {lacks}"}
         changes = find_changes(cache)
     except (UserError, OSError) as error:
         return {"unreadable": one_line(error)}

@@ -134,7 +134,8 @@ def open_source(data: DataConfig, generated: Path) -> Source:
     """
     found, root = source_type(data), source_root(data, generated)
     if not found.generated and not root.is_dir():
-        raise UserError(f"data.root = {str(root)!r}: there is no folder {root.absolute()}: set it to your data set's")
+        wrong = f"{root.absolute()} is a file" if root.exists() else f"there is no folder {root.absolute()}"
+        raise UserError(f"data.root = {str(root)!r}: {wrong}: set it to your data set's folder")
     shares = data.captions or found.captions
     captions = Captions(shares, data.captions_per_image == "all", tuple(data.caption_suffixes or CAPTION_SUFFIXES))
     return found.open(root, Chosen(captions, data.archive_numbers(), data.image_column))
