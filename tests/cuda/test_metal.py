@@ -10,14 +10,20 @@ from lcm_distill.config import EngineConfig
 from lcm_distill.core import device
 from lcm_distill.core.device import resolve_device, to_device
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.diffusion.few_step_samplers import Consistency, Deterministic
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import consistency_function
 from lcm_distill.diffusion.samplers import TEACHER_SAMPLERS
 from lcm_distill.diffusion.scale_difference import trajectory_point
 from lcm_distill.kernels import activations, experts, group_norm, heads, residual
-from lcm_distill.training.engine.world import init_world
+from lcm_distill.models.networks import build_network
+from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.training import student
+from lcm_distill.training.engine.world import World, init_world
 from tests.cuda.test_generation import fake, noise, small_network  # noqa: F401  (a fixture)
+from tests.cuda.test_training import config, no_driver  # noqa: F401  (fixtures)
+from tests.cuda.walk import NoiseBatches, walking
 
 METAL = torch.device("cuda")
 """What stands for it."""
@@ -75,6 +81,31 @@ def test_a_student_samples(stand_in, fake, sampler):  # noqa: F811
     jump = consistency_function(small_network(), 0.9, 0.002, captions, guidance)
     with NoFloat64():
         assert sampler(jump, noise).dtype == torch.float32
+
+
+CARD = torch.device("cuda:0")
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # a deep copy does
+def test_a_step_of_distillation(config, stand_in, no_driver, tmp_path, monkeypatch):  # noqa: F811
+    """Forward and backward passes and the update, without a tensor of float64; seconds."""
+    settings = ["distill.batch_size=2", "distill.matching.weight=1", "distill.matching.start=0"]
+    chosen = config("microdit_xl_512", "model.arch=MicroDiT_Nano_2", *settings)
+    monkeypatch.setattr(Cache, "batches", lambda *_: NoiseBatches(chosen, 2))
+    with walking(monkeypatch):
+        with CARD:
+            weights = build_network(chosen.model, guidance_embedding=False).state_dict()
+        monkeypatch.setattr(student, "read_teacher", lambda *_: weights)
+        with NoFloat64():
+            assert step_of(student.prepare(chosen, RunFolder(tmp_path), World(0, 1, CARD))) == 1.0
+
+
+def step_of(training):
+    """The loss of a step, all of whose networks have gradients."""
+    loss = training._step(0)["loss"]
+    for network in training.trained.values():
+        assert all(parameter.grad is not None for parameter in network.parameters())
+    return loss
 
 
 def test_metal_trains_in_one_process_without_a_group(monkeypatch):

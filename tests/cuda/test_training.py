@@ -18,7 +18,7 @@ CARD = torch.device("cuda:0")
 
 @pytest.fixture
 def config(tmp_path):
-    (tmp_path / "teacher.pt").touch()
+    (tmp_path / "teacher.pt").write_bytes(b"hashed, and not read")
     return lambda preset, *settings: load_preset(preset, [
         f"data.root='{tmp_path}'", f"model.teacher='{tmp_path / 'teacher.pt'}'",
         "engine.activation_checkpointing=false", *settings,

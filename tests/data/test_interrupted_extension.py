@@ -12,6 +12,7 @@ import pytest
 
 from lcm_distill.data.cache import encoding
 from lcm_distill.data.cache.catalog_files import BEFORE
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.executors.heartbeats import FOLDER as HEARTBEATS
 from tests.command_line import lcm
@@ -129,6 +130,36 @@ def test_verify_and_status_say_what_completes_it_after_any_write(data, tmp_path,
         assert precompute(data).exit_code == 0 and differing(tree(data.run.root), whole) == [], number
     assert lacking[: COMMIT - 1] == [0] * (COMMIT - 1) and lacking[COMMIT - 1] == 2 and lacking[-1] == 0
     assert set(lacking[COMMIT - 1 :]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("earlier", [8, 0])
+def test_new_shards_alone_are_unfinished_until_their_part_is_there(data, tmp_path, monkeypatch, earlier):
+    """Of an extension by whole shards, which no task grows by, and of a new cache: a few dozen commands, in seconds."""
+    names = [f"n{number}" for number in range(earlier - EARLIER)]
+    for number, name in enumerate(names, EARLIER):
+        data.add(name, f"caption {number}", number)
+    data.run.open(data.config)
+    if earlier:
+        data.encode()
+        for number in range(earlier, earlier + 4):
+            data.add(f"z{number}", f"caption {number}", number)
+    kept, without_part = tmp_path / "kept", 0
+    shutil.copytree(data.run.root, kept)
+    for number in itertools.count(1):
+        restored(data, kept)
+        with monkeypatch.context() as patch:
+            if not killed(data, patch, number):
+                break
+        if not data.cache.manifest.entries([CATALOG_TASK]):
+            continue
+        files = cache_files(data.run.cache)
+        written = [task for task in data.cache.tasks() if task.inputs["file"] in files]
+        without_part += len(data.cache.manifest.done(written)) < len(written)
+        found = lcm("verify", "--run", data.run.root, "--json")
+        verified, status = json.loads(found.stdout), shown(data)
+        assert found.exit_code == 0 and verified["damage"] == [] and status["damaged"] == 0, (number, found.output)
+        assert verified["pending"] == status["tasks"] - status["done"], number
+    assert without_part >= 2 and data.is_sound()  # a caption's shard and an image's
 
 
 @pytest.mark.parametrize("kind", ["caption", "image"])

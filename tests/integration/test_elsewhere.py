@@ -11,6 +11,7 @@ from lcm_distill import assets
 from lcm_distill.api import open_model
 from lcm_distill.config import load_file, load_preset
 from lcm_distill.diffusion.few_step_samplers import Consistency, Original
+from lcm_distill.models import build
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_description, read_tensors
 from lcm_distill.models.student_description import StudentDescription
 from lcm_distill.models.weight_shards import write_shards
@@ -74,8 +75,11 @@ def test_exports_go_round_bit_for_bit(run, tmp_path):
         source = tmp_path / form / "model.safetensors.index.json" if form == "sharded" else tmp_path / form
         paths.append(source)
     assert {checkpoint_sha256(path) for path in paths} == {checkpoint_sha256(run.student)}
-    assert read_description(paths[0]) == read_description(paths[1]) == read_description(run.student)
-    assert read_description(paths[2]) == {}
+    assert all(read_description(path) == read_description(run.student) for path in paths)
+    again = lcm("export", "--run", run.root, "--student", paths[2], "--format", "safetensors")
+    assert again.exit_code == 0, again.output
+    assert read_description(run.root / "student-export.safetensors") == read_description(run.student)
+    assert open_model(paths[2]).sampler(2) == open_model(run.student).sampler(2)
     result = lcm("export", "--run", run.root, "--teacher", assets.TEACHER, "--json")
     assert checkpoint_sha256(run.root / "teacher-export.safetensors") == checkpoint_sha256(assets.TEACHER), (
         result.output
@@ -132,21 +136,73 @@ def test_images_of_a_file_from_elsewhere(tmp_path, student, command):
     assert result.exit_code == 0 and (tmp_path / "grid.png").is_file(), result.output
 
 
-def test_a_teachers_file_is_no_student(run, tmp_path):
-    """One that says so: as the shipped teacher does, a foreign file without any description may be either."""
+@pytest.mark.parametrize("kind", ["described", "exported", "foreign"])
+def test_a_teachers_file_is_no_student(run, tmp_path, kind):
+    """One that says so, as the shipped teacher does, and one from elsewhere without a guidance embedder."""
+    path, reason = assets.TEACHER, "as its description says"
+    if kind == "exported":
+        path = tmp_path / "teacher.pt"
+        assert (
+            lcm("export", "--run", run.root, "--teacher", assets.TEACHER, "--format", "pt", "--out", path).exit_code
+            == 0
+        )
+    if kind == "foreign":
+        path, reason = tmp_path / "foreign.pt", "as it has no guidance embedder (cfg_embedder.*)"
+        torch.save(read_tensors(assets.TEACHER), path)
     out = ["--out", tmp_path / "grid.png"]
     commands = [
         ["evaluate", "--run", run.root, "--models", "student", "--images-only"], ["schedule", "--run", run.root],
         ["export", "--run", run.root], ["sample", "a red ring", *out], ["compare-samplers", "a red ring", *out],
     ]  # fmt: skip
+    said = f"{path} is a teacher's checkpoint, {reason}, and a student is wanted: give a student's, or give it as"
     for command in commands:
-        result = lcm(*command, "--student", assets.TEACHER)
-        last = result.stderr.strip().splitlines()[-1]
-        assert result.exit_code == 2 and f"{assets.TEACHER} is a teacher's checkpoint, as its" in last, result.output
+        result = lcm(*command, "--student", path)
+        assert result.exit_code == 2 and said in result.stderr.strip().splitlines()[-1], result.output
     assert not run.metrics.exists() and not (tmp_path / "grid.png").exists()
-    torch.save(read_tensors(assets.TEACHER), tmp_path / "foreign.pt")
-    result = lcm("sample", "a red ring", "--steps", 1, "--student", tmp_path / "foreign.pt", *out)
-    assert result.exit_code == 0, result.output
+    assert not run.evaluate.exists()  # nothing was generated before
+    for command in commands[:2]:
+        planned = lcm(*command, "--student", path, "--dry-run", "--json")
+        assert said in planned.output.replace("\\n", "\n"), planned.output
+
+
+def test_a_dry_run_sees_a_student_or_teacher_that_the_command_refuses(run, tmp_path):
+    """What `lcm evaluate` said before of other sizes came after the teacher's images."""
+    wide, cut = tmp_path / "wide.pt", tmp_path / "cut.pt"
+    torch.save(build("MicroDiT_Tiny_2", 8, 64, guidance_embedding=True).state_dict(), wide)
+    cut.write_bytes(wide.read_bytes()[:50_000])
+    wrong = {
+        tmp_path: f"checkpoint {tmp_path} is a folder: give the path of a .safetensors file",
+        wide: f"{wide} does not fit the model: ", cut: f"checkpoint {cut} cannot be read (it is damaged or incomplete)",
+        tmp_path / "gone.pt": "gone.pt is missing: ",
+    }  # fmt: skip
+    for path, said in wrong.items():
+        for command in (["evaluate", "--images-only"], ["schedule"]):
+            arguments = [*command, "--run", run.root, "--student", path]
+            planned, refused = lcm(*arguments, "--dry-run", "--json"), lcm(*arguments)
+            assert said in planned.output, planned.output
+            assert refused.exit_code in (2, 3) and said in refused.stderr.strip().splitlines()[-1], refused.output
+        planned = lcm("run", *shapes([f"model.teacher={path}"]), "--run", tmp_path / "new", "--dry-run", "--json")
+        missing = [json.loads(planned.stdout)[stage]["missing"] for stage in ("distill", "evaluate")]
+        assert all(any(said in line for line in lines) for lines in missing), planned.output
+    assert not run.evaluate.exists() and not (tmp_path / "new").exists()
+    run.cache.unlink()  # a link to the fixture's
+    planned = lcm("schedule", "--run", run.root, "--dry-run", "--json")
+    assert "run `lcm precompute" in "".join(json.loads(planned.stdout)["schedule"]["missing"]), planned.output
+
+
+def test_a_students_file_is_no_teacher(run, tmp_path):
+    exported = tmp_path / "student.pt"
+    assert lcm("export", "--run", run.root, "--format", "pt", "--out", exported).exit_code == 0
+    for path in (assets.STUDENT, exported):
+        said = f"{path} is a student's checkpoint, as its description says, and a teacher is wanted: give a teacher's"
+        for command in (
+            ["sample", "a red ring", "--out", tmp_path / "grid.png"], ["export", "--run", run.root],
+            ["evaluate", "--run", run.root, "--models", "teacher"],
+        ):  # fmt: skip
+            result = lcm(*command, "--teacher", path)
+            assert result.exit_code == 2 and said in result.stderr, result.output
+        planned = lcm("run", *shapes([f"model.teacher={path}"]), "--run", tmp_path / "new", "--dry-run", "--json")
+        assert said in planned.output, planned.output
 
 
 def test_what_is_said_of_a_file_that_opens_no_teacher_is_true(tmp_path, student):

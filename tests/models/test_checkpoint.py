@@ -9,6 +9,7 @@ from lcm_distill.models import build, build_empty, fill, load_checkpoint
 from lcm_distill.models.checkpoint import (
     checkpoint_sha256,
     has_weights,
+    pickled,
     read_description,
     read_teacher_tensors,
     read_tensors,
@@ -16,6 +17,7 @@ from lcm_distill.models.checkpoint import (
     tensors_sha256,
 )
 from lcm_distill.models.checkpoint_identity import DTYPES
+from lcm_distill.models.weight_wrappers import ANCHOR
 
 
 def nano(guidance_embedding=False, seed=0):
@@ -89,7 +91,7 @@ def test_half_a_guidance_embedder_is_refused(tmp_path):
 def test_student_checkpoint_does_not_fit_a_teacher(tmp_path):
     path = tmp_path / "student.safetensors"
     path.write_bytes(serialise(nano(guidance_embedding=True).state_dict(), {"role": "student"}))
-    with pytest.raises(UserError, match="unexpected cfg_embedder"):
+    with pytest.raises(UserError, match=r"is a student's checkpoint, as its description says, and a"):
         load_checkpoint(nano(), path)
 
 
@@ -193,6 +195,46 @@ def test_every_flipped_byte_of_a_published_file_is_found(tmp_path):
     assert read_description(path)["sigmas"] == {"1": [80.0]} and set(read_tensors(path)) == {"w", "n"}
     save_file({"w": torch.arange(6.0)}, path, {"lcm_distill": '{"role": "student"}'})
     assert read_description(path) == {"role": "student"} and set(read_tensors(path)) == {"w"}
+
+
+def test_no_flipped_byte_of_a_pt_file_changes_what_is_read(tmp_path):
+    """At each of two thousand places: seconds."""
+    path, tensors = tmp_path / "student.pt", {ANCHOR: torch.arange(6.0), "n": torch.arange(3)}
+    described = {"role": "student", "sigmas": {"1": [80.0]}}
+    with path.open("wb") as file:
+        torch.save(pickled(tensors, described), file)
+    content, refused = path.read_bytes(), 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            found, held = read_description(path), read_tensors(path)
+        except UserError:
+            refused += 1
+        else:
+            assert found == described and held.keys() == tensors.keys()
+            assert all(torch.equal(held[name], tensors[name]) for name in tensors), place
+    assert 400 < refused < len(content)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_pt_file_is_a_state_dict_that_carries_its_description(tmp_path, whole):
+    """For programs that know nothing of it, and with `weights_only`, which is how files from others are read."""
+    saved, described = nano(guidance_embedding=True), {"role": "student", "diffusion": {"sigma_max": 40.0}}
+    torch.save(pickled(saved.state_dict(), described), tmp_path / "student.pt", _use_new_zipfile_serialization=whole)
+    held = torch.load(tmp_path / "student.pt", weights_only=True)
+    assert list(held) == list(saved.state_dict()) and all(isinstance(tensor, torch.Tensor) for tensor in held.values())
+    other = nano(guidance_embedding=True, seed=1)
+    assert str(other.load_state_dict(held, strict=True)) == "<All keys matched successfully>"
+    assert all(torch.equal(own, saved.state_dict()[name]) for name, own in other.state_dict().items())
+    assert read_description(tmp_path / "student.pt") == described
+    assert checkpoint_sha256(tmp_path / "student.pt") == tensors_sha256(saved.state_dict())
+    held[ANCHOR].add_(1)  # by a program that knows nothing of the description
+    torch.save(held, tmp_path / "other.pt")
+    with pytest.raises(DataError, match="it is not what was written"):
+        read_tensors(tmp_path / "other.pt")
+    torch.save(dict(held), tmp_path / "other.pt")
+    assert read_description(tmp_path / "other.pt") == {}
+    assert torch.equal(read_tensors(tmp_path / "other.pt")[ANCHOR], held[ANCHOR])
 
 
 def test_a_damaged_file_is_not_taken_for_the_same_weights(tmp_path):

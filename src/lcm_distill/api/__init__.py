@@ -114,8 +114,8 @@ def open_model(where: str | Path, role: Role = "student", checkpoint: Path | Non
     """Open a model on the CPU, in float32.
 
     Args:
-        where: a run folder, a student's `.safetensors` file, or, where no run folder has that name, `shapes` for the
-            model that ships.
+        where: a run folder, a student's file that describes itself, or, where no run folder has that name, `shapes`
+            for the model that ships.
         checkpoint: a file from elsewhere instead of the run's student or teacher, of the sizes that `where` has.
 
     Raises:
@@ -202,9 +202,7 @@ def open_config(where: str | Path) -> Config:
     if not run.exists and (index := index_in(run.root)):
         raise UserError(f"{where} is the folder of a sharded checkpoint: give {index}")
     if not run.exists:
-        raise UserError(
-            f"{where} is not a run folder: give one, a student's .safetensors file, or `shapes`, which ships"
-        )
+        raise UserError(f"{where} is not a run folder: give one, a student's file, or `shapes`, which ships")
     return load_file(run.config)
 
 
@@ -227,10 +225,9 @@ def assemble(
     Raises:
         UserError: weights cannot be read or fetched, or the checkpoint does not fit.
     """
+    sampling = None if role == "teacher" else _sampling(checkpoint, diffusion).or_else(sigmas or {})
     parts = _parts(model, encoders.vae, encoders.text, checkpoint, role, encoders.weights)
-    if role == "teacher":
-        return LatentDiffusion(*parts, diffusion)
-    return LatentConsistencyModel(*parts, _sampling(checkpoint, diffusion).or_else(sigmas or {}))
+    return LatentConsistencyModel(*parts, sampling) if sampling else LatentDiffusion(*parts, diffusion)
 
 
 def assemble_untrained(

@@ -64,9 +64,7 @@ ImageColumn = Annotated[
 ]
 Run = Annotated[Path | None, typer.Option(help="Run folder; runs/PRESET by default.")]
 ExistingRun = Annotated[Path, typer.Option("--run", help="Run folder.")]
-Model = Annotated[
-    str, typer.Option("--run", help="Run folder, student file (.safetensors), or `shapes` for the model that ships.")
-]
+Model = Annotated[str, typer.Option("--run", help="Run folder, student file, or `shapes` for the model that ships.")]
 StudentFile = Annotated[
     Path | None,
     typer.Option("--student", help="Student's checkpoint from elsewhere, instead of the run's; this time only."),

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
-from lcm_distill.config import EvaluateConfig
+from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.feature_extractors import IMAGES_ONLY, ExtractorInfo, chosen_protocols, find_extractor
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT
+from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.metrics.protocol import MetricProtocol
 from lcm_distill.metrics.registry import find_protocol
+from lcm_distill.models.checkpoint import require_fit
+from lcm_distill.models.networks import build_network
+from lcm_distill.pipeline.run_folder import RunFolder
 
 
 def find_extractors(settings: EvaluateConfig) -> list[ExtractorInfo]:
@@ -52,6 +56,17 @@ def require_reference(settings: EvaluateConfig, protocol: str) -> None:
         )
     if path is not None and not path.exists():
         raise UserError(f"{path} is missing: put it there, or set {key} to where it is; {IMAGES_ONLY}")
+
+
+def require_student(config: Config, run: RunFolder) -> None:
+    """Check that a run's student is there, and one of the configured sizes; no tensor is read.
+
+    Raises:
+        UserError: it is missing, a folder, unreadable, a teacher's, or of other sizes.
+    """
+    run.require_student()
+    student_sampling(config, run.student)
+    require_fit(build_network(config.model, guidance_embedding=True, empty=True), run.student)
 
 
 def require_captions(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> None:

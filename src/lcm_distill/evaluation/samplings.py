@@ -136,7 +136,7 @@ def student_sampling(config: Config, student: Path | None = None) -> StudentSamp
     Raises:
         UserError: the checkpoint is unreadable.
     """
-    if student is not None and student.is_file():
+    if student is not None and student.exists():
         return read_sampling(student, config.diffusion)
     phases = tuple(config.phases) if config.phases else None
     return StudentSampling(diffusion=config.diffusion, phases=phases, fresh_noise=config.distill.fresh_noise)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.finite_weights import require_finite
 from lcm_distill.core.hashing import json_sha256
+from lcm_distill.core.weight_errors import cannot_read
 from lcm_distill.models.checkpoint_description import (
     METADATA,
     SEAL,
@@ -19,13 +21,12 @@ from lcm_distill.models.checkpoint_description import (
     read_description,
     read_description_and_hash,
 )
-from lcm_distill.models.checkpoint_identity import checkpoint_sha256, tensors_sha256
+from lcm_distill.models.checkpoint_identity import DTYPES, checkpoint_sha256, tensors_sha256
 from lcm_distill.models.layers import ScalarEmbedder
 from lcm_distill.models.microdit import MicroDiT
-from lcm_distill.models.weight_files import cannot_read, network_weights
-from lcm_distill.models.weight_wrappers import ANCHOR, no_network
+from lcm_distill.models.weight_files import form_of, network_weights, require_file, stored_tensors
+from lcm_distill.models.weight_wrappers import ANCHOR, GUIDANCE_PREFIX, no_network
 
-GUIDANCE_PREFIX = "cfg_embedder."
 CPU = torch.device("cpu")
 SHOWN = 12
 """Misfits that a message names."""
@@ -60,17 +61,44 @@ def fill(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         UserError: keys are missing, unexpected or of another shape; the message names them.
     """
-    if ANCHOR not in tensors:
-        raise no_network(path, tensors)
-    if problems := _misfits(dict[str, Tensor](model.state_dict()), tensors):
-        shown, more = "; ".join(problems[:SHOWN]), len(problems) - SHOWN
-        raise UserError(f"{path} does not fit the model: {shown}" + (f"; and {more} more" if more > 0 else ""))
+    _require_fit(model, tensors, path)
     wanted = dict[str, Tensor](model.state_dict())
     cast = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
     model.load_state_dict(cast, strict=False, assign=next(model.parameters()).is_meta)
     if model.cfg_embedder is not None and next(model.cfg_embedder.parameters()).is_meta:
         model.cfg_embedder = ScalarEmbedder(model.variant.dim)
         model.cfg_embedder.initialise_to_zero()
+
+
+def require_fit(model: MicroDiT, path: Path) -> None:
+    """Check that a checkpoint fits a model, which may be on the meta device, by names and shapes: no tensor is read.
+
+    Raises:
+        UserError: the file is missing or unreadable, or does not fit, as `fill` says.
+    """
+    tensors = _outline(path)
+    if model.cfg_embedder is None:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(GUIDANCE_PREFIX)}
+    _require_fit(model, tensors, path)
+
+
+def _outline(path: Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors by published name, without their content."""
+    require_file(path)
+    if form_of(path) == "pickle":
+        return {name: load() for name, load in network_weights(path, torch.device("meta")).items()}
+    return {
+        name: torch.empty(stored.shape, dtype=getattr(torch, DTYPES.get(stored.dtype, "float32")), device="meta")
+        for name, stored in stored_tensors(path).items()
+    }
+
+
+def _require_fit(model: MicroDiT, tensors: Mapping[str, Tensor], path: Path) -> None:
+    if ANCHOR not in tensors:
+        raise no_network(path, tensors)
+    if problems := _misfits(dict[str, Tensor](model.state_dict()), tensors):
+        shown, more = "; ".join(problems[:SHOWN]), len(problems) - SHOWN
+        raise UserError(f"{path} does not fit the model: {shown}" + (f"; and {more} more" if more > 0 else ""))
 
 
 def _misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
@@ -115,15 +143,26 @@ def read_teacher_tensors(path: Path, device: torch.device = CPU) -> dict[str, Te
     Raises:
         UserError: as `read_tensors`, or the file describes a student.
     """
+    refuse_student(path)
     tensors = read_tensors(path, device)
     unused = [name for name in tensors if name.startswith(GUIDANCE_PREFIX)]
-    if unused and read_description(path).get("role") == "student":
-        raise UserError(f"{path} is a student's checkpoint, and a teacher is wanted: unexpected {unused[0]}")
     if unused:
         warnings.warn(
             f"{path} has a guidance embedder ({unused[0]} ...), which no teacher uses: it is left out", stacklevel=2
         )
     return {name: tensor for name, tensor in tensors.items() if name not in unused}
+
+
+def refuse_student(path: Path) -> None:
+    """Refuse a checkpoint that says of itself that it is a student's; one without a description may be a teacher's.
+
+    Raises:
+        UserError: it does; or the file is missing, a folder or unreadable.
+    """
+    if read_description(path).get("role") == "student":
+        raise UserError(
+            f"{path} is a student's checkpoint, as its description says, and a teacher is wanted: give a teacher's"
+        )
 
 
 def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
@@ -138,6 +177,20 @@ def serialise(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     return save(tensors, {METADATA: seal_description(description, tensors)})
+
+
+def pickled(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
+    """Weights for `torch.save`: a plain table of tensors in the published key layout, which carries a description.
+
+    It is an attribute of the table, as `_metadata` is of a module's `state_dict`: `torch.load` restores it with
+    `weights_only=True`, and `load_state_dict` takes the table as any other.
+
+    Args:
+        weights, description: as `serialise` takes them.
+    """
+    table = OrderedDict((name, tensor.cpu().contiguous()) for name, tensor in weights.items())
+    vars(table)[METADATA] = seal_description(description, table)
+    return table
 
 
 def seal_description(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:

@@ -5,7 +5,8 @@ from typing import Any, cast
 
 from lcm_distill.core.hashing import json_sha256
 from lcm_distill.core.json import parse_json
-from lcm_distill.models.weight_files import cannot_read, file_metadata
+from lcm_distill.core.weight_errors import cannot_read
+from lcm_distill.models.weight_files import file_metadata
 
 ALTERED = "it is not what was written"
 
@@ -17,7 +18,7 @@ none."""
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The description of a checkpoint; empty for a `.pt` file and for a file without one.
+    """The description of a checkpoint; empty for a file without one.
 
     Raises:
         UserError: the file is missing, unreadable, or its description is not what was written.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcm_distill.core.hashing import bytes_sha256, digest, file_sha256, unchanged_file_sha256
+from lcm_distill.core.weight_errors import cannot_read
 from lcm_distill.models.checkpoint_description import ALTERED, read_description_and_hash
 from lcm_distill.models.weight_files import (
-    cannot_read,
     files_of,
     form_of,
     network_weights,

@@ -9,7 +9,7 @@ from lcm_distill import assets
 from lcm_distill.config import ModelConfig, NetworkConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.models.building import build, build_empty
-from lcm_distill.models.checkpoint import CPU, fill, read_teacher_tensors
+from lcm_distill.models.checkpoint import CPU, fill, read_teacher_tensors, refuse_student, require_fit
 from lcm_distill.models.microdit import MicroDiT
 
 
@@ -38,16 +38,22 @@ def teacher_path(model: ModelConfig) -> Path:
     return assets.teacher(model.teacher)
 
 
-def require_teacher(model: ModelConfig) -> None:
-    """Check that the teacher's checkpoint exists.
+def require_teacher(
+    model: ModelConfig, remedy: str = "set model.teacher to a checkpoint, or make one with `lcm pretrain`"
+) -> None:
+    """Check that the teacher's checkpoint exists and is one of the configured sizes; no tensor is read.
+
+    Args:
+        remedy: where it is missing.
 
     Raises:
-        UserError: it does not.
+        UserError: it is missing, a folder, unreadable, a student's, or of other sizes.
     """
-    if not teacher_path(model).exists():
-        raise UserError(
-            f"{teacher_path(model)} is missing: set model.teacher to a checkpoint, or make one with `lcm pretrain`"
-        )
+    path = teacher_path(model)
+    if not path.exists():
+        raise UserError(f"{path} is missing: {remedy}")
+    refuse_student(path)
+    require_fit(build_network(model, guidance_embedding=False, empty=True), path)
 
 
 def read_teacher(model: ModelConfig, device: torch.device = CPU) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ from lcm_distill.core.words import counted
 from lcm_distill.diffusion.few_step_samplers import FewStepSampler, Original, Phased, few_step_sampler
 from lcm_distill.diffusion.noise import fall_within, karras_sigmas
 from lcm_distill.models.checkpoint_description import read_description
+from lcm_distill.models.weight_files import tensor_names
+from lcm_distill.models.weight_wrappers import ANCHOR, GUIDANCE_PREFIX, no_network
 
 DEFAULT_STEPS = 4
 """Steps of a student that is not phased, where none are given."""
@@ -170,7 +172,7 @@ class StudentDescription(StudentSampling):
 
 
 def read_student(path: Path) -> StudentDescription | None:
-    """The description in a student's checkpoint; None in a file without one, such as a teacher's or a `.pt` file.
+    """The description in a student's checkpoint; None in a file without one, such as a teacher's or one from elsewhere.
 
     Raises:
         UserError: the file is missing, unreadable or damaged, or its description is not valid.
@@ -189,15 +191,24 @@ def read_student(path: Path) -> StudentDescription | None:
 
 
 def refuse_teacher(path: Path) -> None:
-    """Refuse a checkpoint that says of itself that it is a teacher's; one without a description may be either.
+    """Refuse a teacher's checkpoint: its description says so, or it has none and no guidance embedder.
 
     Raises:
-        UserError: it does; or as `read_student`.
+        UserError: it is one, or holds no network; or as `read_student`.
     """
-    if read_description(path).get("role") == "teacher":
+    described, reason = read_description(path), None
+    if described.get("role") == "teacher":
+        reason = "as its description says"
+    elif not described:
+        names = tensor_names(path)
+        if ANCHOR not in names:
+            raise no_network(path, dict.fromkeys(names))
+        if not any(name.startswith(GUIDANCE_PREFIX) for name in names):
+            reason = f"as it has no guidance embedder ({GUIDANCE_PREFIX}*)"
+    if reason:
         raise UserError(
-            f"{path} is a teacher's checkpoint, as its description says, and a student is wanted: give a student's, or "
-            "give it as --teacher"
+            f"{path} is a teacher's checkpoint, {reason}, and a student is wanted: give a student's, or give it as "
+            "--teacher"
         )
 
 

@@ -1,25 +1,24 @@
 """The files that weights come in: safetensors, one or sharded, and PyTorch's pickles, whatever they are called.
 
-A pickle is read with `weights_only`: no code in it is run. NumPy's arrays and a few plain types, which trainers save
-beside the weights, are let through. What reads no tensor needs no PyTorch.
+What reads no tensor of a safetensors file needs no PyTorch.
 """
-# safetensors, NumPy and pickles have no types.
+# safetensors and NumPy have no types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-import argparse
-import datetime
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.core.errors import UserError
 from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import open_regular, read_regular
+from lcm_distill.core.weight_errors import INCOMPLETE, cannot_read
+from lcm_distill.models.pickles import FIRST as FIRST_OF_PICKLE
+from lcm_distill.models.pickles import metadata_of, tensors_in, unpickle
 from lcm_distill.models.weight_wrappers import no_network, unwrap
 
 if TYPE_CHECKING:
@@ -45,32 +44,8 @@ INDEX = ".index.json"
 
 ACCEPTED = "give the path of a .safetensors file, its .index.json where it is sharded, or a .pt file"
 
-AGAIN = "take another copy, or run the command that trained it again, which publishes it again"
-
 LARGEST_HEADER = 10_000_000
 """Bytes of a safetensors header; that of the largest network has 200,000, and reading costs memory and time."""
-
-_FIRST_OF_ZIP = b"PK\x03\x04"
-_FIRST_OF_PICKLE = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
-_rebuild, _scalar = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-
-
-def _plain_dictionary(*default: Any) -> dict[Any, Any]:
-    """What stands for a `defaultdict`, whose items PyTorch would refuse."""
-    del default
-    return {}
-
-
-PLAIN: list[Any] = [
-    np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"]},
-    *((function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")
-      for function, name in ((_rebuild, "_reconstruct"), (_scalar, "scalar"))),
-    datetime.timedelta, argparse.Namespace,
-    (_plain_dictionary, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, int, float, str, bool)),
-]  # fmt: skip
-"""What a pickle may hold beside tensors: NumPy's arrays and numbers, durations, the arguments of a command, and
-dictionaries with the defaults of plain types."""
 
 
 def require_file(path: Path) -> None:
@@ -93,14 +68,20 @@ def index_in(folder: Path) -> Path | None:
 
 
 def form_of(path: Path) -> Form:
-    """The form of a checkpoint that exists."""
-    if path.name.lower().endswith(INDEX):
-        return "sharded"
+    """The form of a checkpoint that exists.
+
+    Raises:
+        DataError: it is empty.
+    """
     with open_regular(path) as file:
         first = file.read(9)
+    if not first:
+        raise cannot_read(path, "it is empty")
+    if path.name.lower().endswith(INDEX):
+        return "sharded"
     if first[8:] == b"{":
         return "safetensors"
-    if first.startswith((_FIRST_OF_ZIP, *_FIRST_OF_PICKLE)):
+    if first.startswith(FIRST_OF_PICKLE):
         return "pickle"
     return "safetensors" if path.suffix.lower() == ".safetensors" else "pickle"
 
@@ -124,16 +105,24 @@ def network_weights(path: Path, device: "torch.device") -> Mapping[str, Load]:
     """
     require_file(path)
     if form_of(path) == "pickle":
-        content = _unpickle(path)
-        values = {name: _tensor(value) for name, value in unwrap(content, path).items()}
-        _require_dense(values, path)
-        found = {name: partial(value.to, device, copy=True) for name, value in values.items() if value is not None}
-        if not found:
+        content = unpickle(path)
+        tensors = tensors_in(unwrap(content, path), path)
+        if not tensors:
             raise no_network(path, content)
-        return found
+        return {name: partial(tensor.to, device, copy=True) for name, tensor in tensors.items()}
     places = _places(path)
     handles = {file: _open(file, device) for file, _ in set(places.values())}
     return {name: partial(handles[file].get_tensor, stored) for name, (file, stored) in places.items()}
+
+
+def tensor_names(path: Path) -> Collection[str]:
+    """Published names of what a checkpoint's network holds; no tensor is read.
+
+    Raises:
+        UserError: as `network_weights`.
+    """
+    require_file(path)
+    return unwrap(unpickle(path), path).keys() if form_of(path) == "pickle" else _places(path).keys()
 
 
 def stored_tensors(path: Path) -> Mapping[str, Stored]:
@@ -167,7 +156,7 @@ def _stored_in(file: Path) -> dict[str, Stored]:
 
 
 def file_metadata(path: Path) -> Mapping[str, str]:
-    """Metadata of a safetensors file or of an index; empty for a pickle.
+    """Metadata of a safetensors file or of an index, and what `checkpoint.pickled` put into a pickle.
 
     Raises:
         UserError: the file is missing or unreadable.
@@ -175,16 +164,11 @@ def file_metadata(path: Path) -> Mapping[str, str]:
     require_file(path)
     match form_of(path):
         case "pickle":
-            return {}
+            return metadata_of(unpickle(path))
         case "sharded":
             return _index(path).get("metadata") or {}
         case "safetensors":
             return _open(path).metadata() or {}
-
-
-def cannot_read(path: Path, error: Exception | str) -> DataError:
-    """The error of a checkpoint that is not what it should be."""
-    return DataError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:200]}): {AGAIN}")
 
 
 def _names(path: Path) -> list[str]:
@@ -200,7 +184,9 @@ def _open(path: Path, device: "torch.device | None" = None) -> Any:
         raise cannot_read(path, f"its header has {size:,} bytes")
     try:
         return safe_open(path, "pt", device=str(device)) if device else safe_open(path, "np")
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise cannot_read(path, f"{INCOMPLETE}: {error}") from error
+    except OSError as error:
         raise cannot_read(path, error) from error
 
 
@@ -235,63 +221,3 @@ def _shards(path: Path) -> dict[str, Path]:
         if twin := next((other for other in held if other != file and name in held[other]), None):
             raise UserError(f"{file} and {twin} both hold {name}: bring the shards of one checkpoint into one folder")
     return files
-
-
-def _unpickle(path: Path) -> Mapping[str, Any]:
-    import torch
-    from torch.serialization import safe_globals
-
-    with open_regular(path) as file:
-        mapped = file.read(len(_FIRST_OF_ZIP)) == _FIRST_OF_ZIP  # optimiser states are never read then
-    misnamed = path.suffix == ".safetensors"  # which PyTorch would believe
-    try:
-        with safe_globals(PLAIN), path.open("rb") as file:
-            content = torch.load(
-                file if misnamed else path, map_location="cpu", weights_only=True, mmap=mapped and not misnamed
-            )
-    except Exception as error:  # PyTorch's own and those of whatever bytes stand for
-        raise cannot_read(path, _in_short(error)) from error
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise cannot_read(path, f"it holds a {type(content).__name__}, not tensors by name")
-    return content
-
-
-def _in_short(error: Exception) -> str:
-    """A pickle's error in words of our own where it comes with PyTorch's advice to run whatever the file holds."""
-    text = str(error)
-    if "weights_only" not in text:
-        return text
-    if found := re.search(r"GLOBAL (\S+)", text):
-        return f"it holds a {found[1]}, which is code and is not run; save its tensors alone"
-    if found := re.search(r"got <class '([^']+)'|imported to load ([\w ]+)", text):
-        return f"it holds {found[1] or found[2]} in a form that is not read; save its tensors alone"
-    if "TorchScript" in text:
-        return "it is a TorchScript archive, which is code and is not run; save its state_dict alone"
-    _, _, operand = text.partition("Unsupported operand ")
-    which = f" (instruction {operand.split()[0]})" if operand else ""
-    return f"it holds something else than tensors and plain values{which}, which is not read; save its tensors alone"
-
-
-def _tensor(value: Any) -> "Tensor | None":
-    """A tensor or array as a tensor; None for anything else, such as a count of steps."""
-    import torch
-
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return value.detach() if isinstance(value, torch.Tensor) else None
-
-
-def _require_dense(tensors: Mapping[str, "Tensor | None"], path: Path) -> None:
-    """Check that a pickle's tensors hold as many real numbers as their shapes say; a copy would allocate those.
-
-    Raises:
-        DataError: one is sparse, quantised, complex or without values, or repeats what it holds.
-    """
-    import torch
-
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        kinds = (tensor.layout != torch.strided, tensor.is_nested, tensor.is_quantized, tensor.is_complex())
-        if any(kinds) or tensor.is_meta or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            raise cannot_read(path, f"{name} is no plain tensor of real numbers; save contiguous tensors")

@@ -11,6 +11,9 @@ from lcm_distill.core.errors import UserError
 ANCHOR = "x_embedder.proj.weight"
 """A weight that every MicroDiT has; what stands before its name in a file stands before all of them."""
 
+GUIDANCE_PREFIX = "cfg_embedder."
+"""What the names of a student's guidance embedder begin with; a teacher has none."""
+
 LAYERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What `torch.compile`, FSDP and activation checkpointing put between the parts of a name."""
 

@@ -71,20 +71,19 @@ image = run("decoder", latents=latents)[0]  # (3, H, W), from 0 to 1
 """
 
 
-def with_the_package(model: Published, where: str, described: bool) -> str:
+def with_the_package(model: Published, where: str) -> str:
     """Code for a file of weights.
 
     Args:
-        where: the file. described: whether it records what it is opened with, as a student's safetensors file does.
+        where: the file.
     """
     opened = ["from lcm_distill.api import open_model", "", f'model = open_model("{where}")']
-    if not described or model.sampling is None:
-        create = "create_latent_diffusion" if model.sampling is None else "create_latent_cm"
+    if model.sampling is None:
         sizes = model.sizes
         opened = [
-            f"from lcm_distill.api import {create}",
+            "from lcm_distill.api import create_latent_diffusion",
             "",
-            f"model = {create}(",
+            "model = create_latent_diffusion(",
             f'    vae_name="{model.encoders.vae}", text_encoder_name="{model.encoders.text}", dit_arch="{sizes.arch}",',
             f'    dit_ckpt_path="{where}", latent_res={sizes.latent_size}, in_channels={sizes.in_channels},',
             f"    pos_interp_scale={sizes.pos_interp_scale:g},",

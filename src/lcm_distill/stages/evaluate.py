@@ -20,11 +20,12 @@ from lcm_distill.evaluation.requirements import (
     require_captions,
     require_extractor,
     require_reference,
+    require_student,
 )
 from lcm_distill.evaluation.results import write_results
 from lcm_distill.evaluation.samplings import samplings, student_sampling
 from lcm_distill.evaluation.table_schemas import read_metrics
-from lcm_distill.models.networks import teacher_path
+from lcm_distill.models.networks import require_teacher
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -92,11 +93,11 @@ def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> li
     settings = config.evaluate
     needed: list[Check] = [partial(_require_samplings, config)]
     if "student" in settings.models and settings.student_steps and "distill" not in before:
-        needed += [run.require_student, partial(student_sampling, config, run.student)]
+        needed.append(partial(require_student, config, run))
     steps = {"teacher": settings.teacher, "untrained": settings.student_steps}
     if any(steps.get(model) for model in settings.models):
         remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
-        needed.append(lambda: run.require(teacher_path(config.model), remedy))
+        needed.append(partial(require_teacher, config.model, remedy))
     return needed
 
 

@@ -14,7 +14,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.evaluation.image_grid import shown_checkpoints
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
-from lcm_distill.models.checkpoint import fill, read_tensors, serialise
+from lcm_distill.models.checkpoint import fill, pickled, read_tensors, serialise
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
 from lcm_distill.models.networks import build_network, read_teacher, teacher_path
 from lcm_distill.models.student_description import StudentDescription, recorded_description
@@ -38,7 +38,7 @@ from lcm_distill.training.student_networks import student_from_teacher
 from lcm_distill.training.teacher import describe_teacher
 
 Form = Literal["safetensors", "sharded", "pt", "diffusers", "onnx"]
-"""`sharded`: a folder of safetensors files with an index. `pt`: a plain dictionary of tensors. `diffusers`: a folder
+"""`sharded`: a folder of safetensors files with an index. `pt`: a table of tensors. `diffusers`: a folder
 that `DiffusionPipeline.from_pretrained` opens. `onnx`: a folder for ONNX Runtime."""
 FOLDERS = ("sharded", "diffusers", "onnx")
 WITH_ENCODERS = ("diffusers", "onnx")
@@ -62,7 +62,7 @@ def export(
     Returns:
         The file or folder, the card, the steps it was trained for, the configured steps and the number of tensors.
 
-    All formats have the published key layout. Those of safetensors also record everything that sampling needs, so that
+    All formats have the published key layout. Files of weights also record everything that sampling needs, so that
     `api.open_model` opens them alone. A student from elsewhere (`RunFolder.student`) is written in the same way, with
     what it records itself and the sizes and encoders of the run.
 
@@ -138,13 +138,13 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
         library, usage = "onnxruntime", with_onnx(model, out.name)
     else:
         where = str(opened.relative_to(out.parent))
-        library, usage = "lcm-distill", with_the_package(model, where, described=form != "pt")
+        library, usage = "lcm-distill", with_the_package(model, where)
     text = partial(card_text, model, card, out.stem, library, usage)
     if form in FOLDERS:
         commit_folder(out.resolve(), lambda folder: _fill(form, folder, model, card, text, with_encoders))
         return {"file": str(opened), "card": str(out / "README.md"), "tensors": len(model.weights)}
     if form == "pt":
-        commit_file(out, partial(_save, model.weights))
+        commit_file(out, partial(_save, model))
     else:
         commit_bytes(out, serialise(model.weights, model.description))
     if card.grid:
@@ -251,10 +251,10 @@ def _default(run: RunFolder, role: str, form: Form) -> Path:
     return run.root / (f"{role}-export" if form in FOLDERS else f"{role}-export.{form}")
 
 
-def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+def _save(model: Published, path: Path) -> None:
     # Given a path, torch.save would write the temporary name into the file.
     with path.open("wb") as file:
-        torch.save(dict(weights), file)
+        torch.save(pickled(model.weights, model.description), file)
 
 
 def _description(config: Config, run: RunFolder) -> StudentDescription:

@@ -28,7 +28,7 @@ from lcm_distill.evaluation.generation import GenerationDtype, batch_generator, 
 from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
 from lcm_distill.formats.text import trimmed
-from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student
+from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student, refuse_teacher
 from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of, require_file_or_nothing, require_writable
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
 from lcm_distill.pipeline.task import Progress
@@ -177,6 +177,8 @@ def compare_samplers(
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     check_settings(steps, guidance, seed, OPTIONS)
+    if student:
+        refuse_teacher(student)  # before the teacher generates
     model = open_for(where, settings, "teacher", teacher)
     diffusion = model.diffusion
     solved = TEACHER_SAMPLERS[solver](steps, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)

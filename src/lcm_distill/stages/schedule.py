@@ -15,10 +15,12 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
 from lcm_distill.evaluation.generation import generation_dtype
+from lcm_distill.evaluation.requirements import require_student
 from lcm_distill.evaluation.sample_distance import StudentSamples
 from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.models.checkpoint import redescribe
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256
+from lcm_distill.models.networks import require_teacher
 from lcm_distill.models.student_description import recorded_description, require_sigmas
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.file_verification import withdraw_damaged
@@ -26,7 +28,7 @@ from lcm_distill.pipeline.manifest import Manifest
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
-from lcm_distill.stages.stage import Check, Stage
+from lcm_distill.stages.stage import Check, Stage, needs_cache
 from lcm_distill.training.student import fingerprint
 
 TRIALS = pa.schema(
@@ -107,7 +109,7 @@ def _require_student(config: Config, run: RunFolder) -> None:
             f"{run.student} is a phased student's (distill.objective): the edges of its phases are its sigmas, there "
             "is nothing to search"
         )
-    run.require_student()
+    require_student(config, run)
 
 
 def _identity(config: Config, run: RunFolder, steps: int) -> str:
@@ -137,8 +139,12 @@ def plan_schedule(settings: ScheduleConfig, guidance: float) -> dict[str, Any]:
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
-    """What a search needs: a student of the whole trajectory."""
-    return [lambda: _require_student(config, run)]
+    """What a search needs: a student of the whole trajectory, a cache, and the teacher."""
+    return [
+        partial(_require_student, config, run),
+        *needs_cache(config, run, before),
+        partial(require_teacher, config.model),
+    ]
 
 
 STAGE = Stage(

@@ -24,6 +24,8 @@ from lcm_distill.pipeline.task import Task
 
 FOLDER = "catalog/kept"
 """Files with what the manifest had of the rows of tasks that are done again."""
+BEGUN = f"{FOLDER}/begun"
+"""A file that is there from before the first task is done until all are."""
 SAME = ("row", "sample_id", "caption_row", "split")
 """Columns that tell whether a row is still about the same sample."""
 
@@ -31,8 +33,13 @@ log = logging.getLogger(__name__)
 
 
 def put_rows_aside(manifest: Manifest, layout: CacheLayout, catalog: Catalog, tasks: Iterable[Task]) -> None:
-    """Record what the manifest has of the rows of tasks that will be done again, before their commits are revoked."""
+    """Record what the manifest has of the rows of tasks that will be done again, before their commits are revoked.
+
+    Also records that tasks are being done, if there are any.
+    """
     named = {task.name: task for task in tasks}
+    if named:
+        manifest.storage.put(BEGUN, [b"until all tasks are done"])
     for name, entry in manifest.entries(named).items():
         if entry.fingerprint != layout.begun_as(named[name], catalog, entry.rows):
             continue  # of other samples
@@ -49,8 +56,8 @@ def forget_rows(storage: Storage) -> None:
         storage.remove(file)
 
 
-def rows_are_aside(storage: Storage) -> bool:
-    """Whether tasks are being done again, or were when the command was killed."""
+def is_under_way(storage: Storage) -> bool:
+    """Whether tasks are being done, or were when the command was killed."""
     return bool(storage.listing(FOLDER))
 
 

@@ -15,7 +15,7 @@ from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog import Catalog
 from lcm_distill.data.cache.catalog_files import FILES, examine_catalog_file
-from lcm_distill.data.cache.kept_rows import rows_are_aside
+from lcm_distill.data.cache.kept_rows import is_under_way
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
 from lcm_distill.data.cache.unfinished import is_of_fewer_rows
 from lcm_distill.pipeline.file_verification import examine
@@ -208,16 +208,13 @@ def _shards_of(field_name: str, tasks: Sequence[Task]) -> list[str]:
 
 
 def _check_absent(check: Check, tasks: Sequence[Task]) -> None:
-    """A shard without a part was interrupted or lost its part; without either it was not started.
-
-    While rows are aside, tasks are being done again that had parts: it was interrupted.
-    """
-    again = rows_are_aside(check.cache.storage)
+    """A shard without a part lost it, unless tasks are being done: then it was interrupted, as others had not begun."""
+    interrupted = is_under_way(check.cache.storage)
     left = check.cache.storage.sizes([task.inputs["file"] for task in tasks])
     for task in tasks:
         if any(damage.task == task.name for damage in check.damage):
             continue
-        if task.inputs["file"] in left and not again:
+        if task.inputs["file"] in left and not interrupted:
             check.found(task.name, part_name(task.name), "the manifest part is missing")
         else:
             check.unfinished.add(task.name)
