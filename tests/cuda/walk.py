@@ -80,7 +80,6 @@ def replace_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor], recu
     return module
 
 
-@torch.no_grad()
 def backward(loss: Tensor) -> None:
     """A backward pass, function by function: PyTorch's own asks the driver for streams, and there is none."""
     assert loss.grad_fn is not None
