@@ -42,9 +42,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
-            raise UserError(
-                f"--license {self.license!r}: give the Hub's name of one, such as apache-2.0 or other"
-            )
+            raise UserError(f"--license {self.license!r}: give the Hub's name of one, such as apache-2.0 or other")
         if self.base_model is not None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.base_model, re.ASCII):
             raise UserError(f"--base-model {self.base_model!r}: give a repository on the Hub, such as owner/name")
 
