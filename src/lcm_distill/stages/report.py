@@ -103,7 +103,7 @@ def _overview(
     """When, where and how long, in the sections of the page what it lacks, and what makes that."""
     views = {"training of the teacher": "pretrain_events", "training": "events"}
     trainings = {name: row for name, view in views.items() for row in query(view, WHOLE.format(view=view))}
-    times = [row["time"] for row in query("metrics", "FROM metrics")]
+    times = [time for row in query("metrics", "FROM metrics") if (time := row.get("time"))]
     seconds, empty = sum(part.seconds for part in spent), {section.title for section in sections if not section.parts}
     lines = overview_lines(config.preset, config.device, recorded_platform(run), times, trainings, seconds)
     lacking = [name for name in MADE_BY if name.capitalize() in empty]
@@ -290,7 +290,7 @@ def _provenance(query: Query, run: RunFolder) -> list[str]:
     parts = [table(["what", "release"], rows)] if rows else []
     if measured:
         shown = [
-            [row["model"], portable_path(row["checkpoint"], run.root), row["checkpoint_sha256"][:DIGITS]]
+            [row["model"], portable_path(row["checkpoint"], run.root), (row["checkpoint_sha256"] or "")[:DIGITS]]
             for row in measured
         ]
         parts.append(table(["model", "checkpoint", f"identity, {DIGITS} digits of SHA-256"], shown))
