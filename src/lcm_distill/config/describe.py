@@ -41,6 +41,13 @@ def differing(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (ours.get(key), theirs.get(key)) for key in (ours | theirs) if ours.get(key) != theirs.get(key)}
 
 
+def shown_value(value: Any) -> str:
+    """A value as a configuration file has it, text without quotes; `unset` for None."""
+    if value is None:
+        return "unset"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _keys(kind: type[Section], section: Section | None, prefix: str) -> Iterator[Key]:
     """The keys of a section; without values where the configuration has none such."""
     texts = docstrings(kind)

@@ -31,6 +31,14 @@ def recorded_environment(run: "RunFolder") -> dict[str, str]:
     return {str(name): str(found) for name, found in versions.items() if found is not None}
 
 
+def recorded_platform(run: "RunFolder") -> str | None:
+    """Operating system and architecture that a run was made on; None where its record is damaged or gone."""
+    try:
+        return str(parse_json(read_regular(run.environment))["platform"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def require_foreign(path: Path) -> None:
     """Check that a result which a user wants at `path` does not take the place of a file that a run lives by.
 

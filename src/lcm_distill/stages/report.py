@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lcm_distill.config import Config, load_preset, presets
-from lcm_distill.config.describe import differing
+from lcm_distill.config.describe import differing, shown_value
 from lcm_distill.core.errors import DataError, UserError
 from lcm_distill.core.regular_files import read_regular
 from lcm_distill.core.words import counted
@@ -26,11 +26,12 @@ from lcm_distill.pipeline.atomic_writes import (
     require_file_or_nothing,
     require_writable,
 )
-from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, require_foreign
+from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, recorded_platform, require_foreign
 from lcm_distill.report.comparison import comparison_panels
 from lcm_distill.report.figure_columns import of_images
 from lcm_distill.report.grid import fit
 from lcm_distill.report.guidance import guidance_panels
+from lcm_distill.report.overview import MADE_BY, lacking_text, overview_lines
 from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
 from lcm_distill.report.portable_paths import portable_path
 from lcm_distill.report.tables import CAPTION, WARNING, figures_cells, stand_in_notice
@@ -41,6 +42,7 @@ from lcm_distill.stages.queries import inspect_view
 
 STEPS = """SELECT count(*) AS steps, sum(seconds) AS seconds, sum(seconds * images_per_second) AS images FROM {view}
     HAVING count(images_per_second) > 0"""
+WHOLE = "SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}"
 TIMED = (
     "Encoding is timed by when its shards were committed, from the catalog on and without interruptions; training by "
     "its steps, without checkpoints and validations; evaluation by the generation of images, without their measurement."
@@ -55,6 +57,8 @@ EXTREMES = 6
 """Best images, and worst images."""
 CAPTIONS, STRIP = 3, 5
 """Captions whose images during training are shown, and steps of each at most."""
+DIGITS = 16
+"""Of a checkpoint's identity: as many as that of an untrained student has, which no file is."""
 THUMBNAILS = (128, 256)
 """Width of single images at least and at most, in pixels."""
 
@@ -71,6 +75,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     require_file_or_nothing(out)
     require_writable(out)
     query = partial(inspect_view, config, run)
+    spent = _spent(config, run, query)
     sections = [
         Section("Figures", _figures(query)),
         Section("Response to guidance", _guidance(query, config.distill.guidance_range)),
@@ -79,16 +84,30 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
         Section("Images during training", _strips(run.distill / "validation")),
         Section("Training", _training(query, "events")),
         Section("Training of the teacher", _training(query, "pretrain_events")),
-        Section("Where time went", _time(config, run, query)),
+        Section("Where time went", [table(HEADINGS, time_cells(spent)), paragraph(TIMED)] if spent else []),
         Section("Data", _data(query)),
     ]
     if not any(section.parts for section in sections):
         raise UserError(f"{run.root} has nothing to show yet: begin with `lcm precompute --run {run.root}`")
     if not sections[-1].parts:
         sections[-1] = Section("Data", [paragraph(_no_manifest(run, Cache.open(config, run).storage.locate()))])
+    sections.insert(0, Section("What was run", _overview(config, run, query, spent, sections)))
     sections += [Section("Configuration", _configuration(config, run)), Section("Provenance", _provenance(query, run))]
     remove_orphans_of(out)
     commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
+
+
+def _overview(
+    config: Config, run: RunFolder, query: Query, spent: Sequence[Spent], sections: Sequence[Section]
+) -> list[str]:
+    """When, where and how long, in the sections of the page what it lacks, and what makes that."""
+    views = {"training of the teacher": "pretrain_events", "training": "events"}
+    trainings = {name: row for name, view in views.items() for row in query(view, WHOLE.format(view=view))}
+    times = [time for row in query("metrics", "FROM metrics") if (time := row.get("time"))]
+    seconds, empty = sum(part.seconds for part in spent), {section.title for section in sections if not section.parts}
+    lines = overview_lines(config.preset, config.device, recorded_platform(run), times, trainings, seconds)
+    lacking = [name for name in MADE_BY if name.capitalize() in empty]
+    return [table(["what", "value"], lines), *([paragraph(lacking_text(lacking))] if lacking else [])]
 
 
 def _figures(query: Query) -> list[str]:
@@ -195,12 +214,12 @@ def _training(query: Query, view: str) -> list[str]:
     sql = f"SELECT avg(step) AS step, {means} FROM {view} GROUP BY {group} ORDER BY 1"
     if not (rows := query(view, sql)):
         return []
-    whole = query(view, f"SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}")[0]
+    whole = query(view, WHOLE.format(view=view))[0]
     spent = f"{counted(whole['steps'], 'step')} in {format_duration(whole['seconds'] or 0)}."
     return [paragraph(spent), charts(view, training_panels(rows))]
 
 
-def _time(config: Config, run: RunFolder, query: Query) -> list[str]:
+def _spent(config: Config, run: RunFolder, query: Query) -> list[Spent]:
     trained = (
         Spent(stage, counted(row["steps"], "step"), row["seconds"], round(row["images"]))
         for stage, view in (("pretrain", "pretrain_events"), ("distill", "events"))
@@ -211,8 +230,7 @@ def _time(config: Config, run: RunFolder, query: Query) -> list[str]:
         for kind, (rows, seconds) in encoding_times(Cache.open(config, run).manifest).items()
     )
     parts = [*encoded, *trained, *generating(query("metrics", "FROM metrics"))]
-    spent = [part for part in parts if part.seconds]
-    return [table(HEADINGS, time_cells(spent)), paragraph(TIMED)] if spent else []
+    return [part for part in parts if part.seconds]
 
 
 def _data(query: Query) -> list[str]:
@@ -257,7 +275,9 @@ def _configuration(config: Config, run: RunFolder) -> list[str]:
     changed = differing(config, load_preset(config.preset))
     if not changed:
         return [paragraph(f"Preset {config.preset}, unchanged.")]
-    rows = [[key, portable_path(str(own), run.root), str(preset)] for key, (own, preset) in changed.items()]
+    rows = [
+        [key, portable_path(shown_value(own), run.root), shown_value(preset)] for key, (own, preset) in changed.items()
+    ]
     return [paragraph(f"Preset {config.preset}, with these changes."), table(["key", "here", "preset"], rows)]
 
 
@@ -270,7 +290,8 @@ def _provenance(query: Query, run: RunFolder) -> list[str]:
     parts = [table(["what", "release"], rows)] if rows else []
     if measured:
         shown = [
-            [row["model"], portable_path(row["checkpoint"], run.root), row["checkpoint_sha256"]] for row in measured
+            [row["model"], portable_path(row["checkpoint"], run.root), (row["checkpoint_sha256"] or "")[:DIGITS]]
+            for row in measured
         ]
-        parts.append(table(["model", "checkpoint", "SHA-256"], shown))
+        parts.append(table(["model", "checkpoint", f"identity, {DIGITS} digits of SHA-256"], shown))
     return parts
