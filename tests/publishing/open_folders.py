@@ -7,6 +7,8 @@ saved under its number.
 """
 
 import json
+import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ModularPipeline
+from PIL import Image
 from transformers import CLIPTextModel
 
 
@@ -100,6 +103,21 @@ def check_lacking(folder: str) -> None:
         assert "text_encoder=..." in str(error)
     else:
         raise AssertionError("no text encoder was needed")
+
+
+def check_card(folder: str) -> None:
+    """Each snippet of a folder's card writes an image; `FOLDER` is that of the student with its encoders."""
+    os.chdir(Path(folder).parent)
+    snippets = re.findall(r"```python\n(.*?)```", Path(folder, "README.md").read_text(), re.DOTALL)
+    assert len(snippets) == 2 and "ModularPipeline" in snippets[1]
+    pictures = list[np.ndarray]()
+    for snippet in snippets:
+        torch.manual_seed(3)
+        exec(snippet.replace("FOLDER/", "student/"), {})
+        with Image.open("image.png") as image:
+            pictures.append(np.asarray(image))
+        Path("image.png").unlink()
+    assert pictures[0].shape == (64, 64, 3) and (pictures[0] == pictures[1]).all()
 
 
 def main() -> None:
