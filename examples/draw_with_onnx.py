@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 folder, caption, out = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 settings = json.loads((folder / "sampling.json").read_text())
 steps = sys.argv[4] if len(sys.argv) > 4 else str(settings["default_steps"])
+if steps not in settings["sigmas"]:
+    sys.exit(f"no noise levels for {steps} steps: choose {', '.join(settings['sigmas'])}")
 random = np.random.default_rng(int(sys.argv[5]) if len(sys.argv) > 5 else 0)
 names = ("text_encoder", "student", "decoder")
 graphs = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in names}

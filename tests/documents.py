@@ -23,8 +23,9 @@ def blocks(page: str, kind: str) -> list[str]:
 
 
 def lines(page: str, *kinds: str) -> list[list[str]]:
-    """Words of each line in a page's blocks of these kinds, comments and empty lines aside."""
-    found = [line for kind in kinds for block in blocks(page, kind) for line in block.splitlines()]
+    """Words of each line in a page's blocks of these kinds, continued ones joined, comments and empty lines aside."""
+    joined = [block.replace("\\\n", "") for kind in kinds for block in blocks(page, kind)]
+    found = [line for block in joined for line in block.splitlines()]
     return [words for line in found if (words := shlex.split(line, comments=True))]
 
 

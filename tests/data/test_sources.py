@@ -268,7 +268,7 @@ def test_the_configuration_accepts_what_a_source_has(tmp_path, name):
                 source_of(name, tmp_path, assignment)
     data = load_preset("shapes", [f"data.source={name}"]).data
     if found.needs_root:
-        with pytest.raises(UserError, match=f"set it to the folder of your {name} download"):
+        with pytest.raises(UserError, match=f"folder of your data set \\(data.source = '{name}'\\)"):
             source_root(data, tmp_path)
     else:
         assert source_root(data, tmp_path) == tmp_path

@@ -113,7 +113,7 @@ def test_one_executor_encodes_generates_and_extracts(tmp_path):
         (["evaluate.prompts=captions.txt"], "caption 'a red house', which names no shape"),
         (["evaluate.prompts=gone.txt", "evaluate.reference.shapes='captions.txt'"], "gone.txt is missing"),
         (["evaluate.student_steps=[]"], "evaluate.student_steps of step default is empty"),
-        (["model.teacher=gone.safetensors"], "gone.safetensors is missing: set model.teacher to a checkpoint"),
+        (["model.teacher=gone.safetensors"], "gone.safetensors is missing: run `lcm pretrain --run "),
     ],
 )
 def test_what_is_missing_is_found_before_anything_is_done(tmp_path, monkeypatch, assignments, message):

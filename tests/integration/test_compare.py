@@ -67,6 +67,23 @@ def test_figures_of_other_captions_stand_in_a_table_of_their_own(runs):
     assert second.startswith("99 captions of other.csv, seed 0") and "lcm evaluate --models teacher" in second
 
 
+def test_a_run_without_figures_is_named_where_others_have_some(runs):
+    shutil.copytree("a", "bare")
+    pq.write_table(METRICS.empty_table(), "bare/metrics.parquet")
+    with pytest.warns(UserWarning, match=r"^bare has no figures: `lcm evaluate --run bare` makes them$"):
+        result = lcm("compare", "a", "bare", "--out", "both")
+    assert result.exit_code == 0, result.output
+    assert {row["run"] for row in pq.read_table("both.parquet").to_pylist()} == {None, "a"}
+
+
+@pytest.mark.parametrize("out", ["both", "both.png"])
+def test_the_files_are_named_that_are_written(runs, out):
+    result = lcm("compare", "a", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "chart and rows: both.png, both.parquet" in result.stderr
+    assert {path.name for path in Path().glob("both*")} == {"both.png", "both.md", "both.parquet"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -71,6 +71,26 @@ def test_what_is_missing_is_said_with_an_example(words, line):
     assert (refused.returncode, refused.stderr) == (2, line + "\n")
 
 
+@pytest.mark.parametrize(("given", "meant"), [("difusers", " (did you mean 'diffusers'?)"), ("tiff", "")])
+def test_a_choice_that_an_option_does_not_have_is_said_with_the_one_that_is_meant(given, meant):
+    with pytest.raises(typer.BadParameter) as refused:
+        app(["export", "--run", "x", "--format", given], standalone_mode=False, prog_name="lcm")
+    assert usage_line(refused.value, []) == (
+        f"Invalid value for '--format': '{given}' is not one of 'safetensors', 'sharded', 'pt', 'diffusers', 'onnx'"
+        f"{meant}: see `lcm export --help`"
+    )
+
+
+@pytest.mark.parametrize("group", ["cache", "config"])
+def test_help_of_a_group_shows_the_examples_of_its_commands(monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    lines = [line for name in EXAMPLES if name.split()[0] == group for line in EXAMPLES[name]]
+    assert len(lines) >= 2 and [line for line in lcm(group, "--help").stdout.splitlines() if f" lcm {group} " in line][
+        -len(lines) :
+    ] == [f" {line}".ljust(80) for line in lines]
+
+
 NEEDY = ["export", "status", "inspect", "compare", "report", "verify", "fetch", "config diff", "cache compact",
          "cache pull"]  # fmt: skip
 """Commands that cannot do without an argument or an option."""

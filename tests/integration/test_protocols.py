@@ -101,6 +101,15 @@ def test_captions_that_the_stand_in_cannot_see(run):
     assert "shapes cannot measure caption 'a red house', which names no shape of `shapes`: choose other" in told
 
 
+def test_captions_are_looked_at_before_sizes_of_checkpoints(run, monkeypatch):
+    """The latter import what takes seconds."""
+    monkeypatch.setattr("lcm_distill.evaluation.requirements.build_network", lambda *_, **__: pytest.fail("built"))
+    monkeypatch.setattr("lcm_distill.models.networks.build_network", lambda *_, **__: pytest.fail("built"))
+    (run.root.parent / "captions.csv").write_text("image_id,text\n7,a ring\n8,a red house\n9,a green ring\n")
+    told = refused(run, protocols="['shapes']", models="['teacher', 'student']")
+    assert "shapes cannot measure caption 'a red house'" in told
+
+
 def test_protocols_that_store_images_differently(run):
     assert "t2i-benchmark needs .jpeg files and gigagan needs .png files" in refused(
         run, protocols="['t2i-benchmark', 'gigagan']"

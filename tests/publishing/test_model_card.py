@@ -144,3 +144,13 @@ def test_licence_and_base_model_are_what_is_given(run):
     for line in ("license: cc-by-nc-4.0", "base_model: VSehwag24/MicroDiT", "base_model_relation: finetune"):
         assert f"\n{line}\n" in text
     assert (run.root / "student-export-card.png").read_bytes() == run.grid.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [("--license", "not a licence"), ("--license", ""), ("--base-model", "a b"), ("--base-model", "MicroDiT")],
+)
+def test_what_the_hub_would_refuse_is_refused_and_nothing_is_written(run, tmp_path, option, wrong):
+    result = lcm("export", "--run", run.root, option, wrong, "--out", tmp_path / "student.safetensors")
+    assert result.exit_code == 2 and result.stderr.startswith(f"lcm: {option} {wrong!r}: give ")
+    assert result.stderr.count("\n") == 1 and not list(tmp_path.glob("student*"))

@@ -48,6 +48,20 @@ def test_what_a_preset_lacks_is_wrong_with_its_remedy(tmp_path):
     assert {row["what"] for row in wrong} == {"lcm precompute", "lcm distill", "lcm evaluate"}
 
 
+@pytest.mark.parametrize(("gigabytes", "verdict"), [(56.0, "fine"), (55.9, "note")])
+def test_memory_and_disk_are_held_against_what_a_distillation_keeps(tmp_path, monkeypatch, gigabytes, verdict):
+    """XL/2: 56.0 GB of weights and states, in a GPU's memory where there is one; four checkpoints of 28.0 GB."""
+    monkeypatch.setattr(machine, "gpus", lambda: [])
+    monkeypatch.setattr(machine, "memory_bytes", lambda: gigabytes * 1e9)
+    monkeypatch.setattr(machine, "free_disk_bytes", lambda _: 2.001 * gigabytes * 1e9)
+    found = findings(tmp_path, "microdit_xl_512")
+    assert (found["memory"].verdict, found["disk"].verdict) == (verdict, verdict)
+    assert ("56.0 GB" in found["memory"].remedy) == ("112.0 GB" in found["disk"].remedy) == (verdict == "note")
+    small = [Gpu(0, "a small one", int(24e9), int(24e9))]
+    monkeypatch.setattr(machine, "gpus", lambda: small)
+    assert findings(tmp_path, "microdit_xl_512")["memory"].verdict == "note"
+
+
 def test_releases_that_do_not_do_are_wrong(tmp_path, monkeypatch):
     known = [("torch>=99", "2.14.1"), ("zarr>=3.1", None), ("rich>=14.2", "15.0")]
     monkeypatch.setattr(machine, "releases", lambda: [Release(Requirement(name), here) for name, here in known])

@@ -161,6 +161,14 @@ def test_validation_needs_no_sampler_of_the_teacher(start, finished_run):
     assert {(row["model"], row["steps"]) for row in rows} == {("student", 1), ("student", 2)}
 
 
+@pytest.mark.parametrize("key", ["weights", "reference"])
+def test_what_a_validation_lacks_is_found_before_the_first_step(start, key):
+    config, run = start("engine.validate_every=3", f"evaluate.{key}.shapes=gone.npz")
+    with pytest.raises(UserError, match=r"gone\.npz"):
+        list(distill(config, run))
+    assert not list((run.distill / "checkpoints").glob("*"))
+
+
 def test_export_is_the_student_in_either_form_finished_or_not(start, tmp_path):
     config, run = start("distill.steps=6")
     with pytest.raises(UserError, match="checkpoints is missing: run `lcm distill --run"):

@@ -10,6 +10,8 @@ from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.models.checkpoint import serialise
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.stages import distill, evaluate, schedule
+from lcm_distill.stages.stage import missing
 from lcm_distill.training.teacher_fit import fitting_teacher, strange_teacher
 from tests.command_line import lcm
 from tests.foreign import Zeros, image_bytes
@@ -51,12 +53,25 @@ def test_a_teacher_of_the_run_fits_once_it_is_trained(here):
     assert said(*OWN, chosen).startswith("runs/mine/teacher.safetensors cannot be read: ")
 
 
+@pytest.mark.parametrize("stage", [distill.STAGE, evaluate.STAGE, schedule.STAGE], ids=lambda stage: stage.name)
+def test_every_stage_says_the_same_of_a_teacher_that_is_missing(stage):
+    gone = "model.teacher=gone.safetensors"
+    assert said(gone) == (
+        "gone.safetensors is missing: run `lcm pretrain --run runs/mine` and set "
+        "model.teacher=runs/mine/teacher.safetensors, or set model.teacher to a checkpoint that was trained on "
+        f"{SHAPES}"
+    )
+    lacks = missing(stage, load_preset("shapes", [gone]), RunFolder(Path("runs/mine")), ["precompute"])
+    (told,) = [line for line in lacks if "gone" in line]
+    assert told.removesuffix(", or generate with evaluate.models=['student']") == said(gone)
+
+
 def test_a_teacher_from_elsewhere_fits_if_it_was_trained_so(here):
     (here / "t.safetensors").write_bytes(serialise({"x": torch.zeros(1)}, {"role": "teacher"}))
     assert said("model.teacher=t.safetensors") == f"t.safetensors, if it was trained on {SHAPES}"
-    missing = said(preset="microdit_xl_512")
-    assert missing.startswith("dit_4_channel_37M_real_and_synthetic_data.pt is missing: run `lcm pretrain --run ")
-    assert "stabilityai/stable-diffusion-xl-base-1.0 at 512 px" in missing
+    absent = said(preset="microdit_xl_512")
+    assert absent.startswith("dit_4_channel_37M_real_and_synthetic_data.pt is missing: run `lcm pretrain --run ")
+    assert "stabilityai/stable-diffusion-xl-base-1.0 at 512 px" in absent
     assert "pretrain" not in said(preset="original")
 
 

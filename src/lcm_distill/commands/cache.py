@@ -10,7 +10,7 @@ from lcm_distill.commands.printing import show, show_figures
 from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.work import show_progress
 
-app = typer.Typer(help="Cache maintenance.", no_args_is_help=True)
+app = typer.Typer(help="Cache maintenance.", no_args_is_help=True, epilog=epilog("cache"))
 
 
 @app.command(epilog=epilog("cache compact"))

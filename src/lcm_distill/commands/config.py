@@ -13,7 +13,7 @@ from lcm_distill.commands.printing import show, show_rows, write
 from lcm_distill.commands.run_choice import Choice
 from lcm_distill.core.errors import UserError
 
-app = typer.Typer(help="Configurations: presets, keys, differences.", no_args_is_help=True)
+app = typer.Typer(help="Configurations: presets, keys, differences.", no_args_is_help=True, epilog=epilog("config"))
 
 
 @app.command(epilog=epilog("config presets"))

@@ -53,9 +53,10 @@ EXAMPLES = {
 
 
 def epilog(command: str) -> str:
-    """The end of a command's help: its examples, a line each.
+    """The end of a command's help: its examples, a line each; for a group of commands those of all of them.
 
     Raises:
         KeyError: there is none.
     """
-    return "\n\n".join(["Examples:", *(f"  {line}" for line in EXAMPLES[command])])
+    names = [name for name in EXAMPLES if name.startswith(f"{command} ")] or [command]
+    return "\n\n".join(["Examples:", *(f"  {line}" for name in names for line in EXAMPLES[name])])

@@ -73,8 +73,8 @@ def working(what: str) -> AbstractContextManager[object]:
 
 
 def show_written(stem: Path) -> None:
-    """Say where the chart and the rows of a result are."""
-    say("chart and rows: ", Path(f"{stem}.png"), ", ", Path(f"{stem}.parquet"))
+    """Say where the chart and the rows of a result are, which `write_up` has written under this name."""
+    say("chart and rows: ", stem.with_suffix(".png"), ", ", stem.with_suffix(".parquet"))
 
 
 def announce(config: "Config") -> None:

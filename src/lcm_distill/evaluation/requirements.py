@@ -75,12 +75,16 @@ def require_captions(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> Non
     Raises:
         UserError: it refuses one.
     """
+    if refusal := caption_refusal(protocol, prompts):
+        raise UserError(f"evaluate.protocols: {refusal}: choose other prompts or another protocol; {IMAGES_ONLY}")
+
+
+def caption_refusal(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> str | None:
+    """The first caption whose image a protocol cannot measure, and why, in words; None where it measures all."""
     for prompt in prompts:
         if reason := protocol.refuse_caption(prompt.caption):
-            raise UserError(
-                f"evaluate.protocols: {protocol.name} cannot measure caption {prompt.caption!r}, which {reason}: "
-                f"choose other prompts or another protocol; {IMAGES_ONLY}"
-            )
+            return f"{protocol.name} cannot measure caption {prompt.caption!r}, which {reason}"
+    return None
 
 
 def require_enough_real_images(images: int | None, source: str, extractor: ExtractorInfo) -> None:

@@ -38,9 +38,7 @@ def teacher_path(model: ModelConfig) -> Path:
     return assets.teacher(model.teacher)
 
 
-def require_teacher(
-    model: ModelConfig, remedy: str = "set model.teacher to a checkpoint, or make one with `lcm pretrain`"
-) -> None:
+def require_teacher(model: ModelConfig, remedy: str) -> None:
     """Check that the teacher's checkpoint exists and is one of the configured sizes; no tensor is read.
 
     Args:

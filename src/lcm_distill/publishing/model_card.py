@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm_distill.config.run import stand_ins_among
+from lcm_distill.core.errors import UserError
 from lcm_distill.publishing.published_model import Published
 from lcm_distill.report.caption_sets import caption_set_titles
 from lcm_distill.report.figure_columns import FigureStyles, column_key, figure_columns, of_images
@@ -32,10 +33,19 @@ class Terms:
         license: the Hub's name of a licence; None is Apache-2.0 where all parts are this package's own, and `other`
             elsewhere.
         base_model: repository of the teacher on the Hub.
+
+    Raises:
+        UserError: the Hub would refuse the name.
     """
 
     license: str | None = None
     base_model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise UserError(f"--license {self.license!r}: give the Hub's name of one, such as apache-2.0 or other")
+        if self.base_model is not None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.base_model, re.ASCII):
+            raise UserError(f"--base-model {self.base_model!r}: give a repository on the Hub, such as owner/name")
 
 
 UNDECIDED = Terms()

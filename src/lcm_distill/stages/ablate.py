@@ -36,6 +36,7 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.stage import Check, failures
 from lcm_distill.training.checkpoints import Checkpoints
+from lcm_distill.training.teacher_fit import teacher_remedy
 
 WAIT_SECONDS = 1.0
 """Between checks of the cache while another rank completes it."""
@@ -143,7 +144,7 @@ def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -
         trial.run.refuse_other_settings(trial.config)
     extractors = find_extractors(config.evaluate)
     image_format(config.evaluate)
-    require_teacher(config.model)
+    require_teacher(config.model, teacher_remedy(config, run))
     if idle := [trial for trial in chosen if not student_samplings(trial.config)]:
         raise UserError(f"evaluate.student_steps of step {idle[0].step.name} is empty: name the numbers of steps")
     if config.evaluate.prompts != HELD_OUT:

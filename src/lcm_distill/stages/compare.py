@@ -3,6 +3,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 """Figures of several runs in one table, students beside their teachers."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,23 +28,29 @@ ORDER = ("teacher", "untrained", "student", "real")
 def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     """Write `out` with the suffixes `.parquet`, `.md` and `.png`; returns its rows, teachers first.
 
-    A teacher that several runs measured under the same circumstances has its rows once.
+    A teacher that several runs measured under the same circumstances has its rows once. Warns of runs without figures
+    where others have some.
 
     Raises:
-        UserError: a run has no figures, or those of an older version; a run is named twice; or `out` has no name.
+        UserError: a run was not evaluated, or by an older version; no run has figures; a run is named twice; or `out`
+            has no name.
         OSError: one of the results is a folder, or cannot be written.
     """
     results = _results(out)
     if len(set(map(Path.resolve, runs))) < len(runs):
         raise UserError("a run is named twice: name each once")
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    found, without = dict[tuple[str, ...], dict[str, Any]](), list[Path]()
     for run in runs:
-        for row in _figures(RunFolder(run)):
+        if not (figures := _figures(RunFolder(run))):
+            without.append(run)
+        for row in figures:
             own = {"run": str(run) if row["model"] == "student" else None, **row}
             found.setdefault(tuple(str(own.get(name)) for name in ("run", *IDENTITY)), own)
     rows = sorted(found.values(), key=lambda row: ORDER.index(row["model"]))
     if not rows:
         raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate --run {runs[0]}`")
+    for run in without:
+        warnings.warn(f"{run} has no figures: `lcm evaluate --run {run}` makes them", stacklevel=2)
     notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
     remove_orphans_of(*results)

@@ -15,6 +15,7 @@ from lcm_distill.training.loop import publish
 from lcm_distill.training.lora import export_adapter
 from lcm_distill.training.plan import plan_distillation
 from lcm_distill.training.student import as_plain, continuation, prepare, published
+from lcm_distill.training.teacher_fit import teacher_remedy
 
 
 def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterator[Progress]:
@@ -23,7 +24,7 @@ def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterato
     Args:
         watch: number of steps between two rows of `distill/watch.png`; None leaves it as it is.
     """
-    require_teacher(config.model)
+    require_teacher(config.model, teacher_remedy(config, run))
     with init_world(config.device, config.engine) as world:
         trainer = prepare(config, run, world, watch)
         yield from trainer.run()
@@ -38,7 +39,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
     return [
         *needs_places(run.student),
         *needs_cache(config, run, before),
-        lambda: require_teacher(config.model),
+        lambda: require_teacher(config.model, teacher_remedy(config, run)),
         lambda: require_sigmas(config.evaluate.student_sigmas, config.diffusion),
         lambda: require_continuable(run, run.distill, continuation(config)),
     ]

@@ -18,6 +18,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.units import format_bytes
 from lcm_distill.stages import distill, evaluate, precompute
 from lcm_distill.stages.stage import Stage, missing
+from lcm_distill.training.plan import states_of_distillation
 
 STAGES: Sequence[Stage] = (precompute.STAGE, distill.STAGE, evaluate.STAGE)
 """Those of `lcm run`, in their order."""
@@ -46,8 +47,9 @@ def doctor(config: Config, run: RunFolder) -> Iterator[Finding]:
     yield _tested("python", machine.python_version())
     yield from _libraries()
     yield from _devices(config.device)
-    yield Finding("memory", f"{format_bytes(machine.memory_bytes())}, {os.cpu_count()} processors")
-    yield _place(run.root)
+    states, checkpoint = states_of_distillation(config)
+    yield _memory(config.device, sum(states.values()))
+    yield _place(run.root, (config.engine.keep_checkpoints + 1) * checkpoint)
     yield from _encoders(config.encoders, config.preset)
     before: list[str] = []
     for stage in STAGES:
@@ -106,14 +108,34 @@ def _devices(configured: str) -> Iterator[Finding]:
         yield Finding("device", configured, "wrong", f"{error}: set device=auto for what is here")
 
 
-def _place(root: Path) -> Finding:
-    """The disk that a run is or will be on."""
+def _memory(configured: str, held: float) -> Finding:
+    """The machine's memory, and whether what computes holds the `held` bytes of a distillation's weights and states."""
+    found = f"{format_bytes(machine.memory_bytes())}, {os.cpu_count()} processors"
+    gpus = machine.gpus() if configured != "cpu" else []
+    if held < max((gpu.memory for gpu in gpus), default=machine.memory_bytes()):
+        return Finding("memory", found)
+    remedy = (
+        f"weights and states of a distillation take {format_bytes(held)}: distill.moments=8bit or distill.lora.rank "
+        "takes less, engine.sharding=fsdp divides them among GPUs; `lcm distill --dry-run` counts"
+    )
+    return Finding("memory", found, "note", remedy)
+
+
+def _place(root: Path, checkpoints: float) -> Finding:
+    """The disk that a run is or will be on, and whether the `checkpoints` of a distillation, in bytes, fit on it."""
     there = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
     if not there.is_dir():
         return Finding("disk", f"{there} is a file", "wrong", "choose another --run")
     if not os.access(there, os.W_OK):
         return Finding("disk", f"{there} cannot be written to", "wrong", "choose another --run")
-    return Finding("disk", f"{format_bytes(machine.free_disk_bytes(there))} free at {root}")
+    free = machine.free_disk_bytes(there)
+    found = f"{format_bytes(free)} free at {root}"
+    if checkpoints < free:
+        return Finding("disk", found)
+    remedy = (
+        f"checkpoints of a distillation take {format_bytes(checkpoints)}, cache and images more: free some space, or"
+    )
+    return Finding("disk", found, "note", f"{remedy} choose another --run")
 
 
 def _encoders(encoders: EncodersConfig, preset: str) -> Iterator[Finding]:

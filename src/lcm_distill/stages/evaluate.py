@@ -32,6 +32,7 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.write_up import SUFFIXES
 from lcm_distill.stages.stage import Check, Stage, needs_places
+from lcm_distill.training.teacher_fit import teacher_remedy
 
 
 def evaluate(
@@ -69,11 +70,15 @@ def evaluate(
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str], images_only: bool = False) -> list[Check]:
-    """What an evaluation needs: checkpoints, places for its results, prompts, and what measuring needs."""
+    """What an evaluation needs: prompts, checkpoints, places for its results, and what measuring needs.
+
+    Files and prompts come first, as sizes of checkpoints are checked by what takes seconds to import.
+    """
     return [
+        *([run.require_student] if _needs_student(config, before) else []),
+        *_needs_prompts(config, run, before, images_only),
         *_needs_models(config, run, before),
         *_needs_results(run),
-        *_needs_prompts(config, run, before, images_only),
         lambda: image_format(config.evaluate),
         *(() if images_only else needs_measuring(config.evaluate)),
     ]
@@ -92,13 +97,19 @@ def _needs_models(config: Config, run: RunFolder, before: Collection[str]) -> li
     """Something to generate with: samplings, and the checkpoints of the configured models."""
     settings = config.evaluate
     needed: list[Check] = [partial(_require_samplings, config)]
-    if "student" in settings.models and settings.student_steps and "distill" not in before:
+    if _needs_student(config, before):
         needed.append(partial(require_student, config, run))
     steps = {"teacher": settings.teacher, "untrained": settings.student_steps}
     if any(steps.get(model) for model in settings.models):
-        remedy = "set model.teacher to a checkpoint, or generate with evaluate.models=['student']"
+        remedy = f"{teacher_remedy(config, run)}, or generate with evaluate.models=['student']"
         needed.append(partial(require_teacher, config.model, remedy))
     return needed
+
+
+def _needs_student(config: Config, before: Collection[str]) -> bool:
+    """Whether images of a student are to be generated that no stage before makes."""
+    settings = config.evaluate
+    return "student" in settings.models and bool(settings.student_steps) and "distill" not in before
 
 
 def _needs_results(run: RunFolder) -> list[Check]:

@@ -30,6 +30,7 @@ from lcm_distill.pipeline.storage import LocalStorage
 from lcm_distill.pipeline.task import Progress, Task
 from lcm_distill.stages.stage import Check, Stage, needs_cache
 from lcm_distill.training.student import fingerprint
+from lcm_distill.training.teacher_fit import teacher_remedy
 
 TRIALS = pa.schema(
     [("steps", pa.int64()), ("sigmas", pa.list_(pa.float64())), ("distance", pa.float64()), ("guidance", pa.float64()),
@@ -143,7 +144,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
     return [
         partial(_require_student, config, run),
         *needs_cache(config, run, before),
-        partial(require_teacher, config.model),
+        partial(require_teacher, config.model, teacher_remedy(config, run)),
     ]
 
 

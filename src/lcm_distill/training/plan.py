@@ -66,11 +66,10 @@ def _training(model: ModelConfig, settings: OptimiserConfig, guidance_embedding:
     }
 
 
-def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Operations, bytes and hours on one rank."""
-    tokens, settings = caption_tokens(config.encoders), config.distill
+def states_of_distillation(config: Config) -> tuple[dict[str, float], float]:
+    """What a distillation holds on one rank beside activations, bytes by what they are of; bytes of its checkpoint."""
+    settings = config.distill
     student, teacher = (budget.meta_network(config.model, guidance_embedding) for guidance_embedding in (True, False))
-    flop = budget.distill_flop(config.model, settings, tokens)
     count, trained = budget.count_parameters(student), budget.count_trained(config.model, settings.lora)
     averages = 2 if build_objective(settings, config.diffusion).uses_target and settings.target_decay else 1
     moments, in_critic = MOMENT_BYTES[settings.moments], count if settings.matching.weight else 0
@@ -85,14 +84,22 @@ def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
         "copies_to_compute_with": 2 * low * copied if config.engine.sharding == "none" else 0,
         "teacher": 4 * budget.count_parameters(teacher) - 2 * (budget.count_low_precision(teacher) if low else 0),
     }
+    return states, (1 + averages) * states["student"] + states["optimiser"] + (4 + moments) * in_critic
+
+
+def _distill_budget(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Operations, bytes and hours on one rank."""
+    tokens, settings = caption_tokens(config.encoders), config.distill
+    student, teacher = (budget.meta_network(config.model, guidance_embedding) for guidance_embedding in (True, False))
+    flop = budget.distill_flop(config.model, settings, tokens)
+    states, checkpoint = states_of_distillation(config)
     device = resolve_device(config.device)
     seconds = (
         flop * settings.batch_size / (budget.UTILISATION * budget.matmul_rate(device, products_dtype(config.engine)))
     )
-    checkpoint = (1 + averages) * states["student"] + states["optimiser"] + (4 + moments) * in_critic
     checkpoints = (config.engine.keep_checkpoints + 1) * checkpoint  # one more while it is written
     return {
-        "trained_parameters": trained,
+        "trained_parameters": budget.count_trained(config.model, settings.lora),
         "teacher_parameters": budget.count_parameters(teacher),
         "gflop_per_forward": _figures(budget.forward_flop(student, tokens) / 1e9),
         "gflop_per_sample": _figures(flop / 1e9),

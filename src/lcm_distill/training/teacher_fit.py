@@ -20,9 +20,9 @@ def fitting_teacher(config: Config, run: RunFolder) -> str:
     if stranger := strange_teacher(config, run):
         return stranger
     if not path.exists():
-        return f"{path} is missing: {_remedy(config, run)}"
+        return f"{path} is missing: {teacher_remedy(config, run)}"
     if flaw := _flaw(config.model, path):
-        return f"{name} {flaw}: {_remedy(config, run)}"
+        return f"{name} {flaw}: {teacher_remedy(config, run)}"
     if name in assets.TEACHERS:
         return f"{name}, which ships and was trained on such images"
     if path.resolve() == run.teacher.resolve():
@@ -36,10 +36,19 @@ def strange_teacher(config: Config, run: RunFolder) -> str | None:
     if name not in assets.TEACHERS:
         return None
     if not source_type(config.data).generated:
-        return f"{name}, which ships, knows nothing of these images: {_remedy(config, run)}"
+        return f"{name}, which ships, knows nothing of these images: {teacher_remedy(config, run)}"
     if (encoders.vae, encoders.text, encoders.weights) != ("shapes", "shapes", "pretrained"):
-        return f"{name}, which ships, was trained with other encoders: {_remedy(config, run)}"
+        return f"{name}, which ships, was trained with other encoders: {teacher_remedy(config, run)}"
     return None
+
+
+def teacher_remedy(config: Config, run: RunFolder) -> str:
+    """How to come by a teacher that fits where the configured one does not: keys, and the command that trains one."""
+    if run.teacher.is_file() and config.model.teacher != str(run.teacher):
+        return f"set model.teacher={run.teacher}, which this run has trained"
+    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if config.pretrain else ""
+    inputs = _inputs(config.encoders, config.resolution)
+    return f"{trained}set model.teacher to a checkpoint that was trained on {inputs}"
 
 
 def _flaw(model: ModelConfig, path: Path) -> str | None:
@@ -52,14 +61,6 @@ def _flaw(model: ModelConfig, path: Path) -> str | None:
     own = model.model_dump()
     found = [f"{key} {known[key]}, not {own[key]}" for key in own if key in known and known[key] != own[key]]
     return f"has {', '.join(found)}" if found else None
-
-
-def _remedy(config: Config, run: RunFolder) -> str:
-    if run.teacher.is_file() and config.model.teacher != str(run.teacher):
-        return f"set model.teacher={run.teacher}, which this run has trained"
-    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if config.pretrain else ""
-    inputs = _inputs(config.encoders, config.resolution)
-    return f"{trained}set model.teacher to a checkpoint that was trained on {inputs}"
 
 
 def _inputs(encoders: EncodersConfig, resolution: int) -> str:

@@ -3,7 +3,9 @@
 # pyright: reportUnknownArgumentType=false
 """Validation during training: held-out captions, generated from the weights to publish, always from the same noise."""
 
+import logging
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,7 @@ from lcm_distill.evaluation.metric_rows import metric_rows
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts
 from lcm_distill.evaluation.reference_selection import find_references
-from lcm_distill.evaluation.requirements import find_extractors
+from lcm_distill.evaluation.requirements import caption_refusal, find_extractors
 from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
 from lcm_distill.evaluation.table_schemas import METRICS
 from lcm_distill.pipeline.atomic_writes import commit_bytes
@@ -32,9 +34,13 @@ from lcm_distill.pipeline.task import Progress
 from lcm_distill.training.engine.world import World
 from lcm_distill.training.events import Events
 
+log = logging.getLogger(__name__)
+
 
 class Validation:
     """Generates images, measures them by the configured protocols that allow few images, and writes grid and metrics.
+
+    A protocol that cannot measure one of the captions is left out, which is said before the first step.
 
     Each validation has a folder of its own, `step-` and the number of completed steps. VAE and text encoder are in
     memory only while images are generated.
@@ -61,10 +67,10 @@ class Validation:
         Rank 0 generates and measures, and the others wait for it.
 
         Raises:
-            UserError: there are no held-out captions, or a protocol's network is missing.
+            UserError: there are no held-out captions, or a protocol's network or reference is missing.
         """
         if events is not None:
-            _ = self.prompts  # fail before training if there are none
+            _ = self.prompts, self.extractors  # fail before training where they are missing
         place = RunFolder(self.folder / f"step-{step:07d}", self.run)
         if not self.due(step, place):
             return
@@ -107,8 +113,15 @@ class Validation:
 
     @cached_property
     def extractors(self) -> list[ExtractorInfo]:
-        """The networks of the protocols."""
-        return find_extractors(self.config.evaluate) if self.config.evaluate.protocols else []
+        """The networks of the protocols that can measure these captions; warns of the others."""
+        protocols = chosen_protocols(self.config.evaluate)
+        refusals = [(protocol.name, caption_refusal(protocol, self.prompts)) for protocol in protocols]
+        for refusal in filter(None, (refusal for _, refusal in refusals)):
+            line = f"validation: {refusal}: validations have a grid of images, and no figures of it"
+            log.warning(line)
+            warnings.warn(line, stacklevel=2)
+        able = [name for name, refusal in refusals if not refusal]
+        return find_extractors(self.config.evaluate.model_copy(update={"protocols": able})) if able else []
 
 
 class StudentValidation(Validation):

@@ -119,7 +119,7 @@ def source_root(data: DataConfig, generated: Path) -> Path:
     if data.root is not None:
         return data.root
     if found.needs_root:
-        raise UserError(f"data.root is missing: set it to the folder of your {data.source} download")
+        raise UserError(f"data.root is missing: set it to the folder of your data set (data.source = {data.source!r})")
     return generated
 
 
