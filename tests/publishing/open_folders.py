@@ -7,14 +7,20 @@ saved under its number.
 """
 
 import json
+import os
+import re
 import sys
+import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ModularPipeline
+from PIL import Image
 from transformers import CLIPTextModel
 
 
@@ -61,12 +67,27 @@ def check_calls(folder: str) -> None:
     assert torch.allclose(torch.cat(one_each), expected, atol=1e-4)
     assert len(pipeline(prompts[0], 1, num_images_per_prompt=3, output_type="pt").images) == 3
     for wrong in ({"guidance_scale": -1.0}, {"num_inference_steps": 0}, {"latents": torch.zeros(1)}, {"prompt": ""}):
-        try:
-            pipeline(**{**common, **wrong})
-        except ValueError as error:
-            assert "\n" not in str(error)
-        else:
-            raise AssertionError(f"{wrong} was taken")
+        refused(lambda wrong=wrong: pipeline(**{**common, **wrong}), "")
+    for kind in ("tensor", None):
+        said = f"output_type is {kind!r}: it must be pil, np, pt or latent"
+        refused(lambda kind=kind: pipeline(**common, output_type=kind), said)
+    for count in (1, 3):
+        given = [torch.Generator() for _ in range(count)]
+        refused(lambda given=given: pipeline(**common, generator=given), f"{count} generators for 2 images: give one")
+    refused(
+        lambda: pipeline(**common, callback_on_step_end=at_a_step, callback_on_step_end_tensor_inputs=["foo"]),
+        "callback_on_step_end_tensor_inputs is 'foo': it must be latents or prompt_embeds",
+    )
+
+
+def refused(call: Callable[[], Any], said: str) -> None:
+    """A call ends with one line that says something."""
+    try:
+        call()
+    except ValueError as error:
+        assert said in str(error) and "\n" not in str(error), error
+    else:
+        raise AssertionError(f"{said} was taken")
 
 
 def check_modular(folder: str) -> None:
@@ -79,6 +100,46 @@ def check_modular(folder: str) -> None:
     assert torch.allclose(images, expected, atol=1e-5) and images.shape == (2, 3, 64, 64)
     latents, embeds = (pipeline(**call, output=name) for name in ("latents", "prompt_embeds"))
     assert latents.shape == (2, 8, 8, 8) and embeds.shape == (2, 16, 64)
+    for kind in ("latent", "tensor"):
+        said = f"output_type is {kind!r}: it must be pil, np or pt"
+        refused(lambda kind=kind: pipeline(**{**call, "output_type": kind}), said)
+    refused(lambda: pipeline(**call, generator=[torch.Generator()] * 3), "3 generators for 2 images")
+    index = json.loads(Path(folder, "model_index.json").read_text())
+    assert pipeline.config.guidance_scale == index["guidance_scale"] == 2.0 and "5.0" not in pipeline.doc
+
+
+def check_warnings(folder: str) -> None:
+    """Pipeline and blocks warn of guidance that a student was not trained with, and of no other."""
+    pipeline: Any = ModularPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipeline.load_components(pretrained_model_name_or_path=folder)
+    for opened in (open_folder(folder), pipeline):
+        for guidance, count in ((1.0, 0), (None, 0), (3.0, 0), (3.5, 1), (0.5, 1)):
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                opened(prompt="a large red circle", num_inference_steps=1, guidance_scale=guidance)
+            said = [str(each.message) for each in found if issubclass(each.category, UserWarning)]
+            told = [text for text in said if "lies outside 1 to 3, which this student was trained on" in text]
+            assert len(told) == count, (guidance, said)
+
+
+def check_saved(folder: str) -> None:
+    """What `save_pretrained` writes opens again, twice in a row, and gives the same images."""
+    call = {"prompt": "a large red circle", "num_inference_steps": 2, "output_type": "pt"}
+    pipeline, images = open_folder(folder), list[torch.Tensor]()
+    index = json.loads(Path(folder, "model_index.json").read_text())
+    with TemporaryDirectory() as place:
+        for name in ("once", "twice"):
+            saved = Path(place, name)
+            pipeline.save_pretrained(saved)
+            for file in ("pipeline.py", "transformer/microdit.py", "scheduler/microdit_scheduler.py"):
+                assert (saved / file).read_bytes() == Path(folder, file).read_bytes()
+            written = json.loads((saved / "model_index.json").read_text())
+            assert index == {key: value for key, value in written.items() if key != "_name_or_path"}
+            pipeline = open_folder(str(saved))
+            images.append(pipeline(**call, generator=torch.Generator().manual_seed(1)).images)
+    expected = open_folder(folder)(**call, generator=torch.Generator().manual_seed(1)).images
+    apart = max(float((each - expected).abs().max()) for each in images)
+    assert apart < 1e-5, apart
 
 
 def check_dtypes(folder: str) -> None:
@@ -100,6 +161,21 @@ def check_lacking(folder: str) -> None:
         assert "text_encoder=..." in str(error)
     else:
         raise AssertionError("no text encoder was needed")
+
+
+def check_card(folder: str) -> None:
+    """Each snippet of a folder's card writes an image; `FOLDER` is that of the student with its encoders."""
+    os.chdir(Path(folder).parent)
+    snippets = re.findall(r"```python\n(.*?)```", Path(folder, "README.md").read_text(), re.DOTALL)
+    assert len(snippets) == 2 and "ModularPipeline" in snippets[1]
+    pictures = list[np.ndarray]()
+    for snippet in snippets:
+        torch.manual_seed(3)
+        exec(snippet.replace("FOLDER/", "student/"), {})
+        with Image.open("image.png") as image:
+            pictures.append(np.asarray(image))
+        Path("image.png").unlink()
+    assert pictures[0].shape == (64, 64, 3) and (pictures[0] == pictures[1]).all()
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from lcm_distill.publishing.diffusers_folder import _network, _scheduler
 from lcm_distill.publishing.remote_code.block import Denoise
 from lcm_distill.publishing.remote_code.microdit import MicroDiTModel
 from lcm_distill.publishing.remote_code.microdit_scheduler import MicroDiTScheduler
-from lcm_distill.publishing.remote_code.pipeline import MicroDiTPipeline
+from lcm_distill.publishing.remote_code.pipeline import checked_guidance
 
 WRONG = ["2.0", "", [], [1.0], {}, None, 10**400, 10**30, -1.0, 1e308, float("nan"), float("inf")]
 """What stands for a number."""
@@ -79,8 +79,7 @@ def test_every_number_of_a_configuration_file(kind, describe):
 @pytest.mark.parametrize("name", GUIDANCE)
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: f"{value!r:.20}")
 def test_every_number_of_a_pipeline(name, wrong):
-    pipeline: Any = SimpleNamespace(config=SimpleNamespace(**{**GUIDANCE, name: wrong}))
-    call = lambda: MicroDiTPipeline._checked_guidance(pipeline, None)  # noqa: E731
+    call = lambda: checked_guidance(SimpleNamespace(**{**GUIDANCE, name: wrong}), None)  # noqa: E731
     if wrong is None and name != "guidance_scale":  # as a teacher's
         assert call() == 5.0
     elif wrong in (1e308, 10**30) and name == "guidance_scale":
@@ -95,8 +94,7 @@ def test_every_number_of_a_pipeline(name, wrong):
 @pytest.mark.parametrize("wrong", ["2.0", [1.0], {}, 10**400, -1.0, float("nan")], ids=lambda value: f"{value!r:.20}")
 def test_a_guidance_scale_that_is_no_number(wrong):
     assert refused(lambda: check_settings(None, wrong, None), UserError)
-    pipeline: Any = SimpleNamespace(config=SimpleNamespace(**GUIDANCE))
-    assert refused(lambda: MicroDiTPipeline._checked_guidance(pipeline, wrong), ValueError)
+    assert refused(lambda: checked_guidance(SimpleNamespace(**GUIDANCE), wrong), ValueError)
 
 
 @pytest.mark.parametrize("wrong", ["2.0", 1.5, [1], 10**400, -1], ids=lambda value: f"{value!r:.20}")

@@ -110,7 +110,9 @@ def test_images_are_the_packages_own(folders, published, tmp_path):
     ]
     checks = [{"folder": str(folders[name]), "check": f"check_{kind}"}
               for name, kind in (("student", "calls"), ("student", "modular"), ("student", "dtypes"),
-                                 ("teacher", "calls"), ("teacher", "modular"), ("lacking", "lacking"))]  # fmt: skip
+                                 ("teacher", "calls"), ("teacher", "modular"), ("lacking", "lacking"),
+                                 ("student", "warnings"), ("student", "saved"),
+                                 ("student", "card"), ("lacking", "card"))]  # fmt: skip
     images = opened([*jobs, *checks], tmp_path)
     assert len(images) == len(cases)
     for number, (name, model, steps, guidance) in enumerate(cases):

@@ -52,6 +52,12 @@ def test_figures_are_those_of_these_weights(run):
         "diffusers", "text-to-image", "apache-2.0",
     )  # fmt: skip
     assert "| teacher |" in card.text and checkpoint_sha256(run.student) in card.text
+    captions = f"{rows[0]['images']:,} held-out captions, seed 0"
+    assert {(result.dataset_name, result.dataset_type) for result in data_of(card).eval_results} == {
+        (captions, f"{rows[0]['images']}-held-out-captions-seed-0")
+    }
+    assert f"Of images of {captions}. Distances are to real images of the same captions; row `real` is" in card.text
+    assert "| real " in card.text and rows[0]["prompts"] not in card.content
     assert "| steps                      |           6 of 6 |" in card.text
     folder = run.root / "student-export"
     assert found["card"] == str(folder / "README.md") and "](grid.png)" in card.text

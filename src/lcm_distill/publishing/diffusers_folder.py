@@ -35,7 +35,7 @@ def write_diffusers(folder: Path, model: Published, with_encoders: bool) -> None
         (folder / name).mkdir()
     _write_json(folder / "model_index.json", _index(model, with_encoders))
     _write_json(folder / "modular_config.json", _blocks())
-    _write_json(folder / "modular_model_index.json", _versioned("ModularPipeline", guidance_scale=model.guidance))
+    _write_json(folder / "modular_model_index.json", _versioned("ModularPipeline", **_guidance(model)))
     _write_code(folder / "pipeline.py")
     _write_code(folder / "block.py")
     _write_code(folder / "transformer" / "microdit.py")
@@ -68,7 +68,6 @@ def _versioned(name: Any, **settings: Any) -> dict[str, Any]:
 
 
 def _index(model: Published, with_encoders: bool) -> dict[str, Any]:
-    low, high = (model.sampling and model.sampling.guidance_range) or (None, None)
     return _versioned(
         ["pipeline", "MicroDiTPipeline"],
         transformer=["microdit", "MicroDiTModel"],
@@ -76,12 +75,16 @@ def _index(model: Published, with_encoders: bool) -> dict[str, Any]:
         tokenizer=["transformers", "CLIPTokenizer"],
         text_encoder=["transformers", "CLIPTextModel"] if with_encoders else [None, None],
         vae=["diffusers", "AutoencoderKL"] if with_encoders else [None, None],
-        guidance_scale=model.guidance,
-        min_guidance_scale=low,
-        max_guidance_scale=high,
+        **_guidance(model),
         text_encoder_name=model.text_encoder_repository,
         vae_name=model.vae_repository,
     )
+
+
+def _guidance(model: Published) -> dict[str, float | None]:
+    """The scale where none is given, and those that a student was trained with."""
+    low, high = (model.sampling and model.sampling.guidance_range) or (None, None)
+    return {"guidance_scale": model.guidance, "min_guidance_scale": low, "max_guidance_scale": high}
 
 
 def _blocks() -> dict[str, Any]:

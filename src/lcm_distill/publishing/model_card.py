@@ -11,8 +11,9 @@ from typing import Any
 from lcm_distill.config.run import stand_ins_among
 from lcm_distill.core.errors import UserError
 from lcm_distill.publishing.published_model import Published
+from lcm_distill.report.caption_sets import caption_set_titles
 from lcm_distill.report.figure_columns import FigureStyles, column_key, figure_columns, of_images
-from lcm_distill.report.tables import figures_cells, markdown_table, sampling_title, stand_in_notice
+from lcm_distill.report.tables import CAPTION, figures_cells, markdown_table, sampling_title, stand_in_notice
 
 TERMS = {
     "shapes": "Apache-2.0, part of lcm-distill",
@@ -73,11 +74,14 @@ class Card:
     terms: Terms
 
 
-def card_text(model: Published, card: Card, name: str, library: str, usage: str, image: str | None) -> str:
+def card_text(
+    model: Published, card: Card, name: str, library: str, usage: Mapping[str, str], image: str | None
+) -> str:
     """The text of a card, Markdown with front matter.
 
     Args:
-        name: of the model. library: that opens it. usage: code that generates an image with it.
+        name: of the model. library: that opens it.
+        usage: code that generates an image with it, by the sentence before it.
         image: file name of the grid beside the card.
     """
     known = _rows_of(model, card.rows)
@@ -90,7 +94,8 @@ def card_text(model: Published, card: Card, name: str, library: str, usage: str,
             if image
             else []
         ),
-        f"## Use\n\n```python\n{usage.strip()}\n```",
+        "## Use",
+        *(f"{said}\n\n```python\n{code.strip()}\n```".strip() for said, code in usage.items()),
         f"## Figures\n\n{_figures(known, card)}",
         *([f"## Training\n\n{_table('setting', 'value', card.training)}"] if card.training else []),
         *([f"## Sampling\n\n{_sampling(model)}"] if model.sampling else []),
@@ -111,17 +116,18 @@ def _front_matter(model: Published, card: Card, rows: Sequence[Mapping[str, Any]
     from huggingface_hub import EvalResult, ModelCardData
 
     titles = {column.key: column.heading for column in figure_columns(rows, card.styles)}
+    shown = of_images(rows)
     results = [
         EvalResult(
             task_type="text-to-image",
-            dataset_type=row["prompts"],
-            dataset_name=row["prompts"],
+            dataset_type=_identifier(captions),
+            dataset_name=captions,
             metric_type=row["metric"],
             metric_name=f"{titles[column_key(row)]}: {sampling_title(row['model'], row['sampler'], row['steps'])}, "
             f"guidance {row['guidance']:g}",
             metric_value=row["value"],
         )
-        for row in of_images(rows)
+        for row, captions in zip(shown, caption_set_titles(shown), strict=True)
         if row["model"] == model.role
     ]
     own = set(card.parts.values()) == {"shapes"}
@@ -137,6 +143,11 @@ def _front_matter(model: Published, card: Card, rows: Sequence[Mapping[str, Any]
     if card.terms.base_model:
         data["base_model_relation"] = "finetune"
     return data.to_yaml()
+
+
+def _identifier(title: str) -> str:
+    """A title as the Hub wants identifiers of data sets: of letters, digits, dots and hyphens."""
+    return re.sub(r"[^\w.]+", "-", title.replace(",", ""))
 
 
 def _summary(model: Published, card: Card) -> str:
@@ -160,10 +171,11 @@ def _origin(card: Card) -> str:
 def _figures(rows: Sequence[Mapping[str, Any]], card: Card) -> str:
     if not rows:
         return "These weights were not evaluated."
-    prompts = ", ".join(dict.fromkeys(str(row["prompts"]) for row in rows))
+    captions = "; ".join(dict.fromkeys(caption_set_titles(rows)))
+    real = f" {CAPTION}" if any(row["model"] == "real" for row in rows) else ""
     unknown = card.parts["teacher"] is None and any(row["model"] == "teacher" for row in rows)
     beside = " The teacher is the one that it was evaluated beside; nothing tells whether it was made from it."
-    sentence = f"Of images of the prompts {prompts}.{beside * unknown}"
+    sentence = f"Of images of {captions}.{real}{beside * unknown}"
     return f"{sentence}\n\n{markdown_table(*figures_cells(rows, card.styles))}"
 
 

@@ -6,37 +6,61 @@ CAPTIONS = {"shapes": "a large red circle in the centre on a navy background"}
 """By the name of the text encoder; `shapes` knows only shapes."""
 
 
-def with_diffusers(model: Published, where: str, with_encoders: bool) -> str:
-    """Code for a folder that `publishing.diffusers_folder` wrote.
+def by_kind_of_pipeline(model: Published, where: str, with_encoders: bool) -> dict[str, str]:
+    """Code for a folder that `publishing.diffusers_folder` wrote, by the sentence before it.
 
     Args:
         where: the folder, or the repository that it is uploaded to.
         with_encoders: whether the folder holds VAE and text encoder.
     """
-    given = ["trust_remote_code=True"]
-    lines = ["from diffusers import DiffusionPipeline", ""]
-    if not with_encoders:
-        vae, text = model.vae_repository or "FOLDER/vae", model.text_encoder_repository or "FOLDER/text_encoder"
-        subfolder = ', subfolder="vae"' if model.vae_repository else ""
-        lines = [
-            "from diffusers import AutoencoderKL, DiffusionPipeline",
-            "from transformers import CLIPTextModel",
-            "",
-            *(
-                ["# FOLDER: what `lcm export --format diffusers --with-encoders` writes of a run with these encoders"]
-                if "FOLDER" in vae + text
-                else []
-            ),
-            f'vae = AutoencoderKL.from_pretrained("{vae}"{subfolder})',
-            f'text_encoder = CLIPTextModel.from_pretrained("{text}")',
-        ]
-        given += ["vae=vae", "text_encoder=text_encoder"]
+    return {
+        "": _as_one(model, where, with_encoders),
+        "As a modular pipeline, whose blocks can be exchanged:": _as_blocks(model, where, with_encoders),
+    }
+
+
+def _as_one(model: Published, where: str, with_encoders: bool) -> str:
+    given = ["trust_remote_code=True", *([] if with_encoders else ["vae=vae", "text_encoder=text_encoder"])]
     return "\n".join([
-        *lines,
+        *_beginning(model, "DiffusionPipeline", with_encoders),
         f'pipeline = DiffusionPipeline.from_pretrained("{where}", {", ".join(given)})',
         f'image = pipeline("{caption_for(model.encoders.text)}", guidance_scale={model.guidance:g}).images[0]',
         'image.save("image.png")',
     ])  # fmt: skip
+
+
+def _as_blocks(model: Published, where: str, with_encoders: bool) -> str:
+    caption = caption_for(model.encoders.text)
+    names = "" if with_encoders else ', names=["tokenizer", "transformer", "scheduler"]'
+    given = [] if with_encoders else ["pipeline.update_components(vae=vae, text_encoder=text_encoder)"]
+    return "\n".join([
+        *_beginning(model, "ModularPipeline", with_encoders),
+        f'pipeline = ModularPipeline.from_pretrained("{where}", trust_remote_code=True)',
+        f'pipeline.load_components(pretrained_model_name_or_path="{where}"{names})',
+        *given,
+        f'image = pipeline(prompt="{caption}", guidance_scale={model.guidance:g}, output="images")[0]',
+        'image.save("image.png")',
+    ])  # fmt: skip
+
+
+def _beginning(model: Published, pipeline: str, with_encoders: bool) -> list[str]:
+    """Imports of a pipeline's class, and VAE and text encoder where the folder does not hold them."""
+    if with_encoders:
+        return [f"from diffusers import {pipeline}", ""]
+    vae, text = model.vae_repository or "FOLDER/vae", model.text_encoder_repository or "FOLDER/text_encoder"
+    subfolder = ', subfolder="vae"' if model.vae_repository else ""
+    return [
+        f"from diffusers import AutoencoderKL, {pipeline}",
+        "from transformers import CLIPTextModel",
+        "",
+        *(
+            ["# FOLDER: what `lcm export --format diffusers --with-encoders` writes of a run with these encoders"]
+            if "FOLDER" in vae + text
+            else []
+        ),
+        f'vae = AutoencoderKL.from_pretrained("{vae}"{subfolder})',
+        f'text_encoder = CLIPTextModel.from_pretrained("{text}")',
+    ]
 
 
 def with_onnx(model: Published, where: str) -> str:

@@ -1,11 +1,11 @@
 """Figures across runs: tables and a chart. Rows are those of `metrics.parquet` with the run they belong to."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lcm_distill.report.caption_sets import caption_set_titles
 from lcm_distill.report.charts import Line, Panel, draw_chart
 from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import (
@@ -20,8 +20,6 @@ from lcm_distill.report.tables import (
 Rows = Sequence[Mapping[str, Any]]
 
 TITLE = "Figures across runs"
-HELD_OUT = "held-out"
-"""What rows call captions of the run's data set that no training has seen."""
 LOOKS = ("name", "sampler", "guidance")
 """What the colour, the mark and the stroke of a line say."""
 NO_TEACHER = "No teacher was measured on these captions: `lcm evaluate --models teacher` adds one beside the students."
@@ -58,27 +56,11 @@ def comparison_panels(rows: Rows, styles: FigureStyles) -> list[Panel]:
 
 
 def _sections(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows that compare, by captions and seed in words, in order of appearance.
-
-    The hash of a set of captions is part of the words only where two sets would have the same ones.
-    """
-    sections: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    images = {row["prompts"]: row["images"] for row in of_images(rows) if row["model"] != "real"}
-    for row in rows:
-        name, _, sha256 = row["prompts"].rpartition(":")
-        noise = ", the same noise for every image" if row["same_noise"] else ""
-        captions = _captions(images.get(row["prompts"], row["images"]), name or sha256)
-        sections.setdefault((f"{captions}, seed {row['seed']}{noise}", sha256), []).append(row)
-    titles = Counter(title for title, _ in sections)
-    return {
-        f"{title}, hash {sha256}" if titles[title] > 1 else title: section
-        for (title, sha256), section in sections.items()
-    }
-
-
-def _captions(count: int, name: str) -> str:
-    """A set of captions: those of the run's own data set that are held out, or those of a file."""
-    return f"{count:,} held-out captions" if name == HELD_OUT else f"{count:,} captions of {name}"
+    """Rows that compare, by captions and seed in words, in order of appearance."""
+    sections: dict[str, list[Mapping[str, Any]]] = {}
+    for row, title in zip(rows, caption_set_titles(rows), strict=True):
+        sections.setdefault(title, []).append(row)
+    return sections
 
 
 def _short_names(runs: Collection[str]) -> dict[str, str]:

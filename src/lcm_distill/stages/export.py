@@ -31,7 +31,7 @@ from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, req
 from lcm_distill.publishing.export_folder import require_onnx, require_place
 from lcm_distill.publishing.model_card import UNDECIDED, Card, Terms, card_text
 from lcm_distill.publishing.published_model import Published
-from lcm_distill.publishing.usage import with_diffusers, with_onnx, with_the_package
+from lcm_distill.publishing.usage import by_kind_of_pipeline, with_onnx, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
 from lcm_distill.training.student_networks import student_from_teacher
@@ -133,12 +133,12 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
     remove_orphans_of(*([out.resolve()] if form in FOLDERS else [out, path, image]))
     opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":
-        library, usage = "diffusers", with_diffusers(model, out.name, with_encoders)
+        library, usage = "diffusers", by_kind_of_pipeline(model, out.name, with_encoders)
     elif form == "onnx":
-        library, usage = "onnxruntime", with_onnx(model, out.name)
+        library, usage = "onnxruntime", {"": with_onnx(model, out.name)}
     else:
         where = str(opened.relative_to(out.parent))
-        library, usage = "lcm-distill", with_the_package(model, where)
+        library, usage = "lcm-distill", {"": with_the_package(model, where)}
     text = partial(card_text, model, card, out.stem, library, usage)
     if form in FOLDERS:
         commit_folder(out.resolve(), lambda folder: _fill(form, folder, model, card, text, with_encoders))

@@ -22,7 +22,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lcm_distill.publishing.remote_code.microdit import MicroDiTModel
 from lcm_distill.publishing.remote_code.microdit_scheduler import MicroDiTScheduler
-from lcm_distill.publishing.remote_code.pipeline import checked_guidance, decode, encode_prompts, sample
+from lcm_distill.publishing.remote_code.pipeline import (
+    OUTPUT_TYPES,
+    checked_guidance,
+    decode,
+    encode_prompts,
+    require_among,
+    sample,
+)
 
 WHERE = "give load_components(pretrained_model_name_or_path=...)"
 """In place of the folder, which the file does not know."""
@@ -56,7 +63,11 @@ class Denoise(ModularPipelineBlocks):
 
     description = "Samples latents."
     expected_components = [component("transformer", MicroDiTModel), component("scheduler", MicroDiTScheduler)]  # noqa: RUF012
-    expected_configs = [ConfigSpec("guidance_scale", 5.0)]  # noqa: RUF012
+    expected_configs = [  # noqa: RUF012
+        ConfigSpec("guidance_scale", None, "Where none is given; modular_model_index.json has the model's."),
+        ConfigSpec("min_guidance_scale", None, "The least that a student was trained with, from there as well."),
+        ConfigSpec("max_guidance_scale", None, "The most that a student was trained with, from there as well."),
+    ]
     inputs = [  # noqa: RUF012
         InputParam("prompt_embeds", Tensor, required=True, description="Hidden states (B, L, C)."),
         InputParam("num_inference_steps", int, description="Number of steps; the model has a default."),
@@ -71,8 +82,7 @@ class Denoise(ModularPipelineBlocks):
         """Replace `latents` by what the sampler makes of them."""
         block: Any = self.get_block_state(state)
         captions = block.prompt_embeds.to(components.transformer.device)
-        given = components.config.guidance_scale if block.guidance_scale is None else block.guidance_scale
-        guidance = checked_guidance(given)
+        guidance = checked_guidance(components.config, block.guidance_scale)
         components.scheduler.set_timesteps(block.num_inference_steps, device=captions.device)
         block.latents = sample(
             components.transformer, components.scheduler, captions, guidance, block.generator, block.latents
@@ -88,7 +98,7 @@ class Decode(ModularPipelineBlocks):
     expected_components = [component("vae", AutoencoderKL)]  # noqa: RUF012
     inputs = [  # noqa: RUF012
         InputParam("latents", Tensor, required=True, description="Scaled latents (B, C, h, w)."),
-        InputParam("output_type", str, "pil", description="`pil`, `np` or `pt`."),
+        InputParam("output_type", str, "pil", description="`pil`, `np` or `pt`; latents are an output."),
     ]
     intermediate_outputs = [OutputParam("images", list, "Images in the form of `output_type`.")]  # noqa: RUF012
 
@@ -96,6 +106,7 @@ class Decode(ModularPipelineBlocks):
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         """Fill in `images`."""
         block: Any = self.get_block_state(state)
+        require_among("output_type", [block.output_type], OUTPUT_TYPES)
         block.images = VaeImageProcessor().postprocess(decode(components.vae, block.latents), block.output_type)
         self.set_block_state(state, block)
         return components, state

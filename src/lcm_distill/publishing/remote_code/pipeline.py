@@ -5,8 +5,12 @@
 """Text to image with MicroDiT, a teacher or a few-step student, in diffusers."""
 
 import html
+import json
+import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,14 +46,41 @@ def clean(prompt: str) -> str:
     return html.unescape(html.unescape(prompt)).strip()
 
 
-def checked_guidance(scale: Any) -> float:
-    """A guidance scale that a caller or the folder gives.
+OUTPUT_TYPES = ("pil", "np", "pt")
+"""Forms of images that a pipeline and its blocks give."""
+
+
+def checked_guidance(config: Any, given: float | None) -> float:
+    """The guidance scale that a caller gives, or else the folder; a warning where a student was not trained on it.
+
+    Args:
+        config: with `guidance_scale`, `min_guidance_scale` and `max_guidance_scale`; the last two may be None.
 
     Raises:
         ValueError: it is none.
     """
+    scale: float = config.guidance_scale if given is None else given
     require_number("guidance_scale", scale, 0)
+    low, high = config.min_guidance_scale, config.max_guidance_scale
+    if low is None or high is None:
+        return scale
+    require_number("min_guidance_scale of the folder", low, 0)
+    require_number("max_guidance_scale of the folder", high, low)
+    if not low <= scale <= high:
+        warnings.warn(
+            f"guidance {scale:g} lies outside {low:g} to {high:g}, which this student was trained on", stacklevel=4
+        )
     return scale
+
+
+def require_among(name: str, given: Sequence[Any], allowed: Sequence[str]) -> None:
+    """Check what a caller chooses.
+
+    Raises:
+        ValueError: something is not allowed; one line that lists what is.
+    """
+    if wrong := [each for each in given if each not in allowed]:
+        raise ValueError(f"{name} is {wrong[0]!r:.60}: it must be {', '.join(allowed[:-1])} or {allowed[-1]}")
 
 
 def denoiser(transformer: Any, scheduler: Any, captions: Tensor, guidance: float) -> Denoiser:
@@ -88,8 +119,11 @@ def sample(
     """Latents of captions (B, L, C) by the steps of a scheduler whose timesteps are set, (B, C, h, w), float32.
 
     Args:
-        generator: draws all noise but that of `latents`, standard normal (B, C, h, w).
+        generator: one, or one for each image; draws all noise but that of `latents`, standard normal (B, C, h, w).
         progress: wraps the timesteps.
+
+    Raises:
+        ValueError: there are not as many generators as images, or latents have another shape.
     """
     config = transformer.config
     shape = (len(captions), config.in_channels, config.latent_size, config.latent_size)
@@ -97,6 +131,8 @@ def sample(
     def noise() -> Tensor:
         return randn_tensor(shape, generator, captions.device, torch.float32)
 
+    if isinstance(generator, list) and len(generator) != len(captions):
+        raise ValueError(f"{len(generator)} generators for {len(captions)} images: give one, or one for each image")
     if latents is not None and tuple(latents.shape) != shape:
         raise ValueError(f"latents have shape {tuple(latents.shape)}: {shape} is needed")
     x = noise() if latents is None else latents.to(captions.device, torch.float32)
@@ -106,6 +142,14 @@ def sample(
         x = scheduler.step(denoiser(transformer, scheduler, captions, guidance), index, x, added)
         x, captions = after_step(index, sigma, x, captions)
     return x
+
+
+def write_code(module: str, folder: Path) -> str:
+    """Copy the file of an imported module into a folder, and return what the folder's index calls it."""
+    source = Path(str(sys.modules[module].__file__))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / source.name).write_bytes(source.read_bytes())
+    return source.stem
 
 
 class MicroDiTPipeline(DiffusionPipeline):
@@ -175,10 +219,11 @@ class MicroDiTPipeline(DiffusionPipeline):
             callback_on_step_end: called with the pipeline, the index of the step, its sigma and the tensors that
                 `callback_on_step_end_tensor_inputs` names: `latents` and `prompt_embeds`; may return others for them.
         """
-        guidance = self._checked_guidance(guidance_scale)
+        guidance = checked_guidance(self.config, guidance_scale)
+        require_among("output_type", [output_type], [*OUTPUT_TYPES, "latent"])
+        after_step = self._after_step(callback_on_step_end, callback_on_step_end_tensor_inputs)
         captions = self._captions(prompt, prompt_embeds).repeat_interleave(num_images_per_prompt, dim=0)
         self.scheduler.set_timesteps(num_inference_steps, device=captions.device)
-        after_step = self._after_step(callback_on_step_end, callback_on_step_end_tensor_inputs)
         images: Any = sample(
             self.transformer, self.scheduler, captions, guidance, generator, latents, after_step, self.progress_bar
         )
@@ -187,9 +232,22 @@ class MicroDiTPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **options: Any) -> None:
+        """Write the index, as `save_pretrained` does last, and the code without which the folder does not open."""
+        super().save_config(save_directory, push_to_hub, **options)
+        index_file = Path(save_directory) / self.config_name
+        index = json.loads(index_file.read_text())
+        index["_class_name"] = [write_code(__name__, index_file.parent), MicroDiTPipeline.__name__]
+        for name in self.components:
+            library, kind = index[name]
+            if library and "." in library:  # a module's name and no library's: it came with the folder
+                index[name] = [write_code(library, index_file.parent / name), kind]
+        index_file.write_text(json.dumps(index, indent=2) + "\n")
+
     def _after_step(self, callback: Callable[..., dict[str, Any] | None] | None, names: Sequence[str]) -> AfterStep:
         """What a callback of diffusers makes of latents and captions."""
-        names = getattr(callback, "tensor_inputs", names)
+        names = getattr(callback, "tensor_inputs", names) or ()
+        require_among("callback_on_step_end_tensor_inputs", names, self._callback_tensor_inputs)
 
         def changed(index: int, sigma: Tensor, latents: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
             given = {"latents": latents, "prompt_embeds": captions}
@@ -207,19 +265,6 @@ class MicroDiTPipeline(DiffusionPipeline):
             raise ValueError("there is no prompt: give one or more, or prompt_embeds")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         return encode_prompts(self.tokenizer, self._needed("text_encoder"), prompts).to(device)
-
-    def _checked_guidance(self, scale: float | None) -> float:
-        scale = checked_guidance(self.config.guidance_scale if scale is None else scale)
-        low, high = self.config.min_guidance_scale, self.config.max_guidance_scale
-        if low is None or high is None:
-            return scale
-        require_number("min_guidance_scale of model_index.json", low, 0)
-        require_number("max_guidance_scale of model_index.json", high, low)
-        if not low <= scale <= high:
-            warnings.warn(
-                f"guidance {scale:g} lies outside {low:g} to {high:g}, which this student was trained on", stacklevel=3
-            )
-        return scale
 
     def _needed(self, name: str) -> Any:
         """A component that the folder may not hold.
