@@ -114,7 +114,7 @@ def test_teacher_and_student_from_the_same_noise(here, generated):
     with Image.open("compare-samplers.png") as grid:
         pixels = np.asarray(grid)
     for column, images in enumerate((teacher.images, student.images)):
-        left = 8 + 190 + column * 136
+        left = 8 + 190 + column * 148
         wanted = (images[0] * 255).round().byte().permute(1, 2, 0).numpy().repeat(2, 0).repeat(2, 1)
         assert np.array_equal(pixels[-136:-8, left : left + 128], wanted)
 

@@ -228,6 +228,8 @@ def test_a_pt_file_is_a_state_dict_that_carries_its_description(tmp_path, whole)
     assert all(torch.equal(own, saved.state_dict()[name]) for name, own in other.state_dict().items())
     assert read_description(tmp_path / "student.pt") == described
     assert checkpoint_sha256(tmp_path / "student.pt") == tensors_sha256(saved.state_dict())
+    torch.save({"state_dict": held, "step": 3}, tmp_path / "wrapped.pt")
+    assert read_description(tmp_path / "wrapped.pt") == described
     held[ANCHOR].add_(1)  # by a program that knows nothing of the description
     torch.save(held, tmp_path / "other.pt")
     with pytest.raises(DataError, match="it is not what was written"):

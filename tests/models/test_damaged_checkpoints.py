@@ -34,12 +34,14 @@ def test_a_file_that_was_cut_off_says_so(tmp_path, zipped, suffix):
         (b"version https://git-lfs.github.com/spec/v1", "it begins with b'vers' and is neither PyTorch's nor a"),
     ],
 )
-def test_what_is_no_checkpoint_is_named(tmp_path, content, said):
-    (tmp_path / "odd.pt").write_bytes(content)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_what_is_no_checkpoint_is_named(tmp_path, content, said, suffix):
+    path = tmp_path / f"odd{suffix}"
+    path.write_bytes(content)
     for read in (read_tensors, read_description):
         with pytest.raises(DataError) as caught:
-            read(tmp_path / "odd.pt")
-        assert str(caught.value).startswith(f"checkpoint {tmp_path / 'odd.pt'} cannot be read ({said}")
+            read(path)
+        assert str(caught.value).startswith(f"checkpoint {path} cannot be read ({said}")
         assert "copy or download it again" in str(caught.value) and "\n" not in str(caught.value)
 
 

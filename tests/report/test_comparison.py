@@ -3,7 +3,7 @@
 from PIL import Image
 
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
-from lcm_distill.report.charts import draw_chart
+from lcm_distill.report.charts import COLOURS, draw_chart
 from lcm_distill.report.comparison import comparison_panels
 from lcm_distill.report.guidance import guidance_panels
 
@@ -114,3 +114,16 @@ def test_lines_against_guidance_have_the_colour_of_their_model():
     }  # fmt: skip
     (panel,) = guidance_panels(once, (1.0, 3.0), FIGURE_STYLES)
     assert list(looks(panel)) == ["untrained student, 4 steps"]
+
+
+def test_the_response_to_guidance_has_colours_of_its_own():
+    scales = [{**each, "guidance": scale} for each in (*TEACHER, *STUDENTS[:2]) for scale in (1.0, 2.0)]
+    responses = [
+        row("student", "consistency", steps, 0.5, metric=f"guidance_{name}", protocol="latents")
+        for name in ("slope", "size", "cosine")
+        for steps in (1, 2)
+    ]
+    *panels, response = guidance_panels([*scales, *responses], (1.0, 3.0), FIGURE_STYLES)
+    models = {line.colour for panel in panels for line in panel.lines}
+    own = [line.colour for line in response.lines]
+    assert models == {0, 1, 2} and own == [3, 4, 5] and max(own) < len(COLOURS)

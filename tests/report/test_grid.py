@@ -1,5 +1,6 @@
 """Grids show every caption whole, whatever its length."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -49,6 +50,17 @@ def test_captions_of_a_gallery(written, caption):
     whole_and_inside(written, [*captions, "student, 4 steps"], 4 * 136)
     assert sheet.size[0] == 8 + 4 * 136
     whole_and_inside([call for call in written if call[2] != ["student, 4 steps"]], captions, 128)
+
+
+def test_headings_stand_apart(written):
+    """By a few letters, so that two of them do not read as one."""
+    images = np.full((1, 64, 64, 3), 200, np.uint8)
+    headings = ["student\n2 consistency steps", "untrained student\n4 consistency steps", "W" * 40]
+    labelled_grid([(heading, images) for heading in headings], ["a"], 128, None, ["Fréchet distance 21.78"] * 3)
+    blocks = [(place[0], lines) for _, place, lines in written if lines[1:]]
+    assert [lines[:2] for _, lines in blocks[:2]] == [heading.split("\n") for heading in headings[:2]]
+    for (left, lines), (beside, _) in pairwise(blocks):
+        assert left + max(map(grid._font().getlength, lines)) + grid.FONT_SIZE <= beside
 
 
 @pytest.mark.parametrize("caption", ["short", LONG, "x" * 300])

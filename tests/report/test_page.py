@@ -111,20 +111,6 @@ def test_steps_have_ticks_at_whole_numbers_alone(steps):
     assert ticks and all(tick.isdigit() for tick in ticks) and label == "step"
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "labels"),
-    [
-        (3.6, 5.2, ["3.6", "3.8", "4", "4.2", "4.4", "4.6", "4.8", "5", "5.2"]),
-        (2, 9, ["2", "3", "4", "5", "6", "7", "8", "9"]),
-        (2, 90, ["2", "5", "10", "20", "50", "100"]),
-    ],
-)
-def test_a_logarithmic_axis_has_plain_numbers(low, high, labels):
-    drawn = panel_svg(Panel("x", "y", [Line([1, 2], [low, high], [0, 0], 0)], logarithmic=True), "y")
-    axis = drawn.partition('id="matplotlib.axis_2"')[2]
-    assert re.findall(r">([^<>]+)</text>", axis) == [*labels, "y"]
-
-
 def test_the_legend_lies_below_the_label_of_an_axis_with_long_names():
     names = ["a", "a-name-of-moderate-length"]
     drawn = panel_svg(Panel("label", "y", [Line([0, 1], [1, 2], [0, 0], 0, "line")], ticks=names), "names")

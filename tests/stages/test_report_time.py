@@ -9,11 +9,13 @@ import pytest
 
 from lcm_distill.config import load_preset
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.cache.encoding_rate import encoding_times
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.report import report
+from lcm_distill.stages.status import status
 from lcm_distill.training.events import EVENTS
 from tests.conftest import SMALL
 from tests.runs import borrow
@@ -31,6 +33,12 @@ def cells(content: str) -> list[list[str]]:
     return [re.findall(r"<td[^>]*>([^<]*)<", line) for line in re.findall("<tr>(.*?)</tr>", content)[1:]]
 
 
+def dated_before(run: RunFolder, when: float) -> None:
+    """Give all shards the date of work that ends then."""
+    for path in run.cache.glob("*/c/**/*"):
+        os.utime(path, (when - 1, when - 1))
+
+
 def test_where_time_went_is_what_the_stages_recorded(run, tmp_path):
     """Encoding by the times of its parts, training by its steps, images by their own seconds."""
     when = 1e9
@@ -39,6 +47,7 @@ def test_where_time_went_is_what_the_stages_recorded(run, tmp_path):
         for path in sorted((run.cache / "manifest").glob(f"{kind}*.parquet")):
             when += seconds
             os.utime(path, (when, when))
+    dated_before(run, when)
     captions, images = (len(list((run.cache / "manifest").glob(f"{kind}-*"))) for kind in ("text", "latents_64"))
     steps = [{"step": step, "seconds": 2.0, "images_per_second": 8.0} for step in range(5)]
     for path in (run.distill / "events").iterdir():
@@ -75,3 +84,27 @@ def test_what_a_stage_did_not_record_is_left_out(run, tmp_path, merged):
     report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
     stages = {line[0] for line in cells((tmp_path / "page.html").read_text())}
     assert stages == ({"evaluate"} if merged else {"precompute", "evaluate"})
+
+
+@pytest.mark.parametrize("first", ["manifest", "latents_64"])
+def test_a_run_that_was_copied_without_dates_has_no_time_of_encoding(run, tmp_path, first):
+    """As by `cp -r`, which copies one folder after another, in any order."""
+    folders = sorted((path for path in run.cache.iterdir() if path.is_dir()), key=lambda path: path.name != first)
+    for when, folder in enumerate(folders):
+        for path in folder.rglob("*"):
+            os.utime(path, (1e9 + when, 1e9 + when))
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    assert {line[0] for line in cells((tmp_path / "page.html").read_text())} == {"distill", "evaluate"}
+    assert status(load_preset("shapes", SMALL), run)["precompute"]["rows_per_second"] is None
+
+
+def test_of_a_cache_that_was_extended_the_time_since_then_is_given(run):
+    """The catalog is committed again; when the work before it began is not known."""
+    manifest = Cache.local(load_preset("shapes", SMALL), run).manifest
+    os.utime(run.cache / "manifest/catalog.parquet", (1e9, 1e9))
+    for path in (run.cache / "manifest").glob("[!c]*.parquet"):
+        os.utime(path, (9e8, 9e8))
+    os.utime(run.cache / "manifest/latents_64-00001.parquet", (1e9 + 4, 1e9 + 4))
+    dated_before(run, 1e9 + 3)
+    rows = len(pq.read_table(run.cache / "manifest/latents_64-00001.parquet"))
+    assert encoding_times(manifest) == {"images": (rows, 4.0)}

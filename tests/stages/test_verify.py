@@ -13,7 +13,7 @@ from lcm_distill.core.errors import DataError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.catalog_building import open_catalog
 from lcm_distill.data.cache.layout import CacheLayout
-from lcm_distill.data.cache.manifest_rows import SAMPLE_COLUMNS
+from lcm_distill.data.cache.manifest_rows import CATALOG_TASK, SAMPLE_COLUMNS
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.manifest import Manifest, part_name
 from lcm_distill.pipeline.manifest_parts import decode_part, encode_part
@@ -263,8 +263,11 @@ def test_status_tells_rate_time_left_and_damage(small_config, run):
     manifest = open_manifest(run)
     tasks = Cache.open(small_config, run).tasks()
     images = [task for task in tasks if task.inputs["kind"] == "image"]
-    for second, task in enumerate(task for task in tasks if task not in images):
+    os.utime(run.cache / part_name(CATALOG_TASK), (0, 0))
+    for second, task in enumerate((task for task in tasks if task not in images), start=1):
         os.utime(run.cache / part_name(task.name), (second, second))
+    for path in run.cache.glob("latents_64/c/*/0/0/0"):
+        os.utime(path, (90, 90))
     times = [100, 108, 116, 3600, 3602]  # 16 rows in 8 s, 16 in 8 s, a pause, 8 rows in 2 s
     for task, when in zip(images, times, strict=True):
         os.utime(run.cache / part_name(task.name), (when, when))

@@ -76,8 +76,13 @@ def unpickle(path: Path) -> Mapping[str, Any]:
 
 
 def metadata_of(content: Mapping[str, Any]) -> dict[str, str]:
-    """Texts that a table of tensors carries as attributes, which `torch.load` restores of an `OrderedDict`."""
-    return {name: text for name, text in getattr(content, "__dict__", {}).items() if isinstance(text, str)}
+    """Texts that a table of tensors carries as attributes, which `torch.load` restores of an `OrderedDict`.
+
+    Where it carries none, those of the only table in it, as in `{"state_dict": ...}`.
+    """
+    texts = {name: text for name, text in getattr(content, "__dict__", {}).items() if isinstance(text, str)}
+    tables = [value for value in content.values() if isinstance(value, Mapping)]
+    return metadata_of(tables[0]) if len(tables) == 1 and not texts else texts
 
 
 def tensors_in(values: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
@@ -91,13 +96,18 @@ def tensors_in(values: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
     return tensors
 
 
+def begins_otherwise(first: bytes) -> str:
+    """What a file is not that begins with these bytes."""
+    return f"it begins with {first!r} and is neither PyTorch's nor a safetensors file"
+
+
 def _flaw(path: Path, first: bytes, error: Exception) -> str | None:
     """What is wrong with a file as such, whatever it holds; None if nothing is."""
     if any(begin.startswith(first) for begin in FIRST) and len(first) < len(_FIRST_OF_ZIP):
         return INCOMPLETE
     if not first.startswith(FIRST):
-        return f"it begins with {first!r} and is neither PyTorch's nor a safetensors file"
-    if isinstance(error, EOFError) or "unexpected EOF" in str(error):
+        return begins_otherwise(first)
+    if isinstance(error, EOFError) or re.search("unexpected EOF|miniz", str(error)):
         return INCOMPLETE
     cut = _is_no_zip(path) if first == _FIRST_OF_ZIP else _ends_early(path)
     return INCOMPLETE if cut else None

@@ -18,7 +18,7 @@ from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import open_regular, read_regular
 from lcm_distill.core.weight_errors import INCOMPLETE, cannot_read
 from lcm_distill.models.pickles import FIRST as FIRST_OF_PICKLE
-from lcm_distill.models.pickles import metadata_of, tensors_in, unpickle
+from lcm_distill.models.pickles import begins_otherwise, metadata_of, tensors_in, unpickle
 from lcm_distill.models.weight_wrappers import no_network, unwrap
 
 if TYPE_CHECKING:
@@ -179,9 +179,11 @@ def _open(path: Path, device: "torch.device | None" = None) -> Any:
     from safetensors import SafetensorError, safe_open
 
     with open_regular(path) as file:
-        size = int.from_bytes(file.read(8), "little")
+        first = file.read(9)
+    size = int.from_bytes(first[:8], "little")
     if size > LARGEST_HEADER:
-        raise cannot_read(path, f"its header has {size:,} bytes")
+        of_safetensors = first[8:] == b"{"
+        raise cannot_read(path, f"its header has {size:,} bytes" if of_safetensors else begins_otherwise(first[:4]))
     try:
         return safe_open(path, "pt", device=str(device)) if device else safe_open(path, "np")
     except SafetensorError as error:

@@ -5,8 +5,8 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
-from math import log
+from itertools import cycle, pairwise
+from math import isclose, log
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -21,7 +21,11 @@ SIZE = (6.4, 4.4)
 ACROSS = 2
 """Panels beside each other at most: of three the text could not be read on a page."""
 APART = 0.06
-"""Least distance of two tick labels, as a share of a logarithmic axis."""
+"""Least distance of two tick labels, as a share of a logarithmic x axis."""
+ALIKE = 0.003
+"""Relative difference of two values up to which one mark covers the other."""
+PALE = 0.45
+"""Opacity of a line that others cover."""
 LABEL_WIDTH, TITLE_WIDTH = 42, 64
 """Letters of an axis label, and of a title above one panel, which are broken where they are longer."""
 SINGLE, BESIDE = 10, 12
@@ -113,11 +117,14 @@ def panel_svg(panel: Panel, name: str) -> str:
 
 
 def _draw_panel(panel: Panel, figure: Any) -> None:
+    from matplotlib import rcParams
     from matplotlib.ticker import MaxNLocator
 
+    from lcm_distill.report.plain_ticks import PlainTicks
+
     axes = figure.subplots()
-    for line in panel.lines:
-        _draw_line(line, axes)
+    for line, covered in zip(panel.lines, _covered(panel.lines), strict=True):
+        _draw_line(line, covered, axes)
     for style, (label, height) in zip(cycle(BROKEN), panel.horizontals, strict=False):
         axes.axhline(height, label=label, color=INK, linestyle=style, linewidth=1)
     if panel.band:
@@ -127,28 +134,55 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
         axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
     axes.set(xlabel=panel.x_label, ylabel=_broken(panel.y_label, LABEL_WIDTH))
     if panel.logarithmic:
-        _scale_logarithmically(axes.set_yscale, axes.yaxis)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(PlainTicks(axes, rcParams["font.size"]))
+        _label_plainly(axes.yaxis)
     if panel.whole_x:
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if panel.logarithmic_x:
-        _scale_logarithmically(axes.set_xscale, axes.xaxis)
+        axes.set_xscale("log")
+        _label_plainly(axes.xaxis)
         if ticks := _ticks([x for line in panel.lines for x in line.x]):
             axes.set_xticks(ticks)
             axes.set_xticks([], minor=True)
-    axes.grid(True, which="both", axis="y", alpha=0.25)
+    axes.grid(True, axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if labels := axes.get_legend_handles_labels()[1]:
         columns = 2 if max(map(len, labels)) <= SHORT else 1
         figure.legend(frameon=False, loc="outside lower center", ncols=columns, handlelength=3, fontsize=SINGLE)
 
 
-def _draw_line(line: Line, axes: Any) -> None:
+def _draw_line(line: Line, covered: int, axes: Any) -> None:
+    """Draw a line, wider and paler the more others cover it, so that it is seen beneath them."""
     colour, again = line.colour % len(COLOURS), line.colour // len(COLOURS)
     stroke = STROKES[(line.stroke + again) % len(STROKES)] if line.joined else "none"
     mark = MARKS[(line.mark + again) % len(MARKS)] if line.marked else None
-    axes.plot(line.x, line.y, label=line.label, color=COLOURS[colour], marker=mark, linestyle=stroke)
+    width, size, alpha = (1.5 + 3 * covered, 6 + 4 * covered, PALE) if covered else (1.5, 6, 1)
+    axes.plot(
+        line.x, line.y, label=line.label, color=COLOURS[colour], marker=mark, linestyle=stroke,
+        linewidth=width, markersize=size, markeredgewidth=0 if covered else 1, alpha=alpha,
+    )  # fmt: skip
     if any(line.spread):
         axes.errorbar(line.x, line.y, line.spread, color=COLOURS[colour], linestyle="none", capsize=3)
+
+
+def _covered(lines: Sequence[Line]) -> list[int]:
+    """How many of the later lines each line coincides with, at two points beside each other or at its only one."""
+    return [sum(_coincide(line, later) for later in lines[number + 1 :]) for number, line in enumerate(lines)]
+
+
+def _coincide(one: Line, other: Line) -> bool:
+    found = dict(zip(other.x, other.y, strict=True))
+    same = [x in found and isclose(y, found[x], rel_tol=ALIKE) for x, y in zip(one.x, one.y, strict=True)]
+    return one.marked and other.marked and (any(map(all, pairwise(same))) or same == [True])
+
+
+def _label_plainly(axis: Any) -> None:
+    """Numbers without powers at the major ticks, and nothing at the minor ones."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _broken(text: str, letters: int) -> str:
@@ -163,15 +197,3 @@ def _ticks(values: Sequence[float]) -> list[float]:
         if not shown or log(value / shown[-1]) >= APART * log(max(values) / min(values)):
             shown.append(value)
     return shown
-
-
-def _scale_logarithmically(set_scale: Any, axis: Any) -> None:
-    """With plain numbers: at 1, 2 and 5 of every power of ten, within a decade at every digit, within less at more."""
-    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
-
-    set_scale("log")
-    low, high = axis.get_view_interval()
-    digits = LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10))
-    axis.set_major_locator(digits if high > 3 * low else AutoLocator())
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 8
+BETWEEN = 20
+"""Between columns that have headings, in pixels."""
 LINE = 18
 """Height of a line of text, in pixels."""
 TEXT_WIDTH = 190
@@ -47,7 +49,7 @@ def labelled_grid(
         cell: width of an image in the grid, in pixels; smaller images are enlarged without smoothing.
         figures: what stands under each heading.
     """
-    width = MARGIN + TEXT_WIDTH + len(columns) * (cell + MARGIN)
+    width = MARGIN + TEXT_WIDTH + len(columns) * (cell + BETWEEN) - BETWEEN + MARGIN
     top = _title(title, width - 2 * MARGIN)
     room = cell + MARGIN // 2
     headings = [[part for line in heading.splitlines() for part in _wrap(line, room)] for heading, _ in columns]
@@ -57,7 +59,7 @@ def labelled_grid(
     head = MARGIN + max(map(_height, heads)) + MARGIN
     sheet = Image.new("RGB", (width, _height(top) + head + sum(rows)), PAPER)
     _write(sheet, (MARGIN, MARGIN), top)
-    lefts = [MARGIN + TEXT_WIDTH + column * (cell + MARGIN) for column in range(len(columns))]
+    lefts = [MARGIN + TEXT_WIDTH + column * (cell + BETWEEN) for column in range(len(columns))]
     tops = list(accumulate(rows[:-1], initial=_height(top) + head))
     for left, lines, (_, images) in zip(lefts, heads, columns, strict=True):
         _write(sheet, (left, _height(top) + MARGIN), lines)

@@ -15,6 +15,8 @@ Rows = Sequence[Mapping[str, Any]]
 SamplingKey = tuple[str, str, int]
 """Model, sampler and number of steps."""
 
+MODELS = 3
+"""Teacher, untrained student and student, which have the first colours."""
 TITLE = "Figures against the guidance scale"
 
 
@@ -102,9 +104,12 @@ def guidance_panels(rows: Rows, trained: tuple[float, float], styles: FigureStyl
 
 
 def _response_panels(rows: Rows) -> list[Panel]:
-    """A panel of slope, size and cosine against the student's number of steps, if they were measured."""
+    """A panel of slope, size and cosine against the student's number of steps, if they were measured.
+
+    Its colours are none of those that the other panels have for models.
+    """
     lines: list[Line] = []
-    for colour, name in enumerate(("slope", "size", "cosine")):
+    for colour, name in enumerate(("slope", "size", "cosine"), start=MODELS):
         curve = {row["steps"]: row["value"] for row in rows if row["metric"] == f"guidance_{name}"}
         steps = sorted(curve)
         lines.append(Line(steps, [curve[count] for count in steps], [0.0] * len(steps), colour, name))

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from pathlib import PurePosixPath
 from statistics import median
 
 from lcm_distill.data.cache.layout import TEXT
 from lcm_distill.data.cache.manifest_rows import CATALOG_TASK
-from lcm_distill.pipeline.manifest import FOLDER, Manifest, part_name, task_of_part
+from lcm_distill.pipeline.manifest import FOLDER, Manifest, task_of_part
 from lcm_distill.pipeline.task import Task
 
 PARTS = 20
@@ -21,7 +22,7 @@ def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]
 
     Captions and images are encoded at different speeds: the rate is that of the newest part's kind, and nothing is
     estimated while tasks of the other kind are pending. Both are None where the times of parts are not known: merged
-    parts have none, and a single part gives no duration.
+    parts have none, files that were copied without their dates neither, and a single part gives no duration.
 
     Args:
         done: names of the committed tasks.
@@ -40,30 +41,54 @@ def encoding_times(manifest: Manifest) -> dict[str, tuple[int, float]]:
     """Rows and seconds by kind, `captions` and `images`, from when parts were committed.
 
     A part's time is that since the one before, the first one's since the catalog's. Parts after an interruption count
-    for nothing, nor do merged ones.
+    for nothing, nor do merged ones, those before the catalog's, and all of a cache that was copied without dates.
 
     Raises:
         DataError: a part is damaged.
     """
-    written = {task_of_part(name): part.modified for name, part in manifest.storage.listing(FOLDER).items()}
-    if CATALOG_TASK not in written:
-        return {}
-    entries = manifest.entries(map(task_of_part, manifest.loose_parts()))
-    before, spent = written[CATALOG_TASK], dict[str, list[tuple[float, int]]]()
-    for entry in sorted(entries.values(), key=lambda entry: written[entry.task]):
-        if entry.task != CATALOG_TASK:
-            kind = "captions" if entry.task.startswith(f"{TEXT}-") else "images"
-            spent.setdefault(kind, []).append((written[entry.task] - before, entry.rows))
-            before = written[entry.task]
+    committed = _commit_times(manifest)
+    entries = manifest.entries(committed)
+    spent = dict[str, list[tuple[float, int]]]()
+    for (_, before), (task, when) in pairwise(committed.items()):
+        kind = "captions" if task.startswith(f"{TEXT}-") else "images"
+        spent.setdefault(kind, []).append((when - before, entries[task].rows))
     return {kind: (sum(rows for _, rows in work), sum(seconds for seconds, _ in work))
             for kind, measured in spent.items() if (work := _without_pauses(measured, LOADING))}  # fmt: skip
 
 
+def _commit_times(manifest: Manifest) -> dict[str, float]:
+    """When the catalog and the tasks since then were committed, by the dates of their parts, rising.
+
+    Returns:
+        none where the dates cannot be those of the work: a task writes its shard after the catalog was committed and
+        before its own part, and where folders are copied one after another without dates, none was.
+
+    Raises:
+        DataError: a part is damaged.
+    """
+    loose, listed = manifest.loose_parts(), manifest.storage.listing(FOLDER)
+    parts = {task_of_part(name): listed[name].modified for name in loose if name in listed}
+    begun = parts.pop(CATALOG_TASK, None)
+    since = sorted((when, task) for task, when in parts.items() if begun is not None and when > begun)
+    if begun is None or not since:
+        return {}
+    last, newest = since[-1]
+    shards = [shard.name for entry in manifest.entries([newest]).values() for shard in entry.files]
+    dates = [date for shard in shards if (date := _modified(manifest, shard)) is not None]
+    if not all(begun < date <= last for date in dates):
+        return {}
+    return {CATALOG_TASK: begun} | {task: when for when, task in since}
+
+
+def _modified(manifest: Manifest, file: str) -> float | None:
+    found = manifest.storage.listing(str(PurePosixPath(file).parent)).get(file)
+    return found.modified if found else None
+
+
 def _newest_of_one_kind(manifest: Manifest, tasks: Sequence[Task]) -> list[tuple[float, Task]]:
     """Commit times of the newest parts of one kind, oldest first."""
-    parts = manifest.storage.listing(FOLDER)
-    written = [(parts[part_name(task.name)].modified, task) for task in tasks if part_name(task.name) in parts]
-    times = sorted(written, key=lambda item: item[0])
+    committed = _commit_times(manifest)
+    times = sorted(((committed[task.name], task) for task in tasks if task.name in committed), key=lambda item: item[0])
     return [(when, task) for when, task in times if task.inputs["kind"] == times[-1][1].inputs["kind"]][-PARTS:]
 
 
