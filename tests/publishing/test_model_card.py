@@ -1,5 +1,6 @@
 """A model card says what was measured, and its code works."""
 
+import ast
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.evaluation.metric_rows import merged_metrics
+from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.models.checkpoint import checkpoint_sha256, read_tensors
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -120,6 +122,37 @@ def test_figures_of_another_teacher_are_not_beside_a_students(run):
     run.metrics.write_bytes(encode_table(merged_metrics(run.metrics, others)))
     text = ModelCard.load(exported(run)["card"]).text
     assert "| teacher |" in text and "987.5" not in text
+
+
+FIRST_HELD_OUT = """
+    SELECT caption FROM samples JOIN captions ON caption_row = captions.row
+    WHERE samples.split = 'valid' ORDER BY samples.row LIMIT 14
+"""
+GENERAL = "a large red circle in the centre on a navy background"
+
+
+def strings_of(card: str) -> set[str]:
+    """The strings in the code of a card, by its path."""
+    (code,) = re.findall(r"```python\n(.*?)\n```\n", ModelCard.load(card).content, re.DOTALL)
+    return {str(node.value) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+
+
+def test_the_code_has_the_shortest_caption_that_the_run_evaluates(finished_run, run, tmp_path):
+    assert GENERAL in strings_of(exported(run)["card"])  # its cache is not there
+    (run.root / "cache").symlink_to(finished_run.cache)
+    found = json.loads(lcm("inspect", FIRST_HELD_OUT, "--run", finished_run.root, "--json").stdout)
+    shortest = min((row["caption"] for row in found), key=len)
+    assert len(found) == 14 and shortest != GENERAL and shortest in strings_of(exported(run)["card"])
+    other = tmp_path / "other.pt"
+    torch.save({name: tensor + 0.01 for name, tensor in read_tensors(run.student).items()}, other)
+    assert GENERAL in strings_of(exported(run, "--student", other)["card"])
+
+
+@pytest.mark.parametrize("form", ["safetensors", "diffusers", "onnx"])
+def test_any_caption_stands_in_the_code_as_it_is(run, monkeypatch, form):
+    caption = "a \"red\" house, C:\\new\n\u2028 ünder {braces} 'and' ```"
+    monkeypatch.setattr("lcm_distill.stages.export.held_out_prompts", lambda *_: [Prompt(0, caption)])
+    assert caption in strings_of(exported(run, "--format", form)["card"])
 
 
 @pytest.mark.parametrize("form", ["safetensors", "sharded", "pt"])

@@ -58,6 +58,7 @@ class Card:
     Attributes:
         rows: of the run's `metrics.parquet`: of any student, of its teacher and of real images. styles: of their
             figures.
+        caption: that the card's code generates an image of.
         grid: the run's grid of images, if it shows the model's.
         training: facts of the training, by name; empty for a model from elsewhere.
         parts: names of data, VAE, text encoder and teacher as the configuration has them; None is unknown, as what a
@@ -67,6 +68,7 @@ class Card:
 
     rows: Sequence[Mapping[str, Any]]
     styles: FigureStyles
+    caption: str
     grid: Path | None
     training: Mapping[str, object]
     parts: Mapping[str, str | None]

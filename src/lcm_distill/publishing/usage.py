@@ -1,36 +1,38 @@
 """Code that generates an image with a published model, for its card."""
 
+import json
+
 from lcm_distill.publishing.published_model import Published
 
 CAPTIONS = {"shapes": "a large red circle in the centre on a navy background"}
 """By the name of the text encoder; `shapes` knows only shapes."""
 
 
-def by_kind_of_pipeline(model: Published, where: str, with_encoders: bool) -> dict[str, str]:
+def by_kind_of_pipeline(model: Published, caption: str, where: str, with_encoders: bool) -> dict[str, str]:
     """Code for a folder that `publishing.diffusers_folder` wrote, by the sentence before it.
 
     Args:
+        caption: of the image, as below.
         where: the folder, or the repository that it is uploaded to.
         with_encoders: whether the folder holds VAE and text encoder.
     """
     return {
-        "": _as_one(model, where, with_encoders),
-        "As a modular pipeline, whose blocks can be exchanged:": _as_blocks(model, where, with_encoders),
+        "": _as_one(model, caption, where, with_encoders),
+        "As a modular pipeline, whose blocks can be exchanged:": _as_blocks(model, caption, where, with_encoders),
     }
 
 
-def _as_one(model: Published, where: str, with_encoders: bool) -> str:
+def _as_one(model: Published, caption: str, where: str, with_encoders: bool) -> str:
     given = ["trust_remote_code=True", *([] if with_encoders else ["vae=vae", "text_encoder=text_encoder"])]
     return "\n".join([
         *_beginning(model, "DiffusionPipeline", with_encoders),
         f'pipeline = DiffusionPipeline.from_pretrained("{where}", {", ".join(given)})',
-        f'image = pipeline("{caption_for(model.encoders.text)}", guidance_scale={model.guidance:g}).images[0]',
+        f'image = pipeline({_literal(caption)}, guidance_scale={model.guidance:g}).images[0]',
         'image.save("image.png")',
     ])  # fmt: skip
 
 
-def _as_blocks(model: Published, where: str, with_encoders: bool) -> str:
-    caption = caption_for(model.encoders.text)
+def _as_blocks(model: Published, caption: str, where: str, with_encoders: bool) -> str:
     names = "" if with_encoders else ', names=["tokenizer", "transformer", "scheduler"]'
     given = [] if with_encoders else ["pipeline.update_components(vae=vae, text_encoder=text_encoder)"]
     return "\n".join([
@@ -38,7 +40,7 @@ def _as_blocks(model: Published, where: str, with_encoders: bool) -> str:
         f'pipeline = ModularPipeline.from_pretrained("{where}", trust_remote_code=True)',
         f'pipeline.load_components(pretrained_model_name_or_path="{where}"{names})',
         *given,
-        f'image = pipeline(prompt="{caption}", guidance_scale={model.guidance:g}, output="images")[0]',
+        f'image = pipeline(prompt={_literal(caption)}, guidance_scale={model.guidance:g}, output="images")[0]',
         'image.save("image.png")',
     ])  # fmt: skip
 
@@ -63,7 +65,7 @@ def _beginning(model: Published, pipeline: str, with_encoders: bool) -> list[str
     ]
 
 
-def with_onnx(model: Published, where: str) -> str:
+def with_onnx(caption: str, where: str) -> str:
     """Code for a folder that `publishing.onnx_folder` wrote: an image in one step.
 
     Args:
@@ -85,7 +87,7 @@ def run(name, **inputs):
 
 
 settings = json.loads((folder / "sampling.json").read_text())
-tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("{caption_for(model.encoders.text)}").ids
+tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).encode({_literal(caption)}).ids
 captions = run("text_encoder", tokens=np.array([tokens]))
 sigma = np.float32([settings["sigmas"][str(settings["default_steps"])][0]])
 noise = np.random.default_rng(0).standard_normal((1, *settings["latents"]), np.float32)
@@ -95,7 +97,7 @@ image = run("decoder", latents=latents)[0]  # (3, H, W), from 0 to 1
 """
 
 
-def with_the_package(model: Published, where: str) -> str:
+def with_the_package(model: Published, caption: str, where: str) -> str:
     """Code for a file of weights.
 
     Args:
@@ -113,10 +115,16 @@ def with_the_package(model: Published, where: str) -> str:
             f"    pos_interp_scale={sizes.pos_interp_scale:g},",
             ")",
         ]
-    caption = caption_for(model.encoders.text)
-    return "\n".join([*opened, f'images = model.generate("{caption}", guidance_scale={model.guidance:g}, seed=0)'])
+    return "\n".join(
+        [*opened, f"images = model.generate({_literal(caption)}, guidance_scale={model.guidance:g}, seed=0)"]
+    )
 
 
 def caption_for(text_encoder: str) -> str:
     """A caption that a model with this text encoder, `encoders.text`, makes an image of."""
     return CAPTIONS.get(text_encoder, "an astronaut riding a horse")
+
+
+def _literal(caption: str) -> str:
+    """A caption in Python; what JSON escapes in a text means the same there."""
+    return json.dumps(caption, ensure_ascii=False)

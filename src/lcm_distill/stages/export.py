@@ -11,8 +11,10 @@ from torch import Tensor
 from lcm_distill.assets import TEACHERS
 from lcm_distill.config import Config, EncodersConfig
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.image_grid import shown_checkpoints
 from lcm_distill.evaluation.metric_rows import read_metrics
+from lcm_distill.evaluation.prompts import held_out_prompts
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.models.checkpoint import fill, pickled, read_tensors, serialise
 from lcm_distill.models.checkpoint_identity import checkpoint_sha256, earlier_sha256
@@ -31,7 +33,7 @@ from lcm_distill.pipeline.run_folder import RunFolder, recorded_environment, req
 from lcm_distill.publishing.export_folder import require_onnx, require_place
 from lcm_distill.publishing.model_card import UNDECIDED, Card, Terms, card_text
 from lcm_distill.publishing.published_model import Published
-from lcm_distill.publishing.usage import by_kind_of_pipeline, with_onnx, with_the_package
+from lcm_distill.publishing.usage import by_kind_of_pipeline, caption_for, with_onnx, with_the_package
 from lcm_distill.training.checkpoints import Checkpoints
 from lcm_distill.training.student import as_plain, fingerprint
 from lcm_distill.training.student_networks import student_from_teacher
@@ -133,12 +135,12 @@ def write(form: Form, out: Path, model: Published, card: Card, with_encoders: bo
     remove_orphans_of(*([out.resolve()] if form in FOLDERS else [out, path, image]))
     opened = out / INDEX_FILE if form == "sharded" else out
     if form == "diffusers":
-        library, usage = "diffusers", by_kind_of_pipeline(model, out.name, with_encoders)
+        library, usage = "diffusers", by_kind_of_pipeline(model, card.caption, out.name, with_encoders)
     elif form == "onnx":
-        library, usage = "onnxruntime", {"": with_onnx(model, out.name)}
+        library, usage = "onnxruntime", {"": with_onnx(card.caption, out.name)}
     else:
         where = str(opened.relative_to(out.parent))
-        library, usage = "lcm-distill", {"": with_the_package(model, where)}
+        library, usage = "lcm-distill", {"": with_the_package(model, card.caption, where)}
     text = partial(card_text, model, card, out.stem, library, usage)
     if form in FOLDERS:
         commit_folder(out.resolve(), lambda folder: _fill(form, folder, model, card, text, with_encoders))
@@ -180,6 +182,7 @@ def _card(
     return Card(
         rows=_rows(config, run),
         styles=FIGURE_STYLES,
+        caption=(_own_caption(config, run) if trained_here else None) or caption_for(model.encoders.text),
         # A grid of an earlier version does not say whose images it shows.
         grid=run.grid if (trained_here if shown is None else model.sha256 in shown) else None,
         training=training,
@@ -192,6 +195,15 @@ def _card(
         environment=recorded_environment(run) if trained_here else {},
         terms=terms,
     )
+
+
+def _own_caption(config: Config, run: RunFolder) -> str | None:
+    """The shortest caption of the run's evaluation; None where its cache is gone or holds nothing out."""
+    try:
+        prompts = held_out_prompts(Cache.local(config, run), config.evaluate.images)
+    except UserError:
+        return None
+    return min((prompt.caption for prompt in prompts), key=len)
 
 
 def _rows(config: Config, run: RunFolder) -> list[dict[str, Any]]:
