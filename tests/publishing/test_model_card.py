@@ -132,9 +132,12 @@ GENERAL = "a large red circle in the centre on a navy background"
 
 
 def strings_of(card: str) -> set[str]:
-    """The strings in the code of a card, by its path."""
-    (code,) = re.findall(r"```python\n(.*?)\n```\n", ModelCard.load(card).content, re.DOTALL)
-    return {str(node.value) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    """The strings that every code of a card has, by its path."""
+    codes = re.findall(r"```python\n(.*?)\n```\n", ModelCard.load(card).content, re.DOTALL)
+    found = (
+        {str(node.value) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)} for code in codes
+    )
+    return set.intersection(*found)
 
 
 def test_the_code_has_the_shortest_caption_that_the_run_evaluates(finished_run, run, tmp_path):
