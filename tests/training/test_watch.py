@@ -10,7 +10,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.evaluation.prompts import held_out_prompts
 from lcm_distill.formats.images import tensor_to_uint8
-from lcm_distill.report.grid import MARGIN, TEXT_WIDTH
+from lcm_distill.report.grid import BETWEEN, MARGIN, TEXT_WIDTH
 from lcm_distill.stages.distill import distill
 from lcm_distill.training.student import prepare
 from lcm_distill.training.watch import CAPTIONS, CELL
@@ -44,7 +44,7 @@ def test_rows_are_of_the_weights_of_their_steps_and_change_no_weight(start, fini
     apart = torch.cat(list(last), dim=1).numpy().astype(int) - rows["step-0000006"]
     assert abs(apart).max() <= 1  # another batch may round another way
     strip = strip_of(run)
-    assert strip.shape[1] == MARGIN + TEXT_WIDTH + CAPTIONS * (CELL + MARGIN)
+    assert strip.shape[1] == MARGIN + TEXT_WIDTH + CAPTIONS * (CELL + BETWEEN) - BETWEEN + MARGIN
     first = strip[-CELL - MARGIN : -MARGIN, MARGIN + TEXT_WIDTH :][:, :CELL]
     assert np.array_equal(first, rows["step-0000006"][:, :CELL])
     (place,) = (run.distill / "watch").iterdir()  # nothing of the generation is left
