@@ -124,7 +124,7 @@ def test_options_vary_its_steps(run):
 
 def test_a_missing_teacher_is_refused(run):
     config = load_file(run.config, [*UNTRAINED, "model.teacher=gone.safetensors"])
-    with pytest.raises(UserError, match=r"gone\.safetensors is missing: set model\.teacher"):
+    with pytest.raises(UserError, match=r"gone\.safetensors is missing: run `lcm pretrain .*` and set model\.teacher="):
         list(evaluate(config, run))
     assert not run.evaluate.exists()
 
