@@ -22,9 +22,9 @@ def complete_preset(incomplete: str) -> list[str]:
 
 def known_preset(name: str | None) -> str | None:
     """The preset, if it ships: any other is refused before a command imports what it works with."""
-    from lcm_distill.config import require_preset
-
     if name is not None:
+        from lcm_distill.config import require_preset
+
         with one_line_errors():
             require_preset(name)
     return name

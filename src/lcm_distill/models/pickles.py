@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lcm_distill.core.regular_files import open_regular
-from lcm_distill.core.weight_errors import INCOMPLETE, cannot_read
+from lcm_distill.core.weight_errors import INCOMPLETE, begins_otherwise, cannot_read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,11 +94,6 @@ def tensors_in(values: Mapping[str, Any], path: Path) -> dict[str, "Tensor"]:
     tensors = {name: tensor for name, value in values.items() if (tensor := _tensor(value)) is not None}
     _require_dense(tensors, path)
     return tensors
-
-
-def begins_otherwise(first: bytes) -> str:
-    """What a file is not that begins with these bytes."""
-    return f"it begins with {first!r} and is neither PyTorch's nor a safetensors file"
 
 
 def _flaw(path: Path, first: bytes, error: Exception) -> str | None:

@@ -16,9 +16,9 @@ import numpy as np
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.json import parse_json
 from lcm_distill.core.regular_files import open_regular, read_regular
-from lcm_distill.core.weight_errors import INCOMPLETE, cannot_read
+from lcm_distill.core.weight_errors import INCOMPLETE, begins_otherwise, cannot_read
 from lcm_distill.models.pickles import FIRST as FIRST_OF_PICKLE
-from lcm_distill.models.pickles import begins_otherwise, metadata_of, tensors_in, unpickle
+from lcm_distill.models.pickles import metadata_of, tensors_in, unpickle
 from lcm_distill.models.weight_wrappers import no_network, unwrap
 
 if TYPE_CHECKING:

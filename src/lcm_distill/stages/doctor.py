@@ -46,9 +46,10 @@ def doctor(config: Config, run: RunFolder) -> Iterator[Finding]:
     """Look at libraries, devices, memory, disk, the encoders' weights, and what each stage lacks; changes nothing."""
     yield _tested("python", machine.python_version())
     yield from _libraries()
-    yield from _devices(config.device)
+    gpus = machine.gpus()
+    yield from _devices(config.device, gpus)
     states, checkpoint = states_of_distillation(config)
-    yield _memory(config.device, sum(states.values()))
+    yield _memory(sum(states.values()), gpus if config.device != "cpu" else [])
     yield _place(run.root, (config.engine.keep_checkpoints + 1) * checkpoint)
     yield from _encoders(config.encoders, config.preset)
     before: list[str] = []
@@ -93,13 +94,12 @@ def _libraries() -> Iterator[Finding]:
     yield Finding("libraries", f"{sum(release.fits for release in releases)} of {len(releases)} in a required release")
 
 
-def _devices(configured: str) -> Iterator[Finding]:
+def _devices(configured: str, gpus: Sequence[machine.Gpu]) -> Iterator[Finding]:
     """Every GPU, and whether the configured device is here."""
-    found = machine.gpus()
-    for gpu in found:
+    for gpu in gpus:
         memory = f"{format_bytes(gpu.memory)}, {format_bytes(gpu.free)} free"
         yield Finding(f"cuda:{gpu.index}", f"{gpu.name}, {memory}")
-    if not found and machine.NVIDIA_DRIVER.exists():
+    if not gpus and machine.NVIDIA_DRIVER.exists():
         remedy = "install a PyTorch for CUDA that this driver supports: see https://pytorch.org/get-started"
         yield Finding("gpu", "an NVIDIA driver, and no CUDA device that PyTorch can use", "wrong", remedy)
     try:
@@ -108,10 +108,9 @@ def _devices(configured: str) -> Iterator[Finding]:
         yield Finding("device", configured, "wrong", f"{error}: set device=auto for what is here")
 
 
-def _memory(configured: str, held: float) -> Finding:
-    """The machine's memory, and whether what computes holds the `held` bytes of a distillation's weights and states."""
+def _memory(held: float, gpus: Sequence[machine.Gpu]) -> Finding:
+    """The machine's memory, and whether it, or that of a GPU that computes, takes a distillation's `held` bytes."""
     found = f"{format_bytes(machine.memory_bytes())}, {os.cpu_count()} processors"
-    gpus = machine.gpus() if configured != "cpu" else []
     if held < max((gpu.memory for gpu in gpus), default=machine.memory_bytes()):
         return Finding("memory", found)
     remedy = (
