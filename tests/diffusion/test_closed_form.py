@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lcm_distill.core.randomness import normal, permutation, uniform
+from lcm_distill.diffusion.dpm_solver import two_stage_step
 from lcm_distill.diffusion.ema import power_decay, update_average
 from lcm_distill.diffusion.few_step_samplers import Consistency, Phased
 from lcm_distill.diffusion.guidance import guided_denoiser
@@ -77,7 +78,7 @@ def test_consistency_function_is_the_identity_at_sigma_min():
     assert torch.equal(jump(x, torch.tensor([SIGMA_MIN], dtype=torch.float64)), x)
 
 
-@pytest.mark.parametrize(("step", "order"), [(euler_step, 1.0), (heun_step, 2.0)])
+@pytest.mark.parametrize(("step", "order"), [(euler_step, 1.0), (heun_step, 2.0), (two_stage_step, 2.0)])
 def test_solver_order(step, order):
     x = noise(2) * 3
     start, end = 3.0, 0.5
@@ -90,6 +91,17 @@ def test_solver_order(step, order):
         errors.append((y - exact).norm().item())
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(order, abs=0.1)
+
+
+def test_dpm_solver_is_exact_for_one_sample_and_nearer_than_heun_where_a_step_halves_high_noise():
+    x, sigma, mean = noise(2), torch.tensor([0.7], dtype=torch.float64), 3.0
+    stepped = two_stage_step(lambda x, sigma: torch.full_like(x, mean), x, sigma, sigma / 4)
+    assert torch.allclose(stepped, mean + (x - mean) / 4)
+    for start in (80.0, 10.0):
+        sigma = torch.tensor([start], dtype=torch.float64)
+        steps = [step(exact_denoiser, start * x, sigma, sigma / 2) for step in (heun_step, two_stage_step)]
+        heun, dpm = ((y - flow(start * x, sigma, sigma / 2)).norm() for y in steps)
+        assert dpm < heun / 5
 
 
 def test_the_last_step_to_zero_is_eulers():

@@ -64,6 +64,7 @@ def test_a_strip_has_the_first_caption_at_all_scales(studio):
         ("a", 1.5, 2.0, 0, "steps is 1.5"),
         ("a", 1, -1.0, 0, "guidance scale is -1"),
         ("a", 1, 2.0, -1, "seed"),
+        ("a", 1, 2.0, 1.5, "seed is 1.5: it must be a whole number"),
         ("a", 1, 2.0, None, "is empty"),
     ],
 )

@@ -8,6 +8,8 @@ A program of its own, as Gradio leaves threads and sockets behind.
 
 import socket
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from gradio_client import Client
@@ -36,9 +38,9 @@ class Watched(Studio):
         return made
 
 
-def main() -> None:
+def main(images: Path) -> None:
     studio = Watched("shapes")
-    page = build_page(studio)
+    page = build_page(studio, images)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,9 +58,11 @@ def main() -> None:
         assert "is longer than" in str(error)
     else:
         raise AssertionError("a caption that is too long was taken")
+    assert [*images.rglob("image.png")]  # where they are deleted at the end
     print(f"{len(jobs)} jobs, at most {studio.most} at a time")
     page.close(verbose=False)
 
 
 if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as folder:
+        main(Path(folder))

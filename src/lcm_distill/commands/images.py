@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -108,13 +109,14 @@ def serve(
         from lcm_distill.commands import serve_page
 
         serve_page.require_gradio()
-        with working("opening the models"):
-            from lcm_distill.stages.serve import Studio
+        with TemporaryDirectory(prefix="lcm-serve-") as images:
+            with working("opening the models"):
+                from lcm_distill.stages.serve import Studio
 
-            page = serve_page.build_page(Studio(run, student, teacher))
-        address = serve_page.serve_page(page, host, port)
-        say(f"{address} until Ctrl-C")
-        page.block_thread()
+                page = serve_page.build_page(Studio(run, student, teacher), Path(images))
+            address = serve_page.serve_page(page, host, port)
+            say(f"{address} until Ctrl-C")
+            page.block_thread()
 
 
 def _finish(made: "Made", as_json: bool) -> None:

@@ -1,12 +1,13 @@
 # Gradio is an extra, and declares its types in part.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingTypeStubs=false
-# pyright: reportPrivateImportUsage=false
+# pyright: reportPrivateImportUsage=false, reportUnknownLambdaType=false
 """The page of `lcm serve`, in Gradio; what it shows is `stages.serve`'s."""
 
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from lcm_distill.core.errors import UserError
@@ -14,14 +15,24 @@ from lcm_distill.stages.serve import MOST_CHARACTERS, MOST_PROMPTS, MOST_TEXT, M
 
 WAITING = 20
 """Requests that may wait; further ones are refused."""
+KEPT = (600, 3600)
+"""Seconds between two looks for images to delete, and from which age on."""
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "images", "concurrency_limit": 1}
+PNG: dict[str, Any] = {"format": "png", "buttons": ["download", "fullscreen"]}
+OVER_GUIDANCE = "Student over guidance, first caption"
+"""Name of the strip, which new images of other captions empty."""
 WITHOUT_TELEMETRY = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 STYLE = """
 .grid-wrap.fixed-height { min-height: 0; max-height: none; }
 @media (max-width: 600px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
 [data-testid="status-tracker"]:has(> .error) { display: none !important; }
+.block label:has(+ .gallery-container), .gallery-container .caption-label { position: static !important; }
+.gallery-container .thumbnail-lg { display: flex; flex-direction: column; aspect-ratio: auto; height: auto; }
+.gallery-container .caption { white-space: normal; text-align: center; }
+.gallery-container .caption-label { width: 100%; max-width: none; white-space: normal; border: 0; box-shadow: none; }
 """
-"""Galleries are as high as their images, and show them all on a phone; a refusal, which a message tells, hides none."""
+"""Galleries are as high as their images, and show them all on a phone; a refusal, which a message tells, hides none.
+What is written of an image stands beside it, and covers nothing."""
 
 
 def require_gradio() -> None:
@@ -34,14 +45,14 @@ def require_gradio() -> None:
         raise UserError("lcm serve needs gradio: pip install 'lcm-distill[ui]'")
 
 
-def build_page(studio: Studio) -> Any:
-    """The page, `gradio.Blocks`, that shows a studio's images."""
-    os.environ.update(WITHOUT_TELEMETRY)
+def build_page(studio: Studio, images: Path) -> Any:
+    """The page, `gradio.Blocks`, that shows a studio's images and keeps them in the folder `images` meanwhile."""
+    os.environ.update(WITHOUT_TELEMETRY | {"GRADIO_TEMP_DIR": str(images)})
     import gradio as gr
 
     low, high, own = studio.steps
     least, most = studio.scales
-    with gr.Blocks(title=f"lcm-distill: {studio.name}", analytics_enabled=False) as page:
+    with gr.Blocks(title=f"lcm-distill: {studio.name}", analytics_enabled=False, delete_cache=KEPT) as page:
         gr.Markdown(f"# {studio.name}")
         text = gr.Textbox(
             studio.caption, label=f"Captions, one a line: {MOST_PROMPTS} at most, of {MOST_CHARACTERS} characters",
@@ -50,17 +61,19 @@ def build_page(studio: Studio) -> Any:
         with gr.Row():
             steps = gr.Slider(low, max(high, low + 1), own, step=1, label="Steps", interactive=high > low)
             guidance = gr.Slider(least, most, studio.guidance, step=0.1, label="Guidance scale")
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            seed = gr.Number(0, label="Seed", minimum=0)
         with gr.Row():
             draw = gr.Button("Generate", variant="primary")
             sweep = gr.Button("Strip over guidance")
         with gr.Row():
-            student = gr.Gallery(label="Student", columns=2, format="png")
-            teacher = gr.Gallery(label="Teacher", columns=2, format="png", visible=studio.teacher is not None)
-        strip = gr.Gallery(label="Student over guidance, first caption", columns=5, format="png")
+            student = gr.Gallery(label="Student", columns=2, **PNG)
+            teacher = gr.Gallery(label="Teacher", columns=2, **PNG, visible=studio.teacher is not None)
+        strip = gr.Gallery(label=OVER_GUIDANCE, columns=5, **PNG)
 
         beside, over = _shown(studio.beside, 2), _shown(lambda *request: [studio.strip(*request)], 1)
-        draw.click(beside, [text, steps, guidance, seed], [student, teacher], api_name="generate", **ONE_AT_A_TIME)
+        request = [text, steps, guidance, seed]
+        drawn = draw.click(beside, request, [student, teacher], api_name="generate", **ONE_AT_A_TIME)
+        drawn.success(lambda: gr.Gallery([], label=OVER_GUIDANCE), None, [strip], api_visibility="private")
         sweep.click(over, [text, steps, seed], [strip], api_name="strip", **ONE_AT_A_TIME)
     return page.queue(max_size=WAITING)
 

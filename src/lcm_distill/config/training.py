@@ -157,8 +157,9 @@ class DistillConfig(OptimiserConfig):
     objective: str = "tuning"
     """The training objective: `tuning`, `discrete`, `scm` or `phased`. Each has a table of its own below; the tables of
     the others have no effect."""
-    solver: Literal["euler", "heun"] = "euler"
-    """The teacher's ODE step from one point of a pair to the other: one guided evaluation, or two."""
+    solver: Literal["euler", "heun", "dpmpp_2s"] = "euler"
+    """The teacher's ODE step from one point of a pair to the other: `euler` takes one guided evaluation, `heun` and
+    `dpmpp_2s` (DPM-Solver++(2S), arXiv 2211.01095) two. The last is the most exact where pairs are wide."""
     distance: Literal["huber", "l2"] = "huber"
     """Distance between the outputs at a pair's two points: pseudo-Huber, or the mean square."""
     huber: PositiveFloat = 0.03

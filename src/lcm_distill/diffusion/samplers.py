@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from lcm_distill.core.device import to_device
+from lcm_distill.diffusion.dpm_solver import two_stage_step
 from lcm_distill.diffusion.noise import karras_sigmas
 from lcm_distill.diffusion.preconditioning import Denoiser
 
@@ -50,7 +51,7 @@ def consistency_step(jump: Denoiser, x: Tensor, sigma: Tensor, sigma_min: float,
     return jump(x + added * noise, sigma)
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler_step, "heun": heun_step}
+SOLVERS: dict[str, Solver] = {"euler": euler_step, "heun": heun_step, "dpmpp_2s": two_stage_step}
 """Solvers by the names that configurations give them."""
 
 

@@ -36,7 +36,7 @@ def build_objective(settings: DistillConfig, diffusion: DiffusionConfig) -> Obje
 
 def teacher_evaluations(settings: DistillConfig) -> int:
     """Evaluations of the guided teacher for one sample of the objective."""
-    return 2 if OBJECTIVES[settings.objective].uses_solver and settings.solver == "heun" else 1
+    return 2 if OBJECTIVES[settings.objective].uses_solver and settings.solver != "euler" else 1
 
 
 def _pair_loss(settings: DistillConfig) -> PairLoss:
