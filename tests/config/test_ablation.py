@@ -49,7 +49,7 @@ def test_a_step_changes_one_key_or_one_group():
         "warm-up": {"distill.learning_rate", "distill.warmup_steps"},
         "schedule": {f"evaluate.student_sigmas.{steps}" for steps in (2, 4, 5)},
         "wide-pairs": {"distill.tuning.gap_ratio", "distill.solver", "evaluate.student_sigmas.2"},
-        "default": {"distill.tuning.halvings", "distill.matching.shared_noise"},
+        "default": {"distill.tuning.halvings", "distill.solver", "distill.matching.shared_noise"},
         "phased": {"distill.objective", "evaluate.student_steps"},
     }
     for step in load_ablation("shapes").steps[1:]:
