@@ -22,8 +22,8 @@ why = "All at once."
 set = ["distill.guidance_embedder=zero", "distill.guidance_range=[1.0, 3.0]", "distill.learning_rate=2e-4",
        "distill.warmup_steps=20", "distill.distance=huber", "distill.sigma_distribution=lognormal",
        "distill.objective=tuning", "distill.tuning.gap_ratio=0.5", "distill.tuning.halvings=1",
-       "distill.matching.shared_noise=true", "distill.publish=average", "distill.matching.weight=1",
-       "distill.adversarial.weight=0.1",
+       "distill.solver=dpmpp_2s", "distill.matching.shared_noise=true", "distill.publish=average",
+       "distill.matching.weight=1", "distill.adversarial.weight=0.1",
        "evaluate.student_steps=[1, 2, 4]", "evaluate.student_sigmas.2=[80.0, 3.0]",
        "evaluate.student_sigmas.4=[80.0, 8.0, 2.0, 0.5]", "evaluate.student_sigmas.5=[80.0, 8.0, 3.0, 1.2, 0.5]"]
 """

@@ -134,7 +134,7 @@ def test_every_deviation_of_the_original_is_a_single_key():
         return {text.split(" = ")[0] for text in config.differences(base, sections)}
 
     keys = ("objective", "sigma_distribution", "tuning.gap_ratio", "tuning.halvings", "matching.shared_noise",
-            "distance", "learning_rate", "warmup_steps", "guidance_range", "guidance_embedder",
+            "solver", "distance", "learning_rate", "warmup_steps", "guidance_range", "guidance_embedder",
             "publish", "matching.weight", "adversarial.weight")  # fmt: skip
     assert deviations(original) == {f"distill.{key}" for key in keys}
     for key in keys:

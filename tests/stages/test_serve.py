@@ -40,13 +40,15 @@ def test_student_and_teacher_start_from_the_same_noise(studio):
     heun = Heun(18, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
     expected = open_model("shapes", "teacher").generate(CAPTIONS, guidance_scale=2.5, seed=7, sampler=heun)
     assert grey_levels(teacher, expected) <= 0.51
-    assert student.title.startswith("student, 2 steps: ") and teacher.title.startswith("teacher, 18 Heun steps: ")
+    assert student.title.startswith("student, 2 steps, guidance 2.5, seed 7: ")
+    assert teacher.title.startswith("teacher, 18 Heun steps, guidance 2.5, seed 7: ")
     assert [words for _, words in student.images] == CAPTIONS
 
 
 def test_a_strip_has_the_first_caption_at_all_scales(studio):
     made = studio.strip(TEXT, 1, 3)
     assert [words for _, words in made.images] == [f"guidance {scale}" for scale in ("1", "1.5", "2", "2.5", "3")]
+    assert made.title.startswith(f"student, 1 step, seed 3, {CAPTIONS[0]}: ")
     model = open_model("shapes")
     images = torch.cat([model.generate(CAPTIONS[0], 1, scale, 3) for scale in np.linspace(1, 3, SCALES)])
     assert grey_levels(made, images) <= 0.51

@@ -24,15 +24,20 @@ OVER_GUIDANCE = "Student over guidance, first caption"
 WITHOUT_TELEMETRY = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 STYLE = """
 .grid-wrap.fixed-height { min-height: 0; max-height: none; }
-@media (max-width: 600px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
+.grid-container {
+    --least: 200px; justify-items: center;
+    grid-template-columns: repeat(auto-fit, minmax(var(--least), 1fr)) !important;
+}
+@media (max-width: 600px) { .grid-container { --least: 120px; } }
+.grid-container .gallery-item { width: 100%; max-width: 400px; }
 [data-testid="status-tracker"]:has(> .error) { display: none !important; }
 .block label:has(+ .gallery-container), .gallery-container .caption-label { position: static !important; }
 .gallery-container .thumbnail-lg { display: flex; flex-direction: column; aspect-ratio: auto; height: auto; }
 .gallery-container .caption { white-space: normal; text-align: center; }
 .gallery-container .caption-label { width: 100%; max-width: none; white-space: normal; border: 0; box-shadow: none; }
 """
-"""Galleries are as high as their images, and show them all on a phone; a refusal, which a message tells, hides none.
-What is written of an image stands beside it, and covers nothing."""
+"""Galleries are as high as their images, and show them all on a phone; an image alone is no larger than one of two.
+A refusal, which a message tells, hides none. What is written of an image stands beside it, and covers nothing."""
 
 
 def require_gradio() -> None:
@@ -61,7 +66,7 @@ def build_page(studio: Studio, images: Path) -> Any:
         with gr.Row():
             steps = gr.Slider(low, max(high, low + 1), own, step=1, label="Steps", interactive=high > low)
             guidance = gr.Slider(least, most, studio.guidance, step=0.1, label="Guidance scale")
-            seed = gr.Number(0, label="Seed", minimum=0)
+            seed = gr.Number(0, label="Seed")
         with gr.Row():
             draw = gr.Button("Generate", variant="primary")
             sweep = gr.Button("Strip over guidance")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -26,6 +27,8 @@ MOST_TEXT = MOST_PROMPTS * (MOST_CHARACTERS + 1)
 """Characters of the prompts of a request, one a line."""
 MOST_STEPS = 8
 """Of a student that takes any number of them."""
+MOST_OF_TITLE = 60
+"""Characters of a caption in a title."""
 SCALES = 5
 """Guidance scales of a strip."""
 
@@ -35,7 +38,7 @@ class Made:
     """Images of one sampling.
 
     Attributes:
-        title: model, sampler, steps and seconds.
+        title: model, sampler, steps, what else all images share, and seconds.
         images: of each caption, uint8 (H, W, 3), under what stands below it.
     """
 
@@ -89,9 +92,10 @@ class Studio:
             UserError: there is no caption, too much text, or a setting is out of range.
         """
         captions, sampler, scale, seed = self._checked(text, steps, guidance, seed)
-        made = [self._made("student", self.student, sampler, captions, [scale], seed)]
+        chosen = f"guidance {scale:g}, seed {seed}"
+        made = [self._made("student", self.student, sampler, captions, [scale], seed, chosen)]
         if self.teacher is not None:
-            made.append(self._made("teacher", self.teacher, self._solver, captions, [scale], seed))
+            made.append(self._made("teacher", self.teacher, self._solver, captions, [scale], seed, chosen))
         return made
 
     def strip(self, text: str | None, steps: int | None, seed: int | None) -> Made:
@@ -102,12 +106,24 @@ class Studio:
         """
         scales = [float(scale) for scale in np.linspace(*self.scales, SCALES)]
         captions, sampler, _, seed = self._checked(text, steps, scales[0], seed)
-        return self._made("student", self.student, sampler, captions[:1], scales, seed)
+        chosen = f"seed {seed}, {shorten(captions[0], MOST_OF_TITLE, placeholder=' ...')}"
+        return self._made("student", self.student, sampler, captions[:1], scales, seed, chosen)
 
     def _made(
-        self, role: str, model: TextToImage, sampler: Sampler, captions: list[str], scales: Sequence[float], seed: int
+        self,
+        role: str,
+        model: TextToImage,
+        sampler: Sampler,
+        captions: list[str],
+        scales: Sequence[float],
+        seed: int,
+        chosen: str,
     ) -> Made:
-        """Images of captions at each of several scales; one of the two is what stands below an image."""
+        """Images of captions at each of several scales; one of the two is what stands below an image.
+
+        Args:
+            chosen: what all images share, for the title.
+        """
         begun = time.perf_counter()
         images = [
             image
@@ -118,7 +134,7 @@ class Studio:
         ]
         seconds = time.perf_counter() - begun
         below = captions if len(scales) == 1 else [f"guidance {scale:g}" for scale in scales]
-        title = f"{sampling_title(role, sampler.name, sampler.steps)}: {seconds:.2f} s"
+        title = f"{sampling_title(role, sampler.name, sampler.steps)}, {chosen}: {seconds:.2f} s"
         return Made(title, [(image.numpy(), words) for image, words in zip(images, below, strict=True)])
 
     def _checked(
