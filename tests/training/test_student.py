@@ -46,6 +46,7 @@ def test_every_choice_changes_the_student(student):
         ["distill.sigma_distribution=uniform"],
         ["distill.distance=l2"],
         ["distill.solver=euler"],
+        ["distill.solver=heun"],
         ["distill.target_decay=0"],
         ["distill.guidance_embedder=random"],
         ["distill.publish=raw"],
