@@ -86,5 +86,6 @@ def test_title_labels_and_legend_have_room_whatever_their_length():
     boxes = [legend.get_window_extent(), axes.get_tightbbox(), title.get_window_extent()]
     assert all(low.y1 <= high.y0 for low, high in pairwise(boxes)) and axes.yaxis.label.get_window_extent().y0 >= 0
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
-    plain = drawn(Panel("x", "y", lines[:1]))
-    assert axes.bbox.height == pytest.approx(plain.bbox.height, rel=0.1)
+    names = ("a step of an ablation", "another one")
+    heights = [drawn(Panel("x", "y", lines[:1], ticks=ticks)).bbox.height for ticks in ((), names)]
+    assert [axes.bbox.height, *heights] == pytest.approx([heights[0]] * 3, rel=0.1)

@@ -34,6 +34,8 @@ LABEL_WIDTH, TITLE_WIDTH, LEGEND_WIDTH = 36, 70, 76
 """Letters of an axis label, of a line of the title and of the legend, which are broken where they are longer."""
 FONT = 10
 """Size of the text, in points."""
+SLANTED = 5
+"""Letters of a slanted tick label that are as high as a line."""
 SHORT = 36
 """Letters of labels of which two stand beside each other in a legend."""
 INK = "#28282c"
@@ -125,7 +127,7 @@ def panel_svg(panel: Panel, name: str) -> str:
 
 
 def _figure(panel: Panel) -> Any:
-    """The panel between its title and its legend, which take nothing of its height."""
+    """The panel between its title and its legend, which take nothing of its height; nor do the names of ticks."""
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
@@ -135,6 +137,7 @@ def _figure(panel: Panel) -> Any:
     title, labels = _broken(panel.title, TITLE_WIDTH), [_broken(name, LEGEND_WIDTH) for name in names]
     columns = 2 if max(map(len, labels), default=0) <= SHORT else 1
     rows = sum(label.count("\n") + 1 for label in labels) / columns + (title.count("\n") + 1 if title else 0)
+    rows += max(map(len, panel.ticks), default=0) / SLANTED
     figure.set_size_inches(WIDTH, HEIGHT + ROW * rows)
     if title:
         figure.suptitle(title, fontsize=FONT + 1)
