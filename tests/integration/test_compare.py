@@ -44,8 +44,7 @@ def test_the_teacher_stands_once_above_the_students(runs):
     one_step = next(row["value"] for row in runs if row["model"] == "student")
     assert halved[5] == f"{one_step / 2:.2f}" and len(lines) == 2 + 2 + 2 + 2 + 1
     assert "shapes: stand-in data" in result.stdout and "14 held-out captions, seed 0" in result.stdout
-    with open("both.png", "rb") as chart:  # noqa: PTH123
-        assert chart.read(4) == b"\x89PNG"
+    assert Path("both-frechet-distance.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_file_without_dtypes_is_of_float32(runs):
@@ -74,14 +73,22 @@ def test_a_run_without_figures_is_named_where_others_have_some(runs):
         result = lcm("compare", "a", "bare", "--out", "both")
     assert result.exit_code == 0, result.output
     assert {row["run"] for row in pq.read_table("both.parquet").to_pylist()} == {None, "a"}
+    assert Path("both.md").read_text().endswith("\n\nbare has no figures: `lcm evaluate --run bare` makes them\n")
 
 
 @pytest.mark.parametrize("out", ["both", "both.png"])
 def test_the_files_are_named_that_are_written(runs, out):
     result = lcm("compare", "a", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "chart and rows: both.png, both.parquet" in result.stderr
-    assert {path.name for path in Path().glob("both*")} == {"both.png", "both.md", "both.parquet"}
+    charts = [f"both-{figure}.png" for figure in ("caption-accuracy", "distance-to-teacher", "frechet-distance")]
+    assert f"charts and rows: {', '.join(charts)}, both.parquet" in result.stderr
+    assert {path.name for path in Path().glob("both*")} == {*charts, "both.md", "both.parquet"}
+
+
+def test_a_folder_where_a_chart_goes_is_refused_before_anything_is_written(runs):
+    Path("both-caption-accuracy.png").mkdir()
+    assert lcm("compare", "a", "--out", "both").exit_code == 4
+    assert [path.name for path in Path().glob("both*")] == ["both-caption-accuracy.png"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def run(finished_run, tmp_path):
         ("evaluate", "metrics.parquet", "evaluate"),
         ("evaluate", "grid.png", "evaluate"),
         ("evaluate", "guidance.md", "evaluate"),
+        ("evaluate", "guidance-frechet-distance.png", "evaluate"),
     ],
 )
 def test_a_folder_where_a_result_goes_is_refused_before_the_work(run, command, result, work):

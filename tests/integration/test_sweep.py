@@ -53,7 +53,9 @@ def test_every_sampling_at_every_scale(run):
     assert [row for row in metrics if row["model"] != "real"] == every_row
     text = run.guidance.with_suffix(".md").read_text()
     assert "trained on scales from 1 to 3" in text and "| teacher, 3 Heun steps" in text
-    assert run.guidance.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    names = {path.name for path in run.root.glob("guidance*.png")}
+    figures = ("frechet-distance", "caption-accuracy", "distance-to-teacher", "response")
+    assert names == {f"guidance-{figure}.png" for figure in figures}
 
 
 def test_the_response_of_the_student_to_the_scale_is_a_figure(run):

@@ -13,13 +13,17 @@ from lcm_distill.report.charts import COLOURS, Line, Panel
 from lcm_distill.report.plain_ticks import plain_ticks
 
 
-def drawn(panel: Panel, size: float = charts.BESIDE) -> Any:
-    """The axes of a panel, laid out."""
-    with rc_context({"font.size": size}):
-        figure = Figure(figsize=charts.SIZE, layout="constrained")
-        charts._draw_panel(panel, figure)
+def laid_out(panel: Panel) -> Figure:
+    """A panel's chart, whose parts have their places."""
+    with rc_context({"font.size": charts.FONT}):
+        figure = charts._figure(panel)
         figure.draw_without_rendering()
-    return figure.axes[0]
+    return figure
+
+
+def drawn(panel: Panel) -> Any:
+    """The axes of a panel, laid out."""
+    return laid_out(panel).axes[0]
 
 
 def panel_of(*values: float, **other: Any) -> Panel:
@@ -50,7 +54,6 @@ def test_ticks_are_plain_numbers_as_many_as_have_room(ends, least, ticks):
 @pytest.mark.parametrize("values", [(3.11, 22.8), (2.2, 9.3), (3.15, 4.4), (7, 12), (0.03, 0.9), (1, 3000), (4, 4.01)])
 @pytest.mark.parametrize("others", [0, 6])
 def test_labels_of_a_logarithmic_axis_never_meet(values, others):
-    """In axes of any height, which a long legend makes low."""
     heights = [(f"a horizontal line with a name that is long, number {number}", values[0]) for number in range(others)]
     axes = drawn(panel_of(*values, horizontals=heights))
     labels = {float(label.get_text()): label.get_window_extent() for label in axes.get_yticklabels()}
@@ -72,3 +75,17 @@ def test_a_line_beneath_another_one_is_wider():
     crossing = Line([1, 2, 3], [1, 7, 1], no, 1)
     assert widths(under, crossing) == {first: 1.5, second: 1.5}
     assert widths(Line([2], [7], [0], 0), Line([2, 3], [7, 9], [0, 0], 1)) == {first: 4.5, second: 1.5}
+
+
+def test_title_labels_and_legend_have_room_whatever_their_length():
+    lines = [
+        Line([1, 2], [1, 2 + number], [0, 0], number, f"line {number} " + "of a run " * number) for number in range(12)
+    ]
+    figure = laid_out(Panel("x", "distance to " * 6, lines, title="a title that is long, " * 9))
+    (legend,), axes, title = figure.legends, figure.axes[0], figure._suptitle
+    boxes = [legend.get_window_extent(), axes.get_tightbbox(), title.get_window_extent()]
+    assert all(low.y1 <= high.y0 for low, high in pairwise(boxes)) and axes.yaxis.label.get_window_extent().y0 >= 0
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+    names = ("a step of an ablation", "another one")
+    heights = [drawn(Panel("x", "y", lines[:1], ticks=ticks)).bbox.height for ticks in ((), names)]
+    assert [axes.bbox.height, *heights] == pytest.approx([heights[0]] * 3, rel=0.1)

@@ -52,6 +52,15 @@ def test_a_column_appears_only_where_it_distinguishes_images_of_one_sampling():
     assert "sigmas" not in as_dicts(rows)[0] and "images" not in as_dicts(rows)[0]
     rows = [row("fid", 1.0, "gigagan", sigmas=[80.0, low]) for low in (2.0, 0.5)]
     assert [line["sigmas"] for line in as_dicts(rows)] == ["80 2", "80 0.5"]
+    assert list(as_dicts(rows)[0])[-1] == "sigmas"  # after the figures
+
+
+def test_sigmas_have_three_digits_and_a_solver_has_none_that_its_steps_say():
+    students = [row("fid", 1.0, "gigagan", sigmas=[80.0, low]) for low in (2.0, 1.23456)]
+    teacher = row("fid", 1.0, "gigagan", model="teacher", sampler="euler", sigmas=[80.0, 0.4699])
+    assert [line["sigmas"] for line in as_dicts([teacher, *students])] == ["", "80 2", "80 1.23"]
+    other = {**teacher, "sigmas": [40.0, 0.4699]}
+    assert [line["sigmas"] for line in as_dicts([teacher, other])] == ["80 0.47", "40 0.47"]
 
 
 def test_other_samplings_do_not_make_a_column():

@@ -73,8 +73,11 @@ def working(what: str) -> AbstractContextManager[object]:
 
 
 def show_written(stem: Path) -> None:
-    """Say where the chart and the rows of a result are, which `write_up` has written under this name."""
-    say("chart and rows: ", stem.with_suffix(".png"), ", ", stem.with_suffix(".parquet"))
+    """Say where the charts and the rows of a result are, which `write_up` has written under this name."""
+    from lcm_distill.report.write_up import written_charts
+
+    files = [*written_charts(stem), stem.with_suffix(".parquet")]
+    say("charts and rows: ", *[part for path in files for part in (path, ", ")][:-1])
 
 
 def announce(config: "Config") -> None:
@@ -210,6 +213,6 @@ def _show_metrics(folder: "RunFolder", rows: Sequence[Mapping[str, Any]]) -> Non
         print_table(metrics_table(rows, str(folder.metrics), FIGURE_STYLES, terminal_width()))
     say("images: ", folder.evaluate, ", side by side: ", folder.grid)
     if folder.guidance.with_suffix(".md").is_file():
-        say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}.png"))
+        say("against the guidance scale: ", Path(f"{folder.guidance}.md"), ", ", Path(f"{folder.guidance}-*.png"))
     if (folder.root / "report.html").is_file():
         say("for these figures in its page: lcm report --run ", folder.root)

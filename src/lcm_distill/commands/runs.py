@@ -44,10 +44,12 @@ def inspect(
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with results of `lcm evaluate`.")],
-    out: Annotated[Path, typer.Option(help="Result, with suffixes .md, .png and .parquet.")] = Path("compare"),
+    out: Annotated[Path, typer.Option(help="Result, with suffixes .md and .parquet; charts after its name.")] = Path(
+        "compare"
+    ),
     json: Json = False,
 ) -> None:
-    """Compare the metrics of several runs in one table and chart."""
+    """Compare the metrics of several runs in one table and a chart a figure."""
     with one_line_errors():
         from lcm_distill.stages.compare import compare as stage
 

@@ -60,7 +60,7 @@ class EvaluateConfig(Section):
     stay in `metrics.parquet`."""
     guidance: Annotated[list[Annotated[Guidance, Field(ge=1)]], BeforeValidator(_one_is_a_list), Field(min_length=1)]
     """Guidance scales, for teacher and student alike; a number stands for a list of one. Of several, the first is that
-    of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and `.png`."""
+    of `grid.png`, and figures against the scale are written to `guidance.parquet`, `.md` and a chart each."""
     teacher: list[tuple[Literal["euler", "heun"], Steps]]
     """Solver and steps of each teacher that is measured."""
     student_steps: list[Steps]

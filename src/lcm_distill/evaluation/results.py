@@ -20,7 +20,7 @@ from lcm_distill.models.networks import teacher_path
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.report.guidance import guidance_chart, guidance_text
+from lcm_distill.report.guidance import guidance_panels, guidance_text
 from lcm_distill.report.write_up import write_up
 
 
@@ -72,7 +72,7 @@ def _distance(rows: Rows, references: Sequence[Reference]) -> str:
 
 
 def write_guidance(config: Config, run: RunFolder, known: Rows, measured: Rows) -> None:
-    """Write `guidance.parquet`, `.md` and `.png`: known figures of the present checkpoints that compare with new ones.
+    """Write `guidance.parquet`, `.md` and charts: known figures of the present checkpoints that compare with new ones.
 
     Args:
         known: rows of `metrics.parquet`. measured: the new ones among them.
@@ -91,5 +91,6 @@ def write_guidance(config: Config, run: RunFolder, known: Rows, measured: Rows) 
         run.guidance,
         pa.Table.from_pylist(rows, schema=METRICS),
         guidance_text(rows, trained, stand_ins, FIGURE_STYLES),
-        guidance_chart(rows, trained, stand_ins, FIGURE_STYLES),
+        guidance_panels(rows, trained, FIGURE_STYLES),
+        stand_ins,
     )

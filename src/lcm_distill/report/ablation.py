@@ -3,14 +3,13 @@
 Rows are those of `ablation.parquet`: a step of the ablation, a seed of training, and one figure of `metrics.parquet`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
 from lcm_distill.core.words import counted
-from lcm_distill.report.charts import Line, Panel, draw_chart
+from lcm_distill.report.charts import Line, Panel, student_colour
 from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
 
@@ -101,25 +100,24 @@ def _section(rows: Rows, column: FigureColumn, steps: Sequence[str]) -> list[str
     return [f"## {column.title}", markdown_table(headings, table)]
 
 
-def ablation_chart(
-    rows: Rows, chain: Sequence[str], branches: Sequence[str], stand_ins: Sequence[str], styles: FigureStyles
-) -> Callable[[Path], None]:
-    """Distances by step, a panel each and a line a number of sampling steps; other figures where there is no distance.
-
-    Returns:
-        a function that writes a PNG file to the path it is given.
-    """
+def ablation_panels(rows: Rows, chain: Sequence[str], branches: Sequence[str], styles: FigureStyles) -> list[Panel]:
+    """A panel a distance, by step, with a line a number of sampling steps; other figures where there is no distance."""
     columns = figure_columns(rows, styles)
-    distances = [column for column in columns if column.style.logarithmic]
-    panels = [_panel(rows, column, chain, branches) for column in distances or columns]
-    return partial(draw_chart, panels, "\n".join([TITLE, *stand_in_notice(stand_ins, "{}")]))
+    distances = [column for column in columns if column.style.logarithmic] or columns
+    panels = [_panel(rows, column, chain, branches) for column in distances]
+    return [replace(panel, name="") for panel in panels] if len(panels) == 1 else panels
 
 
 def _panel(rows: Rows, column: FigureColumn, chain: Sequence[str], branches: Sequence[str]) -> Panel:
     shown, names = _shown(rows, column), [*chain, *branches]
     lines = [
-        Line(*_points(shown, names, steps, count), colour, label if part == "chain" else None, part == "chain")
-        for colour, count in enumerate(sampling_steps(rows))
+        Line(
+            *_points(shown, names, steps, count),
+            student_colour(number),
+            label if part == "chain" else None,
+            part == "chain",
+        )
+        for number, count in enumerate(sampling_steps(rows))
         for label in [f"{count} step{'s' if count > 1 else ''}"]
         for part, steps in (("chain", chain), ("branches", branches))
     ]
@@ -128,7 +126,10 @@ def _panel(rows: Rows, column: FigureColumn, chain: Sequence[str], branches: Seq
         for row in shown
         if row["model"] == "teacher"
     ]
-    return Panel("step of the ablation", column.heading, lines, column.style.logarithmic, teachers, names)
+    return Panel(
+        "step of the ablation", column.heading, lines, column.style.logarithmic, teachers, names,
+        title=f"{TITLE}: {column.heading}", name=column.name,
+    )  # fmt: skip
 
 
 def sampling_steps(rows: Rows) -> list[int]:

@@ -1,6 +1,6 @@
 # The types of matplotlib are partial.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-"""Line charts as PNG files or within a page. Matplotlib is imported when a chart is drawn."""
+"""Line charts, one a PNG file or several within a page. Matplotlib is imported when a chart is drawn."""
 
 import io
 from collections.abc import Sequence
@@ -12,26 +12,32 @@ from textwrap import wrap
 from typing import Any
 
 COLOURS = ("#1b6ca8", "#d1495b", "#edae49", "#2e8b57", "#6a4c93", "#5c5f66")
+MODEL_COLOURS = {"teacher": 0, "untrained": 5, "student": 1}
+"""The colour that a model has in every chart."""
+RUN_COLOURS = (1, 3, 4, 2)
+"""Colours of students where several are compared: neither the teacher's nor the untrained student's."""
 MARKS = ("o", "s", "^", "D", "v")
 BROKEN = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)), (0, (10, 4)), (0, (1, 4)))
 """Strokes of horizontal lines, which repeat them."""
 STROKES = ("-", *BROKEN)
-SIZE = (6.4, 4.4)
-"""Width and height of a panel, in inches."""
-ACROSS = 2
-"""Panels beside each other at most: of three the text could not be read on a page."""
+WIDTH, HEIGHT = 6.4, 3.4
+"""Of a chart without title and legend, in inches."""
+ROW = 0.215
+"""Height of a line of the title and of the legend, which a chart is higher by, in inches."""
 APART = 0.06
 """Least distance of two tick labels, as a share of a logarithmic x axis."""
 ALIKE = 0.003
 """Relative difference of two values up to which one mark covers the other."""
 PALE = 0.45
 """Opacity of a line that others cover."""
-LABEL_WIDTH, TITLE_WIDTH = 42, 64
-"""Letters of an axis label, and of a title above one panel, which are broken where they are longer."""
-SINGLE, BESIDE = 10, 12
-"""Size of the text of one panel, and of several, which are shown smaller: 13 pixels where both are 1,000 wide."""
+LABEL_WIDTH, TITLE_WIDTH, LEGEND_WIDTH = 36, 70, 76
+"""Letters of an axis label, of a line of the title and of the legend, which are broken where they are longer."""
+FONT = 10
+"""Size of the text, in points."""
+SLANTED = 5
+"""Letters of a slanted tick label that are as high as a line."""
 SHORT = 36
-"""Letters of labels of which two stand beside each other in a legend, whose text is always that of one panel."""
+"""Letters of labels of which two stand beside each other in a legend."""
 INK = "#28282c"
 STYLE: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 """Settings of matplotlib by which text and axes have the colour of ink."""
@@ -62,14 +68,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """One pair of axes, which is one chart.
 
     Attributes:
-        horizontals: horizontal lines, label and height.
+        horizontals: horizontal lines, label and height, in the teacher's colour.
         logarithmic, logarithmic_x: whether the y axis and the x axis are logarithmic.
         ticks: names of x = 0, 1, 2 ...; empty where x is a quantity.
         band: lower and upper end of a shaded range of x, and its label.
         whole_x: whether x counts, so that it has ticks at whole numbers alone.
+        title: lines above the axes.
+        name: of the chart's file, after that of the result it belongs to; empty where it has no other chart.
     """
 
     x_label: str
@@ -81,21 +89,26 @@ class Panel:
     band: tuple[float, float, str] | None = None
     logarithmic_x: bool = False
     whole_x: bool = False
+    title: str = ""
+    name: str = ""
 
 
-def draw_chart(panels: Sequence[Panel], title: str, path: Path) -> None:
-    """Panels in rows, into a PNG file at `path`."""
+def student_colour(number: int) -> int:
+    """Colour of one of several students; where these are used up they come again with other marks and strokes."""
+    again, place = divmod(number, len(RUN_COLOURS))
+    return RUN_COLOURS[place] + again * len(COLOURS)
+
+
+def draw_chart(panel: Panel, source: str, path: Path) -> None:
+    """A panel as a PNG file at `path`.
+
+    Args:
+        source: in the file's metadata, the result that the chart belongs to.
+    """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    with rc_context({**STYLE, "font.size": SINGLE if len(panels) == 1 else BESIDE}):
-        across, down = min(len(panels), ACROSS), -(-len(panels) // ACROSS)
-        figure = Figure(figsize=(SIZE[0] * across, SIZE[1] * down), layout="constrained")
-        parts = figure.subfigures(down, across, squeeze=False)
-        for panel, part in zip(panels, parts.flat, strict=False):
-            _draw_panel(panel, part)
-        figure.suptitle(_broken(title, TITLE_WIDTH * across))
-        figure.savefig(path, format="png", dpi=130)
+    with rc_context({**STYLE, "font.size": FONT}):
+        _figure(panel).savefig(path, format="png", dpi=130, metadata={"Software": "lcm-distill", "Source": source})
 
 
 def panel_svg(panel: Panel, name: str) -> str:
@@ -105,28 +118,44 @@ def panel_svg(panel: Panel, name: str) -> str:
         name: of the chart, distinct in a page: references within the element are made of it.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     content = io.StringIO()
-    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        _draw_panel(panel, figure)
-        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    with rc_context({**STYLE, "font.size": FONT, "svg.fonttype": "none", "svg.hashsalt": name}):
+        _figure(panel).savefig(content, format="svg", transparent=True, metadata={"Date": None})
     svg = content.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
-def _draw_panel(panel: Panel, figure: Any) -> None:
+def _figure(panel: Panel) -> Any:
+    """The panel between its title and its legend, which take nothing of its height; nor do the names of ticks."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    _draw_panel(panel, axes)
+    handles, names = axes.get_legend_handles_labels()
+    title, labels = _broken(panel.title, TITLE_WIDTH), [_broken(name, LEGEND_WIDTH) for name in names]
+    columns = 2 if max(map(len, labels), default=0) <= SHORT else 1
+    rows = sum(label.count("\n") + 1 for label in labels) / columns + (title.count("\n") + 1 if title else 0)
+    rows += max(map(len, panel.ticks), default=0) / SLANTED
+    figure.set_size_inches(WIDTH, HEIGHT + ROW * rows)
+    if title:
+        figure.suptitle(title, fontsize=FONT + 1)
+    if labels:
+        figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=columns, handlelength=3)
+    return figure
+
+
+def _draw_panel(panel: Panel, axes: Any) -> None:
     from matplotlib import rcParams
     from matplotlib.ticker import MaxNLocator
 
     from lcm_distill.report.plain_ticks import PlainTicks
 
-    axes = figure.subplots()
     for line, covered in zip(panel.lines, _covered(panel.lines), strict=True):
         _draw_line(line, covered, axes)
     for style, (label, height) in zip(cycle(BROKEN), panel.horizontals, strict=False):
-        axes.axhline(height, label=label, color=INK, linestyle=style, linewidth=1)
+        axes.axhline(height, label=label, color=COLOURS[MODEL_COLOURS["teacher"]], linestyle=style, linewidth=1.2)
     if panel.band:
         low, high, label = panel.band
         axes.axvspan(low, high, label=label, color=INK, alpha=0.06)
@@ -147,9 +176,6 @@ def _draw_panel(panel: Panel, figure: Any) -> None:
             axes.set_xticks([], minor=True)
     axes.grid(True, axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if labels := axes.get_legend_handles_labels()[1]:
-        columns = 2 if max(map(len, labels)) <= SHORT else 1
-        figure.legend(frameon=False, loc="outside lower center", ncols=columns, handlelength=3, fontsize=SINGLE)
 
 
 def _draw_line(line: Line, covered: int, axes: Any) -> None:

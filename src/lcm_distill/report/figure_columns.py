@@ -3,13 +3,17 @@
 Rows are those of `metrics.parquet`. Styles are `lcm_distill.metrics.figure_styles`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 LATENTS = "latents"
 """In place of a protocol: figures of a student's latents beside its teacher's, for which no image is decoded."""
+LONGEST = 100
+"""Letters of a figure's name in that of a file at most."""
 TO_TEACHER = "teacher_distance"
 """The metric whose reference are images of the teacher at the row's own guidance scale, and so others at each scale."""
 
@@ -83,6 +87,12 @@ class FigureColumn:
     def title(self) -> str:
         """The heading, capitalised for a section of its own."""
         return self.heading[0].upper() + self.heading[1:]
+
+    @property
+    def name(self) -> str:
+        """The heading as part of a file's name, such as `frechet-distance`."""
+        letters = normalize("NFKD", self.heading).encode("ascii", "ignore").decode().lower()
+        return "-".join(re.findall("[a-z0-9]+", letters))[:LONGEST]
 
 
 def column_key(row: Mapping[str, Any]) -> tuple[str, str, str | None]:

@@ -31,7 +31,7 @@ th, td { padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px 
 td.text { white-space: nowrap; }
 td.long { white-space: normal; overflow-wrap: anywhere; min-width: 18rem; }
 th { color: var(--faint); font-weight: normal; vertical-align: bottom; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem; }
+.charts { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem; }
 .charts svg { flex: 1 1 22rem; min-width: 0; max-width: 31rem; height: auto; }
 @media (prefers-color-scheme: dark) { .charts svg { filter: brightness(1.3); } }
 .charts text { font-family: system-ui, sans-serif !important; }

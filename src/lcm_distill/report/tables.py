@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lcm_distill.report.distinctions import sigmas_text
 from lcm_distill.report.figure_columns import LATENTS, FigureStyles, column_key, figure_columns, of_images
 
 Row = Mapping[str, Any]
@@ -20,13 +21,14 @@ SAMPLING: tuple[Column, ...] = (
 COSTS: tuple[Column, ...] = (
     ("network_evaluations", "network evaluations", "{}"), ("seconds_per_image", "seconds per image", "{:.4f}"),
 )  # fmt: skip
+SIGMAS: Column = ("sigmas", "sigmas", "{}")
 WARNING: Column = ("warning", "warning", "{}")
 CIRCUMSTANCES: tuple[Column, ...] = (
     ("seed", "seed", "{}"),
     ("same_noise", "same noise", "{}"),
     ("prompts", "prompts", "{}"),
     ("images", "images", "{:,}"),
-    ("sigmas", "sigmas", "{}"),
+    SIGMAS,
     ("checkpoint_sha256", "checkpoint", "{:.8}"),
     ("dtype", "dtype", "{}"),
 )
@@ -44,13 +46,18 @@ CAPTION = "Distances are to real images of the same captions; row `real` is the 
 def figures_cells(rows: Sequence[Row], styles: FigureStyles) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the table of rows of `metrics.parquet`, one line a set of images.
 
-    Columns of circumstances that are the same in every line of a sampling are left out.
+    Columns of circumstances that are the same in every line of a sampling are left out. Sigmas, which are long, stand
+    after the figures.
     """
     columns = figure_columns(rows, styles)
     lines = _one_line_per_image_set(rows, {column.key: column.heading for column in columns})
-    run = [RUN] if any(line.get("run") for line in lines) else []
-    before = [*run, *SAMPLING, *_varying(lines)]
-    after = [*COSTS, *([WARNING] if any(line.get("warning") for line in lines) else [])]
+    run, varying = [RUN] if any(line.get("run") for line in lines) else [], _varying(lines)
+    before = [*run, *SAMPLING, *(column for column in varying if column != SIGMAS)]
+    after = [*COSTS, *(column for column in varying if column == SIGMAS)]
+    after += [WARNING] if any(line.get("warning") for line in lines) else []
+    said = [_sigmas(line, lines) for line in lines]
+    for line, sigmas in zip(lines, said, strict=True):
+        line[SIGMAS[0]] = sigmas
     headings = [
         *(heading for _, heading, _ in before),
         *(column.heading for column in columns),
@@ -111,11 +118,18 @@ def _varying(lines: Sequence[Row]) -> list[Column]:
     return [column for column in CIRCUMSTANCES if varies(column[0])]
 
 
+def _sigmas(line: Row, lines: Sequence[Row]) -> str:
+    """Noise levels of a line; of a solver, whose steps say them, only where it has others in as many steps."""
+    if line["sampler"] not in SOLVERS:
+        return sigmas_text(line["sigmas"])
+    sampling = [name for name, _, _ in (RUN, *SAMPLING)]
+    alike = [other for other in lines if all(other.get(name) == line.get(name) for name in sampling)]
+    return sigmas_text(line["sigmas"]) if any(other["sigmas"] != line["sigmas"] for other in alike) else ""
+
+
 def _cell(line: Row, column: Column) -> str:
     key, _, form = column
     value = line.get(key)
-    if isinstance(value, list):
-        return " ".join(f"{number:g}" for number in value)  # pyright: ignore[reportUnknownVariableType]
     return "" if value is None else form.format(value)
 
 

@@ -30,7 +30,7 @@ from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.serial import Serial
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
-from lcm_distill.report.ablation import ablation_chart, ablation_text
+from lcm_distill.report.ablation import ablation_panels, ablation_text
 from lcm_distill.report.write_up import write_up
 from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
@@ -230,7 +230,8 @@ def _write_results(config: Config, run: RunFolder, steps: Sequence[Step], rows: 
         run.ablation,
         pa.Table.from_pylist(list(rows), schema=ABLATION),
         ablation_text(rows, {step.name: sentence(config, step) for step in steps}, config.stand_ins, FIGURE_STYLES),
-        ablation_chart(rows, chain, branches, config.stand_ins, FIGURE_STYLES),
+        ablation_panels(rows, chain, branches, FIGURE_STYLES),
+        config.stand_ins,
     )
 
 

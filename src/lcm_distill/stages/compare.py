@@ -16,8 +16,8 @@ from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing, require_writable
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
-from lcm_distill.report.comparison import comparison_chart, comparison_text
-from lcm_distill.report.write_up import SUFFIXES, write_up
+from lcm_distill.report.comparison import comparison_panels, comparison_text
+from lcm_distill.report.write_up import SUFFIXES, chart_files, write_up
 
 COMPARISON = pa.schema([("run", pa.string()), *METRICS])
 """`metrics.parquet`'s columns, after the run whose student a figure is of; teachers and real images have none."""
@@ -26,7 +26,7 @@ ORDER = ("teacher", "untrained", "student", "real")
 
 
 def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
-    """Write `out` with the suffixes `.parquet`, `.md` and `.png`; returns its rows, teachers first.
+    """Write `out` with the suffixes `.parquet` and `.md`, and its charts; returns its rows, teachers first.
 
     A teacher that several runs measured under the same circumstances has its rows once. Warns of runs without figures
     where others have some.
@@ -49,12 +49,18 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     rows = sorted(found.values(), key=lambda row: ORDER.index(row["model"]))
     if not rows:
         raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate --run {runs[0]}`")
-    for run in without:
-        warnings.warn(f"{run} has no figures: `lcm evaluate --run {run}` makes them", stacklevel=2)
-    notice = list(dict.fromkeys(name for run in runs for name in _config(RunFolder(run)).stand_ins))
+    bare = [f"{run} has no figures: `lcm evaluate --run {run}` makes them" for run in without]
+    for sentence in bare:
+        warnings.warn(sentence, stacklevel=2)
+    configs = [_config(RunFolder(run)) for run in runs]
+    notice = list(dict.fromkeys(name for config in configs for name in config.stand_ins))
+    panels = comparison_panels(rows, [config.evaluate.guidance[0] for config in configs], FIGURE_STYLES)
+    charts = chart_files(out, panels)
+    for path in charts:
+        require_file_or_nothing(path)
+    remove_orphans_of(*results, *charts)
     table = pa.Table.from_pylist(rows, schema=COMPARISON)
-    remove_orphans_of(*results)
-    write_up(out, table, comparison_text(rows, notice, FIGURE_STYLES), comparison_chart(rows, notice, FIGURE_STYLES))
+    write_up(out, table, comparison_text(rows, notice, bare, FIGURE_STYLES), panels, notice)
     return rows
 
 

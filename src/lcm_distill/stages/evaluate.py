@@ -115,12 +115,13 @@ def _needs_student(config: Config, before: Collection[str]) -> bool:
 def _needs_results(run: RunFolder) -> list[Check]:
     """Places for the results, and known figures that new ones can be added to."""
     guidance = [run.guidance.with_suffix(suffix) for suffix in SUFFIXES]
+    charts = run.root.glob(f"{run.guidance.name}-*.png")
 
     def check() -> None:
         if run.metrics.is_file():
             read_metrics(run.metrics)
 
-    return [*needs_places(run.metrics, run.grid, *guidance), check]
+    return [*needs_places(run.metrics, run.grid, *guidance, *charts), check]
 
 
 def _require_samplings(config: Config) -> None:

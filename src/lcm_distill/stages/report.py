@@ -77,7 +77,7 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     query = partial(inspect_view, config, run)
     spent = _spent(config, run, query)
     sections = [
-        Section("Figures", _figures(query)),
+        Section("Figures", _figures(query, config.evaluate.guidance[0])),
         Section("Response to guidance", _guidance(query, config.distill.guidance_range)),
         Section("Images", _images(run)),
         Section("Best and worst images", _extremes(config, run)),
@@ -110,13 +110,13 @@ def _overview(
     return [table(["what", "value"], lines), *([paragraph(lacking_text(lacking))] if lacking else [])]
 
 
-def _figures(query: Query) -> list[str]:
+def _figures(query: Query, guidance: float) -> list[str]:
     rows = query("metrics", "FROM metrics")
     if not rows:
         return []
     named = [{**row, "run": row["model"] if row["model"] == "student" else None} for row in of_images(rows)]
     real = [paragraph(CAPTION)] if any(row["model"] == "real" for row in rows) else []
-    drawn = [charts("figures", comparison_panels(named, FIGURE_STYLES))] if named else []
+    drawn = [charts("figures", comparison_panels(named, [guidance], FIGURE_STYLES))] if named else []
     return [*drawn, *_noted(*figures_cells(rows, FIGURE_STYLES)), *real]
 
 
