@@ -20,6 +20,7 @@ from lcm_distill.data.cache.unfinished import completion
 from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import source_type
+from lcm_distill.data.teacher_fit import fitting_teacher
 from lcm_distill.evaluation.prompts import find_prompts, repeated
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
@@ -28,7 +29,6 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.events import last_loss
-from lcm_distill.training.teacher_fit import fitting_teacher
 
 EXAMPLES = 5
 """How many records are named of each kind."""
