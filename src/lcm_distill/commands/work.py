@@ -77,7 +77,9 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
             if leads():
                 announce(config)
             with folder.opened(config) if leads() else folder.joined(), logged(folder):
-                for stage in stages:
+                for number, stage in enumerate(stages):
+                    if number and leads():  # what was made has told more, such as captions
+                        require(stages[number:], swept, folder, how)
                     _run(stage, swept, folder, how)
         if leads():
             show_result(stages[-1], config, folder, how.as_json)
