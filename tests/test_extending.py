@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from lcm_distill import assets
 from lcm_distill.config import Config
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import PROCESS, shapes
@@ -66,6 +67,7 @@ def test_a_metric_an_objective_and_a_source_that_are_added_run(tmp_path, data_se
     settings = [
         *SMALL, "data.source=tsv", f"data.root='{data_set}'", "distill.objective=halving", "evaluate.teacher=[]",
         "evaluate.student_steps=[1]", "evaluate.protocols=['shapes', 'mean-colour']",
+        f"model.teacher='{assets.TEACHER}'",
     ]  # fmt: skip
     command = [
         *PROCESS,

@@ -34,7 +34,7 @@ def test_a_data_set_does_not_grow_under_a_training_of_another_run(data, tmp_path
     said = status(data.config, data.run)["precompute"]
     begun = f"{second.distill} and {second.held_cache}"
     assert said["data"]["stays_as_it_is"] == f"{begun} began with it: choose another --run, or delete {begun}"
-    assert said["try_again"].endswith(f"--retry-quarantined, once {begun} is deleted")
+    assert said["try_again"].endswith(f"--retry-quarantined, once {begun} are deleted")
     with pytest.raises(UserError, match=f"would change the cache that {begun} began with"):
         data.encode(retry_quarantined=True)
     second.held_cache.unlink()  # as the message says; a note of a run that is gone is none

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lcm_distill import assets
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from tests.command_line import shapes
 from tests.faults.commands import Ended, lcm
@@ -16,6 +17,7 @@ TINY = [
     "distill.adversarial.weight=0", "evaluate.images=4",
     "evaluate.shard_images=2", "evaluate.batch_size=2", "evaluate.teacher=[['euler', 2]]", "evaluate.student_steps=[1]",
     "schedule.samples=4", "schedule.steps=[2]",
+    f"model.teacher='{assets.TEACHER}'",  # of images such as these, which are given as one's own
 ]  # fmt: skip
 IMAGES = 24
 

@@ -1,6 +1,7 @@
 """What a run was, in words that leave out what is not known."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 from lcm_distill.report.overview import lacking_text, overview_lines
 
@@ -25,6 +26,14 @@ def test_what_is_not_known_is_left_out():
 
 
 def test_what_is_lacking_is_one_sentence():
-    assert lacking_text(["figures", "response to guidance"]) == (
+    assert lacking_text(["figures", "response to guidance"], Path("run")) == (
         "Not here yet: figures (`lcm evaluate`); response to guidance (`lcm evaluate --guidance 1,2,3`)."
+    )
+
+
+def test_what_cannot_be_measured_is_no_advice():
+    assert lacking_text(["figures", "images during training"], Path("runs/mine"), "shapes cannot see 'a dog'") == (
+        "Not here yet: figures (shapes cannot see 'a dog': set evaluate.protocols to others for `lcm evaluate --run "
+        "runs/mine`, or `lcm evaluate --run runs/mine --images-only` makes images alone); images during training "
+        "(`engine.validate_every` before `lcm distill`)."
     )

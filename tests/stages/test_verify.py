@@ -272,7 +272,7 @@ def test_status_tells_rate_time_left_and_damage(small_config, run):
     for task, when in zip(images, times, strict=True):
         os.utime(run.cache / part_name(task.name), (when, when))
     figures = status(small_config, run)["precompute"]
-    assert figures["rows_per_second"] == round((16 + 16 + 8) / 18, 1) and figures["seconds_left"] == 0
+    assert figures["rows_per_second"] == round((16 + 16 + 8) / 18, 1) and figures["seconds_left"] is None
     manifest.drop([images[4].name])
     (run.cache / "latents_64/c/3/0/0/0").unlink()
     figures = status(small_config, run)["precompute"]

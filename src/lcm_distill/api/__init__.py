@@ -22,6 +22,7 @@ from lcm_distill.config import (
     load_preset,
 )
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.teacher_fit import student_remedy
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.models import MicroDiT, fill, load_checkpoint
@@ -126,7 +127,7 @@ def open_model(where: str | Path, role: Role = "student", checkpoint: Path | Non
             raise UserError(f"{where} {_no_teacher(Path(where))}")
         return open_student(Path(where))
     config = open_config(where)
-    chosen = checkpoint or (_student(where) if role == "student" else teacher_path(config.model))
+    chosen = checkpoint or (_student(where, config) if role == "student" else teacher_path(config.model))
     sigmas = config.evaluate.student_sigmas
     model = assemble(config.model, config.encoders, config.diffusion, chosen, role, sigmas)
     if role == "teacher":
@@ -161,8 +162,11 @@ def is_file(where: str | Path) -> bool:
     return not is_shipped(where) and Path(where).is_file()
 
 
-def _student(where: str | Path) -> Path:
-    return assets.STUDENT if is_shipped(where) else RunFolder(Path(where)).require_student()
+def _student(where: str | Path, config: Config) -> Path:
+    if is_shipped(where):
+        return assets.STUDENT
+    run = RunFolder(Path(where))
+    return run.require_student(student_remedy(config, run))
 
 
 def open_student(path: Path) -> LatentConsistencyModel:

@@ -94,14 +94,6 @@ def announce(config: "Config") -> None:
         )
 
 
-def warn_of_teacher(config: "Config", folder: "RunFolder") -> None:
-    """Say on standard error that a student is about to be trained from a teacher of other images."""
-    from lcm_distill.training.teacher_fit import strange_teacher
-
-    if stranger := strange_teacher(config, folder):
-        screen.print(f"teacher: {stranger}", style="yellow", soft_wrap=True)
-
-
 def show_plan(plans: Mapping[str, Any], as_json: bool, last_line: str | None) -> None:
     """Print what stages would do; a table does not say what the last line of the command is about to say."""
     show(plans, as_json, lambda: show_figures(_without(plans, last_line)))

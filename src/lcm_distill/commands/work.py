@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcm_distill.commands.errors import one_line_errors
 from lcm_distill.commands.ownership import owning
-from lcm_distill.commands.printing import announce, show_plan, show_result, warn_of_teacher
+from lcm_distill.commands.printing import announce, show_plan, show_result
 from lcm_distill.commands.run_choice import Choice
 from lcm_distill.commands.sweep import Varied, with_options
 from lcm_distill.core.errors import UserError
@@ -76,10 +76,10 @@ def work(stages: "Sequence[Stage]", choice: Choice, how: How) -> None:
             require(stages, swept, folder, how)
             if leads():
                 announce(config)
-                if any(stage.name == "distill" for stage in stages):
-                    warn_of_teacher(config, folder)
             with folder.opened(config) if leads() else folder.joined(), logged(folder):
-                for stage in stages:
+                for number, stage in enumerate(stages):
+                    if number and leads():  # what was made has told more, such as captions
+                        require(stages[number:], swept, folder, how)
                     _run(stage, swept, folder, how)
         if leads():
             show_result(stages[-1], config, folder, how.as_json)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from lcm_distill.config import Config, EvaluateConfig
-from lcm_distill.core.errors import UserError
+from lcm_distill.core.errors import DataError, UserError
+from lcm_distill.data.teacher_fit import student_remedy
 from lcm_distill.evaluation.feature_extractors import IMAGES_ONLY, ExtractorInfo, chosen_protocols, find_extractor
 from lcm_distill.evaluation.prompt_files import Prompt
-from lcm_distill.evaluation.prompts import HELD_OUT
+from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
 from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.metrics.protocol import MetricProtocol
 from lcm_distill.metrics.registry import find_protocol
@@ -64,7 +65,7 @@ def require_student(config: Config, run: RunFolder) -> None:
     Raises:
         UserError: it is missing, a folder, unreadable, a teacher's, or of other sizes.
     """
-    run.require_student()
+    run.require_student(student_remedy(config, run))
     student_sampling(config, run.student)
     require_fit(build_network(config.model, guidance_embedding=True, empty=True), run.student)
 
@@ -85,6 +86,21 @@ def caption_refusal(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> str 
         if reason := protocol.refuse_caption(prompt.caption):
             return f"{protocol.name} cannot measure caption {prompt.caption!r}, which {reason}"
     return None
+
+
+def unmeasured(config: Config, run: RunFolder) -> str | None:
+    """Why a configured protocol cannot measure a run's captions, in words; None where all can, or they are not here.
+
+    Raises:
+        DataError: the captions are damaged.
+    """
+    try:
+        protocols, prompts = chosen_protocols(config.evaluate), find_prompts(config, run)
+    except DataError:
+        raise
+    except UserError:
+        return None
+    return next((refusal for protocol in protocols if (refusal := caption_refusal(protocol, prompts))), None)
 
 
 def require_enough_real_images(images: int | None, source: str, extractor: ExtractorInfo) -> None:

@@ -95,14 +95,16 @@ class RunFolder:
         """Whether `student` was set to a file that this run did not train."""
         return self.student.resolve() != self._own_student.resolve()
 
-    def require_student(self) -> Path:
+    def require_student(self, remedy: str) -> Path:
         """The student's checkpoint.
+
+        Args:
+            remedy: what trains one where this run has none.
 
         Raises:
             UserError: there is none.
         """
-        trained = f"run `lcm distill --run {self.root}` first"
-        return self.require(self.student, "give another --student" if self.has_foreign_student else trained)
+        return self.require(self.student, "give another --student" if self.has_foreign_student else remedy)
 
     @property
     def begun(self) -> list[Path]:

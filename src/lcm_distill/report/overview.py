@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from lcm_distill.core.words import counted
@@ -13,6 +14,8 @@ MADE_BY = {
     "images during training": "`engine.validate_every` before `lcm distill`",
 }
 """Parts of a page that a run may lack, and what makes each of them."""
+MEASURED = ("figures", "response to guidance")
+"""Those of them that protocols measure."""
 
 
 def overview_lines(
@@ -48,6 +51,16 @@ def _steps(training: Mapping[str, Any]) -> str:
     return f"{counted(training['steps'], 'step')} in {format_duration(training['seconds'] or 0)}"
 
 
-def lacking_text(lacking: Sequence[str]) -> str:
-    """One sentence on parts that a run lacks, names of `MADE_BY`."""
-    return f"Not here yet: {'; '.join(f'{name} ({MADE_BY[name]})' for name in lacking)}."
+def lacking_text(lacking: Sequence[str], run: Path, unmeasured: str | None = None) -> str:
+    """One sentence on parts that a run lacks, names of `MADE_BY`.
+
+    Args:
+        run: its folder. unmeasured: why its protocols cannot measure its captions, if so.
+    """
+    refused = [name for name in MEASURED if name in lacking and unmeasured]
+    parts = [f"{name} ({MADE_BY[name]})" for name in lacking if name not in refused]
+    if refused:
+        images = f"`lcm evaluate --run {run} --images-only` makes images alone"
+        why = f"{unmeasured}: set evaluate.protocols to others for `lcm evaluate --run {run}`, or {images}"
+        parts.insert(0, f"{' and '.join(refused)} ({why})")
+    return f"Not here yet: {'; '.join(parts)}."

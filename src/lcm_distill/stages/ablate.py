@@ -14,6 +14,7 @@ from lcm_distill.config import Config
 from lcm_distill.config.ablation import LAST, SECTIONS, Step
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
+from lcm_distill.data.teacher_fit import require_fitting_teacher, teacher_remedy
 from lcm_distill.evaluation.feature_extractors import ExtractorInfo
 from lcm_distill.evaluation.features import extract_features
 from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison, measures_response, response_rows
@@ -36,7 +37,6 @@ from lcm_distill.stages.distill import distill
 from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.stage import Check, failures
 from lcm_distill.training.checkpoints import Checkpoints
-from lcm_distill.training.teacher_fit import teacher_remedy
 
 WAIT_SECONDS = 1.0
 """Between checks of the cache while another rank completes it."""
@@ -137,13 +137,14 @@ def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -
 
     Raises:
         UserError: a training that is already here has other settings; a protocol, its weights or its reference are
-            missing or do not fit together; the teacher's checkpoint or the file of captions is missing; or a step
-            generates no images.
+            missing or do not fit together; the teacher's checkpoint or the file of captions is missing; the teacher
+            knows nothing of the images; or a step generates no images.
     """
     for trial in chosen:
         trial.run.refuse_other_settings(trial.config)
     extractors = find_extractors(config.evaluate)
     image_format(config.evaluate)
+    require_fitting_teacher(config, run)
     require_teacher(config.model, teacher_remedy(config, run))
     if idle := [trial for trial in chosen if not student_samplings(trial.config)]:
         raise UserError(f"evaluate.student_steps of step {idle[0].step.name} is empty: name the numbers of steps")
@@ -157,10 +158,16 @@ def find_requirements(config: Config, run: RunFolder, chosen: Sequence[Trial]) -
 def _find_measuring(
     config: Config, run: RunFolder, extractors: Sequence[ExtractorInfo], executor: Executor
 ) -> Generator[Progress, None, Measuring]:
-    """Prompts and references, which need the cache."""
+    """Prompts and references, which need the cache.
+
+    Raises:
+        UserError: a protocol cannot measure one of the captions.
+    """
     if not executor.leads:
         _wait_for_cache(Cache.open(config, run))
     prompts = find_prompts(config, run)
+    for extractor in extractors:
+        require_captions(extractor.traits, prompts)
     references = (yield from find_references(config, run, prompts, extractors)) if executor.leads else []
     return Measuring(prompts, extractors, references)
 

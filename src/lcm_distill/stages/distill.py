@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from lcm_distill.config import Config
+from lcm_distill.data.teacher_fit import require_fitting_teacher, teacher_remedy
 from lcm_distill.models.networks import require_teacher
 from lcm_distill.models.student_description import StudentDescription, require_sigmas
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -15,7 +16,6 @@ from lcm_distill.training.loop import publish
 from lcm_distill.training.lora import export_adapter
 from lcm_distill.training.plan import plan_distillation
 from lcm_distill.training.student import as_plain, continuation, prepare, published
-from lcm_distill.training.teacher_fit import teacher_remedy
 
 
 def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterator[Progress]:
@@ -24,6 +24,7 @@ def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterato
     Args:
         watch: number of steps between two rows of `distill/watch.png`; None leaves it as it is.
     """
+    require_fitting_teacher(config, run)
     require_teacher(config.model, teacher_remedy(config, run))
     with init_world(config.device, config.engine) as world:
         trainer = prepare(config, run, world, watch)
@@ -35,10 +36,11 @@ def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterato
 
 
 def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Check]:
-    """What a distillation needs: a cache, a teacher, sigmas that the student can be published with, and its place."""
+    """What it needs: a cache, a fitting teacher, sigmas that a student can be published with, and a place for it."""
     return [
         *needs_places(run.student),
         *needs_cache(config, run, before),
+        lambda: require_fitting_teacher(config, run),
         lambda: require_teacher(config.model, teacher_remedy(config, run)),
         lambda: require_sigmas(config.evaluate.student_sigmas, config.diffusion),
         lambda: require_continuable(run, run.distill, continuation(config)),

@@ -7,6 +7,7 @@ from typing import Any
 
 from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.errors import UserError
+from lcm_distill.data.teacher_fit import student_remedy, teacher_remedy
 from lcm_distill.evaluation.feature_extractors import chosen_protocols
 from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
 from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison, measures_response, response_rows
@@ -32,7 +33,6 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.write_up import SUFFIXES
 from lcm_distill.stages.stage import Check, Stage, needs_places
-from lcm_distill.training.teacher_fit import teacher_remedy
 
 
 def evaluate(
@@ -75,7 +75,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str], images_only:
     Files and prompts come first, as sizes of checkpoints are checked by what takes seconds to import.
     """
     return [
-        *([run.require_student] if _needs_student(config, before) else []),
+        *([lambda: run.require_student(student_remedy(config, run))] if _needs_student(config, before) else []),
         *_needs_prompts(config, run, before, images_only),
         *_needs_models(config, run, before),
         *_needs_results(run),

@@ -22,6 +22,7 @@ from lcm_distill.data.cache.repair import withdraw_mended
 from lcm_distill.data.cache.shared_cache import require_own, trainings_on
 from lcm_distill.data.sources.registry import source_type
 from lcm_distill.data.survey import survey
+from lcm_distill.data.teacher_fit import fitting_teacher
 from lcm_distill.pipeline.atomic_writes import commit_bytes
 from lcm_distill.pipeline.executors.interface import Executor
 from lcm_distill.pipeline.executors.ranks import launched_ranks
@@ -31,7 +32,6 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.shapes.dataset import annotations_path, write_images
 from lcm_distill.stages.stage import Check, Stage
-from lcm_distill.training.teacher_fit import fitting_teacher
 
 CATALOG_SECONDS = 3600
 """How long other ranks wait for the first one to number the data set."""

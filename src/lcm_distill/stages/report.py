@@ -18,6 +18,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding_rate import encoding_times
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
+from lcm_distill.evaluation.requirements import unmeasured
 from lcm_distill.evaluation.scored_images import ScoredImage, best_and_worst
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.pipeline.atomic_writes import (
@@ -107,7 +108,8 @@ def _overview(
     seconds, empty = sum(part.seconds for part in spent), {section.title for section in sections if not section.parts}
     lines = overview_lines(config.preset, config.device, recorded_platform(run), times, trainings, seconds)
     lacking = [name for name in MADE_BY if name.capitalize() in empty]
-    return [table(["what", "value"], lines), *([paragraph(lacking_text(lacking))] if lacking else [])]
+    said = [paragraph(lacking_text(lacking, run.root, unmeasured(config, run)))] if lacking else []
+    return [table(["what", "value"], lines), *said]
 
 
 def _figures(query: Query, guidance: float) -> list[str]:

@@ -20,7 +20,9 @@ from lcm_distill.data.cache.unfinished import completion
 from lcm_distill.data.sources.interface import UNNAMED, ListsMembers
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.data.sources.registry import source_type
+from lcm_distill.data.teacher_fit import fitting_teacher
 from lcm_distill.evaluation.prompts import find_prompts, repeated
+from lcm_distill.evaluation.table_schemas import read_metrics
 from lcm_distill.pipeline.executors.heartbeats import WorkerStatus, read_workers
 from lcm_distill.pipeline.manifest import QUARANTINED, Manifest
 from lcm_distill.pipeline.manifest_parts import Entry
@@ -28,7 +30,6 @@ from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Task
 from lcm_distill.training.checkpointing.steps import saved_steps
 from lcm_distill.training.events import last_loss
-from lcm_distill.training.teacher_fit import fitting_teacher
 
 EXAMPLES = 5
 """How many records are named of each kind."""
@@ -47,10 +48,12 @@ def status(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _evaluation_status(config: Config, run: RunFolder) -> dict[str, Any]:
-    """`repeated_captions`: how many images are of a held-out caption again; None where the captions are not here.
+    """`metrics`: whether there are figures.
+
+    `repeated_captions`: how many images are of a held-out caption again; None where the captions are not here.
 
     Raises:
-        DataError: the captions, or the manifest that lists them, are damaged.
+        DataError: the captions, the manifest that lists them, or the table of figures are damaged.
     """
     try:
         again = repeated(find_prompts(config, run))
@@ -59,7 +62,8 @@ def _evaluation_status(config: Config, run: RunFolder) -> dict[str, Any]:
     except (UserError, FileNotFoundError):
         again = None
     sets = len(list(run.evaluate.glob("*/manifest")))
-    return {"image_sets": sets, "metrics": run.metrics.is_file(), "repeated_captions": again}
+    measured = run.metrics.is_file() and read_metrics(run.metrics) != []
+    return {"image_sets": sets, "metrics": measured, "repeated_captions": again}
 
 
 def _cache_status(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -128,7 +132,8 @@ def _try_again(manifest: Manifest, entries: Mapping[str, Entry], run: RunFolder)
     """What tries quarantined images again, once their files are there or mended, and captions; None without any."""
     quarantined = any(entry.quarantined for name, entry in entries.items() if name != CATALOG_TASK)
     trainings = trainings_on(run, manifest)
-    once = f", once {' and '.join(map(str, trainings))} is deleted" if trainings else ""
+    verb = "is" if len(trainings) == 1 else "are"
+    once = f", once {' and '.join(map(str, trainings))} {verb} deleted" if trainings else ""
     return f"lcm precompute --run {run.root} --retry-quarantined{once}" if quarantined else None
 
 

@@ -21,8 +21,9 @@ def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]
     """`rows_per_second` over the newest parts and `seconds_left` at that rate, for tasks of `CacheLayout.tasks`.
 
     Captions and images are encoded at different speeds: the rate is that of the newest part's kind, and nothing is
-    estimated while tasks of the other kind are pending. Both are None where the times of parts are not known: merged
-    parts have none, files that were copied without their dates neither, and a single part gives no duration.
+    estimated while tasks of the other kind are pending, nor where none are. Both are None where the times of parts are
+    not known: merged parts have none, files that were copied without their dates neither, and a single part gives no
+    duration.
 
     Args:
         done: names of the committed tasks.
@@ -31,10 +32,10 @@ def encode_rate(manifest: Manifest, tasks: Sequence[Task], done: Collection[str]
     newest = _newest_of_one_kind(manifest, [task for task in tasks if task.name in done])
     rate = _rate(newest)
     if rate is None:
-        return {"rows_per_second": None, "seconds_left": None if pending else 0}
+        return {"rows_per_second": None, "seconds_left": None}
     same_kind = all(task.inputs["kind"] == newest[-1][1].inputs["kind"] for task in pending)
     left = sum(task.size for task in pending) / rate
-    return {"rows_per_second": round(rate, 1), "seconds_left": round(left) if same_kind else None}
+    return {"rows_per_second": round(rate, 1), "seconds_left": round(left) if pending and same_kind else None}
 
 
 def encoding_times(manifest: Manifest) -> dict[str, tuple[int, float]]:

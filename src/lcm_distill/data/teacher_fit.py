@@ -1,4 +1,4 @@
-"""Which teacher fits the cache of a configuration: said where one is made, and where a student is trained."""
+"""Which teacher fits the cache of a configuration: said where one is made, needed where a student is trained."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +40,30 @@ def strange_teacher(config: Config, run: RunFolder) -> str | None:
     if (encoders.vae, encoders.text, encoders.weights) != ("shapes", "shapes", "pretrained"):
         return f"{name}, which ships, was trained with other encoders: {teacher_remedy(config, run)}"
     return None
+
+
+def require_fitting_teacher(config: Config, run: RunFolder) -> None:
+    """Check that a student is not trained from a teacher that ships and knows nothing of the images it is given.
+
+    Random encoders make no images that any teacher could know: they are for measuring speed alone.
+
+    Raises:
+        UserError: it would be.
+    """
+    if config.encoders.weights != "random" and (stranger := strange_teacher(config, run)):
+        raise UserError(f"teacher {stranger}")
+
+
+def student_remedy(config: Config, run: RunFolder) -> str:
+    """How to come by the student of a run that has none: the commands, a teacher's first where none fits."""
+    if not strange_teacher(config, run):
+        return f"run `lcm distill --run {run.root}` first"
+    distilled = f"`lcm distill --run {run.root} --set model.teacher={run.teacher}`"
+    if run.teacher.is_file():
+        return f"run {distilled} first"
+    if config.pretrain:
+        return f"run `lcm pretrain --run {run.root}` and {distilled} first"
+    return f"{teacher_remedy(config, run)}, and run `lcm distill --run {run.root}` first"
 
 
 def teacher_remedy(config: Config, run: RunFolder) -> str:

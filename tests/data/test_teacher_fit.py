@@ -8,11 +8,12 @@ import torch
 
 from lcm_distill import assets
 from lcm_distill.config import load_preset
+from lcm_distill.core.errors import UserError
+from lcm_distill.data.teacher_fit import fitting_teacher, require_fitting_teacher, strange_teacher, student_remedy
 from lcm_distill.models.checkpoint import serialise
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.stages import distill, evaluate, schedule
 from lcm_distill.stages.stage import missing
-from lcm_distill.training.teacher_fit import fitting_teacher, strange_teacher
 from tests.command_line import lcm
 from tests.foreign import Zeros, image_bytes
 
@@ -87,7 +88,32 @@ def test_the_command_line_says_so_before_and_after(here, monkeypatch):
     assert plan == result and plan.startswith("shapes, which ships, knows nothing of these images: run `lcm pretrain")
     printed = " ".join(lcm("precompute", *options[:-1], "--dry-run").stdout.split())
     assert "fitting teacher" in printed
-    few = ["steps=1", "batch_size=2", "matching.weight=0", "adversarial.weight=0"]
-    trained = lcm("distill", "--run", "run", *(word for value in few for word in ("--set", f"distill.{value}")))
-    assert trained.exit_code == 0
-    assert f"teacher: {plan}" in trained.stderr.splitlines()
+    for command, *more in (["distill"], ["run"], ["ablate", "--only", "default", "--seeds", "1"]):
+        dry = lcm(command, *more, "--run", "run", "--dry-run")
+        assert "knows nothing of these images" in " ".join(dry.stdout.split()), command
+        refused = lcm(command, *more, "--run", "run")
+        assert refused.exit_code == 2 and f"teacher {plan}" in refused.stderr, command
+    assert not (here / "run" / "distill").exists()
+
+
+def test_a_teacher_that_ships_trains_no_student_of_other_images(here):
+    run = RunFolder(Path("runs/mine"))
+    config = load_preset("shapes", OWN)
+    with pytest.raises(UserError, match="teacher shapes, which ships, knows nothing of these images: run `lcm pretr"):
+        list(distill.distill(config, run))
+    require_fitting_teacher(load_preset("shapes"), run)
+    require_fitting_teacher(load_preset("shapes", [*OWN, f"model.teacher='{assets.TEACHER}'"]), run)
+    require_fitting_teacher(load_preset("shapes", [*OWN, "encoders.weights=random"]), run)
+
+
+def test_what_lacks_a_student_names_the_teacher_that_it_lacks_first(here):
+    run = RunFolder(Path("runs/mine"))
+    run.open(config := load_preset("shapes", OWN))
+    assert student_remedy(load_preset("shapes"), run) == "run `lcm distill --run runs/mine` first"
+    distilled = "`lcm distill --run runs/mine --set model.teacher=runs/mine/teacher.safetensors` first"
+    assert student_remedy(config, run) == f"run `lcm pretrain --run runs/mine` and {distilled}"
+    sampled = lcm("sample", "a dog", "--run", "runs/mine")
+    assert sampled.exit_code == 2 and sampled.stderr.endswith(f"run `lcm pretrain --run runs/mine` and {distilled}\n")
+    assert any(line.endswith(distilled) for line in missing(evaluate.STAGE, config, run, []))
+    run.teacher.write_bytes(b"trained")
+    assert student_remedy(config, run) == f"run {distilled}"
