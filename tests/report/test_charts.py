@@ -82,7 +82,7 @@ def test_title_labels_and_legend_have_room_whatever_their_length():
         Line([1, 2], [1, 2 + number], [0, 0], number, f"line {number} " + "of a run " * number) for number in range(12)
     ]
     figure = laid_out(Panel("x", "distance to " * 6, lines, title="a title that is long, " * 9))
-    (legend,), axes, title = figure.legends, figure.axes[0], figure._suptitle
+    (legend,), axes, title = figure.legends, figure.axes[0], figure.texts[0]
     boxes = [legend.get_window_extent(), axes.get_tightbbox(), title.get_window_extent()]
     assert all(low.y1 <= high.y0 for low, high in pairwise(boxes)) and axes.yaxis.label.get_window_extent().y0 >= 0
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
