@@ -12,6 +12,8 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
+if not 4 <= len(sys.argv) <= 6:
+    sys.exit('usage: python draw_with_onnx.py FOLDER "CAPTION" IMAGE.png [STEPS] [SEED]')
 folder, caption, out = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 settings = json.loads((folder / "sampling.json").read_text())
 steps = sys.argv[4] if len(sys.argv) > 4 else str(settings["default_steps"])

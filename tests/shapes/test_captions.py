@@ -3,7 +3,7 @@
 import torch
 
 from lcm_distill import assets
-from lcm_distill.shapes.captions import caption_hits, labels_of, refuse_caption
+from lcm_distill.shapes.captions import caption_hits, labels_of, refuse_caption, unknown_words
 from lcm_distill.shapes.network import ShapesExtractor
 from lcm_distill.shapes.scenes import render_images
 
@@ -43,3 +43,9 @@ def test_the_extractor_scores_images_against_captions():
     others = ["a green ring" if "ring" not in caption else "a green star" for caption in captions]
     assert extractor.caption_scores(features, others).tolist() == [0.0] * 6
     assert extractor.caption_scores(features, captions).dtype == torch.float64
+
+
+def test_words_that_no_caption_has():
+    assert unknown_words("a photo of an astronaut, an Astronaut") == ["photo", "of", "an", "astronaut", "Astronaut"]
+    assert unknown_words("A small red circle, at the top left on a navy background with a star.") == []
+    assert unknown_words("a ring of one size and colour") == ["of", "one", "size", "and", "colour"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -10,12 +11,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from lcm_distill import assets
+from lcm_distill.commands.doctor import show_findings
 from lcm_distill.config import load_preset
 from lcm_distill.core import machine
 from lcm_distill.core.machine import Gpu, Release
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.stages.doctor import TESTED, Finding, doctor
+from lcm_distill.stages.doctor import TESTED, Finding, beside_tested, doctor, releases_of_tests
 from tests.command_line import lcm
+from tests.documents import ROOT
 
 VERSIONS = Path(__file__).parents[2] / "docs" / "versions.md"
 
@@ -141,3 +145,32 @@ def test_a_run_that_can_be_nowhere_is_wrong(tmp_path):
     assert findings(tmp_path / "file" / "run")["disk"] == Finding(
         "disk", f"{tmp_path / 'file'} is a file", "wrong", "choose another --run"
     )
+
+
+def test_tested_releases_are_those_of_constraints():
+    """One source: the package has the lines of constraints.txt that are about what it requires."""
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {canonicalize_name(Requirement(line).name) for line in required}
+    pinned = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    lines = [line for line in pinned if canonicalize_name(line.partition("==")[0]) in names]
+    assert assets.TESTED_RELEASES.read_text().splitlines() == lines and len(lines) == len(names)
+
+
+def test_releases_that_are_not_the_tested_ones_are_named():
+    here = [Release(Requirement(name), releases_of_tests()[name]) for name in ("torch", "numpy")]
+    older = Release(Requirement("torch"), "2.11.0+cu130")
+    assert beside_tested([older, here[1]]).found == (
+        f"1 of 2 in the release that the tests ran with; torch 2.11.0+cu130, not {releases_of_tests()['torch']}"
+    )
+    assert beside_tested(here).found == "2 of 2 in the release that the tests ran with"
+
+
+def test_a_terminal_has_remedies_below_the_table(capsys, monkeypatch):
+    rows = [{"what": "disk", "found": "a file", "verdict": "wrong", "remedy": "choose /a/very/long/path " * 8}]
+    monkeypatch.setattr("lcm_distill.commands.doctor.terminal_width", lambda: 80)
+    show_findings(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"disk: {rows[0]['remedy']}" and not any("remedy" in line for line in lines)
+    monkeypatch.setattr("lcm_distill.commands.doctor.terminal_width", lambda: None)
+    show_findings(rows)
+    assert "remedy" in capsys.readouterr().out

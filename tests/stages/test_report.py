@@ -56,7 +56,8 @@ def test_the_page_has_what_the_run_has(run):
     distances = [row["value"] for row in rows if row["metric"] == "frechet_distance"]
     assert len(distances) > 3 and all(f"{distance:.2f}" in text for distance in distances)
     identities = {row["checkpoint_sha256"][:16] for row in rows if row["checkpoint_sha256"]}
-    assert {*re.findall(r"<td[^>]*>([0-9a-f]{16,})<", content)} == identities and len(identities) == 2
+    shown = {*re.findall(r"<td[^>]*>([0-9a-f]{16,})<", content)}
+    assert shown > identities and len(shown - identities) == 1 and len(identities) == 2  # the other is the cache's
     assert "6 steps in" in text and "distill.matching.weight" in text and "stand-in" in text
     titles = re.findall(r"<h2>([^<]*)</h2>", content)
     assert titles == [

@@ -2,14 +2,17 @@
 
 import os
 import re
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lcm_distill import assets
 from lcm_distill.config import load_preset
 from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding_rate import encoding_times
+from lcm_distill.models.checkpoint_description import read_description_and_hash
 from lcm_distill.pipeline.compaction import compact
 from lcm_distill.pipeline.hashed_parquet import encode_table
 from lcm_distill.pipeline.run_folder import RunFolder
@@ -108,3 +111,21 @@ def test_of_a_cache_that_was_extended_the_time_since_then_is_given(run):
     dated_before(run, 1e9 + 3)
     rows = len(pq.read_table(run.cache / "manifest/latents_64-00001.parquet"))
     assert encoding_times(manifest) == {"images": (rows, 4.0)}
+
+
+def test_images_that_nothing_was_measured_of_count_as_well(finished_run, tmp_path):
+    """As `--images-only` leaves them: no figures, and no features beside the images."""
+    run = borrow(finished_run, tmp_path / "run", "config.toml", "evaluate", "student.safetensors", linked=["cache"])
+    sets = sorted(path.parent for path in run.evaluate.glob("*/manifest"))
+    for folder in sets:
+        for features in folder.glob("*/manifest"):
+            shutil.rmtree(features)
+    report(load_preset("shapes", SMALL), run, tmp_path / "page.html")
+    content = (tmp_path / "page.html").read_text()
+    generated = [line for line in cells(content) if line[0] == "evaluate"]
+    spent = [pq.read_table(folder / "manifest").column("seconds").to_pylist() for folder in sets]
+    assert [line[2] for line in generated] == [format_duration(sum(seconds)) for seconds in spent]
+    assert {line[4] for line in generated} == {"14"} and "teacher, 3 Heun steps" in {line[1] for line in generated}
+    shown = re.findall(r"<td[^>]*>([0-9a-f]{16}|not recorded)<", content)
+    hashes = [read_description_and_hash(path)[1] or "not recorded" for path in (assets.TEACHER, run.student)]
+    assert shown == [*(found[:16] for found in hashes), shown[-1]] and len(shown) == 3

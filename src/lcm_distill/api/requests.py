@@ -44,13 +44,15 @@ def check_settings(
 
 
 def check_prompts(prompts: Sequence[str], ids: Sequence[int]) -> None:
-    """Refuse no prompts, and image ids that do not fit them.
+    """Refuse no prompts, empty ones, and image ids that do not fit them.
 
     Raises:
         UserError: they do not.
     """
     if not prompts:
         raise UserError("there is no prompt: give one caption or more")
+    if empty := [place for place, prompt in enumerate(prompts, 1) if not prompt.strip()]:
+        raise UserError(f"prompt {empty[0]} is empty: give words, or guidance_scale=0 for the null caption")
     if len(ids) != len(prompts):
         raise UserError(
             f"there are {counted(len(prompts), 'prompt')} and {counted(len(ids), 'image_id')}: give one for each"

@@ -104,7 +104,8 @@ class TextToImage:
             (B, 3, H, W), float32 in [0, 1], on the model's device.
 
         Raises:
-            UserError: there is no prompt, a setting is out of range, or the sampler does not suit the model.
+            UserError: there is no prompt, or an empty one; a setting is out of range; or the sampler does not suit the
+                model.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         ids = list(range(len(prompts)) if image_ids is None else image_ids)
@@ -117,7 +118,7 @@ class TextToImage:
         """Embeddings of captions for `sample`: (B, L, C), float32, on the model's device.
 
         Raises:
-            UserError: there is no prompt.
+            UserError: there is no prompt, or an empty one.
         """
         check_prompts(prompts, range(len(prompts)))
         return self.text_encoder.encode(prompts).to(self.device)

@@ -1,4 +1,4 @@
-"""What ships with the package: the weights of the `shapes` default, and the configuration of the SDXL VAE."""
+"""What ships with the package: the weights of the `shapes` default, configuration of the SDXL VAE, tested releases."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ TEACHERS = {"shapes": TEACHER}
 """By the names that configuration gives them."""
 STUDENT = SHAPES / "student" / "model.safetensors"
 SDXL_VAE_CONFIG = Path(__file__).parent / "sdxl_vae"
+TESTED_RELEASES = Path(__file__).parent / "tested_releases.txt"
+"""Those lines of constraints.txt that are about what the package requires, as a test checks."""
 
 
 def teacher(name: str) -> Path:

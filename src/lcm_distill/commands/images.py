@@ -1,6 +1,6 @@
 """Commands that generate images to look at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,6 +27,7 @@ from lcm_distill.core.errors import UserError
 from lcm_distill.core.words import counted
 
 if TYPE_CHECKING:
+    from lcm_distill.evaluation.prompt_files import Prompt
     from lcm_distill.pipeline.task import Progress
     from lcm_distill.stages.sample import Made
 
@@ -66,6 +67,7 @@ def sample(
             raise UserError("--teacher excludes --student and --sampler: `lcm compare-samplers` has both models")
         counts = integers("--steps", steps) if steps is not None else None
         chosen = stage.choose_prompts(run, captions or [], prompts, count)
+        _warn(run, chosen, student or teacher)
         made = stage.sample(run, chosen, counts, guidance, seed, out, student, sampler, format, teacher)
         _finish(made, json)
 
@@ -91,6 +93,7 @@ def compare_samplers(
         from lcm_distill.stages import sample as stage
 
         chosen = stage.choose_prompts(run, captions or [], prompts, count)
+        _warn(run, chosen, student or teacher)
         made = stage.compare_samplers(
             run, chosen, steps, solver, guidance, seed, out, student, teacher, sampler, format
         )
@@ -117,6 +120,14 @@ def serve(
             address = serve_page.serve_page(page, host, port)
             say(f"{address} until Ctrl-C")
             page.block_thread()
+
+
+def _warn(where: str, prompts: "Sequence[Prompt]", elsewhere: Path | None) -> None:
+    """Say what the model does not know of the captions."""
+    from lcm_distill.evaluation.known_captions import unknown_caption
+
+    if told := unknown_caption(where, [prompt.caption for prompt in prompts], elsewhere):
+        say(told)
 
 
 def _finish(made: "Made", as_json: bool) -> None:

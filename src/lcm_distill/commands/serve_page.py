@@ -75,7 +75,7 @@ def build_page(studio: Studio, images: Path) -> Any:
             teacher = gr.Gallery(label="Teacher", columns=2, **PNG, visible=studio.teacher is not None)
         strip = gr.Gallery(label=OVER_GUIDANCE, columns=5, **PNG)
 
-        beside, over = _shown(studio.beside, 2), _shown(lambda *request: [studio.strip(*request)], 1)
+        beside, over = _shown(studio, studio.beside, 2), _shown(studio, lambda *request: [studio.strip(*request)], 1)
         request = [text, steps, guidance, seed]
         drawn = draw.click(beside, request, [student, teacher], api_name="generate", **ONE_AT_A_TIME)
         drawn.success(lambda: gr.Gallery([], label=OVER_GUIDANCE), None, [strip], api_visibility="private")
@@ -102,8 +102,11 @@ def serve_page(page: Any, host: str, port: int) -> str:
     return address
 
 
-def _shown(make: Callable[..., list[Made]], places: int) -> Callable[..., Any]:
-    """A function of a request that fills so many galleries; page and clients are told what a user can cause."""
+def _shown(studio: Studio, make: Callable[..., list[Made]], places: int) -> Callable[..., Any]:
+    """A function of a request, its text first, that fills so many galleries.
+
+    Page and clients are told what a user can cause.
+    """
     import gradio as gr
 
     def answer(*request: Any) -> Any:
@@ -111,6 +114,8 @@ def _shown(make: Callable[..., list[Made]], places: int) -> Callable[..., Any]:
             made = make(*request)
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        if told := studio.unknown(request[0]):
+            gr.Warning(told)
         galleries = [gr.Gallery(list(each.images), label=each.title) for each in made]
         galleries += [gr.skip()] * (places - len(made))
         return galleries if places > 1 else galleries[0]  # a list would be one gallery's images

@@ -1,6 +1,6 @@
-"""Labelled grids of images. Captions are wrapped and never cut."""
+"""Labelled grids of images. Captions are wrapped, and very long ones cut."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +16,8 @@ LINE = 18
 """Height of a line of text, in pixels."""
 TEXT_WIDTH = 190
 """Of the column of captions."""
+LINES = 8
+"""Of a caption at most, unless the image beside it is higher."""
 GALLERY_COLUMNS = 4
 INK = (40, 40, 44)
 PAPER = (255, 255, 255)
@@ -54,7 +56,7 @@ def labelled_grid(
     room = cell + MARGIN // 2
     headings = [[part for line in heading.splitlines() for part in _wrap(line, room)] for heading, _ in columns]
     heads = _level(headings, [_wrap(figure, room) for figure in figures])
-    sides = [_wrap(caption, TEXT_WIDTH - MARGIN) for caption in captions]
+    sides = [_cut(_wrap(caption, TEXT_WIDTH - MARGIN), max(LINES, cell // LINE)) for caption in captions]
     rows = [max(cell, _height(lines)) + MARGIN for lines in sides]
     head = MARGIN + max(map(_height, heads)) + MARGIN
     sheet = Image.new("RGB", (width, _height(top) + head + sum(rows)), PAPER)
@@ -78,7 +80,7 @@ def gallery(images: np.ndarray, captions: Sequence[str], cell: int, title: str) 
     """
     across = min(GALLERY_COLUMNS, len(captions))
     width = MARGIN + across * (cell + MARGIN)
-    top, below = _title(title, width - 2 * MARGIN), [_wrap(caption, cell) for caption in captions]
+    top, below = _title(title, width - 2 * MARGIN), [_cut(_wrap(caption, cell), LINES) for caption in captions]
     starts = range(0, len(captions), across)
     rows = [cell + MARGIN + max(map(_height, below[start : start + across])) + MARGIN for start in starts]
     sheet = Image.new("RGB", (width, MARGIN + _height(top) + MARGIN + sum(rows)), PAPER)
@@ -120,19 +122,46 @@ def _write(sheet: Image.Image, place: tuple[int, int], lines: Sequence[str]) -> 
         pen.text((place[0], place[1] + LINE * number), line, INK, font)
 
 
+def _cut(lines: list[str], most: int) -> list[str]:
+    """At most so many lines, the last of which ends in an ellipsis where there were more."""
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], f"{lines[most - 1][:-1].rstrip()}…"]
+
+
+@cache
+def _letters() -> Collection[int]:
+    """Code points that the font has."""
+    from matplotlib.ft2font import FT2Font
+
+    return FT2Font(_font_file()).get_charmap().keys()
+
+
+def _drawable(text: str) -> str:
+    """The text, with letters that the font lacks as the escapes of their code points, where boxes would stand."""
+    return "".join(
+        letter if letter.isspace() or ord(letter) in _letters() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     """That of charts, which has the letters of most European languages; Pillow's own has those of English."""
+    return ImageFont.truetype(_font_file(), FONT_SIZE)
+
+
+def _font_file() -> Path:
     from matplotlib import get_data_path
 
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
+    return Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def _wrap(text: str, width: int) -> list[str]:
     """Lines of at most `width` pixels that hold the whole text; a word that is wider than a line is broken."""
     font = _font()
     lines = [""]
-    for word in text.split():
+    for word in _drawable(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
             lines[-1] = longer

@@ -1,11 +1,12 @@
 """Captions of `shapes`: the labels they name, and whether the feature network sees them in an image."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from lcm_distill.shapes.scenes import ATTRIBUTES, named_in
+from lcm_distill.shapes.scenes import ATTRIBUTES, TEMPLATES, named_in
 
 CAPTION_ATTRIBUTES = ("shape", "colour")
 """Attributes that an image must show as its caption names them."""
@@ -19,6 +20,13 @@ def labels_of(caption: str) -> dict[str, int]:
 def refuse_caption(caption: str) -> str | None:
     """Why caption accuracy is undefined for a caption; None where it is defined."""
     return None if "shape" in named_in(caption) else "names no shape of `shapes`"
+
+
+def unknown_words(caption: str) -> list[str]:
+    """Words of a caption that no caption of `shapes` has, each once, whatever their case and punctuation."""
+    words = " ".join([*TEMPLATES, *(value for values in ATTRIBUTES.values() for value in values)])
+    known = set(re.findall(r"\w+", re.sub(r"\{\w+\}", " ", words)))
+    return list(dict.fromkeys(word for word in re.findall(r"\w+", caption) if word.lower() not in known))
 
 
 def caption_hits(logits: Mapping[str, Tensor], labels: Sequence[Mapping[str, int]]) -> Tensor:

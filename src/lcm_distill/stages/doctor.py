@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from lcm_distill import assets
 from lcm_distill.config import Config, EncodersConfig
 from lcm_distill.core import machine
 from lcm_distill.core.device import resolve_device
@@ -92,6 +94,24 @@ def _libraries() -> Iterator[Finding]:
         elif required.name in TESTED:
             yield _tested(required.name, Version(release.installed or ""))
     yield Finding("libraries", f"{sum(release.fits for release in releases)} of {len(releases)} in a required release")
+    yield beside_tested(releases)
+
+
+def releases_of_tests() -> dict[str, str]:
+    """Releases that the tests ran with, by normalised name of each library that the package requires."""
+    lines = assets.TESTED_RELEASES.read_text().splitlines()
+    return {canonicalize_name(name): release for name, _, release in (line.partition("==") for line in lines)}
+
+
+def beside_tested(releases: Sequence[machine.Release]) -> Finding:
+    """Which libraries are here in another release than the tests ran with."""
+    tested, others = releases_of_tests(), list[str]()
+    for release in releases:
+        known = tested.get(canonicalize_name(release.required.name))
+        if release.installed and known and Version(release.installed).public != known:
+            others.append(f"{release.required.name} {release.installed}, not {known}")
+    here = f"{len(releases) - len(others)} of {len(releases)} in the release that the tests ran with"
+    return Finding("tested releases", "; ".join([here, *others]))
 
 
 def _devices(configured: str, gpus: Sequence[machine.Gpu]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lcm_distill.data.cache.cache import Cache
 from lcm_distill.data.cache.encoding_rate import encoding_times
 from lcm_distill.data.sources.record_validation import without_details
 from lcm_distill.evaluation.image_grid import shown_images
+from lcm_distill.evaluation.provenance import identities, unmeasured_images
 from lcm_distill.evaluation.requirements import unmeasured
 from lcm_distill.evaluation.scored_images import ScoredImage, best_and_worst
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
@@ -36,7 +38,7 @@ from lcm_distill.report.overview import MADE_BY, lacking_text, overview_lines
 from lcm_distill.report.page import Section, charts, gallery, heading, image, numbered, page, paragraph, table
 from lcm_distill.report.portable_paths import portable_path
 from lcm_distill.report.tables import CAPTION, WARNING, figures_cells, stand_in_notice
-from lcm_distill.report.time_spent import HEADINGS, Spent, generating, time_cells
+from lcm_distill.report.time_spent import HEADINGS, TIMED, Spent, generating, generating_only, time_cells
 from lcm_distill.report.training_curves import CURVES, training_panels
 from lcm_distill.report.units import format_duration
 from lcm_distill.stages.queries import inspect_view
@@ -44,10 +46,6 @@ from lcm_distill.stages.queries import inspect_view
 STEPS = """SELECT count(*) AS steps, sum(seconds) AS seconds, sum(seconds * images_per_second) AS images FROM {view}
     HAVING count(images_per_second) > 0"""
 WHOLE = "SELECT count(*) AS steps, sum(seconds) AS seconds FROM {view}"
-TIMED = (
-    "Encoding is timed by when its shards were committed, from the catalog on and without interruptions; training by "
-    "its steps, without checkpoints and validations; evaluation by the generation of images, without their measurement."
-)
 Query = Callable[[str, str], list[dict[str, Any]]]
 """Rows of one view by an SQL query; none where the view has no file yet."""
 NAME = "report.html"
@@ -93,7 +91,10 @@ def report(config: Config, run: RunFolder, out: Path) -> None:
     if not sections[-1].parts:
         sections[-1] = Section("Data", [paragraph(_no_manifest(run, Cache.open(config, run).storage.locate()))])
     sections.insert(0, Section("What was run", _overview(config, run, query, spent, sections)))
-    sections += [Section("Configuration", _configuration(config, run)), Section("Provenance", _provenance(query, run))]
+    sections += [
+        Section("Configuration", _configuration(config, run)),
+        Section("Provenance", _provenance(config, query, run)),
+    ]
     remove_orphans_of(out)
     commit_bytes(out, page(f"Run {run.root.name}", stand_in_notice(config.stand_ins, "{}"), sections).encode())
 
@@ -231,7 +232,8 @@ def _spent(config: Config, run: RunFolder, query: Query) -> list[Spent]:
         Spent("precompute", kind, seconds, rows)
         for kind, (rows, seconds) in encoding_times(Cache.open(config, run).manifest).items()
     )
-    parts = [*encoded, *trained, *generating(query("metrics", "FROM metrics"))]
+    generated = generating(query("metrics", "FROM metrics")), generating_only(unmeasured_images(run))
+    parts = [*encoded, *trained, *chain(*generated)]
     return [part for part in parts if part.seconds]
 
 
@@ -283,17 +285,15 @@ def _configuration(config: Config, run: RunFolder) -> list[str]:
     return [paragraph(f"Preset {config.preset}, with these changes."), table(["key", "here", "preset"], rows)]
 
 
-def _provenance(query: Query, run: RunFolder) -> list[str]:
+def _provenance(config: Config, query: Query, run: RunFolder) -> list[str]:
     rows = [[name, release] for name, release in recorded_environment(run).items()]
     measured = query(
         "metrics",
         "SELECT DISTINCT model, checkpoint, checkpoint_sha256 FROM metrics WHERE checkpoint IS NOT NULL ORDER BY ALL",
     )  # fmt: skip
+    known = [
+        (what, portable_path(path, run.root), sha[:DIGITS] or "not recorded")
+        for what, path, sha in identities(config, run, measured)
+    ]
     parts = [table(["what", "release"], rows)] if rows else []
-    if measured:
-        shown = [
-            [row["model"], portable_path(row["checkpoint"], run.root), (row["checkpoint_sha256"] or "")[:DIGITS]]
-            for row in measured
-        ]
-        parts.append(table(["model", "checkpoint", f"identity, {DIGITS} digits of SHA-256"], shown))
-    return parts
+    return [*parts, table(["what", "file", f"identity, {DIGITS} digits of SHA-256"], known)] if known else parts

@@ -13,6 +13,7 @@ from lcm_distill.api import LatentConsistencyModel, TextToImage, check_settings,
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.samplers import Sampler
 from lcm_distill.evaluation.generation import batch_generator
+from lcm_distill.evaluation.known_captions import unknown_caption
 from lcm_distill.evaluation.samplings import teacher_samplings
 from lcm_distill.models.student_description import read_student
 from lcm_distill.publishing.usage import caption_for
@@ -66,6 +67,7 @@ class Studio:
         """
         if is_file(where) and teacher:
             raise UserError(f"--teacher: {where} is a student's file: give a run folder, and the file as --student")
+        self._where, self._elsewhere = where, student or teacher
         self.name, self._settings = Path(where).name, find_settings(where)
         self.student = open_for(where, self._settings, "student", student)
         assert isinstance(self.student, LatentConsistencyModel)
@@ -84,6 +86,12 @@ class Studio:
         """Lowest, highest and default number of steps of the student."""
         own = self.sampling.default_steps
         return (own, own, own) if self.sampling.phases else (1, MOST_STEPS, own)
+
+    def unknown(self, text: str | None) -> str | None:
+        """What the student does not know of the captions in a text, one a line; None where nothing is known of that."""
+        return unknown_caption(
+            self._where, [line for line in (text or "").splitlines() if line.strip()], self._elsewhere
+        )
 
     def beside(self, text: str | None, steps: int | None, guidance: float | None, seed: int | None) -> list[Made]:
         """Images of the captions in a text, one a line, by the student and by the teacher from the same noise.
