@@ -2,6 +2,7 @@
 
 import pytest
 
+from lcm_distill import assets
 from lcm_distill.data.cache.cache import Cache
 from tests.command_line import lcm
 from tests.data.test_interrupted_extension import COMMIT, EARLIER, extended, killed, precompute
@@ -11,7 +12,8 @@ from tests.files import cache_files
 @pytest.fixture
 def stored(data, bucket, tmp_path):
     """The small data set, encoded in a store of its own."""
-    data.config = data.config.changed([f"cache.location={bucket}/{tmp_path.name}"], "test")
+    own = [f"cache.location={bucket}/{tmp_path.name}", f"model.teacher={assets.TEACHER}"]
+    data.config = data.config.changed(own, "test")
     data.encode()
     data.run.open(data.config)
     return data
