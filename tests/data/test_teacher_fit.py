@@ -106,6 +106,17 @@ def test_a_teacher_that_ships_trains_no_student_of_other_images(here):
     require_fitting_teacher(load_preset("shapes", [*OWN, "encoders.weights=random"]), run)
 
 
+def test_a_shared_cache_is_named_and_the_teacher_of_its_run(here):
+    mine, owner = RunFolder(Path("runs/mine")), RunFolder(here / "runs" / "owner")
+    config = load_preset("shapes", [*OWN, f"cache.run='{owner.root}'"])
+    assert f"run `lcm pretrain --run runs/mine --cache {owner.root}` and" in fitting_teacher(config, mine)
+    with pytest.raises(UserError, match=f"; where it does know them, set model.teacher={assets.TEACHER}$"):
+        require_fitting_teacher(config, mine)
+    owner.root.mkdir(parents=True)
+    owner.teacher.write_bytes(b"a teacher")
+    assert f"set model.teacher={owner.teacher}, which was trained on this cache" in fitting_teacher(config, mine)
+
+
 def test_what_lacks_a_student_names_the_teacher_that_it_lacks_first(here):
     run = RunFolder(Path("runs/mine"))
     run.open(config := load_preset("shapes", OWN))

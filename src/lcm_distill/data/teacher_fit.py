@@ -51,7 +51,8 @@ def require_fitting_teacher(config: Config, run: RunFolder) -> None:
         UserError: it would be.
     """
     if config.encoders.weights != "random" and (stranger := strange_teacher(config, run)):
-        raise UserError(f"teacher {stranger}")
+        file = assets.teacher(config.model.teacher)
+        raise UserError(f"teacher {stranger}; where it does know them, set model.teacher={file}")
 
 
 def student_remedy(config: Config, run: RunFolder) -> str:
@@ -70,7 +71,12 @@ def teacher_remedy(config: Config, run: RunFolder) -> str:
     """How to come by a teacher that fits where the configured one does not: keys, and the command that trains one."""
     if run.teacher.is_file() and config.model.teacher != str(run.teacher):
         return f"set model.teacher={run.teacher}, which this run has trained"
-    trained = f"run `lcm pretrain --run {run.root}` and set model.teacher={run.teacher}, or " if config.pretrain else ""
+    owner = RunFolder(config.cache.run) if config.cache.run else None
+    if owner and owner.teacher.is_file() and config.model.teacher != str(owner.teacher):
+        return f"set model.teacher={owner.teacher}, which was trained on this cache"
+    cached = f" --cache {owner.root}" if owner and not run.exists else ""
+    pretrained = f"run `lcm pretrain --run {run.root}{cached}` and set model.teacher={run.teacher}, or "
+    trained = pretrained if config.pretrain else ""
     inputs = _inputs(config.encoders, config.resolution)
     return f"{trained}set model.teacher to a checkpoint that was trained on {inputs}"
 

@@ -99,16 +99,17 @@ def student_colour(number: int) -> int:
     return RUN_COLOURS[place] + again * len(COLOURS)
 
 
-def draw_chart(panel: Panel, source: str, path: Path) -> None:
+def draw_chart(panel: Panel, source: str, name: str, path: Path) -> None:
     """A panel as a PNG file at `path`.
 
     Args:
-        source: in the file's metadata, the result that the chart belongs to.
+        source, name: in the file's metadata, the result that the chart belongs to, and what its file is called.
     """
     from matplotlib import rc_context
 
     with rc_context({**STYLE, "font.size": FONT}):
-        _figure(panel).savefig(path, format="png", dpi=130, metadata={"Software": "lcm-distill", "Source": source})
+        said = {"Software": "lcm-distill", "Source": source, "Title": name}
+        _figure(panel).savefig(path, format="png", dpi=130, metadata=said)
 
 
 def panel_svg(panel: Panel, name: str) -> str:

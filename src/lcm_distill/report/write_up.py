@@ -32,7 +32,7 @@ def write_up(
     charts = chart_files(stem, panels)
     for path, panel in zip(charts, panels, strict=True):
         title = "\n".join([panel.title, *stand_in_notice(stand_ins, "{}")])
-        commit_file(path, partial(draw_chart, replace(panel, title=title), _source(stem)))
+        commit_file(path, partial(draw_chart, replace(panel, title=title), _source(stem), path.name))
     commit_bytes(stem.with_suffix(".md"), text.encode())
     commit_bytes(stem.with_suffix(".parquet"), encode_table(table))
     for path in written_charts(stem):
@@ -48,7 +48,7 @@ def chart_files(stem: Path, panels: Sequence[Panel]) -> list[Path]:
 
 
 def written_charts(stem: Path) -> list[Path]:
-    """The charts that `write_up` has written under this name; others' files of similar names are none of them."""
+    """The charts that `write_up` has written under this name; copies and others' files of similar names are none."""
     source = _source(stem)
     beside = sorted(stem.parent.glob("*.png")) if stem.parent.is_dir() else []
     return [path for path in beside if path.name.startswith(source) and _is_chart(path, source)]
@@ -66,4 +66,4 @@ def _is_chart(path: Path, source: str) -> bool:
     except (OSError, SyntaxError, ValueError):
         return False
     earlier = path.name == f"{source}.png" and str(said.get("Software")).startswith("Matplotlib")
-    return earlier or said.get("Source") == source
+    return earlier or (said.get("Source"), said.get("Title")) == (source, path.name)
