@@ -69,14 +69,17 @@ def size(difference: Tensor) -> float:
     return (difference.square().mean(dim=(1, 2, 3)).sqrt() / SIGMA_DATA).median().item()
 
 
+def embedded_captions() -> Tensor:
+    """Embeddings of `SAMPLES` captions, three that take turns, float32 (SAMPLES, L, C)."""
+    caption = "a {} {} {} in the centre on a {} background"
+    words = [("large", "red", "heart", "navy"), ("small", "blue", "star", "cream"), ("medium", "green", "ring", "mint")]
+    return load_text_encoder("shapes").encode([caption.format(*words[index % 3]) for index in range(SAMPLES)]).float()
+
+
 @torch.inference_mode()
 def main() -> None:
     """Print a table: a row a noise level."""
-    config = load_preset("shapes")
-    network, encoder = load_teacher(config.model), load_text_encoder("shapes")
-    caption = "a {} {} {} in the centre on a {} background"
-    words = [("large", "red", "heart", "navy"), ("small", "blue", "star", "cream"), ("medium", "green", "ring", "mint")]
-    captions = encoder.encode([caption.format(*words[index % 3]) for index in range(SAMPLES)]).float()
+    network, captions = load_teacher(load_preset("shapes").model), embedded_captions()
     forms = {"all": all_bfloat16, "autocast": autocast, "stream": bfloat16_stream, "ours": ours}
     guidance = torch.full((SAMPLES,), GUIDANCE)
     exact = guided_denoiser(network, SIGMA_DATA, captions, guidance)

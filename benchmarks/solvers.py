@@ -9,6 +9,7 @@ units of the nearer point's sigma. The exact step is 16 of Heun's.
 from itertools import pairwise
 
 import torch
+from precision import GUIDANCE, SAMPLES, embedded_captions
 from torch import Tensor
 
 from lcm_distill.config import load_preset
@@ -16,10 +17,9 @@ from lcm_distill.core.randomness import normal
 from lcm_distill.diffusion.guidance import guided_denoiser
 from lcm_distill.diffusion.preconditioning import Denoiser
 from lcm_distill.diffusion.samplers import SOLVERS, Solver, heun_step
-from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.models.networks import load_teacher
 
-SAMPLES, GUIDANCE, SUBSTEPS = 64, 2.0, 16
+SUBSTEPS = 16
 SIGMAS = (80.0, 20.0, 5.0, 1.2, 0.3, 0.1)
 RATIOS = (0.75, 0.5, 0.35)
 
@@ -36,11 +36,8 @@ def follow(solver: Solver, denoise: Denoiser, x: Tensor, sigma: float, nearer: f
 def main() -> None:
     """Print a table: a row a noise level, a column a solver at a ratio of the pair's noise levels."""
     config = load_preset("shapes")
-    caption = "a {} {} {} in the centre on a {} background"
-    words = [("large", "red", "heart", "navy"), ("small", "blue", "star", "cream"), ("medium", "green", "ring", "mint")]
-    captions = load_text_encoder("shapes").encode([caption.format(*words[row % 3]) for row in range(SAMPLES)]).float()
     guidance = torch.full((SAMPLES,), GUIDANCE)
-    denoise = guided_denoiser(load_teacher(config.model), config.diffusion.sigma_data, captions, guidance)
+    denoise = guided_denoiser(load_teacher(config.model), config.diffusion.sigma_data, embedded_captions(), guidance)
     columns = [(name, ratio) for ratio in RATIOS for name in SOLVERS]
     print(f"{'sigma':>6} |" + "".join(f"{f'{name} {ratio:g}':>15}" for name, ratio in columns))
     x, here = 80 * normal(0, "solvers", 0, range(SAMPLES), (8, 8, 8)), 80.0

@@ -71,9 +71,9 @@ def build_page(studio: Studio, images: Path) -> Any:
             draw = gr.Button("Generate", variant="primary")
             sweep = gr.Button("Strip over guidance")
         with gr.Row():
-            student = gr.Gallery(label="Student", columns=2, **PNG)
-            teacher = gr.Gallery(label="Teacher", columns=2, **PNG, visible=studio.teacher is not None)
-        strip = gr.Gallery(label=OVER_GUIDANCE, columns=5, **PNG)
+            student = gr.Gallery(label="Student", **PNG)
+            teacher = gr.Gallery(label="Teacher", **PNG, visible=studio.teacher is not None)
+        strip = gr.Gallery(label=OVER_GUIDANCE, **PNG)
 
         beside, over = _shown(studio, studio.beside, 2), _shown(studio, lambda *request: [studio.strip(*request)], 1)
         request = [text, steps, guidance, seed]

@@ -89,9 +89,7 @@ class Studio:
 
     def unknown(self, text: str | None) -> str | None:
         """What the student does not know of the captions in a text, one a line; None where nothing is known of that."""
-        return unknown_caption(
-            self._where, [line for line in (text or "").splitlines() if line.strip()], self._elsewhere
-        )
+        return unknown_caption(self._where, _captions(text or ""), self._elsewhere)
 
     def beside(self, text: str | None, steps: int | None, guidance: float | None, seed: int | None) -> list[Made]:
         """Images of the captions in a text, one a line, by the student and by the teacher from the same noise.
@@ -152,7 +150,7 @@ class Studio:
         text = text or ""
         if len(text) > MOST_TEXT:
             raise UserError(f"there are {len(text):,} characters: {MOST_TEXT:,} are the most")
-        captions = [line.strip() for line in text.splitlines() if line.strip()]
+        captions = _captions(text)
         if not captions:
             raise UserError("there is no caption: write one")
         if len(captions) > MOST_PROMPTS:
@@ -166,6 +164,11 @@ class Studio:
         if not low <= steps <= high:
             raise UserError(f"steps is {steps:g}: it must be from {low} to {high}")
         return captions, self.student.sampler(int(steps)), float(guidance), int(seed)
+
+
+def _captions(text: str) -> list[str]:
+    """Those of a text, one a line."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _text_encoder(where: str) -> str:
