@@ -76,6 +76,17 @@ def test_a_run_without_figures_is_named_where_others_have_some(runs):
     assert Path("both.md").read_text().endswith("\n\nbare has no figures: `lcm evaluate --run bare` makes them\n")
 
 
+def test_what_keeps_a_run_without_figures_is_said(runs):
+    shutil.copytree("a", "bare")
+    pq.write_table(METRICS.empty_table(), "bare/metrics.parquet")
+    Path("own.txt").write_text("my house\n" * 99)
+    config = Path("bare/config.toml")
+    config.write_text(config.read_text().replace('prompts = "held-out"', f'prompts = "{Path("own.txt").resolve()}"'))
+    with pytest.warns(UserWarning, match=r"^bare has no figures: shapes cannot measure caption 'my house', which "
+                      r".*: set evaluate\.protocols to others for `lcm evaluate --run bare`$"):  # fmt: skip
+        assert lcm("compare", "a", "bare", "--out", "both").exit_code == 0
+
+
 @pytest.mark.parametrize("out", ["both", "both.png"])
 def test_the_files_are_named_that_are_written(runs, out):
     result = lcm("compare", "a", "--out", out)

@@ -39,17 +39,17 @@ def compare(runs: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     results = _results(out)
     if len(set(map(Path.resolve, runs))) < len(runs):
         raise UserError("a run is named twice: name each once")
-    found, without = dict[tuple[str, ...], dict[str, Any]](), list[Path]()
+    found, without = dict[tuple[str, ...], dict[str, Any]](), list[RunFolder]()
     for run in runs:
         if not (figures := _figures(RunFolder(run))):
-            without.append(run)
+            without.append(RunFolder(run))
         for row in figures:
             own = {"run": str(run) if row["model"] == "student" else None, **row}
             found.setdefault(tuple(str(own.get(name)) for name in ("run", *IDENTITY)), own)
     rows = sorted(found.values(), key=lambda row: ORDER.index(row["model"]))
     if not rows:
         raise UserError(f"{runs[0]} holds no figure: set evaluate.protocols and run `lcm evaluate --run {runs[0]}`")
-    bare = [f"{run} has no figures: `lcm evaluate --run {run}` makes them" for run in without]
+    bare = [_without_figures(run, _config(run)) for run in without]
     for sentence in bare:
         warnings.warn(sentence, stacklevel=2)
     configs = [_config(RunFolder(run)) for run in runs]
@@ -84,6 +84,16 @@ def _figures(run: RunFolder) -> list[dict[str, Any]]:
     if rows is None:
         raise UserError(f"{run.metrics} is of an older version: run `lcm evaluate --run {run.root}` again")
     return rows
+
+
+def _without_figures(run: RunFolder, config: Config) -> str:
+    """A sentence on a run without figures, and on what makes them."""
+    from lcm_distill.evaluation.requirements import unmeasured  # loads PyTorch, which nothing else here needs
+
+    command = f"`lcm evaluate --run {run.root}`"
+    if why := unmeasured(config, run):
+        return f"{run.root} has no figures: {why}: set evaluate.protocols to others for {command}"
+    return f"{run.root} has no figures: {command} makes them"
 
 
 def _config(run: RunFolder) -> Config:
