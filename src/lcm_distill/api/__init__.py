@@ -22,7 +22,7 @@ from lcm_distill.config import (
     load_preset,
 )
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.teacher_fit import student_remedy
+from lcm_distill.data.teacher_fit import trained_student
 from lcm_distill.encoders.images import ImageEncoder, load_image_encoder
 from lcm_distill.encoders.text import TextEncoder, load_text_encoder
 from lcm_distill.models import MicroDiT, fill, load_checkpoint
@@ -166,7 +166,7 @@ def _student(where: str | Path, config: Config) -> Path:
     if is_shipped(where):
         return assets.STUDENT
     run = RunFolder(Path(where))
-    return run.require_student(student_remedy(config, run))
+    return trained_student(config, run)
 
 
 def open_student(path: Path) -> LatentConsistencyModel:

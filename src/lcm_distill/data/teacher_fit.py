@@ -55,6 +55,15 @@ def require_fitting_teacher(config: Config, run: RunFolder) -> None:
         raise UserError(f"teacher {stranger}; where it does know them, set model.teacher={file}")
 
 
+def trained_student(config: Config, run: RunFolder) -> Path:
+    """The file of a run's student, or of the one that it was given.
+
+    Raises:
+        UserError: there is none.
+    """
+    return run.require_student(student_remedy(config, run))
+
+
 def student_remedy(config: Config, run: RunFolder) -> str:
     """How to come by the student of a run that has none: the commands, a teacher's first where none fits."""
     if not strange_teacher(config, run):

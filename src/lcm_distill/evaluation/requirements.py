@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.errors import DataError, UserError
-from lcm_distill.data.teacher_fit import student_remedy
+from lcm_distill.data.teacher_fit import trained_student
 from lcm_distill.evaluation.feature_extractors import IMAGES_ONLY, ExtractorInfo, chosen_protocols, find_extractor
 from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
@@ -65,7 +65,7 @@ def require_student(config: Config, run: RunFolder) -> None:
     Raises:
         UserError: it is missing, a folder, unreadable, a teacher's, or of other sizes.
     """
-    run.require_student(student_remedy(config, run))
+    trained_student(config, run)
     student_sampling(config, run.student)
     require_fit(build_network(config.model, guidance_embedding=True, empty=True), run.student)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lcm_distill.config import Config, EvaluateConfig
 from lcm_distill.core.errors import UserError
-from lcm_distill.data.teacher_fit import student_remedy, teacher_remedy
+from lcm_distill.data.teacher_fit import teacher_remedy, trained_student
 from lcm_distill.evaluation.feature_extractors import chosen_protocols
 from lcm_distill.evaluation.features import extract_features, withdraw_damaged_files
 from lcm_distill.evaluation.guidance_response_measurement import ResponseComparison, measures_response, response_rows
@@ -75,7 +75,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str], images_only:
     Files and prompts come first, as sizes of checkpoints are checked by what takes seconds to import.
     """
     return [
-        *([lambda: run.require_student(student_remedy(config, run))] if _needs_student(config, before) else []),
+        *([partial(trained_student, config, run)] if _needs_student(config, before) else []),
         *_needs_prompts(config, run, before, images_only),
         *_needs_models(config, run, before),
         *_needs_results(run),

@@ -12,7 +12,7 @@ from lcm_distill.assets import TEACHERS
 from lcm_distill.config import Config, EncodersConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.data.cache.cache import Cache
-from lcm_distill.data.teacher_fit import student_remedy
+from lcm_distill.data.teacher_fit import student_remedy, trained_student
 from lcm_distill.evaluation.image_grid import shown_checkpoints
 from lcm_distill.evaluation.metric_rows import read_metrics
 from lcm_distill.evaluation.prompts import held_out_prompts
@@ -278,7 +278,7 @@ def _description(config: Config, run: RunFolder) -> StudentDescription:
 
 def _weights(config: Config, run: RunFolder) -> tuple[int, dict[str, Tensor]]:
     if run.has_foreign_student:
-        weights = read_tensors(run.require_student(student_remedy(config, run)))
+        weights = read_tensors(trained_student(config, run))
         fill(build_network(config.model, guidance_embedding=True, empty=True), weights, run.student)  # of these sizes
         return 0, weights
     if run.student.is_file():

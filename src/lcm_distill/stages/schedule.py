@@ -13,7 +13,7 @@ import pyarrow as pa
 from lcm_distill.config import Config, ScheduleConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.core.hashing import digest
-from lcm_distill.data.teacher_fit import student_remedy, teacher_remedy
+from lcm_distill.data.teacher_fit import teacher_remedy, trained_student
 from lcm_distill.diffusion.sigma_search import Sigmas, Trial, search_sigmas
 from lcm_distill.evaluation.generation import generation_dtype
 from lcm_distill.evaluation.requirements import require_student
@@ -102,7 +102,7 @@ def scheduled_student(run: RunFolder) -> Path:
 
 def _require_student(config: Config, run: RunFolder) -> None:
     if run.has_foreign_student:
-        run.require_student(student_remedy(config, run))
+        trained_student(config, run)
     known = student_sampling(config, run.student)
     require_sigmas(config.schedule.sigmas, known.diffusion, "schedule.sigmas")
     if known.phases or (config.phases and not run.has_foreign_student):
