@@ -62,22 +62,40 @@ def check_calls(folder: str) -> None:
         output_type="latent",
     ).images  # fmt: skip
     assert [index for index, _ in steps] == [0, 1] and steps[0][1] == 80.0 and not changed.any()
+    check_interruption(pipeline)
     one_each = [pipeline(prompt, 2, generator=each, output_type="pt").images for prompt, each in
                 zip(prompts, generators(), strict=True)]  # fmt: skip
     assert torch.allclose(torch.cat(one_each), expected, atol=1e-4)
     assert len(pipeline(prompts[0], 1, num_images_per_prompt=3, output_type="pt").images) == 3
-    for wrong in ({"guidance_scale": -1.0}, {"num_inference_steps": 0}, {"latents": torch.zeros(1)}, {"prompt": ""}):
-        refused(lambda wrong=wrong: pipeline(**{**common, **wrong}), "")
+    for wrong in ({"guidance_scale": -1.0}, {"num_inference_steps": 0}, {"latents": torch.zeros(1)},
+                  {"num_images_per_prompt": 0}, {"prompt": None, "prompt_embeds": torch.zeros(1, 16, 3)}):  # fmt: skip
+        refused(lambda wrong=wrong: pipeline(**{**common, **wrong}), next(reversed(wrong)))
+    for prompt in ("", [], [""], ["a ring", " "], None, 5):
+        refused(lambda prompt=prompt: pipeline(prompt, 1), f"prompt is {prompt!r}: give a caption or several")
     for kind in ("tensor", None):
         said = f"output_type is {kind!r}: it must be pil, np, pt or latent"
         refused(lambda kind=kind: pipeline(**common, output_type=kind), said)
     for count in (1, 3):
         given = [torch.Generator() for _ in range(count)]
-        refused(lambda given=given: pipeline(**common, generator=given), f"{count} generators for 2 images: give one")
+        refused(lambda given=given: pipeline(**common, generator=given), f"generators: {count} for 2 images; give one")
     refused(
         lambda: pipeline(**common, callback_on_step_end=at_a_step, callback_on_step_end_tensor_inputs=["foo"]),
         "callback_on_step_end_tensor_inputs is 'foo': it must be latents or prompt_embeds",
     )
+
+
+def check_interruption(pipeline: Any) -> None:
+    """A callback stops the steps as in pipelines of diffusers, and the next call makes all of its own."""
+    steps = list[int]()
+
+    def stop_at_the_second(pipe: Any, index: int, sigma: torch.Tensor, given: dict[str, Any]) -> None:
+        steps.append(index)
+        pipe._interrupt = index == 1
+
+    for _ in range(2):
+        pipeline("a large red circle", 4, callback_on_step_end=stop_at_the_second)
+    assert steps == [0, 1] * 2 and pipeline.interrupt and pipeline.num_timesteps == 4
+    assert pipeline.guidance_scale == pipeline.config.guidance_scale
 
 
 def refused(call: Callable[[], Any], said: str) -> None:
@@ -103,7 +121,8 @@ def check_modular(folder: str) -> None:
     for kind in ("latent", "tensor"):
         said = f"output_type is {kind!r}: it must be pil, np or pt"
         refused(lambda kind=kind: pipeline(**{**call, "output_type": kind}), said)
-    refused(lambda: pipeline(**call, generator=[torch.Generator()] * 3), "3 generators for 2 images")
+    refused(lambda: pipeline(**call, generator=[torch.Generator()] * 3), "generators: 3 for 2 images")
+    refused(lambda: pipeline(**{**call, "prompt": []}), "prompt is []: give a caption or several")
     index = json.loads(Path(folder, "model_index.json").read_text())
     assert pipeline.config.guidance_scale == index["guidance_scale"] == 2.0 and "5.0" not in pipeline.doc
 

@@ -11,7 +11,7 @@ from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.text import load_text_encoder
 from lcm_distill.publishing.clip_text_model import write_text_encoder, write_tokenizer
-from lcm_distill.publishing.remote_code.pipeline import encode_prompts
+from lcm_distill.publishing.remote_code.sampling import encode_prompts
 from tests.openclip import small_clip, write_hub_folder
 
 CAPTIONS = [

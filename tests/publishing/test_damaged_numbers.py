@@ -17,7 +17,7 @@ from lcm_distill.publishing.diffusers_folder import _network, _scheduler
 from lcm_distill.publishing.remote_code.block import Denoise
 from lcm_distill.publishing.remote_code.microdit import MicroDiTModel
 from lcm_distill.publishing.remote_code.microdit_scheduler import MicroDiTScheduler
-from lcm_distill.publishing.remote_code.pipeline import checked_guidance
+from lcm_distill.publishing.remote_code.sampling import checked_guidance
 
 WRONG = ["2.0", "", [], [1.0], {}, None, 10**400, 10**30, -1.0, 1e308, float("nan"), float("inf")]
 """What stands for a number."""

@@ -14,7 +14,7 @@ from lcm_distill import assets
 from lcm_distill.config import EncodersConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.encoders.text import TextEncoder, compact_ids, load_text_encoder
-from lcm_distill.publishing.remote_code.pipeline import encode_prompts
+from lcm_distill.publishing.remote_code.sampling import encode_prompts
 
 CAPTIONS = ("A photo of a RED circle &amp; two blue stars, 1999!", "")
 """What a written encoder is compared on; the second caption is all padding."""

@@ -20,7 +20,7 @@ from lcm_distill.models.networks import build_network
 from lcm_distill.publishing.clip_text_model import CAPTIONS, ids_of_clip, write_tokenizer
 from lcm_distill.publishing.export_folder import SETTINGS
 from lcm_distill.publishing.published_model import Published
-from lcm_distill.publishing.remote_code.pipeline import clean
+from lcm_distill.publishing.remote_code.sampling import clean
 
 TOLERANCE = 1e-3
 """Largest difference of what a graph and its module compute, both of order 1."""

@@ -22,9 +22,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from lcm_distill.publishing.remote_code.microdit import MicroDiTModel
 from lcm_distill.publishing.remote_code.microdit_scheduler import MicroDiTScheduler
-from lcm_distill.publishing.remote_code.pipeline import (
+from lcm_distill.publishing.remote_code.sampling import (
     OUTPUT_TYPES,
     checked_guidance,
+    checked_prompts,
     decode,
     encode_prompts,
     require_among,
@@ -52,7 +53,7 @@ class EncodePrompts(ModularPipelineBlocks):
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         """Fill in `prompt_embeds`."""
         block: Any = self.get_block_state(state)
-        prompts = [block.prompt] if isinstance(block.prompt, str) else list(block.prompt)
+        prompts = checked_prompts(block.prompt)
         block.prompt_embeds = encode_prompts(components.tokenizer, components.text_encoder, prompts)
         self.set_block_state(state, block)
         return components, state
