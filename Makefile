@@ -53,9 +53,10 @@ test-floor: .venv-floor/.installed
 test-gpu: install
 	$(BIN)/pytest -m gpu tests/gpu
 
-# The site, in site/: it opens from disk. Once its extra is installed no network is needed.
+# The site, in site/. Once its extra is installed no network is needed.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'site/index.html opens from disk; its search needs a server: python -m http.server --directory site'
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
