@@ -37,6 +37,23 @@ def test_presets_load_and_survive_a_round_trip(name):
         ),
         ("distill.phased.edges=[1.0, 2.0]", "distill.phased.edges = [1.0, 2.0] must fall"),
         ("distill.phased.edges=[90.0]", "lie between diffusion.sigma_max 80.0 and diffusion.sigma_min 0.002"),
+        ("distill.phased.gap_ratio=1e-300", "distill.phased.gap_ratio = 1e-300"),
+        ("distill.tuning.gap_ratio=0.00002", "distill.tuning.gap_ratio = 2e-05"),
+        ("distill.tuning.halvings=15", "halvings = 15 of the interval of gap_ratio = 0.5 leave less than 0.0001"),
+        ("distill.tuning.snap_below=100", "distill.tuning.snap_below = 100.0 must lie below diffusion.sigma_max 80.0"),
+        ("distill.tuning.widening=1e9", "distill.tuning.widening = 1000000000.0"),
+        (
+            "distill.matching.sigmas=[2,80]",
+            "distill.matching.sigmas = [2.0, 80.0] must fall, and lie between diffusion",
+        ),
+        ("distill.matching.sigmas=[]", "distill.matching.sigmas = []"),
+        ("distill.matching.sigmas=[80,0.001]", "distill.matching.sigmas = [80.0, 0.001] must fall"),
+        ("distill.matching.sigmas=[1000,2]", "diffusion.sigma_max 80.0 and diffusion.sigma_min 0.002"),
+        ("distill.response={weight=1, sigmas=[10, 20, 5]}", "distill.response.sigmas = [10.0, 20.0, 5.0] must fall"),
+        ("distill.matching.sigma_mean=1000", "distill.matching.sigma_mean = 1000 must be the ln of a sigma between"),
+        ("distill.adversarial.sigma_mean=-7", "distill.adversarial.sigma_mean = -7 must be the ln of a sigma"),
+        ("distill.sigma_mean=4.4", "diffusion.sigma_max, -6.2 to 4.4"),
+        ("pretrain.sigma_mean=5", "pretrain.sigma_mean = 5 must be"),
         ("distill.discrete.skip=40", "distill.discrete: skip = 40 leaves no pair on a grid of points = 40: lower skip"),
         ("distill.discrete.points=1", "distill.discrete.points = 1"),
         ("distill.tuning.gap_ratoi=0.5", "unknown key distill.tuning.gap_ratoi: did you mean gap_ratio?"),
@@ -92,6 +109,15 @@ def test_unknown_preset_and_missing_file():
 def test_an_assignment_that_is_broken_toml_is_no_bare_word(value):
     with pytest.raises(UserError, match=r"^--set data.captions=.* is not TOML: .*: write a list as \[1, 2\]"):
         load_preset("shapes", [f"data.captions={value}"])
+
+
+def test_one_guidance_scale_has_no_response():
+    one = "distill.guidance_range=[2, 2]"
+    load_preset("shapes", [one])
+    with pytest.raises(
+        UserError, match=r"guidance_range \[2.0, 2.0\] is one scale, to which there is no response: set"
+    ):
+        load_preset("shapes", [one, "distill.response.weight=1"])
 
 
 def test_assignments_are_toml_or_bare_words():

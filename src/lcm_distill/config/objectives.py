@@ -1,11 +1,13 @@
 """Settings of the objectives that a student can be trained with, and of the terms and adapters beside them."""
 
-from itertools import pairwise
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lcm_distill.config.section import ADDED, Section
+
+NARROWEST = 1e-4
+"""Least interval of a pair's sigmas, as a share of the larger."""
 
 
 class ObjectiveConfig(Section):
@@ -23,6 +25,10 @@ class ObjectiveConfig(Section):
     def spread_by(self) -> str | None:
         """Name of a key whose effect is spread over all steps, so that each depends on their number; None without."""
         return None
+
+
+GapRatio = Annotated[float, Field(ge=0.01, le=0.9999)]
+"""Sigma of a pair's nearer point over that of its noisier point; the outputs at closer points differ by rounding."""
 
 
 class DiscreteConfig(ObjectiveConfig):
@@ -43,16 +49,25 @@ class DiscreteConfig(ObjectiveConfig):
 class TuningConfig(ObjectiveConfig):
     """Pairs of sigmas whose interval is proportional to the sigma (ECT, arXiv 2406.14548)."""
 
-    gap_ratio: float = Field(default=0.75, gt=0, lt=1)
+    gap_ratio: GapRatio = 0.75
     """Sigma of a pair's nearer point over that of its noisier point, at the start of training and at high noise."""
-    halvings: NonNegativeInt = 0
+    halvings: int = Field(default=0, ge=0, le=20)
     """Number of times the interval is halved during training, at even intervals; ECT: 7 from a `gap_ratio` of 0.5."""
-    widening: float = Field(default=0.0, ge=0)
+    widening: float = Field(default=0.0, ge=0, le=100)
     """Widens the interval at low noise, up to a factor of 1 + widening / 2; ECT: 8."""
     snap_below: PositiveFloat = 0.02
     """Pairs whose nearer point falls below this sigma end at sigma_min."""
     weighting: Literal["even", "inverse_gap"] = "even"
     """`inverse_gap` divides a pair's loss by the difference of its noise levels, as in ECT."""
+
+    @model_validator(mode="after")
+    def _points_stay_apart(self) -> Self:
+        if (1 - self.gap_ratio) / 2**self.halvings < NARROWEST:
+            raise ValueError(
+                f"halvings = {self.halvings} of the interval of gap_ratio = {self.gap_ratio} leave less than "
+                f"{NARROWEST:g} of a sigma, at which outputs differ by rounding: lower halvings"
+            )
+        return self
 
     @property
     def spread_by(self) -> str | None:
@@ -82,7 +97,7 @@ class PhasedConfig(ObjectiveConfig):
     edges: list[PositiveFloat] = [4.0, 1.5, 0.6]
     """Noise levels at which the trajectory is divided, falling. The student samples in one step more than there are
     edges, and in no other number of steps."""
-    gap_ratio: float = Field(default=0.75, gt=0, lt=1)
+    gap_ratio: GapRatio = 0.75
     """Sigma of a pair's nearer point over that of its noisier point; a pair never crosses the end of its phase."""
 
     @property
@@ -108,7 +123,7 @@ class MatchingConfig(Section):
     """Compare the scores where the critic learns, in the same noise, so that the teacher is evaluated once a step."""
     critic_rate: PositiveFloat = 4.0
     """The critic's learning rate in multiples of the student's."""
-    sigmas: list[PositiveFloat] = [80.0, 8.0, 2.0, 0.5]
+    sigmas: list[PositiveFloat] = Field(default=[80.0, 8.0, 2.0, 0.5], min_length=1)
     """Noise levels, falling, of the student's sampling steps in training, of the adversarial term too; a batch has the
     first few of them."""
     sigma_mean: float = -0.2
@@ -162,12 +177,6 @@ class ResponseConfig(Section):
     def mean_evaluations(self) -> float:
         """Evaluations of a trajectory in the mean over steps: half have all, the others from two to all but one."""
         return (len(self.sigmas) + (len(self.sigmas) + 1) / 2) / 2
-
-    @model_validator(mode="after")
-    def _sigmas_fall(self) -> Self:
-        if any(upper <= lower for upper, lower in pairwise(self.sigmas)):
-            raise ValueError(f"sigmas = {self.sigmas} must fall")
-        return self
 
 
 class LoraSettings(Section):

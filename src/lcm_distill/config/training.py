@@ -220,12 +220,34 @@ class DistillConfig(OptimiserConfig):
         low, high = self.guidance_range
         if not 1 <= low <= high:
             raise ValueError(f"guidance_range {[low, high]} must hold two values, 1 or more, the lower first")
+        if low == high and self.response.weight:
+            raise ValueError(
+                f"guidance_range {[low, high]} is one scale, to which there is no response: set response.weight=0"
+            )
         return self
 
     @property
     def objective_settings(self) -> ObjectiveConfig:
         """The table of the configured objective."""
         return cast(ObjectiveConfig, getattr(self, self.objective))
+
+    @property
+    def falling_sigmas(self) -> dict[str, list[float]]:
+        """Noise levels of the steps of samplers in what is switched on, by key."""
+        sampled, regressed = self.matching.weight or self.adversarial.weight, self.response.weight
+        return {
+            **({"distill.matching.sigmas": self.matching.sigmas} if sampled else {}),
+            **({"distill.response.sigmas": self.response.sigmas} if regressed else {}),
+        }
+
+    @property
+    def log_means(self) -> dict[str, float]:
+        """Means of ln sigma, by key."""
+        return {
+            "distill.sigma_mean": self.sigma_mean,
+            "distill.matching.sigma_mean": self.matching.sigma_mean,
+            "distill.adversarial.sigma_mean": self.adversarial.sigma_mean,
+        }
 
     @property
     def middle_guidance(self) -> float:
