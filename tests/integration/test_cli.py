@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy():
     [
         (["precompute", "--preset", "shapes", "--set", "data.imges=1"], "unknown key data.imges: did you mean images?"),
         (["run", "--preset", "shape"], "unknown preset 'shape'"),
-        (["status"], "is not a run folder"),
+        (["status"], "does not exist"),
         (["precompute", "--preset", "microdit_xl_512"], "data.root is missing"),
         (["precompute", "--preset", "shapes", "--config", "x.toml"], "exclude each other"),
     ],
