@@ -33,3 +33,8 @@ def test_the_weights_of_a_folder_for_diffusers_are_named_and_open(tmp_path):
     with pytest.raises(UserError, match=f"from_pretrained opens it, and here {re.escape(str(weights))}$"):
         open_model(tmp_path)
     assert isinstance(open_model(weights), LatentConsistencyModel)
+
+
+def test_an_empty_name_is_not_the_working_directory():
+    with pytest.raises(UserError, match=r"^no model is named: give a run folder, a student's file, or `shapes`"):
+        open_model("")
