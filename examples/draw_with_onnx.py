@@ -15,12 +15,18 @@ from tokenizers import Tokenizer
 if not 4 <= len(sys.argv) <= 6:
     sys.exit('usage: python draw_with_onnx.py FOLDER "CAPTION" IMAGE.png [STEPS] [SEED]')
 folder, caption, out = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+names = ("text_encoder", "student", "decoder")
+for name in ("sampling.json", "tokenizer.json", *(f"{name}.onnx" for name in names)):
+    if not (folder / name).is_file():
+        sys.exit(f"{folder} has no {name}: give a folder that `lcm export --format onnx` wrote")
 settings = json.loads((folder / "sampling.json").read_text())
 steps = sys.argv[4] if len(sys.argv) > 4 else str(settings["default_steps"])
 if steps not in settings["sigmas"]:
     sys.exit(f"no noise levels for {steps} steps: choose {', '.join(settings['sigmas'])}")
-random = np.random.default_rng(int(sys.argv[5]) if len(sys.argv) > 5 else 0)
-names = ("text_encoder", "student", "decoder")
+seed = sys.argv[5] if len(sys.argv) > 5 else "0"
+if not seed.isdecimal():
+    sys.exit(f"the seed is {seed}: give a whole number from 0 on")
+random = np.random.default_rng(int(seed))
 graphs = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in names}
 
 

@@ -143,7 +143,7 @@ def test_shipped_and_trained_models_open(finished_run):
     ]
     for where, role in models:
         assert open_model(where, role).generate(PROMPTS[0], 1, 2.0, seed=0).shape == (1, 3, 64, 64)
-    with pytest.raises(UserError, match="is not a run folder: give one"):
+    with pytest.raises(UserError, match="nowhere does not exist: give a run folder, a student's file, or `shapes`"):
         open_model(finished_run.root / "nowhere")
 
 

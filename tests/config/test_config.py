@@ -69,7 +69,7 @@ def test_presets_load_and_survive_a_round_trip(name):
         ("evaluate.seed=-1", "evaluate.seed = -1"),
         ("evaluate.guidance=[2, 0.5]", "evaluate.guidance.1 = 0.5"),
         ("evaluate.guidance=inf", "evaluate.guidance.0 = inf"),
-        ("evaluate.dtype=float16", "evaluate.dtype = 'float16': Input should be 'auto', 'float32' or 'bfloat16'"),
+        ("evaluate.dtype=float16", "evaluate.dtype = 'float16': must be 'auto', 'float32' or 'bfloat16'"),
         ("distill.guidance_embedder=one", "distill.guidance_embedder = 'one'"),
         ("diffusion.sigma_min=100", "sigma_min 100.0 must lie below sigma_max 80.0"),
         ("seed=-1", "seed = -1"),

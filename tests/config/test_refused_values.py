@@ -76,10 +76,9 @@ def test_a_value_for_a_table_is_told_the_tables_keys(table, keys, value):
         ),
         (
             "data.captions.Task2.Caption=1",
-            "Input should be a valid number, not a table: write data.captions.Task2=VALUE or "
-            'data.captions={"Task2.Caption" = VALUE}',
+            'must be a number, not a table: write data.captions.Task2=VALUE or data.captions={"Task2.Caption" = VALUE}',
         ),
-        ("data.root={a=1}", "data.root = {'a': 1}: Input should be a path, not a table: write data.root=VALUE"),
+        ("data.root={a=1}", "data.root = {'a': 1}: must be a path, not a table: write data.root=VALUE"),
         ("data.images.deeper=1", "data.images is one value and no table: write data.images=VALUE"),
         ("evaluate.teacher={heun=4}", "not a table: write evaluate.teacher=[VALUE, ...]"),
         ("evaluate.guidance={a=1}", "not a table: write evaluate.guidance=[VALUE, ...]"),
@@ -104,8 +103,43 @@ def test_a_table_for_a_value_is_refused_with_what_to_write(key):
     assert said.endswith((f", not a table: write {key}=VALUE", f", not a table: write {key}=[VALUE, ...]"))
 
 
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("distill.steps=1.5", "distill.steps = 1.5: must be a whole number"),
+        ("distill.steps=[1]", "distill.steps = [1]: must be a whole number"),
+        ("distill.steps=0", "distill.steps = 0: must be greater than 0"),
+        ("distill.learning_rate=fast", "distill.learning_rate = 'fast': must be a number"),
+        ("distill.learning_rate=inf", "distill.learning_rate = inf: must be a finite number"),
+        ("pretrain.mask_ratio=1.0", "pretrain.mask_ratio = 1.0: must be less than 1.0"),
+        ("distill.fresh_noise=maybe", "distill.fresh_noise = 'maybe': must be true or false"),
+        ("evaluate.guidance=[2, 'a']", "evaluate.guidance.1 = 'a': must be a number"),
+        ("evaluate.guidance=[]", "evaluate.guidance = []: must have 1 or more values, not 0"),
+        ("evaluate.protocols=clip", "evaluate.protocols = 'clip': must be a list, such as [VALUE, ...]"),
+        ("evaluate.teacher=[['heun', 1, 2]]", "evaluate.teacher.0 = ['heun', 1, 2]: must have at most 2 values, not 3"),
+        ("evaluate.dtype=float16", "evaluate.dtype = 'float16': must be 'auto', 'float32' or 'bfloat16'"),
+        ("model.teacher=3", "model.teacher = 3: must be text in quotes"),
+        ("data.root=3", "data.root = 3: must be a path in quotes"),
+        ("evaluate.student_sigmas={x=[1.0]}", "evaluate.student_sigmas.x: the name 'x' must be a whole number"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_plain_words(assignment, said):
+    with pytest.raises(UserError) as refused:
+        load_preset("shapes", [assignment])
+    assert str(refused.value) == f"--set {assignment}: {said}"
+
+
+@pytest.mark.parametrize("key", VALUES)
+@pytest.mark.parametrize("value", ["x", "[[[]]]", "-1.5", "true"])
+def test_no_refusal_has_the_words_of_a_library(key, value):
+    try:
+        load_preset("shapes", [f"{key}={value}"])
+    except UserError as refused:
+        assert "nput" not in str(refused)
+
+
 UNKNOWN = "unknown key data.imges: did you mean images?"
-NUMBER = "distill.steps = 'many': Input should be a valid integer, unable to parse string as an integer"
+NUMBER = "distill.steps = 'many': must be a whole number"
 SIGMAS = "diffusion: sigma_min {:.1f} must lie below sigma_max {:.1f}"
 
 

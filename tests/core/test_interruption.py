@@ -7,7 +7,7 @@ import time
 import duckdb
 import pytest
 
-from lcm_distill.core.interruption import NOTICE, Signals, Stopped, queries_interrupted, stop_at_once
+from lcm_distill.core.interruption import NOTICES, Signals, Stopped, queries_interrupted, stop_at_once
 
 
 def test_an_interrupted_query_is_an_interrupted_command():
@@ -52,14 +52,16 @@ def test_the_first_signal_is_noted_and_said_once(capfd, terminable, number):
         signal.raise_signal(number)
         signal.raise_signal(signal.SIGTERM)
         assert signals.noted == number
-    assert capfd.readouterr().err.encode() == NOTICE
+    said = capfd.readouterr().err
+    assert said.encode() == NOTICES[number] and ("Ctrl-C" in said) == (number == signal.SIGINT)
     with signals:
         assert signals.noted is None
 
 
-def test_a_second_ctrl_c_is_obeyed(capfd):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_a_signal_is_obeyed(capfd, terminable, first):
     with pytest.raises(KeyboardInterrupt), Signals():
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(first)
         signal.raise_signal(signal.SIGINT)
 
 

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import save_file
 
 from lcm_distill import assets
+from lcm_distill.config import load_file
 from lcm_distill.models.checkpoint import read_tensors
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import PROCESS, lcm, shapes
@@ -36,7 +37,7 @@ def test_help_imports_nothing_heavy():
     [
         (["precompute", "--preset", "shapes", "--set", "data.imges=1"], "unknown key data.imges: did you mean images?"),
         (["run", "--preset", "shape"], "unknown preset 'shape'"),
-        (["status"], "is not a run folder"),
+        (["status"], "does not exist"),
         (["precompute", "--preset", "microdit_xl_512"], "data.root is missing"),
         (["precompute", "--preset", "shapes", "--config", "x.toml"], "exclude each other"),
     ],
@@ -174,3 +175,22 @@ def test_ctrl_c_ends_in_one_line(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
     assert errors.strip().splitlines()[-1] == "lcm: interrupted; the same command resumes from here"
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_file_for_the_folder_of_generated_images_is_refused(tmp_path, dry):
+    (tmp_path / "file").touch()
+    words = ["precompute", *SMALL_OPTIONS, "--set", f"data.root={tmp_path / 'file'}", "--run", tmp_path / "run", *dry]
+    refused = lcm(*words)
+    said = f"data.root = '{tmp_path / 'file'}' is a file: name a folder, into which images are generated"
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (2, f"lcm: {said}")
+
+
+def test_a_plan_says_how_many_images_are_generated_and_where(tmp_path, finished_run):
+    words = ["precompute", *SMALL_OPTIONS, "--dry-run", "--json", "--run"]
+    new = json.loads(lcm(*words, tmp_path / "run", "--set", f"data.root={tmp_path / 'made'}").stdout)["precompute"]
+    assert (new["root"], new["images_to_generate"]) == (
+        str(tmp_path / "made"),
+        load_file(finished_run.config).data.images,
+    )
+    assert "images_to_generate" not in json.loads(lcm(*words, finished_run.root).stdout)["precompute"]

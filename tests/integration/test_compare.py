@@ -105,7 +105,7 @@ def test_a_folder_where_a_chart_goes_is_refused_before_anything_is_written(runs)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "nowhere"], "nowhere is not a run folder"),
+        (["a", "nowhere"], "nowhere does not exist: give folders of runs"),
         (["a", "./a"], "a run is named twice"),
         (["a", "old"], "old/metrics.parquet is of an older version"),
         (["bare"], "bare holds no figure: set evaluate.protocols"),

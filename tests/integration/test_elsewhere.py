@@ -51,7 +51,7 @@ def test_a_run_begins_with_a_student_from_elsewhere(tmp_path, student):
     (folder,) = (tmp_path / "new" / "evaluate").iterdir()
     assert folder.name.startswith("student-original-5-")
     lacking = lcm("evaluate", *options, "--run", tmp_path / "other")
-    assert lacking.exit_code == 2 and "is not a run folder" in lacking.stderr
+    assert lacking.exit_code == 2 and "does not exist" in lacking.stderr
 
 
 def test_the_originals_last_step_changes_nothing():

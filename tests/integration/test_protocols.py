@@ -99,6 +99,10 @@ def test_captions_that_the_stand_in_cannot_see(run):
     (run.root.parent / "captions.csv").write_text("image_id,text\n7,a ring\n8,a red house\n9,a green ring\n")
     told = refused(run, protocols="['shapes']", reference=statistics(run, 128).replace(PROTOCOL, "shapes"))
     assert "shapes cannot measure caption 'a red house', which names no shape of `shapes`: choose other" in told
+    assert (
+        """captions by evaluate.prompts, or another protocol, such as --set 'evaluate.protocols=["clip-vit-b-32"]';"""
+        in told
+    )
 
 
 def test_captions_are_looked_at_before_sizes_of_checkpoints(run, monkeypatch):

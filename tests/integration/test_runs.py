@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -23,13 +24,13 @@ def run(finished_run, tmp_path) -> RunFolder:
 
 @pytest.mark.parametrize(
     "command",
-    [["distill"], ["evaluate"], ["evaluate", "--preset", "shapes"], ["precompute"],
+    [["distill"], ["distill", "--preset", "shapes"], ["evaluate"], ["evaluate", "--preset", "shapes"], ["precompute"],
      ["run"], ["ablate", "--dry-run"], ["schedule"], ["status"], ["verify"], ["export"],
      ["inspect", "SELECT 1"], ["cache", "compact"], ["cache", "pull"], ["config", "show"]],
 )  # fmt: skip
 def test_a_run_folder_that_does_not_exist_is_an_error_and_is_not_made(tmp_path, command):
     result = lcm(*command, "--run", tmp_path / "typo")
-    assert result.exit_code == 2 and f"{tmp_path / 'typo'} is not a run folder" in result.stderr
+    assert result.exit_code == 2 and f"{tmp_path / 'typo'} does not exist: " in result.stderr
     assert not (tmp_path / "typo").exists()
 
 
@@ -45,6 +46,49 @@ def test_a_folder_that_is_no_run_gets_advice_that_the_command_takes(tmp_path, co
     refused = lcm(command, "--run", tmp_path)
     line = f"lcm: {tmp_path} is not a run folder: it has no config.toml; {remedy}"
     assert (refused.exit_code, refused.stderr.strip().splitlines()[-1]) == (2, line)
+
+
+def test_a_command_that_begins_no_run_names_the_one_that_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = "lcm: none does not exist: give the folder of a run; `lcm run --preset NAME --run none` begins one\n"
+    assert lcm("distill", "--run", "none").stderr == said
+    assert lcm("run", "--run", "none").stderr == "lcm: none does not exist: a new run needs --preset or --config\n"
+
+
+BEGINNING = [["run"], ["precompute"], ["precompute", "--dry-run"], ["pretrain"], ["ablate"]]
+
+
+@pytest.mark.parametrize("command", BEGINNING, ids=" ".join)
+def test_no_run_begins_among_files_of_the_users(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "runs/shapes"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "cat.jpg").write_bytes(b"a photograph")
+    said = "photos holds cat.jpg and is not a run folder: it has no config.toml; give --run a folder that is empty or"
+    refused = lcm(*command, *shapes(SMALL), "--run", "photos")
+    assert (refused.exit_code, refused.stderr) == (2, f"lcm: {said} not there\n")
+    if command != ["ablate"]:
+        assert "runs/shapes holds cat.jpg" in lcm(*command, *shapes(SMALL)).stderr
+    assert sorted(map(str, Path().rglob("*.*"))) == ["photos/cat.jpg", "runs/shapes/cat.jpg"]
+
+
+def test_a_run_begins_on_another_runs_cache_in_no_folder_of_the_users(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.jpg").write_bytes(b"a photograph")
+    refused = lcm("distill", "--cache", run.root, "--run", tmp_path / "photos")
+    assert refused.exit_code == 2 and "photos holds cat.jpg and is not a run folder" in refused.stderr
+
+
+def test_a_run_begins_where_a_killed_one_left_logs_beside_hidden_files_and_its_configuration(tmp_path):
+    for folder in ("logs", "locks"):
+        (tmp_path / folder).mkdir()
+    for name in ("logs/main.log", "environment.json", "cache.json", ".DS_Store", ".writing-1@x-config.toml~"):
+        (tmp_path / name).write_text("")
+    own = tmp_path / "own.toml"
+    own.write_text(load_preset("shapes").to_toml())
+    planned = lcm("precompute", "--config", own, "--run", tmp_path, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "holds own.toml" in lcm("precompute", "--preset", "shapes", "--run", tmp_path, "--dry-run").stderr
 
 
 def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_samples_and_figures_are_made_at_the_same_sigmas(here, finished_run, gen
     [
         ([], "nothing to generate: give captions, or --prompts"),
         ([CAPTION, " "], "caption 2 is empty: give words, or leave it out"),
-        ([CAPTION, "--prompts", "parti"], "nothing to generate"),
+        ([CAPTION, "--prompts", "parti"], "captions and --prompts parti exclude each other: leave one of them out"),
         (["--prompts", "gone.txt"], "gone.txt is missing"),
         (["--prompts", "held-out"], "--prompts held-out needs a run's data set"),
     ],
@@ -202,6 +203,23 @@ def test_wrong_choices_are_one_line(here, arguments, message):
     for command in ("sample", "compare-samplers"):
         result = lcm(command, *arguments)
         assert result.exit_code == 2 and message in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp", "a.bmp", "a.png.txt"])
+@pytest.mark.parametrize("command", ["sample", "compare-samplers"])
+def test_a_sheet_is_no_png_file_by_another_name(here, command, name, monkeypatch):
+    monkeypatch.setattr(stage, "open_model", None)
+    result = lcm(command, CAPTION, "--out", name)
+    said = f"lcm: --out {name} would be a PNG file by another name: give {Path(name).with_suffix('.png')}, or a folder"
+    assert result.exit_code == 2 and result.stderr.strip().splitlines()[-1].startswith(said)
+    assert not Path(name).exists()
+
+
+def test_a_folder_and_a_png_file_may_have_any_name(here):
+    Path("a.jpg").mkdir()
+    for out, sheet in (("a.jpg", "a.jpg/sheet.png"), ("A.PNG", "A.PNG")):
+        assert lcm("sample", CAPTION, "--steps", 1, "--out", out).exit_code == 0
+        assert Path(sheet).read_bytes().startswith(b"\x89PNG")
 
 
 def test_parti_that_is_not_there(here):

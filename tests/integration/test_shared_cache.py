@@ -118,7 +118,7 @@ def test_the_key_is_refused_as_the_option_is(first):
     for words, said in (
         ([f"cache.run='{first}'", "data.min_size=32"], "was made with data.min_size = "),
         ([f"cache={{run='{first}', shard_rows=8}}"], "was made with cache.shard_rows = 16, not 8"),
-        ([f"cache.run='{first.parent / 'nosuch'}'"], "nosuch' is not a run folder: it has no config.toml"),
+        ([f"cache.run='{first.parent / 'nosuch'}'"], "nosuch' does not exist: give the cache's run"),
     ):
         for command in ("distill", "precompute"):
             result = lcm(command, *second, *settings(words))
@@ -205,7 +205,7 @@ def test_a_row_that_changed_under_a_training_is_refused(first):
 def test_a_cache_that_is_no_run_is_named(tmp_path):
     nowhere = tmp_path / "nosuch"
     result = lcm("distill", "--cache", nowhere, "--run", tmp_path / "own")
-    assert result.exit_code == 2 and f"--cache {nowhere} is not a run folder: it has no config.toml" in result.stderr
+    assert result.exit_code == 2 and f"--cache {nowhere} does not exist: give the cache's run" in result.stderr
     assert not (tmp_path / "own").exists()
 
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,12 @@ from torch import Tensor, nn
 
 from lcm_distill import assets
 from lcm_distill.api import LatentConsistencyModel, open_model
+from lcm_distill.commands import weights
 from lcm_distill.config import load_preset
 from lcm_distill.core.errors import UserError
 from lcm_distill.diffusion.few_step_samplers import Deterministic
 from lcm_distill.pipeline.run_folder import RunFolder
-from lcm_distill.publishing import export_folder
+from lcm_distill.publishing import export_folder, onnx_folder
 from lcm_distill.publishing.export_folder import GRAPHS, require_place
 from lcm_distill.publishing.onnx_folder import write_graph
 from tests.command_line import lcm
@@ -63,6 +66,38 @@ def test_what_cannot_be_written_is_refused_in_a_line(run, tmp_path, monkeypatch)
     refused = lcm(*words)
     assert refused.exit_code == 2 and "pip install 'lcm-distill[onnx]'" in refused.output
     assert not (tmp_path / "folder").exists()
+
+
+def test_an_export_says_what_it_does_while_it_works(run, tmp_path, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(weights, "working", lambda what: nullcontext(shown.append(what)))
+    monkeypatch.setattr(onnx_folder, "write_onnx", lambda *_: None)
+    words = ["export", "--run", run.root, "--format", "onnx", "--out", tmp_path / "folder"]
+    assert lcm(*words).exit_code == 0
+    assert shown == ["writing student, --format onnx"]
+
+
+@pytest.mark.parametrize(
+    ("holds", "words", "said"),
+    [
+        (None, [], "folder has no sampling.json: give a folder that `lcm export --format onnx` wrote"),
+        ({}, [], "folder has no sampling.json: give"),
+        ({"sampling.json"}, [], "folder has no tokenizer.json: give"),
+        (GRAPHS - {"student.onnx"}, [], "folder has no student.onnx: give"),
+        (GRAPHS, ["4", "many"], "the seed is many: give a whole number from 0 on"),
+        (GRAPHS, ["9"], "no noise levels for 9 steps: choose 4"),
+    ],
+)
+def test_the_example_refuses_what_is_no_export_in_one_line(tmp_path, monkeypatch, holds, words, said):
+    monkeypatch.chdir(tmp_path)
+    if holds is not None:
+        Path("folder").mkdir()
+    for name in holds or ():
+        (Path("folder") / name).write_text('{"default_steps": 4, "sigmas": {"4": []}}')
+    monkeypatch.setattr(sys, "argv", ["draw_with_onnx.py", "folder", "a ring", "ring.png", *words])
+    with pytest.raises(SystemExit) as refused:
+        runpy.run_path(str(ROOT / "examples/draw_with_onnx.py"))
+    assert str(refused.value).startswith(said)
 
 
 def test_an_export_takes_the_place_of_an_earlier_one_alone(tmp_path):

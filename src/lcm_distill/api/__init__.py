@@ -31,6 +31,7 @@ from lcm_distill.models.networks import build_network, read_teacher, teacher_pat
 from lcm_distill.models.student_description import StudentSampling, read_sampling, read_student
 from lcm_distill.models.weight_files import index_in
 from lcm_distill.pipeline.run_folder import RunFolder
+from lcm_distill.pipeline.run_place import no_run
 
 __all__ = [
     "DFN5B_CLIP", "SDXL_VAE", "SHIPPED", "LatentConsistencyModel", "LatentDiffusion", "Role", "TextToImage", "assemble",
@@ -42,6 +43,9 @@ SDXL_VAE = "stabilityai/stable-diffusion-xl-base-1.0"
 DFN5B_CLIP = "openclip:hf-hub:apple/DFN5B-CLIP-ViT-H-14-378"
 SHIPPED = "shapes"
 """Name of the model that ships with the package; a run folder of that name comes first."""
+
+INSTEAD = "give a run folder, a student's file, or `shapes`, which ships"
+"""Of a path that is no model."""
 
 Role = Literal["student", "teacher"]
 
@@ -198,16 +202,29 @@ def open_config(where: str | Path) -> Config:
     Raises:
         UserError: the folder is no run.
     """
+    if where == "":  # which as a path would be the working directory
+        raise UserError(f"no model is named: {INSTEAD}")
     if is_shipped(where):
         return load_preset(SHIPPED)
     run = RunFolder(Path(where))
     if is_file(where):
         raise UserError(f"{where} is a file: beside another checkpoint give a run folder, or `shapes`, which ships")
-    if not run.exists and (index := index_in(run.root)):
-        raise UserError(f"{where} is the folder of a sharded checkpoint: give {index}")
     if not run.exists:
-        raise UserError(f"{where} is not a run folder: give one, a student's file, or `shapes`, which ships")
+        raise _no_run(str(where), run.root)
     return load_file(run.config)
+
+
+def _no_run(where: str, folder: Path) -> UserError:
+    """What a path is that is no run folder, and what opens it or stands for it."""
+    if index := index_in(folder):
+        return UserError(f"{where} is the folder of a sharded checkpoint: give {index}")
+    if (folder / "model_index.json").is_file() or (folder / "modular_model_index.json").is_file():
+        weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+        also = f", and here {weights}" if weights.is_file() else ""
+        return UserError(f"{where} is a folder for diffusers: DiffusionPipeline.from_pretrained opens it{also}")
+    if (folder / "sampling.json").is_file():
+        return UserError(f"{where} is a folder for ONNX Runtime: examples/draw_with_onnx.py generates images from it")
+    return no_run(folder, INSTEAD)
 
 
 def assemble(

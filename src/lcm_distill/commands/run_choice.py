@@ -48,6 +48,7 @@ class Choice:
         """
         from lcm_distill.config import load_file
         from lcm_distill.pipeline.run_folder import RunFolder
+        from lcm_distill.pipeline.run_place import require_unclaimed
 
         if self.preset and self.file:
             raise UserError("--preset and --config exclude each other")
@@ -58,6 +59,7 @@ class Choice:
         if not folder.exists:
             if self.run is not None:
                 self._refuse_to_begin(self.run, begins, named or self.owner is not None)
+            require_unclaimed(folder, [self.file] if self.file else [])
             return self.given(settings), folder
         stored = load_file(folder.config, [*self.assignments, *self._assigned(self.owner)])
         if named:
@@ -65,11 +67,15 @@ class Choice:
         return stored, folder
 
     def _refuse_to_begin(self, run: Path, begins: bool, named: bool) -> None:
+        from lcm_distill.pipeline.run_place import no_run
+
         if run.exists() and not run.is_dir():
             raise UserError(f"{run} is a file: give a run folder")
-        if not begins or not named:
-            remedy = "a new run needs --preset or --config" if begins else "give the folder of a run"
-            raise UserError(f"{run} is not a run folder: it has no config.toml; {remedy}")
+        if begins and not named:
+            raise no_run(run, "a new run needs --preset or --config")
+        if not begins:
+            begun = "" if run.exists() else f"; `lcm run --preset NAME --run {run}` begins one"
+            raise no_run(run, f"give the folder of a run{begun}")
 
     def given(self, settings: "Sequence[Assignment]" = ()) -> "Config":
         """The configuration that `--preset` or `--config`, `--cache` and `--set` name, whatever the run.
@@ -79,13 +85,14 @@ class Choice:
         """
         from lcm_distill.config import load_file, load_preset, named
         from lcm_distill.pipeline.run_folder import RunFolder
+        from lcm_distill.pipeline.run_place import no_run
 
         assignments, owner = [*settings, *self.assignments], self.owner
         if owner is None:
             return self._in_file(assignments) if self.file else load_preset(self.preset or DEFAULT, assignments)
         option, cache = f"--cache {owner}" if self.cache else f"cache.run = '{owner}'", RunFolder(owner)
         if not cache.exists:
-            raise UserError(f"{option} is not a run folder: it has no config.toml; give the cache's run")
+            raise no_run(owner, "give the cache's run", named=option)
         other = load_file(cache.config)
         base = self._in_file() if self.file else load_preset(self.preset) if self.preset else other
         shared = base.sharing(other, owner)

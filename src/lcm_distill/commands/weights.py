@@ -51,9 +51,9 @@ def export(
             raise UserError("--student and --teacher exclude each other: export one, then the other")
         config, folder = Choice(run=run, student=student).load(begins=False)
         write = stage.export_teacher if teacher else stage.export
-        result = write(
-            with_options(config, elsewhere(teacher)), folder, format, out, with_encoders, Terms(license, base_model)
-        )
+        config = with_options(config, elsewhere(teacher))
+        with working(f"writing {'teacher' if teacher else 'student'}, --format {format}"):
+            result = write(config, folder, format, out, with_encoders, Terms(license, base_model))
         show(result, json, lambda: show_figures(result))
 
 

@@ -10,6 +10,29 @@ from lcm_distill.core.printable_text import start
 NO_TABLE = {"model_type", "model_attributes_type", "dict_type"}
 LISTS = {"list_type", "tuple_type"}
 """Pydantic's names for errors: a value where a table belongs, and another one where a list does."""
+PLAIN = {
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "has too many digits",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text in quotes",
+    "list_type": "must be a list, such as [VALUE, ...]",
+    "tuple_type": "must be a list, such as [VALUE, ...]",
+    "path_type": "must be a path in quotes",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "too_short": "must have {min_length} or more values, not {actual_length}",
+    "too_long": "must have at most {max_length} values, not {actual_length}",
+}
+"""What a value must be, by pydantic's names for errors; other errors keep pydantic's words."""
 
 
 def explain(kind: type[Section], detail: Any) -> str:
@@ -26,11 +49,20 @@ def explain(kind: type[Section], detail: Any) -> str:
         return f"{key} is missing"
     if detail["type"] in NO_TABLE:
         return f"{key} = {_shortened(value)}: {_table(kind, location, value)}"
+    if location and location[-1] == "[key]":
+        return f"{'.'.join(map(str, location[:-1]))}: the name {_shortened(value)} {_reason(detail)}"
     if isinstance(value, dict) and detail["type"] != "value_error":
         return f"{key} = {_shortened(cast(Any, value))}: {_no_table(kind, location, detail)}"
     shown = "" if isinstance(value, dict) else f" = {_shortened(value)}"
     named = f"{key}{shown}: " if key else ""  # what spans several tables names its keys itself
-    return named + detail["msg"].removeprefix("Value error, ")
+    return named + _reason(detail)
+
+
+def _reason(detail: Any) -> str:
+    """What a value must be."""
+    if detail["type"] in PLAIN:
+        return PLAIN[detail["type"]].format_map(detail.get("ctx", {}))
+    return detail["msg"].removeprefix("Value error, ")
 
 
 def _shortened(value: Any) -> str:
@@ -54,12 +86,12 @@ def _no_table(kind: type[Section], location: Sequence[str | int], detail: Any) -
     """What to write where a table was given for a value."""
     inside = next((place for place, part in enumerate(location) if isinstance(part, int)), None)
     key, listed = ".".join(map(str, location[:inside])), inside is not None or detail["type"] in LISTS
-    reason = "Input should be a path" if detail["type"] == "path_type" else detail["msg"]
+    wanted = "must be a list" if detail["type"] in LISTS else _reason(detail).removesuffix(" in quotes")
     written = f"{key}={'[VALUE, ...]' if listed else 'VALUE'}"
     if not listed and _section(kind, location[:-1]) is None:  # a table of names, which may have dots
         table, name = ".".join(map(str, location[:-1])), location[-1]
         written += "".join(f' or {table}={{"{name}.{more}" = VALUE}}' for more in list(detail["input"])[:1])
-    return f"{reason}, not a table: write {written}"
+    return f"{wanted}, not a table: write {written}"
 
 
 def _entry(kind: type[Section], location: Sequence[str | int]) -> str:

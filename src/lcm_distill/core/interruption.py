@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-NOTICE = b"\nlcm: stopping after this step, whose checkpoint is saved; Ctrl-C again stops at once\n"
+NOTICES = {
+    signal.SIGINT: b"\nlcm: stopping after this step, whose checkpoint is saved; Ctrl-C again stops at once\n",
+    signal.SIGTERM: b"\nlcm: stopping by SIGTERM after this step, whose checkpoint is saved; SIGINT stops at once\n",
+}
+"""What is said when each signal is noted; the first begins a line of its own after the terminal's `^C`."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,7 +68,7 @@ class Signals:
         self.noted = number
         if signal.SIGINT in self._handlers:
             signal.signal(signal.SIGINT, self._handlers[signal.SIGINT])
-        os.write(2, NOTICE)  # no buffer, in whose use the signal may have come
+        os.write(2, NOTICES[signal.Signals(number)])  # no buffer, in whose use the signal may have come
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from lcm_distill.evaluation.prompt_files import Prompt
 from lcm_distill.evaluation.prompts import HELD_OUT, find_prompts
 from lcm_distill.evaluation.samplings import student_sampling
 from lcm_distill.metrics.protocol import MetricProtocol
+from lcm_distill.metrics.protocols.clip import CLIP_VIT_B_32
 from lcm_distill.metrics.registry import find_protocol
 from lcm_distill.models.checkpoint import require_fit
 from lcm_distill.models.networks import build_network
@@ -77,7 +78,10 @@ def require_captions(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> Non
         UserError: it refuses one.
     """
     if refusal := caption_refusal(protocol, prompts):
-        raise UserError(f"evaluate.protocols: {refusal}: choose other prompts or another protocol; {IMAGES_ONLY}")
+        raise UserError(
+            f"evaluate.protocols: {refusal}: choose other captions by evaluate.prompts, or another protocol, such as "
+            f"--set 'evaluate.protocols=[\"{CLIP_VIT_B_32.name}\"]'; {IMAGES_ONLY}"
+        )
 
 
 def caption_refusal(protocol: MetricProtocol, prompts: Sequence[Prompt]) -> str | None:

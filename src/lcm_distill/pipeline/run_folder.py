@@ -122,6 +122,11 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config.is_file()
 
+    @property
+    def traces(self) -> set[Path]:
+        """What a run leaves that has made nothing yet, or was killed before its configuration was written."""
+        return {self.config, self.environment, self.logs, self.held_cache, self.root / LOCKS}
+
     def is_changed_by(self, config: Config) -> bool:
         """Whether opening it with `config` begins a run, or changes the configuration of one."""
         return not self.exists or load_file(self.config) != config
@@ -197,8 +202,7 @@ class RunFolder:
     def _restore(self, before: dict[Path, bytes]) -> None:
         for path, content in before.items():
             commit_bytes(path, content)
-        own = {self.config, self.environment, self.logs, self.held_cache, self.root / LOCKS}
-        if not before and own.issuperset(self.root.iterdir()):
+        if not before and self.traces.issuperset(self.root.iterdir()):
             shutil.rmtree(self.root)
 
     def refuse_other_settings(self, config: Config) -> None:

@@ -16,6 +16,7 @@ from lcm_distill.evaluation.table_schemas import IDENTITY, METRICS, read_metrics
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.pipeline.atomic_writes import remove_orphans_of, require_file_or_nothing, require_writable
 from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
+from lcm_distill.pipeline.run_place import no_run
 from lcm_distill.report.comparison import comparison_panels, comparison_text
 from lcm_distill.report.write_up import SUFFIXES, chart_files, write_up
 
@@ -78,7 +79,7 @@ def _results(out: Path) -> list[Path]:
 
 def _figures(run: RunFolder) -> list[dict[str, Any]]:
     if not run.exists:
-        raise UserError(f"{run.root} is not a run folder: it has no config.toml")
+        raise no_run(run.root, "give folders of runs")
     run.require(run.metrics, f"run `lcm evaluate --run {run.root}` first")
     rows = read_metrics(run.metrics)
     if rows is None:

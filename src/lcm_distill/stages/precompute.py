@@ -219,6 +219,8 @@ def plan_precompute(config: Config, run: RunFolder, retry_quarantined: bool = Fa
         figures |= {"tasks": len(tasks), "done": len(cache.manifest.done(tasks))}
     if not source_type(config.data).generated:
         figures["data"] = _survey(cache)
+    elif not cache.is_shared and not annotations_path(cache.source_root).exists():
+        figures["images_to_generate"] = config.data.images
     return figures
 
 
@@ -259,6 +261,8 @@ def _readable(config: Config, run: RunFolder) -> None:
     cache = Cache.open(config, run)
     if cache.is_shared:
         cache.require_begun()
+    elif source_type(config.data).generated and (root := cache.source_root).exists() and not root.is_dir():
+        raise UserError(f"data.root = {str(root)!r} is a file: name a folder, into which images are generated")
     else:
         _ = cache.source_root if cache.find_catalog() else cache.source
 

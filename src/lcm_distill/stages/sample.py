@@ -29,20 +29,17 @@ from lcm_distill.evaluation.prompt_files import Prompt, read_prompts
 from lcm_distill.evaluation.prompts import HELD_OUT, held_out_prompts, prompts_file
 from lcm_distill.formats.text import trimmed
 from lcm_distill.models.student_description import DEFAULT_GUIDANCE, StudentSampler, read_student, refuse_teacher
-from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of, require_file_or_nothing, require_writable
-from lcm_distill.pipeline.run_folder import RunFolder, require_foreign
+from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of
+from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.grid import gallery, labelled_grid
 from lcm_distill.report.tables import sampling_title
+from lcm_distill.stages.sample_place import FileFormat, is_folder, require_place, sheet_at
 
 MINIMUM_CELL = 128
 """Width of an image in a grid, in pixels; larger images keep their own."""
-FileFormat = Literal["png", "jpeg", "webp"]
-"""Of single images."""
 QUALITY = 95
 """Of those that are compressed with losses, 1 to 100."""
-SHEET = "sheet.png"
-"""In a folder of single images."""
 OPTIONS = ("--steps", "--guidance", "--seed")
 """Of the settings that `check_settings` takes."""
 Made = Generator[Progress, None, dict[str, Any]]
@@ -64,7 +61,9 @@ def choose_prompts(where: str, captions: Sequence[str], source: str | None, coun
     Raises:
         UserError: there are captions and a source, or neither; a caption is empty; or the source is wrong.
     """
-    if bool(captions) == bool(source):
+    if captions and source:
+        raise UserError(f"captions and --prompts {source} exclude each other: leave one of them out")
+    if not captions and not source:
         raise UserError(
             "nothing to generate: give captions, or --prompts with `parti`, `held-out` or a file of captions"
         )
@@ -142,7 +141,7 @@ def sample(
     Raises:
         UserError: a setting is out of range, the student cannot be opened, or a format is given without a folder.
     """
-    _require_place(out, file_format)
+    require_place(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     role: Role = "teacher" if teacher else "student"
@@ -173,7 +172,7 @@ def compare_samplers(
 
     Args and errors are those of `sample`; `where` is no student's file.
     """
-    _require_place(out, file_format)
+    require_place(out, file_format)
     settings = find_settings(where)
     guidance = settings.guidance if guidance is None else guidance
     check_settings(steps, guidance, seed, OPTIONS)
@@ -239,23 +238,6 @@ def _generate(
     return title, np.concatenate(batches)
 
 
-def _is_folder(out: Path) -> bool:
-    return out.is_dir() or not (out.suffix or out.exists())
-
-
-def _sheet(out: Path) -> Path:
-    return out / SHEET if _is_folder(out) else out
-
-
-def _require_place(out: Path, file_format: FileFormat | None) -> None:
-    """Refuse, before a model is opened, what must not be replaced or written, and a format of unwanted images."""
-    require_foreign(out)
-    if file_format is not None and not _is_folder(out):
-        raise UserError(f"--format is of single images, and --out {out} is a file: give a folder, or leave it out")
-    require_file_or_nothing(_sheet(out))
-    require_writable(_sheet(out))
-
-
 def _write(
     where: str,
     columns: Sequence[Column],
@@ -269,8 +251,8 @@ def _write(
     captions = [prompt.caption for prompt in prompts]
     title = f"{Path(where).name}, guidance {guidance:g}, seed {seed}"
     cell = max(MINIMUM_CELL, columns[0][1].shape[1])
-    single = _write_single(columns, out, file_format or "png") if _is_folder(out) else []
-    sheet = _sheet(out)
+    single = _write_single(columns, out, file_format or "png") if is_folder(out) else []
+    sheet = sheet_at(out)
     _save(_grid(columns, captions, title, cell), sheet, "png")
     return {"image": str(sheet), "images": single, "prompts": captions, "guidance": guidance, "seed": seed}
 
