@@ -59,7 +59,7 @@ class Choice:
         if not folder.exists:
             if self.run is not None:
                 self._refuse_to_begin(self.run, begins, named or self.owner is not None)
-            require_unclaimed(folder, [self.file] if self.file else [])
+            require_unclaimed(folder)
             return self.given(settings), folder
         stored = load_file(folder.config, [*self.assignments, *self._assigned(self.owner)])
         if named:

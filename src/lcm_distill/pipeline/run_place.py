@@ -1,10 +1,12 @@
 """Where a run may begin, and what is said of paths where none is."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
+
+BESIDE_A_RUN = (".log", ".out", ".err", ".txt", ".md", ".toml", ".sh", ".sbatch", ".slurm")
+"""Suffixes of logs, notes and scripts, which users keep in a run folder."""
 
 
 def no_run(path: Path, remedy: str, named: str = "") -> UserError:
@@ -18,20 +20,18 @@ def no_run(path: Path, remedy: str, named: str = "") -> UserError:
     return UserError(f"{named or path} does not exist: {remedy}")
 
 
-def require_unclaimed(run: RunFolder, besides: Collection[Path] = ()) -> None:
-    """Check that a run which may begin in a folder finds no files of the user's there: hidden ones do not count.
+def require_unclaimed(run: RunFolder) -> None:
+    """Check that a run which may begin in a folder finds no files of the user's there.
 
-    Args:
-        besides: the user's files that may lie there.
+    Hidden files do not count, nor do logs, notes and scripts: a shell makes the log of a command before the command.
 
     Raises:
         UserError: it does.
     """
     if run.exists or not run.root.is_dir():
         return
-    allowed = {path.resolve() for path in besides}
-    found = [path for path in sorted(run.root.iterdir()) if not path.name.startswith(".")]
-    others = [path.name for path in found if path not in run.traces and path.resolve() not in allowed]
+    found = [path for path in sorted(run.root.iterdir()) if not path.name.startswith(".") and path not in run.traces]
+    others = [path.name for path in found if path.is_dir() or path.suffix not in BESIDE_A_RUN]
     if others and not run.exists:  # which another rank may have begun since the look
         raise UserError(
             f"{run.root} holds {others[0]} and is not a run folder: it has no config.toml; give --run a folder that is "
