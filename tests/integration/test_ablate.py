@@ -38,6 +38,7 @@ def small_ablation() -> Config:
 def _short_trajectories():
     with pytest.MonkeyPatch.context() as patch:
         shorten_trajectories(patch)
+        patch.setattr("lcm_distill.stages.ablate.RISE_STEPS", 2)
         yield
 
 
@@ -52,7 +53,8 @@ def ablation(finished_run, tmp_path_factory):
 
 def test_rows(ablation):
     run, _ = ablation
-    rows = of_images(rows_of(run))
+    every = of_images(rows_of(run))
+    rows = [row for row in every if row["guidance"] in (2.0, None)]
     students = {(row["step"], row["seed"], row["steps"], row["metric"]) for row in rows if row["model"] == "student"}
     metrics = ("frechet_distance", "caption_accuracy")
     assert students == {
@@ -62,7 +64,12 @@ def test_rows(ablation):
     others = [(row["model"], row["step"], row["seed"], row["metric"]) for row in rows if row["model"] != "student"]
     assert others == [*(("teacher", None, None, metric) for metric in metrics), ("real", None, None, metrics[0])]
     assert len({row["checkpoint_sha256"] for row in rows if row["model"] == "student"}) == 4
-    assert {row["images"] for row in rows if row["model"] != "real"} == {14}
+    assert {row["images"] for row in every if row["model"] != "real"} == {14}
+    elsewhere = [(row["step"], row["seed"], row["steps"], row["guidance"]) for row in every if row not in rows]
+    assert elsewhere == [
+        *((None, None, 3, scale) for scale in (1.0, 3.0) for _ in metrics),
+        *(("default", seed, 2, scale) for seed in (0, 1) for scale in (1.0, 3.0) for _ in metrics),
+    ]
 
 
 def test_every_students_response_to_the_scale_is_measured(ablation):
@@ -78,8 +85,11 @@ def test_every_students_response_to_the_scale_is_measured(ablation):
 def test_text_and_chart(ablation):
     run, result = ablation
     text = run.ablation.with_suffix(".md").read_text()
-    values = [row["value"] for row in rows_of(run)
-              if (row["step"], row["steps"], row["metric"]) == ("default", 1, "frechet_distance")]  # fmt: skip
+    values = [
+        row["value"]
+        for row in rows_of(run)
+        if (row["step"], row["steps"], row["metric"], row["guidance"]) == ("default", 1, "frechet_distance", 2.0)
+    ]
     distances, hits, *responses = [line for line in text.splitlines() if line.startswith("| `default`")]
     assert f"| {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in distances
     assert len(responses) == 7
@@ -103,7 +113,7 @@ def test_the_last_line_holds_what_was_run(ablation):
 
     def distance(model, step):
         return np.mean([row["value"] for row in rows if row["metric"] == "frechet_distance" and row["model"] == model
-                        and row["step"] == step and row["steps"] in (1, 3)])  # fmt: skip
+                        and row["step"] == step and row["steps"] in (1, 3) and row["guidance"] == 2])  # fmt: skip
 
     ours, first, teacher = distance("student", "default"), distance("student", "original"), distance("teacher", None)
     assert float(figures["original_over_ours_1step"]) == pytest.approx(first / ours, rel=1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lcm_distill.core.words import counted
 from lcm_distill.report.charts import Line, Panel, student_colour
-from lcm_distill.report.figure_columns import FigureColumn, FigureStyles, figure_columns, of_images
+from lcm_distill.report.figure_columns import LATENTS, FigureColumn, FigureStyles, figure_columns, of_images
 from lcm_distill.report.tables import markdown_table, sampling_title, stand_in_notice
 
 Rows = Sequence[Mapping[str, Any]]
@@ -26,10 +26,12 @@ def headline(rows: Rows) -> dict[str, float]:
     """Figures that sum up an ablation, of means over seeds; a figure whose rows are missing is left out.
 
     Ratios are of Fréchet distances. `caption_gap_points` is the teacher's caption accuracy less the default student's
-    in four steps, in percentage points; `guidance_slope` is that student's response to the guidance scale over its
+    in four steps, in percentage points; `caption_rise` is how much that student's accuracy rises from the lowest to the
+    highest guidance scale, over its teacher's rise; `guidance_slope` is that student's response to the scale over its
     teacher's, and `seed_diversity` the distance of its samples between seeds over that of its teacher's. The teacher is
     the first one of the rows.
     """
+    all_rows, rows = rows, _at_first_scale(rows)
     teacher, teacher_accuracy = (_values(rows, metric, model="teacher")[:1] for metric in (FRECHET, CAPTIONS))
     first, one, two, four = (
         _values(rows, FRECHET, step=step, steps=steps) for step, steps in ((FIRST, 1), (LAST, 1), (LAST, 2), (LAST, 4))
@@ -44,10 +46,37 @@ def headline(rows: Rows) -> dict[str, float]:
     figures = {name: mean(over) / mean(under) for name, (over, under) in ratios.items() if over and under}
     if teacher_accuracy and accuracy:
         figures["caption_gap_points"] = 100 * (mean(teacher_accuracy) - mean(accuracy))
+    rises = [_rise(all_rows, model="student", step=LAST, steps=4), _rise(all_rows, **_first_teacher(rows))]
+    if rises[0] is not None and rises[1]:
+        figures["caption_rise"] = rises[0] / rises[1]
     for name in OF_RESPONSE:
         if values := _values(rows, name, step=LAST, steps=4):
             figures[name] = mean(values)
     return figures
+
+
+def _at_first_scale(rows: Rows) -> Rows:
+    """Rows without images at other guidance scales than the first, which headlines, tables and charts are at."""
+    scales = [row["guidance"] for row in of_images(rows) if row["guidance"] is not None]
+    return [row for row in rows if row["protocol"] == LATENTS or row["guidance"] in (None, *scales[:1])]
+
+
+def _first_teacher(rows: Rows) -> dict[str, Any]:
+    """What tells rows of the first teacher from others."""
+    return next(
+        ({name: row[name] for name in ("model", "sampler", "steps")} for row in rows if row["model"] == "teacher"),
+        {"model": "teacher"},
+    )
+
+
+def _rise(rows: Rows, **wanted: Any) -> float | None:
+    """By how much caption accuracy rises from the lowest to the highest guidance scale; None where there is one."""
+    found = {row["guidance"] for row in rows if all(row[name] == value for name, value in wanted.items())}
+    scales = sorted(scale for scale in found if _values(rows, CAPTIONS, guidance=scale, **wanted))
+    if len(scales) < 2:
+        return None
+    low, high = (mean(_values(rows, CAPTIONS, guidance=scale, **wanted)) for scale in (scales[0], scales[-1]))
+    return high - low
 
 
 def headline_text(rows: Rows) -> str:
@@ -62,6 +91,7 @@ def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[
         sentences: what each step changes, by name, in order.
         stand_ins: parts of the run that are stand-ins.
     """
+    all_rows, rows = rows, _at_first_scale(rows)
     columns = figure_columns(rows, styles)
     return "\n\n".join([
         f"# {TITLE}",
@@ -71,7 +101,7 @@ def ablation_text(rows: Rows, sentences: Mapping[str, str], stand_ins: Sequence[
         *_baselines(rows, columns),
         "## What each step changes",
         "\n".join(f"- `{step}`: {sentence}" for step, sentence in sentences.items()),
-        *([f"`{headline_text(rows)}`"] if headline(rows) else []),
+        *([f"`{headline_text(all_rows)}`"] if headline(all_rows) else []),
     ]) + "\n"  # fmt: skip
 
 
@@ -102,6 +132,7 @@ def _section(rows: Rows, column: FigureColumn, steps: Sequence[str]) -> list[str
 
 def ablation_panels(rows: Rows, chain: Sequence[str], branches: Sequence[str], styles: FigureStyles) -> list[Panel]:
     """A panel a distance, by step, with a line a number of sampling steps; other figures where there is no distance."""
+    rows = _at_first_scale(rows)
     columns = figure_columns(rows, styles)
     distances = [column for column in columns if column.style.logarithmic] or columns
     panels = [_panel(rows, column, chain, branches) for column in distances]

@@ -38,6 +38,8 @@ from lcm_distill.stages.precompute import precompute
 from lcm_distill.stages.stage import Check, failures
 from lcm_distill.training.checkpoints import Checkpoints
 
+RISE_STEPS = 4
+"""Steps of the students of the chain's last step whose captions are scored at other guidance scales as well."""
 WAIT_SECONDS = 1.0
 """Between checks of the cache while another rank completes it."""
 
@@ -72,10 +74,12 @@ class Trial:
 
     def image_sets(self, prompts: Sequence[Prompt]) -> list[ImageSet]:
         """Image sets of its student, which must be trained."""
-        return [
-            ImageSet(self.config, self.run, sampling, prompts)
-            for sampling in student_samplings(self.config, self.run.student)
-        ]
+        samplings = student_samplings(self.config, self.run.student)
+        if self.step.name == LAST:
+            for scale in self.config.evaluate.guidance[1:]:
+                others = student_samplings(self.config, self.run.student, scale)
+                samplings += [sampling for sampling in others if sampling.steps == RISE_STEPS]
+        return [ImageSet(self.config, self.run, sampling, prompts) for sampling in samplings]
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,9 @@ def ablate(
     extractors = find_requirements(config, run, chosen)
     yield from precompute(config, run, executor)
     samplings = teacher_samplings(config.evaluate, config.diffusion)
+    if any(step.name == LAST for step in steps):
+        others = config.evaluate.guidance[1:]
+        samplings += [teacher_samplings(config.evaluate, config.diffusion, scale)[0] for scale in others]
     measuring = yield from _find_measuring(config, run, extractors, executor)
     teachers = [ImageSet(config, run, sampling, measuring.prompts) for sampling in samplings]
     yield from _measure("teacher", teachers, measuring, executor)
