@@ -30,7 +30,7 @@ def test_the_weights_of_a_folder_for_diffusers_are_named_and_open(tmp_path):
     weights.parent.mkdir()
     shutil.copy(assets.STUDENT, weights)
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(UserError, match=f"from_pretrained opens it, and here {re.escape(str(weights))}$"):
+    with pytest.raises(UserError, match=f"from_pretrained opens it; here, give {re.escape(str(weights))}$"):
         open_model(tmp_path)
     assert isinstance(open_model(weights), LatentConsistencyModel)
 

@@ -220,7 +220,7 @@ def _no_run(where: str, folder: Path) -> UserError:
         return UserError(f"{where} is the folder of a sharded checkpoint: give {index}")
     if (folder / "model_index.json").is_file() or (folder / "modular_model_index.json").is_file():
         weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-        also = f", and here {weights}" if weights.is_file() else ""
+        also = f"; here, give {weights}" if weights.is_file() else ""
         return UserError(f"{where} is a folder for diffusers: DiffusionPipeline.from_pretrained opens it{also}")
     if (folder / "sampling.json").is_file():
         return UserError(f"{where} is a folder for ONNX Runtime: examples/draw_with_onnx.py generates images from it")
