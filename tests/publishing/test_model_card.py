@@ -66,6 +66,14 @@ def test_figures_are_those_of_these_weights(run):
     assert (folder / "grid.png").read_bytes() == run.grid.read_bytes()
 
 
+def test_a_teacher_from_a_file_is_named_without_its_folder(run, tmp_path):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(assets.TEACHER.read_bytes())
+    run.config.write_text(run.config.read_text().replace('teacher = "shapes"', f'teacher = "{own}"'))
+    card = ModelCard.load(exported(run)["card"])
+    assert ": the teacher own.safetensors distilled with lcm-distill" in card.text and str(own) not in card.content
+
+
 def test_figures_of_other_weights_are_left_out(run, tmp_path):
     other = tmp_path / "other.pt"
     torch.save({name: tensor + 0.01 for name, tensor in read_tensors(run.student).items()}, other)

@@ -191,7 +191,7 @@ def _card(
             "data": source if trained_here else "shapes" if ships else None,
             "VAE": model.encoders.vae,
             "text encoder": model.encoders.text,
-            "teacher": teacher if trained_here or model.role == "teacher" else None,
+            "teacher": Path(teacher).name if trained_here or model.role == "teacher" else None,  # no local folders
         },
         environment=recorded_environment(run) if trained_here else {},
         terms=terms,
