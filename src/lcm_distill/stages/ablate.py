@@ -23,7 +23,7 @@ from lcm_distill.evaluation.metric_rows import metric_rows, real_image_rows
 from lcm_distill.evaluation.prompts import HELD_OUT, Prompt, find_prompts
 from lcm_distill.evaluation.reference_selection import Reference, find_references
 from lcm_distill.evaluation.requirements import find_extractors, require_captions
-from lcm_distill.evaluation.samplings import student_samplings, teacher_samplings
+from lcm_distill.evaluation.samplings import Sampling, student_samplings, teacher_samplings
 from lcm_distill.evaluation.table_schemas import METRICS
 from lcm_distill.metrics.figure_styles import FIGURE_STYLES
 from lcm_distill.models.networks import require_teacher
@@ -72,14 +72,18 @@ class Trial:
         """Name in progress reports."""
         return f"{self.step.name}, seed {self.seed}"
 
+    @property
+    def samplings(self) -> list[Sampling]:
+        """Those of its student, for the chain's last step at other guidance scales than the first as well."""
+        found = student_samplings(self.config, self.run.student)
+        for scale in self.config.evaluate.guidance[1:] if self.step.name == LAST else ():
+            others = student_samplings(self.config, self.run.student, scale)
+            found += [sampling for sampling in others if sampling.steps == RISE_STEPS]
+        return found
+
     def image_sets(self, prompts: Sequence[Prompt]) -> list[ImageSet]:
         """Image sets of its student, which must be trained."""
-        samplings = student_samplings(self.config, self.run.student)
-        if self.step.name == LAST:
-            for scale in self.config.evaluate.guidance[1:]:
-                others = student_samplings(self.config, self.run.student, scale)
-                samplings += [sampling for sampling in others if sampling.steps == RISE_STEPS]
-        return [ImageSet(self.config, self.run, sampling, prompts) for sampling in samplings]
+        return [ImageSet(self.config, self.run, sampling, prompts) for sampling in self.samplings]
 
 
 @dataclass(frozen=True)
@@ -274,7 +278,7 @@ def plan_ablation(config: Config, run: RunFolder, steps: Sequence[Step], seeds: 
     return {
         "trainings": len(chosen),
         "done": sum(trial.run.student.is_file() for trial in chosen),
-        "images": config.evaluate.images * sum(len(trial.config.evaluate.student_steps) for trial in chosen),
+        "images": config.evaluate.images * sum(len(trial.samplings) for trial in chosen),
         "steps": [
             {
                 "step": step.name,
