@@ -33,8 +33,8 @@ from lcm_distill.pipeline.atomic_writes import commit_file, remove_orphans_of
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
 from lcm_distill.report.grid import gallery, labelled_grid
+from lcm_distill.report.image_places import FileFormat, is_folder, require_place, sheet_at
 from lcm_distill.report.tables import sampling_title
-from lcm_distill.stages.sample_place import FileFormat, is_folder, require_place, sheet_at
 
 MINIMUM_CELL = 128
 """Width of an image in a grid, in pixels; larger images keep their own."""
