@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from lcm_distill.config.assignments import Assignment
 from lcm_distill.config.evaluation import EvaluateConfig, ScheduleConfig
 from lcm_distill.config.inputs import CacheConfig, DataConfig, DiffusionConfig, EncodersConfig, ModelConfig
-from lcm_distill.config.noise_levels import require_falling, require_log_means
 from lcm_distill.config.parsing import parse_section
 from lcm_distill.config.section import NOT_IDENTITY, ROUNDS, SCHEMA_VERSION, Section, flatten, identity_of
 from lcm_distill.config.training import DistillConfig, EngineConfig, PretrainConfig
@@ -63,17 +62,6 @@ class Config(Section):
                 f"distill.phased.edges = {edges} must fall, and lie between diffusion.sigma_max {diffusion.sigma_max} "
                 f"and diffusion.sigma_min {diffusion.sigma_min}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _noise_levels_fit(self) -> Self:
-        highest, lowest = self.diffusion.sigma_max, self.diffusion.sigma_min
-        require_falling(self.distill.falling_sigmas, highest, lowest)
-        of_teacher = {"pretrain.sigma_mean": self.pretrain.sigma_mean} if self.pretrain else {}
-        require_log_means(of_teacher | self.distill.log_means, highest, lowest)
-        if self.distill.tuning.snap_below >= highest:
-            snap = self.distill.tuning.snap_below
-            raise ValueError(f"distill.tuning.snap_below = {snap} must lie below diffusion.sigma_max {highest}")
         return self
 
     @model_validator(mode="after")

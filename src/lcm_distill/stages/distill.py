@@ -14,6 +14,7 @@ from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import init_world
 from lcm_distill.training.loop import publish
 from lcm_distill.training.lora import export_adapter
+from lcm_distill.training.noise_levels import require_noise_levels
 from lcm_distill.training.plan import plan_distillation
 from lcm_distill.training.student import as_plain, continuation, prepare, published
 
@@ -24,6 +25,7 @@ def distill(config: Config, run: RunFolder, watch: int | None = None) -> Iterato
     Args:
         watch: number of steps between two rows of `distill/watch.png`; None leaves it as it is.
     """
+    require_noise_levels(config)
     require_fitting_teacher(config, run)
     require_teacher(config.model, teacher_remedy(config, run))
     with init_world(config.device, config.engine) as world:
@@ -42,6 +44,7 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
         *needs_cache(config, run, before),
         lambda: require_fitting_teacher(config, run),
         lambda: require_teacher(config.model, teacher_remedy(config, run)),
+        lambda: require_noise_levels(config),
         lambda: require_sigmas(config.evaluate.student_sigmas, config.diffusion),
         lambda: require_continuable(run, run.distill, continuation(config)),
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from lcm_distill.config import Config
+from lcm_distill.config import Config, PretrainConfig
 from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from lcm_distill.pipeline.task import Progress
@@ -11,6 +11,7 @@ from lcm_distill.training.continuation import require_continuable
 from lcm_distill.training.engine.parallel import full_state_dict
 from lcm_distill.training.engine.world import init_world
 from lcm_distill.training.loop import publish
+from lcm_distill.training.noise_levels import require_log_means
 from lcm_distill.training.plan import plan_pretraining
 from lcm_distill.training.teacher import continuation, describe_teacher, prepare
 
@@ -20,6 +21,7 @@ def pretrain(config: Config, run: RunFolder) -> Iterator[Progress]:
     settings = config.pretrain
     if settings is None:
         raise UserError("pretrain is missing: this configuration has no [pretrain] section")
+    _require_noise_levels(config, settings)
     with init_world(config.device, config.engine) as world:
         trainer = prepare(config, settings, run, world)
         yield from trainer.run()
@@ -33,8 +35,14 @@ def checks(config: Config, run: RunFolder, before: Collection[str]) -> list[Chec
         return [lambda: plan_pretraining(config, run)]
     return [
         *needs_places(run.teacher),
+        lambda: _require_noise_levels(config, settings),
         lambda: require_continuable(run, run.pretrain, continuation(config, settings)),
     ]
+
+
+def _require_noise_levels(config: Config, settings: PretrainConfig) -> None:
+    means = {"pretrain.sigma_mean": settings.sigma_mean}
+    require_log_means(means, config.diffusion.sigma_max, config.diffusion.sigma_min)
 
 
 STAGE = Stage("pretrain", pretrain, plan_pretraining, checks, "together", begins=True)
