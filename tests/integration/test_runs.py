@@ -9,6 +9,7 @@ import pytest
 
 from lcm_distill.commands.printing import show_figures
 from lcm_distill.config import load_file, load_preset
+from lcm_distill.core.errors import UserError
 from lcm_distill.pipeline.run_folder import RunFolder
 from tests.command_line import lcm, shapes
 from tests.conftest import SMALL
@@ -95,6 +96,15 @@ def test_a_run_begins_where_a_killed_one_left_logs_beside_hidden_files_and_its_c
     own.write_text(load_preset("shapes").to_toml())
     planned = lcm("precompute", "--config", own, "--run", tmp_path, "--dry-run")
     assert planned.exit_code == 0, planned.output
+
+
+def test_a_first_command_that_fails_leaves_a_cache_that_was_copied(run, tmp_path):
+    own = RunFolder(tmp_path / "own")
+    own.cache.mkdir(parents=True)
+    (own.cache / "shard").write_bytes(b"hours of work")
+    with pytest.raises(UserError, match="no"), own.opened(load_file(run.config)):
+        raise UserError("no")
+    assert (own.cache / "shard").read_bytes() == b"hours of work"
 
 
 def test_a_preset_that_contradicts_the_run_is_refused_by_its_keys(run):

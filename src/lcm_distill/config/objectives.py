@@ -27,7 +27,7 @@ class ObjectiveConfig(Section):
         return None
 
 
-GapRatio = Annotated[float, Field(ge=0.01, le=0.9999)]
+GapRatio = Annotated[float, Field(ge=0.01, le=0.999)]
 """Sigma of a pair's nearer point over that of its noisier point; the outputs at closer points differ by rounding."""
 
 

@@ -124,8 +124,13 @@ class RunFolder:
 
     @property
     def traces(self) -> set[Path]:
-        """What a run makes, which may lie in its folder before its configuration, such as a cache that was copied."""
-        return {path for path in vars(self).values() if isinstance(path, Path)} | {self.root / LOCKS}
+        """What a run leaves that has made nothing yet, or was killed before its configuration was written."""
+        return {self.config, self.environment, self.logs, self.held_cache, self.root / LOCKS}
+
+    @property
+    def parts(self) -> set[Path]:
+        """All that a run makes, which may lie in its folder before its configuration, as a cache that was copied."""
+        return {path for path in vars(self).values() if isinstance(path, Path)} | self.traces
 
     def is_changed_by(self, config: Config) -> bool:
         """Whether opening it with `config` begins a run, or changes the configuration of one."""

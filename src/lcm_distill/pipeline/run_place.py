@@ -30,7 +30,7 @@ def require_unclaimed(run: RunFolder) -> None:
     """
     if run.exists or not run.root.is_dir():
         return
-    found = [path for path in sorted(run.root.iterdir()) if not path.name.startswith(".") and path not in run.traces]
+    found = [path for path in sorted(run.root.iterdir()) if not path.name.startswith(".") and path not in run.parts]
     others = [path.name for path in found if path.is_dir() or path.suffix not in BESIDE_A_RUN]
     if others and not run.exists:  # which another rank may have begun since the look
         raise UserError(

@@ -130,9 +130,9 @@ def ablate(
     extractors = find_requirements(config, run, chosen)
     yield from precompute(config, run, executor)
     samplings = teacher_samplings(config.evaluate, config.diffusion)
-    if any(step.name == LAST for step in steps):
-        others = config.evaluate.guidance[1:]
-        samplings += [teacher_samplings(config.evaluate, config.diffusion, scale)[0] for scale in others]
+    measured = {sampling.guidance for trial in chosen for sampling in trial.samplings}
+    for scale in config.evaluate.guidance[1:]:
+        samplings += teacher_samplings(config.evaluate, config.diffusion, scale)[:1] if scale in measured else []
     measuring = yield from _find_measuring(config, run, extractors, executor)
     teachers = [ImageSet(config, run, sampling, measuring.prompts) for sampling in samplings]
     yield from _measure("teacher", teachers, measuring, executor)

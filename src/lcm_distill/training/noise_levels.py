@@ -19,14 +19,14 @@ def require_noise_levels(config: Config) -> None:
         UserError: one lies outside of the diffusion's range, or sigmas do not fall; the message names the key.
     """
     highest, lowest = config.diffusion.sigma_max, config.diffusion.sigma_min
-    require_falling(config.distill.falling_sigmas, highest, lowest)
+    _require_falling(config.distill.falling_sigmas, highest, lowest)
     require_log_means(config.distill.log_means, highest, lowest)
     snap = config.distill.tuning.snap_below
     if config.distill.objective == "tuning" and snap >= highest:
         raise UserError(f"distill.tuning.snap_below = {snap} must lie below diffusion.sigma_max {highest}")
 
 
-def require_falling(sigmas: Mapping[str, Sequence[float]], highest: float, lowest: float) -> None:
+def _require_falling(sigmas: Mapping[str, Sequence[float]], highest: float, lowest: float) -> None:
     """Check sigmas, none of them an empty list, by their keys.
 
     Args:
